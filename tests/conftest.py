@@ -1,0 +1,35 @@
+"""Every test sees 8 CPU devices, strict rank promotion and full-precision matmuls."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def _folder(variable: str, *parts: str) -> Path:
+    """A path below the folder an environment variable names; skips the test where it is absent."""
+    root = os.environ.get(variable)
+    if not root:
+        pytest.skip(f"{variable} is not set")
+    path = Path(root, *parts)
+    if not path.exists():
+        pytest.skip(f"{path.name} is not under {variable}")
+    return path
+
+
+@pytest.fixture
+def shared_data():
+    """`shared_data("gsm8k", "train.jsonl.gz")` is a real data file, or the test skips with the reason."""
+    return lambda *parts: _folder("ADASPEC_DATA", *parts)
+
+
+@pytest.fixture
+def shared_weights():
+    return lambda *parts: _folder("ADASPEC_WEIGHTS", *parts)
