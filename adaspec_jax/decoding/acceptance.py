@@ -1,0 +1,64 @@
+"""Acceptance rules: which guesses stay, and which token the target adds."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from adaspec_jax.decoding.sampling import Sampling
+from adaspec_jax.decoding.types import Proposal, Verdict
+
+
+def rejection_sample(key: Array, proposal: Proposal, logits_BMV: Array, sampling: Sampling) -> Verdict:
+    """Lossless: the committed tokens follow the target's law exactly, for chains and trees, sampled or greedy.
+
+    Nodes are visited in topological order and node n is tested if and only if its parent is where we stand. It is
+    accepted with probability min(1, residual[x] / q[x]); then the residual becomes the target's law after n. On refusal
+    the residual becomes norm((residual - q)+), with which the next sibling is tested. The next token is drawn from the
+    residual where the walk ends: the correction and the bonus token are one line. A chain gives Leviathan et al. 2023
+    (arXiv 2211.17192) and Chen et al. 2023 (2302.01318); i.i.d. siblings give the multi-round rule of SpecInfer
+    (2305.09781). Greedy is the same rule with a one-hot target.
+
+    Row 0 of `logits_BMV` follows the root, row n + 1 follows node n.
+    """
+    accept_key, next_key = jax.random.split(key)
+    batch, nodes = proposal.tokens_BN.shape
+    parents_BN = proposal.parents_BN
+    if parents_BN is None:
+        parents_BN = jnp.broadcast_to(jnp.arange(-1, nodes - 1)[None], (batch, nodes))
+    valid_BN = jnp.ones((batch, nodes), bool) if proposal.valid_BN is None else proposal.valid_BN
+    target_BMV = sampling.probs(logits_BMV)
+    uniform_BN = jax.random.uniform(accept_key, (batch, nodes))
+
+    def judge(carry, node):
+        stand_B, residual_BV = carry
+        index, token_B, parent_B, valid_B, uniform_B, after_BV, probs_BV = node
+        judged_B = valid_B & (parent_B == stand_B)
+        residual_at_B = jnp.take_along_axis(residual_BV, token_B[:, None], axis=1)[:, 0]
+        if probs_BV is None:
+            drafted_at_B, guess_BV = 1.0, jax.nn.one_hot(token_B, residual_BV.shape[1], dtype=jnp.float32)
+        else:
+            drafted_at_B, guess_BV = jnp.take_along_axis(probs_BV, token_B[:, None], axis=1)[:, 0], probs_BV
+        accepted_B = judged_B & (uniform_B * drafted_at_B < residual_at_B)
+        left_BV = jnp.maximum(residual_BV - guess_BV, 0.0)
+        mass_B1 = jnp.sum(left_BV, axis=1, keepdims=True)
+        # Where p and q agree up to rounding nothing is left; a refusal then has probability zero up to rounding too.
+        left_BV = jnp.where(mass_B1 > 0, left_BV / jnp.where(mass_B1 > 0, mass_B1, 1.0), residual_BV)
+        refused_B = judged_B & ~accepted_B
+        residual_BV = jnp.where(refused_B[:, None], left_BV, residual_BV)
+        residual_BV = jnp.where(accepted_B[:, None], after_BV, residual_BV)
+        return (jnp.where(accepted_B, index, stand_B), residual_BV), (accepted_B, judged_B)
+
+    def by_node(array):
+        return None if array is None else jnp.moveaxis(array, 1, 0)
+
+    xs = (
+        jnp.arange(nodes),
+        *(by_node(a) for a in (proposal.tokens_BN, parents_BN, valid_BN, uniform_BN)),
+        by_node(target_BMV[:, 1:]),
+        by_node(proposal.probs_BNV),
+    )
+    start = (jnp.full((batch,), -1, jnp.int32), target_BMV[:, 0])
+    (_, residual_BV), (accepted_NB, judged_NB) = jax.lax.scan(judge, start, xs)
+    return Verdict(accepted_NB.T, judged_NB.T, sampling.draw(next_key, residual_BV))

@@ -1,0 +1,20 @@
+"""No guesses: the engine decodes plainly, one token per target call."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from adaspec_jax.decoding.types import Context, Proposal, _pytree
+
+
+@_pytree()
+class NoDraft:
+    """Plain decoding by the same loop: baseline, equality test and speed ratio come from one place."""
+
+    num_nodes = 0
+
+    def init(self, prompt: Context, slots: int) -> tuple:
+        return ()
+
+    def propose(self, key, state, context: Context) -> tuple[Proposal, tuple]:
+        return Proposal(jnp.zeros((context.lengths_B.shape[0], 0), jnp.int32)), state

@@ -1,0 +1,22 @@
+"""Divergences, token selection, objectives, and the loop that fits one model against frozen others."""
+
+from adaspec_jax.training import divergences, objectives, selection
+from adaspec_jax.training.checkpoints import Checkpoints
+from adaspec_jax.training.loop import State, fit, init_state, make_step
+from adaspec_jax.training.objectives import Batch, Frozen
+from adaspec_jax.training.optimizers import adamw, learning_rate
+
+__all__ = [
+    "Batch",
+    "Checkpoints",
+    "Frozen",
+    "State",
+    "adamw",
+    "divergences",
+    "fit",
+    "init_state",
+    "learning_rate",
+    "make_step",
+    "objectives",
+    "selection",
+]

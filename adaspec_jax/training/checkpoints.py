@@ -1,0 +1,37 @@
+"""Checkpoints of an interrupted stage: parameters, optimiser, key and data position, written atomically by orbax."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+class Checkpoints:
+    """The last few training states of one stage below `directory`."""
+
+    def __init__(self, directory: str | Path, *, keep: int = 2):
+        from orbax.checkpoint import v1 as ocp
+
+        self._checkpointer = ocp.training.Checkpointer(
+            Path(directory).absolute(),
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    def save(self, step: int, state: Any, position: dict) -> None:
+        """Writes in the background; a process killed meanwhile leaves the previous checkpoint intact."""
+        self._checkpointer.save_checkpointables_async(step, {"state": state, "position": position}, force=True)
+
+    def restore(self, like: Any) -> tuple[int, Any, dict] | None:
+        """The newest (step, state, data position), laid out on devices as `like`; None where there is none."""
+        if self._checkpointer.latest is None:
+            return None
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+        loaded = self._checkpointer.load_checkpointables(None, {"state": abstract, "position": None})
+        return self._checkpointer.latest.step, loaded["state"], loaded["position"]
+
+    def close(self) -> None:
+        """Waits for the write under way."""
+        self._checkpointer.close()

@@ -1,0 +1,120 @@
+"""Fits one model against frozen others: one jitted step with donated state, resumable to the bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from adaspec_jax.errors import UserError
+from adaspec_jax.training.checkpoints import Checkpoints
+from adaspec_jax.training.objectives import Batch, Frozen, Objective
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """All that a step changes."""
+
+    model: Any
+    opt_state: Any
+    step: Array
+    key: Array
+
+
+def init_state(model, optimizer: optax.GradientTransformation, key: Array) -> State:
+    # A copy: the state is donated, and the caller's model must outlive the first step.
+    model = jax.tree.map(jnp.copy, model)
+    return State(model, optimizer.init(model.params), jnp.zeros((), jnp.int32), key)
+
+
+def make_step(objective: Objective, optimizer: optax.GradientTransformation) -> Callable:
+    """`step(state, frozen, batch) -> (state, metrics)`, jitted; the state's buffers are donated."""
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: State, frozen: Frozen, batch: Batch):
+        def loss(params):
+            return objective(_with_params(state.model, params), frozen, batch)
+
+        (loss_value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.model.params)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.model.params)
+        params = optax.apply_updates(state.model.params, updates)
+        metrics = {"loss": loss_value, **metrics, "grad_norm": optax.global_norm(gradient)}
+        return State(_with_params(state.model, params), opt_state, state.step + 1, state.key), metrics
+
+    return step
+
+
+def _with_params(model, params):
+    return type(model)(params, model.config)
+
+
+class Batches(Protocol):
+    """An iterator of dicts {tokens_BT, loss_mask_BT} that can tell and take its position."""
+
+    def __next__(self) -> dict: ...
+    def __iter__(self) -> Iterator: ...
+    def get_state(self) -> dict: ...
+    def set_state(self, state: dict) -> None: ...
+
+
+class Log(Protocol):
+    """Receives one dict of floats per step; `rewind` forgets what lies past a restored step."""
+
+    def rewind(self, step: int) -> None: ...
+    def write(self, step: int, values: dict[str, float]) -> None: ...
+
+
+def fit(
+    state: State,
+    frozen: Frozen,
+    batches: Batches,
+    step: Callable,
+    *,
+    num_steps: int,
+    log: Log,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_every: int = 200,
+    flush_every: int = 10,
+    place: Callable[[Batch], Batch] = lambda batch: batch,
+    stage: str = "training",
+) -> State:
+    """The state after `num_steps` steps, restored from the newest checkpoint first if there is one.
+
+    Metrics stay on the device for `flush_every` steps, so that the host never waits for a step. Raises `UserError` on a
+    non-finite loss; the last checkpoint from before it stays.
+    """
+    done = 0
+    if checkpoints and (restored := checkpoints.restore(state)):
+        done, state, position = restored
+        batches.set_state(position)
+    log.rewind(done)
+    pending: list[tuple[int, dict]] = []
+    for number in range(done + 1, num_steps + 1):
+        state, metrics = step(state, frozen, place(Batch(**next(batches))))
+        pending.append((number, metrics))
+        saves = checkpoints is not None and number % checkpoint_every == 0 and number < num_steps
+        if saves or number == num_steps or len(pending) >= flush_every:
+            _flush(pending, log, stage)
+        if saves:
+            checkpoints.save(number, state, batches.get_state())
+    return state
+
+
+def _flush(pending: list[tuple[int, dict]], log: Log, stage: str) -> None:
+    for number, metrics in jax.device_get(pending):
+        values = {name: float(value) for name, value in metrics.items()}
+        if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
+            raise UserError(
+                f"the {stage} stage's loss is {values['loss']} (gradient norm {values['grad_norm']}) at step {number}; "
+                f"lower {stage}.lr or check the data; earlier checkpoints are kept, run again to resume from them"
+            )
+        log.write(number, values)
+    pending.clear()
