@@ -87,7 +87,7 @@ def selective_distill(
       scope: the quantile is taken over the whole batch ("global"), or apart over each of `shards` equal runs of rows
         ("shard"; the released code's per-device micro-batch).
 
-    Metrics: tokens, share_kept, kept and dropped (mean divergence on each side), gap (mean), agreement.
+    Metrics: tokens, share_kept, kl_kept and kl_dropped (mean forward KL on each side), gap (mean), agreement.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], not {fraction}")
@@ -113,14 +113,15 @@ def selective_distill(
         losses_BT = divergence(logits_BTV, target_BTV)
         gap_BT = jax.lax.stop_gradient(gap(divergence, logits_BTV, reference_BTV, target_BTV))
         kept_BT = select(gap_BT, mask_BT)
+        kl_BT = jax.lax.stop_gradient(forward_kl(logits_BTV, target_BTV))
         loss = _mean(losses_BT, kept_BT)
         if normalize == "official":
             loss = _total(losses_BT, kept_BT) / jnp.maximum(jnp.sum(mask_BT), 1)
         return loss, {
             "tokens": jnp.sum(mask_BT),
             "share_kept": _mean(kept_BT, mask_BT),
-            "kept": _mean(losses_BT, kept_BT),
-            "dropped": _mean(losses_BT, mask_BT & ~kept_BT),
+            "kl_kept": _mean(kl_BT, kept_BT),
+            "kl_dropped": _mean(kl_BT, mask_BT & ~kept_BT),
             "gap": _mean(gap_BT, mask_BT),
             "agreement": _agreement(logits_BTV, target_BTV, mask_BT),
         }

@@ -1,0 +1,105 @@
+"""`--config FILE[:variant]` with overrides, by ml_collections; every mistake in them is one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from adaspec_jax.config import Experiment, validate
+from adaspec_jax.errors import UserError, did_you_mean
+
+
+def parse_experiment(argv: list[str], *, workdir: bool = True) -> tuple[Experiment, object]:
+    """The overridden, validated config, and the parsed flags (`workdir`, `print_config`)."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FlagValues()
+    flags.DEFINE_boolean("help", False, "Prints this text.", flag_values=values, short_name="h")
+    flags.DEFINE_boolean("print_config", False, "Prints the resolved config and exits.", flag_values=values)
+    if workdir:
+        flags.DEFINE_string("workdir", None, "Where stages, metrics and reports go.", flag_values=values)
+    overrides = [argument for argument in argv if argument.startswith("--config.")]
+    rest = [argument for argument in argv if argument not in overrides]
+    config_flags.DEFINE_config_file(
+        "config", None, "The experiment: FILE.py[:variant].", flag_values=values, sys_argv=argv
+    )
+    _check_file(rest)
+    _check_keys(rest, overrides)
+    try:
+        left = values(argv)
+    except UserError:
+        raise
+    except (flags.Error, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{_plain(error)}; see --help") from error
+    if values.help:
+        print(f"usage: python -m {Path(argv[0]).stem} --config FILE[:variant] [--config.key=value ...]\n")
+        print(values.get_help())
+        raise SystemExit(0)
+    if len(left) > 1:
+        raise UserError(f'unexpected argument "{left[1]}"; options start with -- and overrides with --config.')
+    if values.config is None:
+        raise UserError("--config is missing; for a first run: --config configs/quickstart.py")
+    validate(values.config)
+    return values.config, values
+
+
+def print_config(config: Experiment) -> None:
+    print(json.dumps(dataclasses.asdict(config), indent=2))
+
+
+def _config_argument(arguments: list[str]) -> str | None:
+    for index, argument in enumerate(arguments):
+        if argument in ("--config", "-config") and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if argument.startswith("--config="):
+            return argument.removeprefix("--config=")
+    return None
+
+
+def _check_file(arguments: list[str]) -> None:
+    given = _config_argument(arguments)
+    if given is None:
+        return
+    path = Path(given.split(":", 1)[0])
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else Path("configs")
+        known = [str(p) for p in folder.glob("*.py")] if folder.is_dir() else []
+        raise UserError(f"there is no config file {path}{did_you_mean(str(path), known) if known else ''}")
+
+
+def _check_keys(arguments: list[str], overrides: list[str]) -> None:
+    """Names the nearest key for a misspelt one, before the flags library gets to say `KeyError`."""
+    given = _config_argument(arguments)
+    if given is None or not overrides:
+        return
+    config = load_config(given)
+    for override in overrides:
+        at, path = config, []
+        key = override.split("=", 1)[0]
+        for name in key.removeprefix("--config.").split("."):
+            fields = [f.name for f in dataclasses.fields(at)] if dataclasses.is_dataclass(at) else []
+            if name not in fields:
+                where = f"config.{'.'.join(path)}".rstrip(".")
+                raise UserError(f'unknown key "{name}" in {where}{did_you_mean(name, fields) if fields else ""}')
+            at, path = getattr(at, name), [*path, name]
+        if dataclasses.is_dataclass(at):
+            raise UserError(f"config.{'.'.join(path)} is a group of keys; set one of them, as in {key}.KEY=VALUE")
+
+
+def load_config(path_and_variant: str) -> Experiment:
+    """The unmodified config of `FILE.py[:variant]`."""
+    from ml_collections.config_flags import config_flags
+
+    try:
+        return config_flags.ConfigFileFlagParser(name="config").parse(path_and_variant)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path_and_variant} does not load: {_plain(error)}") from error
+
+
+def _plain(error: BaseException) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__

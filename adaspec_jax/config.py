@@ -1,0 +1,213 @@
+"""What a config file returns: typed dataclasses that carry everything a run depends on.
+
+A file under `configs/` has `get_config(variant="")`, which returns an `Experiment`; every field can be overridden on
+the command line (`--config.draft.lr=1e-4`). Nothing here imports jax, so that `--print_config` and `--help` are quick.
+Annotations stay real types (no `from __future__ import annotations`): ml_collections parses overrides by them.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from adaspec_jax.errors import UserError
+
+
+@dataclass
+class GPTNeoX:
+    """A GPT-NeoX architecture in Hugging Face's config.json keys. Pythia's sizes are in `configs/pythia_31m_1b4.py`."""
+
+    vocab_size: int = 50304
+    hidden_size: int = 256
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 8
+    intermediate_size: int = 1024
+    max_position_embeddings: int = 2048
+    rotary_pct: float = 0.25
+    rotary_emb_base: float = 10000.0
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-5
+    use_parallel_residual: bool = True
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+    model_type: str = "gpt_neox"
+
+    def hf_config(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"architectures": ["GPTNeoXForCausalLM"]}
+
+
+@dataclass
+class Data:
+    """Where prompts and answers come from. Without paths: `ADASPEC_DATA`, else tensorflow-datasets, else the hub."""
+
+    task: str = "word_problems"
+    train: str | None = None  # a .jsonl or .jsonl.gz file
+    evaluation: str | None = None
+    train_split: str = "train"
+    evaluation_split: str = "test"
+    train_rows: str | None = None  # "0:7000"
+    evaluation_rows: str | None = None
+    num_train: int = 4000  # generated tasks only
+    num_evaluation: int = 200
+    prompt_column: str | None = None  # with answer_column: any jsonl, prompt and answer taken as they are
+    answer_column: str | None = None
+    max_length: int = 512  # tokens of prompt and answer together; what is longer is cut
+    buckets: tuple[int, ...] = (128, 192, 256, 384, 512)  # padded batch lengths: one compiled step each
+
+
+@dataclass
+class Tokenizer:
+    """`init` "train" fits a byte-level BPE to the training split; else a directory or a hub name."""
+
+    init: str = "train"
+    vocab_size: int = 1024  # when trained here
+
+
+@dataclass
+class Fit:
+    """How a stage optimises: AdamW, global-norm clipping, one schedule."""
+
+    epochs: float = 3.0
+    batch_size: int = 16
+    lr: float = 3e-4
+    schedule: str = "constant"  # or "linear", "cosine": down to zero at the last step
+    warmup_steps: int = 0
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0  # 0: off
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    accumulate: int = 1  # batches per update
+
+
+@dataclass
+class Target(Fit):
+    """The model to be accelerated. `init` "random", a directory or a hub name; `epochs` 0 uses it as it is."""
+
+    init: str = "random"
+    architecture: GPTNeoX = field(default_factory=GPTNeoX)
+
+
+@dataclass
+class Reference(Fit):
+    """The draft's starting weights distilled on every label: the DistillSpec baseline."""
+
+    divergence: str = "forward_kl"
+
+
+@dataclass
+class Draft(Fit):
+    """The draft, distilled on the labels where it lags most behind the reference (AdaSPEC)."""
+
+    init: str = "random"
+    architecture: GPTNeoX = field(default_factory=GPTNeoX)
+    divergence: str = "forward_kl"
+    fraction: float = 0.4  # the paper's k
+    normalize: str = "paper"  # divide by the selected labels; "official": by all labels, as the released code does
+    scope: str = "global"  # the quantile over the whole batch; "shard": over each of `shards` runs of rows
+    shards: int = 1
+    budget: str = "official"  # epochs / k at batch / k: the reference's number of steps; "equal_compute": as written
+
+
+@dataclass
+class Evaluation:
+    """How acceptance is measured; none of it affects training."""
+
+    num_prompts: int = 200
+    batch_size: int = 8
+    draft_length: int = 5
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    resamples: int = 10_000
+
+
+@dataclass
+class Mesh:
+    """Devices along each axis; `data` -1 takes as many as divide the batch sizes."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass
+class Experiment:
+    """One run of the pipeline: target, reference, draft, evaluation."""
+
+    seed: int = 0
+    dtype: str = "float32"
+    data: Data = field(default_factory=Data)
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    target: Target = field(default_factory=Target)
+    reference: Reference = field(default_factory=Reference)
+    draft: Draft = field(default_factory=Draft)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    mesh: Mesh = field(default_factory=Mesh)
+    checkpoint_every: int = 200  # steps
+    tensorboard: bool = False
+
+
+# What may differ when a workdir is used again: nothing a finished stage depends on.
+FREE_TO_CHANGE = ("evaluation.", "mesh.", "checkpoint_every", "tensorboard")
+
+_CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "schedule": ("constant", "linear", "cosine"),
+    "divergence": ("forward_kl", "reverse_kl", "jensen_shannon", "total_variation"),
+    "normalize": ("paper", "official"),
+    "scope": ("global", "shard"),
+    "budget": ("official", "equal_compute"),
+}
+_POSITIVE = {
+    *("batch_size", "lr", "accumulate", "num_prompts", "draft_length", "max_new_tokens", "checkpoint_every", "shards"),
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_length"),
+    *("num_train", "num_evaluation", "fraction", "resamples"),
+}
+_NOT_NEGATIVE = {"epochs", "warmup_steps", "weight_decay", "clip_norm", "temperature"}
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{"draft.lr": 1e-4, ...} of a config dataclass."""
+    leaves: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        nested = dataclasses.is_dataclass(value)
+        leaves |= flatten(value, f"{prefix}{item.name}.") if nested else {f"{prefix}{item.name}": value}
+    return leaves
+
+
+def validate(config: Experiment) -> None:
+    """Raises `UserError` naming the first key whose value cannot work."""
+    for key, value in flatten(config).items():
+        name = key.rsplit(".", 1)[-1]
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise UserError(f'{key} is "{value}"; it must be one of {", ".join(_CHOICES[name])}')
+        if name in _POSITIVE and not value > 0:
+            raise UserError(f"{key} is {value}; it must be positive")
+        if name in _NOT_NEGATIVE and not value >= 0:
+            raise UserError(f"{key} is {value}; it must not be negative")
+    if config.draft.fraction > 1:
+        raise UserError(f"draft.fraction is {config.draft.fraction}; it must be at most 1, which keeps every token")
+    if (config.data.prompt_column is None) != (config.data.answer_column is None):
+        raise UserError("data.prompt_column and data.answer_column must be given together")
+    if not config.data.buckets or sorted(config.data.buckets) != list(config.data.buckets):
+        raise UserError(f"data.buckets {config.data.buckets} must be lengths in increasing order")
+    if config.data.buckets[-1] < config.data.max_length:
+        raise UserError(f"the last of data.buckets is below data.max_length {config.data.max_length}; raise it")
+    for stage in (config.target, config.draft):
+        width, heads = stage.architecture.hidden_size, stage.architecture.num_attention_heads
+        if width % heads:
+            raise UserError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    rows = draft_schedule(config.draft)[1]
+    if config.draft.scope == "shard" and rows % config.draft.shards:
+        raise UserError(f"the draft's batch of {rows} does not divide into draft.shards {config.draft.shards}")
+
+
+def draft_schedule(draft: Draft) -> tuple[float, int]:
+    """(epochs, batch size) of the selective stage.
+
+    The released code's "3 epochs at batch 16" are 3/k epochs at batch 16/k: the baseline's number of steps and of
+    back-propagated labels, on 1/k times its data. That is budget "official"; "equal_compute" takes both as written.
+    """
+    if draft.budget == "equal_compute":
+        return draft.epochs, draft.batch_size
+    return draft.epochs / draft.fraction, max(round(draft.batch_size / draft.fraction), 1)

@@ -1,0 +1,33 @@
+"""Text to batches: tasks, where their rows come from, tokenizers, and padded batches of tokens."""
+
+from adaspec_jax.data.batches import Encoded, encode, num_steps, prompt_batches, train_batches
+from adaspec_jax.data.sources import Source, load_examples
+from adaspec_jax.data.tasks import TASKS, Example, Task, columns_task
+from adaspec_jax.data.tokenization import (
+    check_fits,
+    check_same_tokenizer,
+    end_of_text_id,
+    fingerprint,
+    load_tokenizer,
+    train_bpe,
+)
+
+__all__ = [
+    "TASKS",
+    "Encoded",
+    "Example",
+    "Source",
+    "Task",
+    "check_fits",
+    "check_same_tokenizer",
+    "columns_task",
+    "encode",
+    "end_of_text_id",
+    "fingerprint",
+    "load_examples",
+    "load_tokenizer",
+    "num_steps",
+    "prompt_batches",
+    "train_batches",
+    "train_bpe",
+]

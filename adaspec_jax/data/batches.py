@@ -1,0 +1,159 @@
+"""Text examples become token rows, and token rows become right-padded batches of few lengths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adaspec_jax.data.tasks import Example
+from adaspec_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import grain
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """One example as tokens: the prompt's, then the answer's, then the end of text."""
+
+    tokens: np.ndarray  # [T] int32
+    prompt_length: int  # 1 <= prompt_length; tokens[prompt_length:] are supervised
+
+    @property
+    def prompt(self) -> np.ndarray:
+        """[prompt_length] int32."""
+        return self.tokens[: self.prompt_length]
+
+
+def encode(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, max_length: int, eos_id: int
+) -> tuple[list[Encoded], dict[str, int]]:
+    """Token rows in order, and counts for the report: examples, dropped, truncated, tokens, supervised_tokens.
+
+    Prompt and answer are tokenised apart (so a prompt's tokens never depend on its answer) without the tokenizer's own
+    special tokens, joined, ended with `eos_id` and cut to `max_length`; a cut row has lost its end of text. An example
+    with no supervised token left, or no prompt token, is dropped. UserError where all are.
+    """
+    prompts = _tokenise([example.prompt for example in examples], tokenizer)
+    answers = _tokenise([example.answer for example in examples], tokenizer)
+    rows, truncated = [], 0
+    for prompt, answer in zip(prompts, answers, strict=True):
+        if not 0 < len(prompt) < max_length:
+            continue
+        tokens = np.array([*prompt, *answer, eos_id], np.int32)
+        truncated += len(tokens) > max_length
+        rows.append(Encoded(tokens[:max_length], len(prompt)))
+    if not rows:
+        raise UserError(f"none of {len(examples)} examples has a prompt shorter than max_length={max_length}; raise it")
+    counts = {
+        "examples": len(examples),
+        "dropped": len(examples) - len(rows),
+        "truncated": truncated,
+        "tokens": sum(len(row.tokens) for row in rows),
+        "supervised_tokens": sum(len(row.tokens) - row.prompt_length for row in rows),
+    }
+    return rows, counts
+
+
+def _tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    # verbose=False: what is longer than the tokenizer's own idea of a model is cut, and counted, by `encode`.
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+
+def num_steps(num_examples: int, batch_size: int, epochs: float) -> int:
+    """How many batches `train_batches` gives: round(epochs * num_examples) rows, the last partial batch dropped."""
+    return round(epochs * num_examples) // batch_size
+
+
+def train_batches(
+    encoded: Sequence[Encoded],
+    *,
+    batch_size: int,
+    epochs: float,
+    seed: int,
+    buckets: Sequence[int],
+    pad_id: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator:
+    """An iterator of {"tokens_BT" int32, "loss_mask_BT" bool}, with get_state/set_state of a few bytes.
+
+    Each epoch visits every row once in an order of its own, and epochs flow into one another, so a batch may hold rows
+    of two of them; only the last partial batch of the whole run is dropped (`num_steps` batches in all). `batch_size`
+    is global. T is the smallest bucket that holds the longest row of the *global* batch; this process gets its rows
+    [process_index * b, (process_index + 1) * b) with b = batch_size / process_count: every process count sees the same
+    global batches. UserError where a row fits no bucket, the batch does not divide, or there is not one full batch.
+    """
+    import grain
+
+    buckets = _checked_buckets(buckets, max((len(row.tokens) for row in encoded), default=0))
+    steps = num_steps(len(encoded), batch_size, epochs)
+    if batch_size % process_count:
+        raise UserError(f"batch_size {batch_size} does not divide over {process_count} processes")
+    if steps < 1:
+        raise UserError(
+            f"{epochs:g} epochs of {len(encoded)} examples do not fill one batch of {batch_size}; "
+            "lower batch_size or raise epochs"
+        )
+    if not 0 <= seed < 2**32:
+        raise UserError(f"the data seed must lie between 0 and 2**32 - 1, not {seed}")
+    share = batch_size // process_count
+    mine = slice(process_index * share, (process_index + 1) * share)
+
+    def collate(rows: Sequence[Encoded]) -> dict[str, np.ndarray]:
+        length = bucket_length(max(len(row.tokens) for row in rows), buckets)
+        return _pad(rows[mine], length, pad_id)
+
+    epochs_begun = math.ceil(steps * batch_size / len(encoded))
+    shuffled = grain.MapDataset.source(encoded).seed(seed).shuffle().repeat(epochs_begun)
+    batches = shuffled[: steps * batch_size].batch(batch_size, drop_remainder=True, batch_fn=collate)
+    # Few threads and a short queue: a row is an array in memory, and the accelerator's host has other work.
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
+
+
+def prompt_batches(
+    encoded: Sequence[Encoded], batch_size: int, *, buckets: Sequence[int], pad_id: int = 0
+) -> Iterator[dict[str, np.ndarray | int]]:
+    """{"tokens_BT" int32, "lengths_B" int32, "valid" int} in the given order: prompts only, right-padded.
+
+    Every batch has `batch_size` rows; the last is filled up by repeating its last row, and only its first `valid` rows
+    count. T is the smallest bucket that holds the batch's longest prompt. UserError where a prompt fits no bucket.
+    """
+    buckets = _checked_buckets(buckets, max((row.prompt_length for row in encoded), default=0))
+    for start in range(0, len(encoded), batch_size):
+        prompts = [row.prompt for row in encoded[start : start + batch_size]]
+        valid = len(prompts)
+        prompts += prompts[-1:] * (batch_size - valid)
+        lengths_B = np.array([len(prompt) for prompt in prompts], np.int32)
+        tokens_BT = np.full((batch_size, bucket_length(lengths_B.max(), buckets)), pad_id, np.int32)
+        for tokens_T, prompt in zip(tokens_BT, prompts, strict=True):
+            tokens_T[: len(prompt)] = prompt
+        yield {"tokens_BT": tokens_BT, "lengths_B": lengths_B, "valid": valid}
+
+
+def bucket_length(longest: int, buckets: Sequence[int]) -> int:
+    """The smallest of ascending `buckets` that holds a row of `longest` tokens."""
+    return next(bucket for bucket in buckets if bucket >= longest)
+
+
+def _checked_buckets(buckets: Sequence[int], longest: int) -> tuple[int, ...]:
+    buckets = tuple(sorted(set(buckets)))
+    if not buckets or buckets[0] < 1:
+        raise UserError(f"buckets must be positive lengths, not {buckets}")
+    if longest > buckets[-1]:
+        raise UserError(f"a row of {longest} tokens fits no bucket of {buckets}; add one, or lower max_length")
+    return buckets
+
+
+def _pad(rows: Sequence[Encoded], length: int, pad_id: int) -> dict[str, np.ndarray]:
+    tokens_BT = np.full((len(rows), length), pad_id, np.int32)
+    loss_mask_BT = np.zeros((len(rows), length), bool)
+    for b, row in enumerate(rows):
+        tokens_BT[b, : len(row.tokens)] = row.tokens
+        loss_mask_BT[b, row.prompt_length : len(row.tokens)] = True
+    return {"tokens_BT": tokens_BT, "loss_mask_BT": loss_mask_BT}

@@ -1,0 +1,242 @@
+"""Where a task's rows come from: a file, a generator, ADASPEC_DATA, tensorflow-datasets or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaspec_jax.data import tfds_jsonl
+from adaspec_jax.data.network import offline_unless_reachable, reachable
+from adaspec_jax.data.rows import SUFFIXES, check_row, read_rows
+from adaspec_jax.data.tasks import Example, Task, columns_task, find_task
+from adaspec_jax.errors import UserError, did_you_mean
+
+VIAS = ("file", "generated", "tfds", "hf")
+
+
+@dataclass(frozen=True)
+class Source(Sequence):
+    """Examples, and for the report where they came from."""
+
+    examples: tuple[Example, ...]
+    # task, split, kind (one of VIAS), name (file, builder or hub id), rows (kept), rows_available, slice, seed,
+    # content_sha256 (unpacked file; None elsewhere), examples_sha256 (of the kept prompts and answers, any kind)
+    description: dict[str, str | int | None]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index):
+        return self.examples[index]
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.examples)
+
+
+class _Unavailable(Exception):
+    """This way does not lead to the rows; the next may."""
+
+
+def load_examples(
+    task: str | Task,
+    split: str = "train",
+    *,
+    path: str | os.PathLike | None = None,
+    prompt_column: str | None = None,
+    answer_column: str | None = None,
+    rows: str | None = None,
+    num: int | None = None,
+    seed: int = 0,
+    via: str | None = None,
+) -> Source:
+    """The examples of a task's split, from the first of these that has them.
+
+    1. `path`: a file of JSON lines (`.jsonl`, `.jsonl.gz`) or one JSON list (`.json`), or a directory with a file per
+       split; `prompt_column` and `answer_column` make any such file a task, whatever `task` says.
+    2. The task's generator, with `seed`.
+    3. `ADASPEC_DATA/<task>/<split>.jsonl` (or `.jsonl.gz`, `.json`).
+    4. tensorflow-datasets, where the task has a builder (rows come in the builder's order, not the file's).
+    5. Hugging Face `datasets` (extra `hf`).
+
+    `rows="0:800"` keeps a slice, `num` at most so many (and tells a generator how many). `via` allows one way only:
+    "file", "generated", "tfds" or "hf"; "tfds" with a `path` packs that file into array_record first and reads it back.
+    UserError in one line where a row is malformed (file, line, column) or nothing has them (what was tried).
+    """
+    task = _resolve_task(task, prompt_column, answer_column)
+    first, last = _parse_rows(rows)
+    if num is not None and num < 1:
+        raise UserError(f"num must be at least 1, not {num}")
+    if via is not None and via not in VIAS:
+        raise UserError(f'there is no way to load data called "{via}"{did_you_mean(via, VIAS)}')
+    if path is not None:
+        found, origin = _from_path(task, split, Path(path).expanduser(), via)
+    else:
+        wanted = _wanted(num, first, last)
+        found, origin = _from_anywhere(task, split, via, wanted=wanted, seed=seed)
+    kept = found[first:last][:num]
+    if not kept:
+        raise UserError(f'rows="{rows}" keeps nothing of the {len(found)} rows of {origin["name"]}')
+    examples = tuple(task.format(row) for row in kept)
+    description = {
+        "task": task.name,
+        "split": split,
+        **{"content_sha256": None, "seed": None},
+        **origin,
+        "rows": len(examples),
+        "rows_available": len(found),
+        "slice": rows,
+        "examples_sha256": _digest(examples),
+    }
+    return Source(examples, description)
+
+
+def _resolve_task(task: str | Task, prompt_column: str | None, answer_column: str | None) -> Task:
+    if (prompt_column is None) != (answer_column is None):
+        raise UserError("prompt_column and answer_column belong together: give both, or neither")
+    if prompt_column is not None:
+        return columns_task(prompt_column, answer_column)
+    return task if isinstance(task, Task) else find_task(task)
+
+
+def _parse_rows(rows: str | None) -> tuple[int | None, int | None]:
+    if rows is None:
+        return None, None
+    match = re.fullmatch(r"\s*(\d*)\s*:\s*(\d*)\s*", rows)
+    if not match:
+        raise UserError(f'rows="{rows}" is not a slice; write "FIRST:LAST", as in "0:800"')
+    return tuple(int(bound) if bound else None for bound in match.groups())
+
+
+def _wanted(num: int | None, first: int | None, last: int | None) -> int | None:
+    """How many rows a generator must make for the slice and the number asked for."""
+    return last if last is not None else None if num is None else num + (first or 0)
+
+
+def _from_path(task: Task, split: str, path: Path, via: str | None) -> tuple[list[dict], dict]:
+    if via not in (None, "file", "tfds"):
+        raise UserError(f'via="{via}" does not read a path; leave one of them out')
+    file = _split_file(task, split, path) if path.is_dir() else path
+    if not file.exists():
+        raise UserError(f"there is no data file {file}")
+    rows, sha256 = read_rows(file, task.columns)
+    if via == "tfds":
+        # Read from array_record from here on; the file's own rows have been checked with their line numbers.
+        rows = tfds_jsonl.read(file, columns=task.columns)
+    return rows, {"kind": via or "file", "name": file.name, "content_sha256": sha256}
+
+
+def _split_file(task: Task, split: str, directory: Path) -> Path:
+    for name in _file_names(task, split):
+        if (directory / name).is_file():
+            return directory / name
+    there = sorted(file.name for file in directory.iterdir() if file.name.endswith(SUFFIXES))
+    listing = ", ".join(there[:8]) or "nothing"
+    raise UserError(f"{directory} has no {split}.jsonl (or .jsonl.gz, .json); it has: {listing}")
+
+
+def _file_names(task: Task, split: str) -> list[str]:
+    return [stem.format(split=split) + suffix for stem in task.files for suffix in SUFFIXES]
+
+
+def _from_anywhere(
+    task: Task, split: str, via: str | None, *, wanted: int | None, seed: int
+) -> tuple[list[dict], dict]:
+    if not task.splits:
+        raise UserError("a task of two columns needs a data file: set its path")
+    if split not in task.splits:
+        raise UserError(f'{task.name} has no split "{split}"{did_you_mean(split, task.splits)}')
+    ways = {
+        "generated": lambda: _generated(task, split, wanted=wanted, seed=seed),
+        "file": lambda: _from_data_folder(task, split),
+        "tfds": lambda: _from_tfds(task, split),
+        "hf": lambda: _from_hub(task, split),
+    }
+    tried = []
+    for name in ways if via is None else [via]:
+        try:
+            return ways[name]()
+        except _Unavailable as reason:
+            if str(reason):
+                tried.append(str(reason))
+    raise UserError(
+        f"no data for {task.name} {split}: {'; '.join(tried) or f'it has no {via} source'}. "
+        f"Mend it: give a .jsonl file as the data path, or put {task.name}/{split}.jsonl under ADASPEC_DATA"
+    )
+
+
+def _generated(task: Task, split: str, *, wanted: int | None, seed: int) -> tuple[list[dict], dict]:
+    if task.generate is None:
+        raise _Unavailable
+    rows = task.generate(wanted or task.generated_rows[split], seed=seed, split=split)
+    return rows, {"kind": "generated", "name": task.name, "seed": seed}
+
+
+def _from_data_folder(task: Task, split: str) -> tuple[list[dict], dict]:
+    root = os.environ.get("ADASPEC_DATA")
+    if not root:
+        raise _Unavailable("ADASPEC_DATA is not set")
+    for name in _file_names(task, split):
+        file = Path(root).expanduser() / task.name / name
+        if file.is_file():
+            rows, sha256 = read_rows(file, task.columns)
+            return rows, {"kind": "file", "name": file.name, "content_sha256": sha256}
+    raise _Unavailable(f"ADASPEC_DATA has no {task.name}/{split}.jsonl[.gz]")
+
+
+def _from_tfds(task: Task, split: str) -> tuple[list[dict], dict]:
+    if task.tfds is None:
+        raise _Unavailable
+    try:
+        tfds = tfds_jsonl.import_tfds()
+        if task.tfds_module:
+            importlib.import_module(task.tfds_module)
+        with tfds_jsonl.quiet():
+            builder = tfds.builder(task.tfds, file_format="array_record", data_dir=os.environ.get("TFDS_DATA_DIR"))
+            if task.tfds_host and not builder.is_prepared() and not reachable(task.tfds_host):
+                raise ConnectionError(f"not prepared in {builder.data_dir}, and {task.tfds_host} cannot be reached")
+            builder.download_and_prepare()
+        found = builder.as_data_source(split=task.splits[split])
+        rows = [tfds_jsonl.decode(row, task.columns) for row in found]
+    except Exception as error:
+        raise _Unavailable(f"tensorflow-datasets {task.tfds} failed ({_short(error)})") from error
+    return _checked(task, rows), {"kind": "tfds", "name": builder.info.full_name}
+
+
+def _from_hub(task: Task, split: str) -> tuple[list[dict], dict]:
+    if task.hf is None:
+        raise _Unavailable
+    try:
+        import datasets
+    except ImportError as error:
+        raise _Unavailable("Hugging Face datasets is not installed (pip install adaspec-jax[hf])") from error
+    name, config = task.hf
+    try:
+        with offline_unless_reachable():
+            found = datasets.load_dataset(name, config, split=task.splits[split])
+        rows = [dict(row) for row in found]
+    except Exception as error:
+        raise _Unavailable(f"Hugging Face {name} failed ({_short(error)})") from error
+    return _checked(task, rows), {"kind": "hf", "name": name}
+
+
+def _checked(task: Task, rows: list[dict]) -> list[dict]:
+    for number, row in enumerate(rows, 1):
+        check_row(row, task.columns, f"{task.name} row {number}")
+    return rows
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
+def _digest(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.prompt, example.answer], separators=(",", ":")).encode() + b"\n")
+    return digest.hexdigest()

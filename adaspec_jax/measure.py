@@ -1,0 +1,148 @@
+"""Acceptance and speed of drafts against one target on the same prompts, by the project's own decoding loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adaspec_jax.decoding import ChainDrafter, Context, Generation, NoDraft, Sampling, generate
+from adaspec_jax.reporting import Counts, paired, summarize
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What decoding the prompts with one draft gave."""
+
+    counts: Counts
+    seconds: float
+    identical: int  # rows whose tokens equal plain decoding's (greedy)
+    sample: Generation  # the first batch, for the report's coloured answer
+
+
+def measure(
+    target: Any,
+    drafts: Mapping[str, Any],
+    batches: Sequence[Mapping[str, Any]],
+    *,
+    draft_length: int,
+    max_new_tokens: int,
+    temperature: float,
+    eos_id: int,
+    seed: int = 0,
+    place: Callable[[Any], Any] = lambda rows: rows,
+    advance: Callable[[int], None] = lambda prompts: None,
+) -> tuple[dict[str, Measured], dict[str, float]]:
+    """Every draft on every batch of prompts, interleaved with plain decoding so that all meet the same machine.
+
+    Args:
+      batches: {"tokens_BT", "lengths_B", "valid"} as `data.prompt_batches` gives them; only `valid` rows count.
+      place: puts rows onto the devices of a mesh.
+
+    Returns:
+      A `Measured` per draft, and {"seconds", "tokens"} of plain decoding. Compilation is not in the times: every
+      program runs its first batch once beforehand.
+    """
+    sampling = Sampling(temperature=temperature)
+    drafters = {"plain": NoDraft()} | {n: ChainDrafter(model, length=draft_length) for n, model in drafts.items()}
+    root = jax.random.key(seed)
+    seconds = dict.fromkeys(drafters, 0.0)
+    parts: dict[str, list[dict]] = {name: [] for name in drafts}
+    identical, samples, warm = dict.fromkeys(drafts, 0), {}, set()
+    plain_tokens = 0
+    for number, batch in enumerate(batches):
+        valid = batch["valid"]
+        prompt = Context(place(batch["tokens_BT"]), place(batch["lengths_B"]))
+
+        def decode(name, key, prompt=prompt):
+            knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": eos_id}
+            return jax.block_until_ready(generate(target, drafters[name], prompt, key, **knobs))
+
+        plain = None
+        for name in drafters:
+            key = jax.random.fold_in(root, number)
+            shape = (name, *prompt.tokens_BS.shape)
+            if shape not in warm:
+                decode(name, key)
+                warm.add(shape)
+            began = time.perf_counter()
+            ours = decode(name, key)
+            seconds[name] += time.perf_counter() - began
+            if name == "plain":
+                plain = ours
+                plain_tokens += int(np.sum(np.asarray(ours.lengths_B)[:valid] - batch["lengths_B"][:valid]))
+                continue
+            same_B = np.all(np.asarray(ours.tokens_BS) == np.asarray(plain.tokens_BS), axis=1)
+            identical[name] += int(same_B[:valid].sum())
+            overlap_B, agreement_B, positions_B = _teacher_forced(
+                target, drafts[name], plain.tokens_BS, prompt.lengths_B, plain.lengths_B
+            )
+            host = jax.device_get(ours)
+            parts[name].append(
+                {
+                    "accepted": host.accepted_BN.sum(1)[:valid],
+                    "judged": host.judged_BN.sum(1)[:valid],
+                    "drafted": host.drafted_B[:valid],
+                    "committed": (host.lengths_B - batch["lengths_B"])[:valid],
+                    "rounds": host.rounds_B[:valid],
+                    "overlap_sum": np.asarray(overlap_B)[:valid],
+                    "agreement_sum": np.asarray(agreement_B)[:valid],
+                    "positions": np.asarray(positions_B)[:valid],
+                    "histogram": host.histogram_BM[:valid].sum(0),
+                }
+            )
+            samples.setdefault(name, host)
+        advance(valid)
+    measured = {}
+    for name, rows in parts.items():
+        histogram = sum(row.pop("histogram") for row in rows)
+        joined = {field: np.concatenate([row[field] for row in rows]) for field in rows[0]}
+        counts = Counts(**joined, accepted_histogram=histogram)
+        measured[name] = Measured(counts, seconds[name], identical[name], samples[name])
+    return measured, {"seconds": seconds["plain"], "tokens": plain_tokens}
+
+
+def report_fields(
+    measured: Mapping[str, Measured], plain: Mapping[str, float], *, resamples: int, pairs: Sequence[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """The "drafts", "paired" and "speed" of a report."""
+    plain_rate = plain["tokens"] / plain["seconds"]
+    speed: dict[str, Any] = {"plain_tokens_per_second": plain_rate}
+    for name, result in measured.items():
+        rate = float(result.counts.committed.sum()) / result.seconds
+        speed[name] = {
+            "tokens_per_second": rate,
+            "speedup": rate / plain_rate,
+            "identical_to_plain": result.identical,
+        }
+    return {
+        "drafts": {name: summarize(result.counts, resamples=resamples) for name, result in measured.items()},
+        "paired": {
+            f"{a}-{b}": paired(measured[a].counts, measured[b].counts, resamples=resamples) for a, b in pairs
+        },
+        "speed": speed,
+    }
+
+
+@jax.jit
+def _teacher_forced(target, draft, tokens_BS, prompt_lengths_B, lengths_B):
+    """Sums over the continuation's positions of sum_x min(p, q) at temperature 1 and of argmax equality, per row.
+
+    One row at a time, so that two rows of [S, V] logits are all that is held.
+    """
+
+    def row(tokens_S, prompt_length, length):
+        p_SV, q_SV = (model(tokens_S[None])[0][0].astype(jnp.float32) for model in (target, draft))
+        overlap_S = jnp.sum(jnp.minimum(jax.nn.softmax(p_SV), jax.nn.softmax(q_SV)), axis=-1)
+        same_S = jnp.argmax(p_SV, axis=-1) == jnp.argmax(q_SV, axis=-1)
+        predicts_S = jnp.arange(1, tokens_S.shape[0] + 1)  # position s predicts token s + 1
+        counted_S = (predicts_S >= prompt_length) & (predicts_S < length)
+        totals = jnp.sum(jnp.where(counted_S, overlap_S, 0.0)), jnp.sum(counted_S & same_S), jnp.sum(counted_S)
+        return totals
+
+    return jax.lax.map(lambda args: row(*args), (tokens_BS, prompt_lengths_B, lengths_B))

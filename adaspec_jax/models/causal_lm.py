@@ -1,0 +1,98 @@
+"""A language model as one callable value: parameters (a pytree) and a static config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from adaspec_jax.errors import UserError
+from adaspec_jax.models.decoder import Decoder, DecoderConfig
+from adaspec_jax.models.families import config_from_hf
+from adaspec_jax.models.kv_cache import KVCache
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["config"])
+@dataclass(frozen=True)
+class CausalLM:
+    """Parameters and the function they belong to; a pytree, so `jax.jit` and `jax.grad` take it as an argument.
+
+    In a call, `positions_BT` defaults to cache length + arange(T). `mask_BTS` is bool, True = may attend, and replaces
+    causal; S is the number of cache slots, or T without a cache. A cache takes the T new tokens at each row's length
+    and comes back T longer; tokens past its slots are dropped, so allocate enough. Token ids must be < vocab_size.
+    """
+
+    params: Any
+    config: DecoderConfig
+
+    def __call__(
+        self, tokens_BT: Array, cache: KVCache | None = None, *, positions_BT=None, mask_BTS=None
+    ) -> tuple[Array, KVCache | None]:
+        """Float32 logits_BTV, and the extended cache (None without one)."""
+        hidden_BTD, cache = self.features(tokens_BT, cache, positions_BT=positions_BT, mask_BTS=mask_BTS)
+        return self.unembed(hidden_BTD), cache
+
+    def features(
+        self, tokens_BT: Array, cache: KVCache | None = None, *, positions_BT=None, mask_BTS=None
+    ) -> tuple[Array, KVCache | None]:
+        """hidden_BTD after the final norm, and the extended cache (None without one)."""
+        arrays = [None if x is None else jnp.asarray(x) for x in (positions_BT, mask_BTS)]
+        return self._apply(jnp.asarray(tokens_BT), cache, *arrays, method="features")
+
+    def unembed(self, hidden_BTD: Array) -> Array:
+        """Float32 logits [..., V] of hidden states [..., D]; columns past `config.num_tokens` are near -1e9."""
+        return self._apply(hidden_BTD, method="unembed")
+
+    def init_cache(self, batch_size: int, slots: int) -> KVCache:
+        """An empty cache in the parameters' dtype."""
+        c = self.config
+        return KVCache.zeros(
+            batch_size, slots, layers=c.num_layers, kv_heads=c.num_kv_heads, head_dim=c.head_dim, dtype=self.dtype
+        )
+
+    def with_vocabulary(self, num_tokens: int) -> CausalLM:
+        """The same model with the columns from `num_tokens` on ruled out; UserError if the vocabulary is smaller."""
+        if num_tokens > self.config.vocab_size:
+            raise UserError(
+                f"a vocabulary of {num_tokens} tokens does not fit a model with vocab_size {self.config.vocab_size}: "
+                "is this the model's own tokenizer?"
+            )
+        return replace(self, config=replace(self.config, num_tokens=num_tokens))
+
+    def astype(self, dtype) -> CausalLM:
+        """The same model with every parameter in `dtype`."""
+        return replace(self, params=jax.tree.map(lambda x: x.astype(dtype), self.params))
+
+    @property
+    def dtype(self):
+        return self.params["embed"]["embedding"].dtype
+
+    @property
+    def num_params(self) -> int:
+        """Parameters in all, embeddings included, tied ones once."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+    def _apply(self, *args, method: str):
+        return Decoder(self.config).apply({"params": self.params}, *args, method=method)
+
+
+@partial(jax.jit, static_argnames=("config", "dtype"))
+def _initial_params(key: Array, *, config: DecoderConfig, dtype):
+    params = Decoder(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+    return jax.tree.map(lambda x: x.astype(dtype), params)
+
+
+def build(hf_config: dict, key: Array, *, dtype=jnp.float32) -> CausalLM:
+    """A randomly initialised model of a config.json: normal(initializer_range) kernels, zero biases, unit norms."""
+    config = config_from_hf(hf_config)
+    return CausalLM(_initial_params(key, config=config, dtype=jnp.dtype(dtype)), config)
+
+
+def parameter_shapes(config: DecoderConfig) -> Any:
+    """The parameter pytree as float32 `jax.ShapeDtypeStruct`s; nothing is allocated."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(partial(_initial_params, config=config, dtype=jnp.dtype(jnp.float32)), key)

@@ -1,0 +1,257 @@
+"""One decoder for every family: what differs between families is data in `DecoderConfig`.
+
+Parameter paths: `embed/embedding` [V, D]; per layer `layers_i/attention_norm`, `layers_i/mlp_norm` (absent when
+shared), `layers_i/attention/{q,k,v,out}`, `layers_i/mlp/{up,gate,down}` (gate only when gated); `final_norm`; `head`
+(absent when tied). Linear layers hold a `kernel` [in, out] and perhaps a `bias` [out]; norms hold `scale` and, for
+"layer", `bias`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.models.kv_cache import KVCache, write_at
+
+ACTIVATIONS = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "gelu_fast": partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "relu": jax.nn.relu,
+}
+PADDING_ROW_LOGIT = -1e9  # added to the columns no token owns: probability zero, and finite in float32
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """A family and its sizes; equal configs compute the same function of equal parameters."""
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    norm: Literal["layer", "rms"] = "layer"
+    norm_eps: float = 1e-5
+    parallel_residual: bool = False  # attention and MLP both read the layer's input
+    shared_norm: bool = False  # and read it through one norm
+    mlp: Literal["plain", "gated"] = "plain"
+    activation: str = "gelu"
+    rotary_dim: int = 0  # of head_dim; the rest passes through
+    rotary_interleaved: bool = False  # pairs (0, 1), (2, 3), ... instead of the two halves
+    rope_theta: float = 10_000.0
+    qkv_bias: bool = True
+    out_bias: bool = True
+    mlp_bias: bool = True
+    head_bias: bool = False
+    tie_embeddings: bool = False
+    max_positions: int = 2048
+    initializer_range: float = 0.02
+    eos_token_id: int = -1  # -1: the config names none
+    num_tokens: int | None = None  # vocabulary entries the tokenizer has; None becomes vocab_size
+    source: str = field(default="{}", compare=False, repr=False)  # config.json, so that unknown keys survive a save
+
+    def __post_init__(self):
+        if self.num_tokens is None:
+            object.__setattr__(self, "num_tokens", self.vocab_size)
+        if not 1 <= self.num_tokens <= self.vocab_size:
+            raise UserError(f"num_tokens {self.num_tokens} must be between 1 and vocab_size {self.vocab_size}")
+        if self.activation not in ACTIVATIONS:
+            raise UserError(f'unknown activation "{self.activation}"{did_you_mean(str(self.activation), ACTIVATIONS)}')
+        if self.num_heads % self.num_kv_heads:
+            raise UserError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
+        if self.rotary_dim % 2 or not 0 <= self.rotary_dim <= self.head_dim:
+            raise UserError(f"rotary size {self.rotary_dim} must be even and at most the head size {self.head_dim}")
+        if self.shared_norm and not self.parallel_residual:
+            raise UserError("a shared norm needs a parallel residual")
+
+    def hf_config(self) -> dict:
+        """The config.json this config was read from, every key kept."""
+        return json.loads(self.source)
+
+
+def rotary_angles(config: DecoderConfig, positions_BT: Array) -> tuple[Array, Array]:
+    """Cosines and sines [B, T, 1, rotary_dim / 2], float32 (RoFormer, arXiv 2104.09864, eq. 34)."""
+    exponents_R = np.arange(0, config.rotary_dim, 2, dtype=np.float32) / np.float32(max(config.rotary_dim, 1))
+    frequencies_R = (1.0 / np.float32(config.rope_theta) ** exponents_R).astype(np.float32)
+    angles_BT1R = positions_BT.astype(jnp.float32)[:, :, None, None] * frequencies_R[None, None, None, :]
+    return jnp.cos(angles_BT1R), jnp.sin(angles_BT1R)
+
+
+def rotate(heads_BTHK: Array, rotation: tuple[Array, Array], *, interleaved: bool) -> Array:
+    """The first rotary_dim features of every head rotated by position, computed in float32."""
+    cos_BT1R, sin_BT1R = rotation
+    half = cos_BT1R.shape[-1]
+    turned, passed = jnp.split(heads_BTHK, [2 * half], axis=-1)
+    turned = turned.astype(jnp.float32)
+    if interleaved:
+        first, second = turned[..., 0::2], turned[..., 1::2]
+    else:
+        first, second = turned[..., :half], turned[..., half:]
+    rotated = (first * cos_BT1R - second * sin_BT1R, second * cos_BT1R + first * sin_BT1R)
+    turned = jnp.stack(rotated, axis=-1).reshape(turned.shape) if interleaved else jnp.concatenate(rotated, axis=-1)
+    return jnp.concatenate([turned.astype(heads_BTHK.dtype), passed], axis=-1)
+
+
+def _dense(config: DecoderConfig, features: int, use_bias: bool) -> nn.Dense:
+    return nn.Dense(features, use_bias=use_bias, kernel_init=nn.initializers.normal(config.initializer_range))
+
+
+def _norm(config: DecoderConfig) -> nn.Module:
+    if config.norm == "rms":
+        return nn.RMSNorm(epsilon=config.norm_eps)
+    # The fast variance E[x^2] - E[x]^2 cancels badly where the mean is large, as it is late in a residual stream.
+    return nn.LayerNorm(epsilon=config.norm_eps, use_fast_variance=False)
+
+
+class Attention(nn.Module):
+    config: DecoderConfig
+
+    def setup(self):
+        c = self.config
+        self.q = _dense(c, c.num_heads * c.head_dim, c.qkv_bias)
+        self.k = _dense(c, c.num_kv_heads * c.head_dim, c.qkv_bias)
+        self.v = _dense(c, c.num_kv_heads * c.head_dim, c.qkv_bias)
+        self.out = _dense(c, c.hidden_size, c.out_bias)
+
+    def __call__(self, hidden_BTD, rotation, mask_B1TS, written, start_B):
+        """`written` is this layer's (keys, values) buffers, extended at `start_B` and returned; or None."""
+        c = self.config
+        heads = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
+        query_BTHK = rotate(heads(self.q(hidden_BTD)), rotation, interleaved=c.rotary_interleaved)
+        key_BSHK = rotate(heads(self.k(hidden_BTD)), rotation, interleaved=c.rotary_interleaved)
+        value_BSHK = heads(self.v(hidden_BTD))
+        if written is not None:
+            key_BSHK = write_at(written[0], key_BSHK, start_B)
+            value_BSHK = write_at(written[1], value_BSHK, start_B)
+            written = (key_BSHK, value_BSHK)
+        dtype = query_BTHK.dtype
+        mixed_BTHK = jax.nn.dot_product_attention(
+            query_BTHK, key_BSHK.astype(dtype), value_BSHK.astype(dtype), mask=mask_B1TS
+        )
+        return self.out(mixed_BTHK.reshape(*hidden_BTD.shape[:2], -1)), written
+
+
+class MLP(nn.Module):
+    config: DecoderConfig
+
+    def setup(self):
+        c = self.config
+        self.up = _dense(c, c.intermediate_size, c.mlp_bias)
+        if c.mlp == "gated":
+            self.gate = _dense(c, c.intermediate_size, c.mlp_bias)
+        self.down = _dense(c, c.hidden_size, c.mlp_bias)
+
+    def __call__(self, hidden_BTD):
+        activation = ACTIVATIONS[self.config.activation]
+        if self.config.mlp == "gated":
+            return self.down(activation(self.gate(hidden_BTD)) * self.up(hidden_BTD))
+        return self.down(activation(self.up(hidden_BTD)))
+
+
+class Layer(nn.Module):
+    config: DecoderConfig
+
+    def setup(self):
+        c = self.config
+        self.attention_norm = _norm(c)
+        if not c.shared_norm:
+            self.mlp_norm = _norm(c)
+        self.attention = Attention(c)
+        self.mlp = MLP(c)
+
+    def __call__(self, hidden_BTD, rotation, mask_B1TS, written, start_B):
+        c = self.config
+        normed_BTD = self.attention_norm(hidden_BTD)
+        attended_BTD, written = self.attention(normed_BTD, rotation, mask_B1TS, written, start_B)
+        if c.parallel_residual:
+            mlp_input_BTD = normed_BTD if c.shared_norm else self.mlp_norm(hidden_BTD)
+            return hidden_BTD + attended_BTD + self.mlp(mlp_input_BTD), written
+        hidden_BTD = hidden_BTD + attended_BTD
+        return hidden_BTD + self.mlp(self.mlp_norm(hidden_BTD)), written
+
+
+class Head(nn.Module):
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, hidden):
+        c = self.config
+        init = nn.initializers.normal(c.initializer_range)
+        kernel_DV = self.param("kernel", init, (c.hidden_size, c.vocab_size))
+        logits = jnp.einsum("...d,dv->...v", hidden, kernel_DV, preferred_element_type=jnp.float32)
+        if c.head_bias:
+            bias_V = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
+            logits = logits + bias_V.astype(jnp.float32).reshape((1,) * (logits.ndim - 1) + (-1,))
+        return logits
+
+
+class Decoder(nn.Module):
+    """Tokens to final hidden states to logits; parameters only, the cache is an argument and a result."""
+
+    config: DecoderConfig
+
+    def setup(self):
+        c = self.config
+        init = nn.initializers.normal(c.initializer_range)
+        self.embed = nn.Embed(c.vocab_size, c.hidden_size, embedding_init=init)
+        self.layers = [Layer(c) for _ in range(c.num_layers)]
+        self.final_norm = _norm(c)
+        if not c.tie_embeddings:
+            self.head = Head(c)
+
+    def __call__(self, tokens_BT, cache=None, positions_BT=None, mask_BTS=None):
+        hidden_BTD, cache = self.features(tokens_BT, cache, positions_BT, mask_BTS)
+        return self.unembed(hidden_BTD), cache
+
+    def features(self, tokens_BT, cache: KVCache | None = None, positions_BT=None, mask_BTS=None):
+        """Hidden states after the final norm, and the cache with T more tokens per row (None without one)."""
+        count = tokens_BT.shape[1]
+        start_B = jnp.zeros((tokens_BT.shape[0],), jnp.int32) if cache is None else cache.lengths_B
+        steps_1T = jnp.arange(count, dtype=jnp.int32)[None, :]
+        if positions_BT is None:
+            positions_BT = start_B[:, None] + steps_1T
+        if mask_BTS is None:
+            slots_11S = jnp.arange(count if cache is None else cache.slots, dtype=jnp.int32)[None, None, :]
+            # Without a cache every row starts at 0: one mask for the batch.
+            first_b1 = start_B[:, None] if cache is not None else jnp.zeros((1, 1), jnp.int32)
+            mask_BTS = slots_11S <= (first_b1 + steps_1T)[:, :, None]
+        rotation = rotary_angles(self.config, positions_BT)
+        mask_B1TS = mask_BTS[:, None, :, :]
+
+        hidden_BTD = self.embed(tokens_BT)
+        buffers = [None] * len(self.layers) if cache is None else list(zip(cache.keys, cache.values, strict=True))
+        for i, layer in enumerate(self.layers):
+            hidden_BTD, buffers[i] = layer(hidden_BTD, rotation, mask_B1TS, buffers[i], start_B)
+        if cache is not None:
+            keys, values = zip(*buffers, strict=True)
+            cache = KVCache(keys=keys, values=values, lengths_B=start_B + jnp.int32(count))
+        return self.final_norm(hidden_BTD), cache
+
+    def unembed(self, hidden):
+        """Float32 logits of hidden states of any leading shape; columns past `num_tokens` are ruled out."""
+        c = self.config
+        if c.tie_embeddings:
+            # float32 even for bfloat16 parameters: rounding logits to 8 bits makes argmax ties.
+            logits = jnp.einsum("...d,vd->...v", hidden, self.embed.embedding, preferred_element_type=jnp.float32)
+        else:
+            logits = self.head(hidden)
+        if c.num_tokens < c.vocab_size:
+            ruled_out_V = np.where(np.arange(c.vocab_size) < c.num_tokens, 0, PADDING_ROW_LOGIT).astype(np.float32)
+            logits = logits + ruled_out_V.reshape((1,) * (logits.ndim - 1) + (-1,))
+        return logits

@@ -1,0 +1,62 @@
+"""The key/value cache: an explicit argument and result of every model call, never a mutable collection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["keys", "values", "lengths_B"], meta_fields=[])
+@dataclass(frozen=True)
+class KVCache:
+    """Keys and values per layer, and how many tokens each row has written; slots past `lengths_B` are stale."""
+
+    keys: tuple[Array, ...]  # per layer [B, S, Hkv, K]
+    values: tuple[Array, ...]  # per layer [B, S, Hkv, K]
+    lengths_B: Array  # int32, tokens written per row
+
+    @classmethod
+    def zeros(cls, batch_size: int, slots: int, *, layers: int, kv_heads: int, head_dim: int, dtype) -> KVCache:
+        """An empty cache of `slots` tokens per row."""
+        shape = (batch_size, slots, kv_heads, head_dim)
+        return cls(
+            keys=tuple(jnp.zeros(shape, dtype) for _ in range(layers)),
+            values=tuple(jnp.zeros(shape, dtype) for _ in range(layers)),
+            lengths_B=jnp.zeros((batch_size,), jnp.int32),
+        )
+
+    @property
+    def slots(self) -> int:
+        return self.keys[0].shape[1]
+
+    def roll_back(self, lengths_B: Array) -> KVCache:
+        """The same cache with `lengths_B` tokens per row; what lies beyond is masked now and overwritten later."""
+        return replace(self, lengths_B=jnp.asarray(lengths_B, jnp.int32))
+
+    def keep_path(self, start_B: Array, rows_BM: Array) -> KVCache:
+        """Entries of slots `start_b + rows_BM[b, m]` moved to `start_b + m` in every layer; lengths are untouched."""
+        start_B = jnp.asarray(start_B)
+
+        @jax.vmap
+        def moved(buffer_SHK: Array, start: Array, rows_M: Array) -> Array:
+            # "clip" because the default fills rows out of range with NaN, which leaks even through a masked slot.
+            return _write_row(buffer_SHK, buffer_SHK.at[start + rows_M].get(mode="clip"), start)
+
+        keys, values = (tuple(moved(x, start_B, rows_BM) for x in buffers) for buffers in (self.keys, self.values))
+        return replace(self, keys=keys, values=values)
+
+
+def write_at(buffer_BSHK: Array, new_BTHK: Array, start_B: Array) -> Array:
+    """`buffer_BSHK` with row b's T new entries at slots `start_b + arange(T)`; slots past the end are dropped."""
+    return jax.vmap(_write_row)(buffer_BSHK, new_BTHK.astype(buffer_BSHK.dtype), start_B)
+
+
+def _write_row(buffer_SHK: Array, new_THK: Array, start: Array) -> Array:
+    # A scatter, because dynamic_update_slice would shift a write that overruns the end onto valid slots; mapped over
+    # the batch, so that a batch sharded over devices stays where it is.
+    slots_T = start + jnp.arange(new_THK.shape[0], dtype=start.dtype)
+    return buffer_SHK.at[slots_T].set(new_THK, mode="drop", unique_indices=True, indices_are_sorted=True)

@@ -1,0 +1,136 @@
+"""Weight tables: rows of (tensor on disk, our parameters, layout), applied in both directions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from adaspec_jax.errors import UserError
+
+FLOATS = ("F32", "F16", "BF16", "F64")
+
+
+class Layout(NamedTuple):
+    """`split`: a tensor on disk -> our arrays; `merge`: our arrays -> the tensor on disk. NumPy, exact inverses."""
+
+    split: Callable[[np.ndarray], tuple[np.ndarray, ...]]
+    merge: Callable[..., np.ndarray]
+
+
+class Weight(NamedTuple):
+    """One row of a table."""
+
+    name: str  # the tensor on disk
+    paths: tuple[str, ...]  # our parameters, "/"-separated
+    layout: Layout
+    also: tuple[str, ...] = ()  # other names the tensor may carry when it is read
+    tied_to: str | None = None  # optional on disk, and equal to that tensor when present; never written
+
+
+class StoredTensor(NamedTuple):
+    """A tensor in a file: its shape and kind are known, its values are read on demand."""
+
+    shape: tuple[int, ...]
+    kind: str  # as safetensors spells it: "F32", "BF16", "U8", ...
+    read: Callable[[], np.ndarray]
+
+
+same = Layout(lambda x: (x,), lambda x: x)
+transposed = Layout(lambda x: (x.T,), lambda x: x.T)
+
+
+def fused_qkv(num_heads: int, head_dim: int) -> Layout:
+    """GPT-NeoX's query_key_value: rows ordered [head, (q, k, v), feature]; kernels [D, H * K] and biases [H * K]."""
+
+    def split(fused):
+        parts = fused.reshape(num_heads, 3, head_dim, *fused.shape[1:])
+        return tuple(parts[:, i].reshape(num_heads * head_dim, *fused.shape[1:]).T for i in range(3))
+
+    def merge(*qkv):
+        parts = [x.T.reshape(num_heads, head_dim, *x.T.shape[1:]) for x in qkv]
+        return np.stack(parts, axis=1).reshape(3 * num_heads * head_dim, *parts[0].shape[2:])
+
+    return Layout(split, merge)
+
+
+def linear(name: str, path: str, *, bias: bool) -> list[Weight]:
+    """Rows of one torch `Linear`: weight [out, in] -> kernel [in, out], and its bias."""
+    weight = Weight(f"{name}.weight", (f"{path}/kernel",), transposed)
+    return [weight, Weight(f"{name}.bias", (f"{path}/bias",), same)] if bias else [weight]
+
+
+def norm(name: str, path: str, *, bias: bool = True) -> list[Weight]:
+    """Rows of one norm: weight -> scale, and its bias."""
+    weight = Weight(f"{name}.weight", (f"{path}/scale",), same)
+    return [weight, Weight(f"{name}.bias", (f"{path}/bias",), same)] if bias else [weight]
+
+
+def params_from_tensors(
+    table: list[Weight], tensors: Mapping[str, StoredTensor], shapes: Any, *, dtype, ignored: re.Pattern, origin: str
+) -> Any:
+    """The parameters `tensors` hold, in `dtype`; UserError naming every missing, unexpected or misshapen tensor, once.
+
+    `shapes` is the parameter pytree as ShapeDtypeStructs. Tensors are read one at a time, so that memory holds the
+    parameters and one tensor.
+    """
+    expected = traverse_util.flatten_dict(shapes, sep="/")
+    found = {row: _stored_name(row, tensors) for row in table}
+    _check_names_and_shapes(found, tensors, expected, ignored=ignored, origin=origin)
+    params = {}
+    for row, name in found.items():
+        if row.tied_to is not None:
+            if name is not None and not np.array_equal(tensors[name].read(), tensors[row.tied_to].read()):
+                raise UserError(
+                    f"{origin}: config.json ties the embeddings, but {name} differs from {row.tied_to}; "
+                    'set "tie_word_embeddings": false there to keep both'
+                )
+            continue
+        for path, part in zip(row.paths, row.layout.split(tensors[name].read()), strict=True):
+            # A copy: an array that shares memory with NumPy must not be donated later.
+            params[path] = jnp.array(part, dtype)
+    return traverse_util.unflatten_dict(params, sep="/")
+
+
+def tensors_from_params(table: list[Weight], params: Any) -> dict[str, np.ndarray]:
+    """The tensors to write, C-contiguous, in the parameters' dtype; tied ones are left out."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    rows = [row for row in table if row.tied_to is None]
+    if unclaimed := set(flat) - {path for row in rows for path in row.paths}:
+        raise ValueError(f"parameters that no row of the weight table claims: {sorted(unclaimed)}")
+    # safetensors writes the buffer as it lies: a strided view would be saved scrambled.
+    return {
+        row.name: np.ascontiguousarray(row.layout.merge(*(np.asarray(flat[path]) for path in row.paths)))
+        for row in rows
+    }
+
+
+def _stored_name(row: Weight, tensors: Mapping[str, StoredTensor]) -> str | None:
+    return next((name for name in (row.name, *row.also) if name in tensors), None)
+
+
+def _check_names_and_shapes(found, tensors, expected, *, ignored: re.Pattern, origin: str) -> None:
+    missing = [row.name for row, name in found.items() if name is None and row.tied_to is None]
+    known = {name for name in found.values() if name is not None}
+    unexpected = [name for name in sorted(tensors) if name not in known and not ignored.fullmatch(name)]
+    misshapen = []
+    for row, name in found.items():
+        if name is not None:
+            needed = row.layout.merge(*(np.broadcast_to(np.int8(0), expected[path].shape) for path in row.paths)).shape
+            if tuple(tensors[name].shape) != needed:
+                misshapen.append(f"{name} {list(tensors[name].shape)} instead of {list(needed)}")
+    # Quantised weights (8 bits and fewer) would load as if their codes were values.
+    coded = [f"{name} {tensors[name].kind}" for name in found.values() if name and tensors[name].kind not in FLOATS]
+    groups = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen, "not floating point": coded}
+    report = [f"{kind} {_some(names)}" for kind, names in groups.items() if names]
+    if report:
+        raise UserError(f"{origin}: the tensors do not fit config.json: {'; '.join(report)}")
+
+
+def _some(names: list[str], limit: int = 12) -> str:
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"({len(names)}): {', '.join(names[:limit])}{rest}"

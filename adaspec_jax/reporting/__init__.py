@@ -1,0 +1,27 @@
+"""Acceptance statistics, report.json, report.html, progress and metrics files; knows nothing of models or jax."""
+
+from adaspec_jax.reporting.html import write_html
+from adaspec_jax.reporting.metrics_file import MetricsFile
+from adaspec_jax.reporting.metrics_file import read as read_metrics
+from adaspec_jax.reporting.progress import Progress, track
+from adaspec_jax.reporting.report import environment, print_table, table, write_json
+from adaspec_jax.reporting.statistics import Counts, paired, summarize
+from adaspec_jax.reporting.theory import break_even_alpha, speedup, tokens_per_round
+
+__all__ = [
+    "Counts",
+    "MetricsFile",
+    "Progress",
+    "break_even_alpha",
+    "environment",
+    "paired",
+    "print_table",
+    "read_metrics",
+    "speedup",
+    "summarize",
+    "table",
+    "tokens_per_round",
+    "track",
+    "write_html",
+    "write_json",
+]

@@ -1,0 +1,87 @@
+"""metrics.jsonl: one line per logged step, the same after any number of kills and resumes as without them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from adaspec_jax.errors import UserError
+from adaspec_jax.reporting.report import plain, write_atomically
+
+
+class MetricsFile:
+    """Appends `{"step": ..., ...}` lines to `path`, each safe from kill -9 once `write` returns.
+
+    `resume_at` is the number of steps already done: entries after it, and a line torn by a kill, are removed, so that
+    the resumed run's file equals an uninterrupted one's; 0 starts an empty file. `tensorboard` also writes event files
+    to `path.parent/tensorboard` (needs tensorboardX, UserError without it).
+    """
+
+    def __init__(self, path: str | os.PathLike, *, resume_at: int = 0, tensorboard: bool = False) -> None:
+        self.path = Path(path)
+        self._tensorboard = _summary_writer(self.path.parent / "tensorboard", resume_at) if tensorboard else None
+        old = self.path.read_bytes() if self.path.exists() else b""
+        kept = "".join(line + "\n" for line in _lines_through(old, resume_at))
+        if kept.encode() != old:
+            write_atomically(self.path, kept)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "a", encoding="utf-8")
+
+    def write(self, step: int, **metrics: Any) -> None:
+        """Appends one line; NumPy and JAX scalars become numbers, a NaN or infinity becomes null."""
+        entry = {"step": int(step), **plain(metrics, where="metrics", nonfinite_to_null=True)}
+        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
+        self._file.flush()  # into the kernel: only a power cut could lose it now
+        if self._tensorboard is not None:
+            for name, value in entry.items():
+                if name != "step" and isinstance(value, (int, float)):
+                    self._tensorboard.add_scalar(name, value, int(step))
+
+    def close(self) -> None:
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def __enter__(self) -> MetricsFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def read(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The entries of a metrics file in order, [] without a file; skips a torn last line, ValueError for any other."""
+    path = Path(path)
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    entries = [_parse(line) for line in lines]
+    for number, entry in enumerate(entries[:-1], start=1):
+        if entry is None:
+            raise ValueError(f"{path} line {number} is not a metrics entry")
+    return [entry for entry in entries if entry is not None]
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:  # JSONDecodeError and UnicodeDecodeError: both are what a torn line raises
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None
+
+
+def _lines_through(content: bytes, step: int) -> list[str]:
+    """The complete lines of steps up to `step`, as written; none for step 0, where nothing has been done yet."""
+    if step <= 0:
+        return []
+    parsed = [(line, _parse(line)) for line in content.split(b"\n")]
+    return [line.decode() for line, entry in parsed if entry is not None and entry["step"] <= step]
+
+
+def _summary_writer(directory: Path, resume_at: int):
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UserError('tensorboard output needs tensorboardX: pip install "adaspec-jax[tb]"') from None
+    # purge_step hides what a killed run logged after its last checkpoint.
+    return SummaryWriter(logdir=str(directory), purge_step=resume_at + 1)

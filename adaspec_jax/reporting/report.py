@@ -1,0 +1,125 @@
+"""report.json and the table printed after a run: unrounded numbers in the file, rounded ones only on the screen."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from adaspec_jax.reporting import wording
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy", "adaspec_jax")
+
+
+def write_json(path: str | os.PathLike, report: Mapping[str, Any]) -> None:
+    """Replaces `path` with the report as strict JSON, or leaves it untouched; ValueError names a NaN or infinity."""
+    text = json.dumps(plain(report), indent=2, allow_nan=False, ensure_ascii=False)
+    write_atomically(path, text + "\n")
+
+
+def write_atomically(path: str | os.PathLike, text: str) -> None:
+    """`path` holds either its old content or all of `text` in UTF-8, whenever the process is killed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same directory: os.replace must not cross devices
+    try:
+        with open(temporary, "wb") as file:
+            file.write(text.encode("utf-8", "replace"))  # a token may hold half a surrogate pair
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def plain(value: Any, *, where: str = "report", nonfinite_to_null: bool = False) -> Any:
+    """`value` as JSON-ready Python: arrays become lists and their scalars numbers, with all their digits.
+
+    ValueError for a NaN or infinity (unless `nonfinite_to_null`), TypeError for anything without a JSON form.
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        if nonfinite_to_null:
+            return None
+        raise ValueError(f"{where} is {value}, which JSON cannot hold")
+    if isinstance(value, Mapping):
+        return {
+            str(key): plain(item, where=f"{where}.{key}", nonfinite_to_null=nonfinite_to_null)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        items = enumerate(value)
+        return [plain(item, where=f"{where}[{i}]", nonfinite_to_null=nonfinite_to_null) for i, item in items]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars alike
+        listed = value.tolist()
+        listed = float(listed) if hasattr(listed, "dtype") else listed  # bfloat16 scalars list as themselves
+        return plain(listed, where=where, nonfinite_to_null=nonfinite_to_null)
+    raise TypeError(f"{where} is a {type(value).__name__}, which has no JSON form")
+
+
+def environment(device: str | None = None) -> dict[str, Any]:
+    """What a number depends on: Python, platform, usable CPUs, `device` kind, package versions (None where absent).
+
+    Nothing that identifies a machine or a person: no host name, user name, path or kernel build.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu_count": usable,
+        "device": device,
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return getattr(sys.modules.get(package), "__version__", None)  # a checkout that was never installed
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The report as plain text: a row per draft, the paired tests in words, the settings that make it comparable."""
+    rows = wording.rows(report)
+    widths = [max(len(row[column]) for row in [wording.COLUMNS, *rows]) for column in range(len(wording.COLUMNS))]
+    shown = wording.shown_columns(rows)
+
+    def line(cells: tuple[str, ...]) -> str:
+        padded = [cells[i].ljust(widths[i]) if i == 0 else cells[i].rjust(widths[i]) for i in shown]
+        return "  ".join(padded).rstrip()
+
+    rule = "  ".join("-" * widths[i] for i in shown)
+    return "\n".join([line(wording.COLUMNS), rule, *map(line, rows), "", *wording.sentences(report)])
+
+
+def print_table(report: Mapping[str, Any], file: IO[str] | None = None) -> None:
+    """Prints `table`, drawn by rich when `file` (standard output by default) is a terminal."""
+    file = sys.stdout if file is None else file
+    if not (hasattr(file, "isatty") and file.isatty()):
+        print(table(report), file=file)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=file, highlight=False)
+    rows = wording.rows(report)
+    drawn = Table(title=wording.title(report), title_justify="left", title_style="bold")
+    for column in wording.shown_columns(rows):
+        drawn.add_column(wording.COLUMNS[column], justify="left" if column == 0 else "right")
+    for row in rows:
+        drawn.add_row(*(row[column] for column in wording.shown_columns(rows)))
+    console.print(drawn, markup=False)
+    for sentence in wording.sentences(report):
+        console.print(sentence, markup=False)

@@ -1,0 +1,167 @@
+# shellcheck shell=bash
+# The environment of the launch scripts: .venv in the checkout holds exactly requirements.lock. Sourced, from the
+# checkout's root, by bash 3.2 or newer (macOS); set_up leaves a working "$venv_python", or exits with one line on stderr.
+
+venv=.venv
+venv_python=$venv/bin/python
+stamp=$venv/installed       # what was installed: equal to fingerprint_venv when there is nothing to do
+unfinished=$venv/unfinished # there while an installation runs, with its process ids; found later, .venv is made anew
+torch_note=$venv/torch-tried
+torch_version=2.13.0
+
+# Packages come from the checkout, whatever directory a subprocess runs in.
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+
+fail() { # fail STATUS MESSAGE
+  echo "error: $2" >&2
+  exit "$1"
+}
+
+choose_python() { # prints the interpreter behind the newest suitable Python on PATH
+  local name answer version path has_pip best_minor=0 best='' seen='' without_pip=''
+  for name in python3.13 python3.12 python3.11 python3 python; do
+    # A version manager's shim can be on PATH and yet run nothing; an active virtual environment hides its base.
+    answer="$("$name" -c 'if True:
+      import importlib.util as i, sys
+      base = getattr(sys, "_base_executable", None) or sys.executable
+      print("%d.%d" % sys.version_info[:2], "pip" if i.find_spec("ensurepip") else "nopip", base)' 2>/dev/null)" || continue
+    read -r version has_pip path <<<"$answer"
+    case "$version" in
+    3.11 | 3.12 | 3.13)
+      if [ "$has_pip" = nopip ] && ! prefer_uv; then
+        without_pip=$version
+      elif [ "${version#3.}" -gt "$best_minor" ]; then
+        best_minor=${version#3.} best=$path
+      fi
+      ;;
+    [0-9]*) case " $seen " in *" $version "*) ;; *) seen="$seen${seen:+ }$version" ;; esac ;;
+    esac
+  done
+  if [ -n "$best" ]; then
+    echo "$best"
+  elif [ -n "$without_pip" ]; then
+    fail 2 "Python $without_pip cannot make virtual environments here; install its venv package (Debian, Ubuntu: python$without_pip-venv) or uv"
+  else
+    fail 2 "Python 3.11, 3.12 or 3.13 is needed${seen:+ (found only $seen)}; install one and put it on PATH"
+  fi
+}
+
+have_uv() { command -v uv >/dev/null 2>&1; }
+
+prefer_uv() { # a caller who told only pip where packages come from gets pip
+  have_uv || return 1
+  [ -z "${PIP_INDEX_URL:-}${PIP_EXTRA_INDEX_URL:-}${PIP_NO_INDEX:-}" ] ||
+    [ -n "${UV_DEFAULT_INDEX:-}${UV_INDEX:-}${UV_INDEX_URL:-}${UV_EXTRA_INDEX_URL:-}${UV_NO_INDEX:-}${UV_FIND_LINKS:-}" ]
+}
+
+fingerprint_venv() { # prints what the stamp must say; fails where .venv has no whole, suitable Python of its own
+  "$venv_python" -I -c 'if True:
+    import hashlib, os, sys, sysconfig
+    whole = sys.prefix != sys.base_prefix and os.path.isdir(sysconfig.get_paths()["purelib"])
+    if not whole or not (3, 11) <= sys.version_info[:2] < (3, 14):
+        sys.exit(1)
+    lock = hashlib.sha256(open("requirements.lock", "rb").read()).hexdigest()
+    print("requirements.lock %s python %d.%d" % (lock, *sys.version_info[:2]))' 2>/dev/null
+}
+
+setup_is_running() { # true while a process named in the unfinished file lives: another script, or what a killed one left
+  local pid
+  while read -r pid; do
+    [ "$pid" = "$$" ] || ! ps -p "$pid" -o args= 2>/dev/null | grep -Eq 'quickstart\.sh|test\.sh|-r requirements\.lock|torch==' || return 0
+  done 2>/dev/null <"$unfinished"
+  return 1
+}
+
+wait_for_other_setup() {
+  ! setup_is_running || echo "Another launch script is still setting up .venv; waiting for it" >&2
+  while setup_is_running; do sleep 1; done
+}
+
+make_venv() { # fails when another script got there first
+  local python
+  python="$(choose_python)" || exit $?
+  ! setup_is_running || return 1
+  ! mv "$venv" "$venv.old.$$" 2>/dev/null || rm -rf "$venv.old.$$"
+  mkdir "$venv" 2>/dev/null || return 1
+  echo $$ >"$unfinished"
+  echo "Making .venv with $python" >&2
+  if ! prefer_uv || ! uv venv --quiet --allow-existing --python "$python" "$venv"; then
+    "$python" -m venv "$venv" || fail 1 "$python -m venv $venv failed; its message is above"
+  fi
+}
+
+recorded() { # runs a command whose process id stands in the unfinished file, in case this script dies before it
+  sh -c 'echo $$ >>"$0"; exec "$@"' "$unfinished" "$@"
+}
+
+pip_install() { # where to install is ours to say, everything else is the caller's
+  "$venv_python" -m pip --version >/dev/null 2>&1 || "$venv_python" -m ensurepip >/dev/null || return
+  recorded env -u PIP_USER -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT -u PIP_PYTHON "$venv_python" -m pip install "$@"
+}
+
+uv_install() { recorded uv pip install --python "$venv_python" "$@"; }
+
+install_lock() {
+  if prefer_uv; then
+    uv_install -r requirements.lock && return
+    echo "uv could not install everything; trying pip, which has settings of its own" >&2
+  fi
+  local quiet=--quiet
+  [ ! -t 1 ] || quiet=
+  echo "Installing with pip; this takes a few minutes, once" >&2
+  # shellcheck disable=SC2086
+  pip_install $quiet -r requirements.lock
+}
+
+set_up() {
+  local wanted
+  wait_for_other_setup
+  if [ ! -e "$unfinished" ] && wanted="$(fingerprint_venv)"; then
+    [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
+    echo $$ >"$unfinished"
+    if ! install_lock; then
+      rm -f "$unfinished" # a refused update leaves what was there before
+      fail 1 "could not install requirements.lock into .venv; the installer's message is above"
+    fi
+  elif make_venv; then
+    install_lock || fail 1 "could not install requirements.lock into .venv; the installer's message is above"
+    wanted="$(fingerprint_venv)" || fail 1 "the new .venv has no working Python"
+  else
+    sleep 1
+    setup_is_running || fingerprint_venv >/dev/null || fail 1 "cannot make $PWD/$venv anew; remove it, and see that the checkout is writable"
+    set_up
+    return
+  fi
+  echo "$wanted" >"$stamp"
+  rm -f "$unfinished"
+}
+
+has_torch() { "$venv_python" -c 'import importlib.util as i, sys; sys.exit(i.find_spec("torch") is None)'; }
+
+brings_no_cuda() { # reads pip's installation report: true when it lists packages, and none of CUDA's
+  "$venv_python" -c 'if True:
+    import json, re, sys
+    names = [package["metadata"]["name"].lower() for package in json.load(sys.stdin)["install"]]
+    sys.exit(not names or any(re.match("nvidia|triton|pytorch.triton|cuda", name) for name in names))' 2>/dev/null
+}
+
+install_torch() { # pip first, because it may know local CPU wheels; else uv, which knows the CPU build's own index
+  local report
+  if report="$("$venv_python" -m pip install --dry-run --quiet --retries 1 --timeout "${PIP_DEFAULT_TIMEOUT:-20}" \
+    --report - "torch==$torch_version" 2>/dev/null)" && brings_no_cuda <<<"$report"; then
+    pip_install --quiet "torch==$torch_version" && return
+  fi
+  have_uv && UV_HTTP_RETRIES="${UV_HTTP_RETRIES:-1}" uv_install --quiet --torch-backend=cpu "torch==$torch_version" 2>/dev/null
+}
+
+set_up_torch() { # set_up_torch once|again: only for the parity tests, so never fatal, and tried once
+  ! has_torch || return 0
+  if [ "$1" = again ] || [ ! -e "$torch_note" ]; then
+    echo "Looking for a CPU build of torch $torch_version, for the parity tests" >&2
+    : >"$torch_note"
+    echo $$ >"$unfinished"
+    install_torch || true
+    rm -f "$unfinished"
+  fi
+  has_torch || echo "No CPU build of torch: the parity tests will skip (\`bash launch/test.sh --torch\` looks again)" >&2
+}

@@ -1,0 +1,76 @@
+"""Tiny GPT-NeoX models, in JAX and as transformers writes them, with no parameter at zero or one."""
+
+import json
+
+import jax
+import pytest
+
+from adaspec_jax import models
+
+TINY = {
+    "model_type": "gpt_neox",
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "rotary_pct": 0.5,
+    "initializer_range": 0.3,
+    "eos_token_id": 2,
+}
+
+
+def shaken(params, seed=0):
+    """Parameters with noise on every leaf: a bias left at zero would hide a transposition."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    noise = [0.2 * jax.random.normal(key, leaf.shape, leaf.dtype) for key, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, [leaf + extra for leaf, extra in zip(leaves, noise, strict=True)])
+
+
+@pytest.fixture
+def tiny_model():
+    """`tiny_model(**config.json keys)` is a random CausalLM."""
+
+    def build(seed=0, **keys):
+        model = models.build(TINY | keys, jax.random.key(seed))
+        return models.CausalLM(shaken(model.params, seed), model.config)
+
+    return build
+
+
+@pytest.fixture
+def torch_checkpoint(tmp_path):
+    """`torch_checkpoint(**config.json keys)` is (transformers model, the directory it was saved to)."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+
+    def make(directory=None, dtype=None, max_shard_size="5GB", **keys):
+        torch.manual_seed(0)
+        keys = TINY | keys
+        keys.pop("model_type")
+        model = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**keys)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
+                if parameter.ndim == 1:
+                    parameter.add_(0.2 * torch.randn_like(parameter))
+        directory = directory or tmp_path / "theirs"
+        model = model.to(dtype or torch.float32)
+        model.save_pretrained(directory, max_shard_size=max_shard_size)
+        return model, directory
+
+    return make
+
+
+@pytest.fixture
+def edit_config():
+    """`edit_config(directory, key=value, ...)` changes config.json; a value of None removes the key."""
+
+    def edit(directory, **changes):
+        path = directory / "config.json"
+        config = json.loads(path.read_text()) | changes
+        path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+    return edit

@@ -1,0 +1,115 @@
+"""`CausalLM` as a value."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adaspec_jax import models
+from adaspec_jax.errors import UserError
+
+TOKENS_BT = np.random.default_rng(0).integers(0, 61, (2, 9))
+
+
+def test_unembedding_the_features_gives_the_logits(tiny_model):
+    model = tiny_model()
+    hidden, cache = model.features(TOKENS_BT)
+    assert hidden.shape == (2, 9, 32) and cache is None
+    logits, _ = model(TOKENS_BT)
+    np.testing.assert_allclose(model.unembed(hidden), logits, atol=1e-5)
+    np.testing.assert_allclose(model.unembed(hidden[:, 3]), logits[:, 3], atol=1e-5)
+    np.testing.assert_allclose(model.unembed(hidden[1, 3]), logits[1, 3], atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_columns_past_the_vocabulary_have_probability_zero(tiny_model, tied):
+    model = tiny_model(tie_word_embeddings=tied)
+    assert model.config.num_tokens == 61
+    small = model.with_vocabulary(50)
+    logits, small_logits = model(TOKENS_BT)[0], small(TOKENS_BT)[0]
+    np.testing.assert_array_equal(small_logits[..., :50], logits[..., :50])
+    assert float(jax.nn.softmax(small_logits)[..., 50:].max()) == 0.0
+    assert bool(jnp.isfinite(small_logits).all())
+    half = small.astype(jnp.float16)(TOKENS_BT)[0]
+    assert bool(jnp.isfinite(half).all()) and float(half[..., 50:].max()) < -1e8
+
+
+def test_a_vocabulary_that_does_not_fit_is_a_user_error(tiny_model):
+    with pytest.raises(UserError, match="62 tokens .* vocab_size 61"):
+        tiny_model().with_vocabulary(62)
+    with pytest.raises(UserError, match="num_tokens 0"):
+        tiny_model().with_vocabulary(0)
+
+
+def test_a_gradient_flows_to_every_parameter(tiny_model):
+    @jax.jit
+    @jax.grad
+    def gradient(model):
+        log_probs = jax.nn.log_softmax(model(TOKENS_BT)[0][:, :-1])
+        return -jnp.take_along_axis(log_probs, jnp.asarray(TOKENS_BT)[:, 1:, None], axis=-1).mean()
+
+    model = tiny_model().with_vocabulary(61)
+    gradients = gradient(model)
+    assert gradients.config == model.config
+    # A key bias shifts every score of a query alike: its true gradient is zero, except through rotation.
+    flat = jax.tree_util.tree_flatten_with_path(gradients.params)[0]
+    assert all(float(jnp.abs(leaf).max()) > 1e-8 for _, leaf in flat), [p for p, x in flat if not jnp.abs(x).max()]
+    half = gradient(model.astype(jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_jit_takes_a_model_as_an_argument_and_compiles_once_for_equal_configs(tiny_model):
+    traces = []
+
+    @jax.jit
+    def logits(model, tokens_BT):
+        traces.append(1)
+        return model(tokens_BT)[0]
+
+    a, b = tiny_model(seed=0), tiny_model(seed=1, some_unknown_key=3)
+    np.testing.assert_allclose(logits(a, TOKENS_BT), a(TOKENS_BT)[0], atol=1e-5)
+    np.testing.assert_allclose(logits(b, TOKENS_BT), b(TOKENS_BT)[0], atol=1e-5)
+    assert len(traces) == 1
+    logits(a.with_vocabulary(60), TOKENS_BT)
+    assert len(traces) == 2
+
+
+def test_a_fresh_model_has_the_inits_of_its_config(tiny_model):
+    model = models.build(
+        dict(model_type="gpt_neox", vocab_size=500, hidden_size=64, intermediate_size=256, num_hidden_layers=2,
+             num_attention_heads=4, initializer_range=0.05), jax.random.key(0), dtype=jnp.bfloat16,
+    )  # fmt: skip
+    layer = model.params["layers_1"]
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype(jnp.bfloat16)}
+    for kernel in (layer["attention"]["q"]["kernel"], layer["mlp"]["down"]["kernel"], model.params["head"]["kernel"]):
+        assert float(kernel.astype(jnp.float32).std()) == pytest.approx(0.05, rel=0.1)
+    assert float(jnp.abs(layer["attention"]["out"]["bias"]).max()) == 0.0
+    assert bool((layer["mlp_norm"]["scale"] == 1).all())
+    again = models.build(model.config.hf_config(), jax.random.key(0), dtype=jnp.bfloat16)
+    assert all(map(np.array_equal, jax.tree.leaves(model.params), jax.tree.leaves(again.params)))
+
+
+def test_num_params_counts_tied_embeddings_once(tiny_model):
+    assert tiny_model().num_params - tiny_model(tie_word_embeddings=True).num_params == 61 * 32
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"model_type": "gpt_neo"}, 'model_type "gpt_neo" is not supported; supported: gpt_neox'),
+        ({"model_type": None}, 'no "model_type"'),
+        ({"hidden_act": "tanhh"}, 'unknown activation "tanhh"'),
+        ({"hidden_size": "32"}, "\"hidden_size\" is '32'"),
+        ({"num_attention_heads": 5}, "not a multiple"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, 'rope type "linear"'),
+        ({"rope_parameters": {"rope_type": "yarn"}}, 'rope type "yarn"'),
+    ],
+)
+def test_an_unusable_config_names_the_value(tiny_model, keys, words):
+    with pytest.raises(UserError, match=words):
+        tiny_model(**keys)
+
+
+def test_a_config_without_a_size_names_the_missing_key():
+    with pytest.raises(UserError, match='"hidden_size" is missing'):
+        models.config_from_hf({"model_type": "gpt_neox"})

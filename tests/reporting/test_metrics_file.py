@@ -1,0 +1,112 @@
+"""A killed and resumed run leaves the same metrics file as an uninterrupted one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from adaspec_jax.errors import UserError
+from adaspec_jax.reporting import MetricsFile, read_metrics
+
+
+def write_steps(path, start, stop, *, resume_at=0):
+    with MetricsFile(path, resume_at=resume_at) as metrics:
+        for step in range(start, stop + 1):
+            metrics.write(step, loss=1 / step)
+
+
+@pytest.mark.parametrize(
+    "cut", ["nothing", "whole entry", "no newline", "half an entry", "garbage", "half a character", "zeros"]
+)
+def test_a_resumed_file_equals_an_uninterrupted_one_wherever_the_kill_fell(tmp_path, cut):
+    whole, resumed = tmp_path / "whole.jsonl", tmp_path / "resumed.jsonl"
+    write_steps(whole, 1, 20)
+    write_steps(resumed, 1, 10 if cut == "no newline" else 13)
+    content = resumed.read_bytes()
+    torn = {
+        "nothing": content,
+        "whole entry": content + b'{"step": 14, "loss": 0.1}\n',
+        "no newline": content[:-1],
+        "half an entry": content + b'{"step": 14, "lo',
+        "garbage": content + b'{"st',
+        "half a character": content + '{"step": 14, "ß'.encode()[:-1],
+        "zeros": content + b"\x00" * 100,
+    }[cut]
+    resumed.write_bytes(torn)
+    write_steps(resumed, 11, 20, resume_at=10)
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_a_process_killed_in_the_middle_loses_no_finished_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    code = (
+        "import os, signal\n"
+        "from adaspec_jax.reporting import MetricsFile\n"
+        f"metrics = MetricsFile({str(path)!r})\n"
+        "for step in range(1, 8): metrics.write(step, loss=0.5)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert [entry["step"] for entry in read_metrics(path)] == list(range(1, 8))
+
+
+def test_a_fresh_run_starts_an_empty_file_and_makes_its_folder(tmp_path):
+    path = tmp_path / "deep" / "metrics.jsonl"
+    write_steps(path, 1, 5)
+    write_steps(path, 1, 2)
+    assert [entry["step"] for entry in read_metrics(path)] == [1, 2]
+
+
+def test_each_line_can_be_read_before_the_file_is_closed(tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.write(np.int64(3), loss=np.float32(0.5), tokens=np.int32(7), kl=np.array([1.0, 2.0]))
+    assert read_metrics(metrics.path) == [{"step": 3, "loss": 0.5, "tokens": 7, "kl": [1.0, 2.0]}]
+    metrics.close()
+
+
+def test_a_diverged_loss_is_null_and_the_line_stays_strict_json(tmp_path):
+    with MetricsFile(tmp_path / "metrics.jsonl") as metrics:
+        metrics.write(1, loss=float("nan"), kl=np.float32("inf"))
+    line = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(line, parse_constant=pytest.fail) == {"step": 1, "loss": None, "kl": None}
+
+
+def test_reading_skips_a_torn_last_line_and_refuses_a_torn_middle(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_metrics(path) == []
+    path.write_text('{"step": 1}\n{"step": 2, "lo')
+    assert read_metrics(path) == [{"step": 1}]
+    path.write_text('{"step": 1}\n{"st\n{"step": 2}\n')
+    with pytest.raises(ValueError, match="line 2"):
+        read_metrics(path)
+
+
+def test_tensorboard_without_its_package_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match=r'pip install "adaspec-jax\[tb\]"'):
+        MetricsFile(tmp_path / "metrics.jsonl", tensorboard=True)
+    assert os.listdir(tmp_path) == []
+
+
+def test_tensorboard_gets_every_scalar_and_purges_what_was_lost(tmp_path, monkeypatch):
+    calls = []
+
+    class SummaryWriter:
+        def __init__(self, logdir, purge_step):
+            calls.append((os.path.basename(logdir), purge_step))
+
+        def add_scalar(self, name, value, step):
+            calls.append((name, value, step))
+
+        def close(self):
+            calls.append("closed")
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=SummaryWriter))
+    with MetricsFile(tmp_path / "metrics.jsonl", resume_at=4, tensorboard=True) as metrics:
+        metrics.write(5, loss=0.5, note="text", nothing=None)
+    assert calls == [("tensorboard", 5), ("loss", 0.5, 5), "closed"]

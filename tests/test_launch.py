@@ -1,0 +1,215 @@
+"""The launch scripts in a sandbox: a copied launch/, a PATH of stand-ins, a `uv` that only writes down its calls."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted([*CHECKOUT.glob("launch/*.sh"), CHECKOUT / ".ci" / "run"])
+TOOLS = ["bash", "sh", "cat", "dirname", "env", "grep", "mkdir", "mv", "ps", "rm", "sleep"]
+BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)
+UV = f"""#!/bin/sh
+echo "$@" >> "$UV_CALLS"
+[ "$1" != venv ] || exec {BASE_PYTHON} -m venv --without-pip .venv
+exit "${{UV_STATUS:-0}}"
+"""
+
+
+class Sandbox:
+    """A checkout with the launch scripts in it, and a `bin` that is the whole PATH."""
+
+    def __init__(self, root: Path):
+        self.checkout, self.bin, self.calls = root / "a checkout", root / "bin", root / "calls"
+        shutil.copytree(CHECKOUT / "launch", self.checkout / "launch", ignore=shutil.ignore_patterns("__pycache__"))
+        (self.checkout / "requirements.lock").write_text("nothing==1\n")
+        (self.checkout / "adaspec_jax").mkdir()
+        (self.checkout / "adaspec_jax" / "train.py").write_text("import sys; print('trained', *sys.argv[1:])\n")
+        self.bin.mkdir()
+        for tool in TOOLS:
+            if path := shutil.which(tool):
+                (self.bin / tool).symlink_to(path)
+
+    def put(self, name: str, script: str):
+        (self.bin / name).write_text(script)
+        (self.bin / name).chmod(0o755)
+
+    def put_python(self, name: str, version: str, *, has_pip: bool = True):
+        self.put(name, f"#!/bin/sh\necho {version} {'pip' if has_pip else 'nopip'} /opt/my {version}/python\n")
+
+    def put_real_python_and_uv(self):
+        self.put("python3", f'#!/bin/sh\nexec {BASE_PYTHON} "$@"\n')
+        self.put("uv", UV)
+
+    def bash(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_", "PYTHON"))}
+        environment = kept | {"PATH": str(self.bin), "UV_CALLS": str(self.calls)} | environment
+        return subprocess.run(
+            ["bash", *arguments], env=environment, cwd=self.bin, capture_output=True, text=True, timeout=60
+        )
+
+    def quickstart(self, *arguments: str, **environment: str):
+        return self.bash(str(self.checkout / "launch" / "quickstart.sh"), *arguments, **environment)
+
+    def function(self, command: str, **environment: str):
+        return self.bash("-c", f"cd '{self.checkout}' && source launch/setup.sh && {command}", **environment)
+
+    def uv_calls(self) -> list[str]:
+        """What `uv` was asked since the last look."""
+        calls = self.calls.read_text().splitlines() if self.calls.exists() else []
+        self.calls.unlink(missing_ok=True)
+        return calls
+
+
+@pytest.fixture
+def sandbox(tmp_path):
+    return Sandbox(tmp_path)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_valid_bash(script):
+    subprocess.run(["bash", "-n", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["quickstart.sh", "test.sh"])
+def test_help_needs_no_python_and_makes_nothing(sandbox, name):
+    done = sandbox.bash(str(sandbox.checkout / "launch" / name), "--help")
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: bash launch/{name}") and not done.stderr
+    assert not (sandbox.checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize("versions", [(), ("3.10",), ("3.14",), ("3.10", "3.14")], ids=str)
+@pytest.mark.parametrize("name", ["quickstart.sh", "test.sh"])
+def test_a_machine_without_a_suitable_python_gets_one_clear_line(sandbox, name, versions):
+    for command, version in zip(("python3", "python"), versions, strict=False):
+        sandbox.put_python(command, version)
+    done = sandbox.bash(str(sandbox.checkout / "launch" / name))
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: Python 3.11, 3.12 or 3.13 is needed") and all(v in line for v in versions)
+    assert not (sandbox.checkout / ".venv").exists()
+
+
+def test_the_newest_suitable_python_is_chosen(sandbox):
+    sandbox.put_python("python3.11", "3.11")
+    sandbox.put_python("python3.12", "3.12")
+    assert sandbox.function("choose_python").stdout == "/opt/my 3.12/python\n"
+    sandbox.put_python("python", "3.14")
+    sandbox.put_python("python3", "3.13")
+    assert sandbox.function("choose_python").stdout == "/opt/my 3.13/python\n"
+
+
+def test_a_command_that_runs_no_python_is_passed_over(sandbox):
+    sandbox.put("python3.13", "#!/bin/sh\necho 'python3.13: command not found' >&2\nexit 127\n")
+    sandbox.put_python("python3", "3.11")
+    assert sandbox.function("choose_python").stdout == "/opt/my 3.11/python\n"
+
+
+def test_a_python_that_cannot_make_environments_is_chosen_only_for_uv(sandbox):
+    sandbox.put_python("python3.12", "3.12", has_pip=False)
+    refused = sandbox.function("choose_python")
+    assert refused.returncode == 2 and "python3.12-venv" in refused.stderr and len(refused.stderr.splitlines()) == 1
+    sandbox.put_python("python3.11", "3.11")
+    assert sandbox.function("choose_python").stdout == "/opt/my 3.11/python\n"
+    sandbox.put("uv", UV)
+    assert sandbox.function("choose_python").stdout == "/opt/my 3.12/python\n"
+
+
+def test_the_first_call_installs_and_the_second_does_not(sandbox):
+    sandbox.put_real_python_and_uv()
+    first = sandbox.quickstart()
+    assert first.returncode == 0, first.stderr
+    assert [call.split()[0] for call in sandbox.uv_calls()] == ["venv", "pip"]
+    second = sandbox.quickstart("--config.x=1")
+    assert second.stdout == "trained --config configs/quickstart.py --workdir runs/quickstart --config.x=1\n"
+    assert not second.stderr and not sandbox.uv_calls()
+
+
+def test_a_new_lock_is_installed_into_the_environment_that_is_there(sandbox):
+    sandbox.put_real_python_and_uv()
+    sandbox.quickstart()
+    (sandbox.checkout / ".venv" / "mine").touch()
+    (sandbox.checkout / "requirements.lock").write_text("nothing==2\n")
+    sandbox.uv_calls()
+    assert sandbox.quickstart().returncode == 0
+    (call,) = sandbox.uv_calls()
+    assert call.endswith("-r requirements.lock") and (sandbox.checkout / ".venv" / "mine").exists()
+
+
+@pytest.mark.parametrize("damage", ["unfinished", "no python", "empty"])
+def test_a_half_made_environment_is_made_anew(sandbox, damage):
+    sandbox.put_real_python_and_uv()
+    sandbox.quickstart()
+    venv = sandbox.checkout / ".venv"
+    (venv / "leftover").touch()
+    if damage == "unfinished":
+        (venv / "unfinished").write_text("999999999\n")  # the process that wrote it is gone
+    elif damage == "no python":
+        (venv / "bin" / "python").unlink()
+    else:
+        shutil.rmtree(venv)
+        venv.mkdir()
+        (venv / "leftover").touch()
+    sandbox.uv_calls()
+    done = sandbox.quickstart()
+    assert done.returncode == 0 and done.stdout.startswith("trained"), done.stderr
+    assert [call.split()[0] for call in sandbox.uv_calls()] == ["venv", "pip"] and not (venv / "leftover").exists()
+    sandbox.quickstart()
+    assert not sandbox.uv_calls()
+
+
+def test_two_scripts_started_at_once_set_up_once(sandbox):
+    sandbox.put_real_python_and_uv()
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(sandbox.quickstart) for _ in range(2)]
+    assert [run.result().stdout.split()[:1] for run in runs] == [["trained"], ["trained"]]
+    assert len(sandbox.uv_calls()) == 2
+
+
+def test_a_failed_installation_says_so_and_is_tried_again(sandbox):
+    sandbox.put_real_python_and_uv()
+    (sandbox.checkout / "ensurepip.py").write_text("raise SystemExit('no pip either')")
+    failed = sandbox.quickstart(UV_STATUS="1")
+    assert failed.returncode == 1 and "trained" not in failed.stdout
+    assert failed.stderr.splitlines()[-1].startswith("error: could not install requirements.lock")
+    assert sandbox.quickstart().stdout.startswith("trained")
+
+
+def test_a_caller_who_told_only_pip_where_packages_are_gets_pip(sandbox):
+    sandbox.put("uv", UV)
+    assert sandbox.function("prefer_uv").returncode == 0
+    assert sandbox.function("prefer_uv", PIP_INDEX_URL="mirror").returncode == 1
+    assert sandbox.function("prefer_uv", PIP_INDEX_URL="mirror", UV_DEFAULT_INDEX="mirror").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (["torch", "sympy", "Jinja2"], True),
+        (["torch", "nvidia-cublas"], False),
+        (["torch", "triton"], False),
+        (["torch", "cuda-toolkit"], False),
+        ([], False),
+    ],
+    ids=str,
+)
+def test_torch_is_taken_only_without_cuda(sandbox, names, taken):
+    (sandbox.checkout / "report").write_text(json.dumps({"install": [{"metadata": {"name": name}} for name in names]}))
+    done = sandbox.function(f"venv_python='{sys.executable}'; brings_no_cuda < report")
+    assert (done.returncode == 0) == taken
+
+
+def test_the_check_hands_data_beside_the_checkout_to_the_tests(sandbox):
+    shutil.copytree(CHECKOUT / ".ci", sandbox.checkout / ".ci")
+    (sandbox.checkout / "launch" / "test.sh").write_text('echo "${ADASPEC_DATA-} ${ADASPEC_WEIGHTS-} $*"\n')
+    environment = {"ADASPEC_DATA": "", "ADASPEC_WEIGHTS": ""}
+    run = str(sandbox.checkout / ".ci" / "run")
+    assert sandbox.bash(run, "-x", **environment).stdout.split() == ["-x"]
+    data = sandbox.checkout.parent / "shared" / "data"
+    data.mkdir(parents=True)
+    assert sandbox.bash(run, **environment).stdout.strip() == str(data)
