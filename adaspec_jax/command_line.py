@@ -1,7 +1,11 @@
-"""`--config FILE[:variant]` with overrides, by ml_collections; every mistake in them is one line."""
+"""Arguments of the command-line programs: every mistake in them is one line.
+
+`--config FILE[:variant]` with overrides is read by ml_collections, plain options by argparse.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from pathlib import Path
@@ -43,6 +47,21 @@ def parse_experiment(argv: list[str], *, workdir: bool = True) -> tuple[Experime
         raise UserError("--config is missing; for a first run: --config configs/quickstart.py")
     validate(values.config)
     return values.config, values
+
+
+def parse_arguments(parser: argparse.ArgumentParser, *, positive: tuple[str, ...] = ()) -> argparse.Namespace:
+    """The parsed options; those named in `positive` must be at least 1. Mistakes raise `UserError`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+    def complain(message: str):
+        raise UserError(f"{message}; see --help")
+
+    parser.error = complain
+    arguments = parser.parse_args()
+    for name in positive:
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name} is {getattr(arguments, name)}; it must be at least 1")
+    return arguments
 
 
 def print_config(config: Experiment) -> None:

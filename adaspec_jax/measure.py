@@ -14,6 +14,16 @@ import numpy as np
 from adaspec_jax.decoding import ChainDrafter, Context, Generation, NoDraft, Sampling, generate
 from adaspec_jax.reporting import Counts, paired, summarize
 
+# Goes into every report: without it no two acceptance numbers can be compared.
+MEASURED_HOW = {
+    "alpha": "accepted / judged; judged counts guesses up to and including the first mismatch of each round",
+    "block_efficiency": "committed tokens per target call, bonus token included, prefill call not counted",
+    "end_of_text": "stops a row; guesses past it or past max_new_tokens are neither judged nor accepted",
+    "expected_alpha": "mean of sum_x min(p, q) at temperature 1 along the target's own continuation",
+    "teacher_forced_agreement": "share of those positions where both models' most likely tokens are equal",
+    "average": "micro: sums over prompts",
+}
+
 
 @dataclass(frozen=True)
 class Measured:

@@ -15,7 +15,7 @@ import numpy as np
 from adaspec_jax import data, models, reporting, sharding
 from adaspec_jax.config import Draft, Experiment, Fit, Target, draft_schedule
 from adaspec_jax.errors import UserError
-from adaspec_jax.measure import measure, report_fields
+from adaspec_jax.measure import MEASURED_HOW, measure, report_fields
 from adaspec_jax.training import Batch, Checkpoints, Frozen, adamw, fit, init_state, learning_rate, make_step, objectives
 from adaspec_jax.training.divergences import DIVERGENCES
 from adaspec_jax.views import decoded_tokens, selected_tokens
@@ -275,16 +275,6 @@ class _Run:
                 fraction=self.config.draft.fraction,
             ),
         )
-
-
-MEASURED_HOW = {
-    "alpha": "accepted / judged; judged counts guesses up to and including the first mismatch of each round",
-    "block_efficiency": "committed tokens per target call, bonus token included, prefill call not counted",
-    "end_of_text": "stops a row; guesses past it or past max_new_tokens are neither judged nor accepted",
-    "expected_alpha": "mean of sum_x min(p, q) at temperature 1 along the target's own continuation",
-    "teacher_forced_agreement": "share of those positions where both models' most likely tokens are equal",
-    "average": "micro: sums over prompts",
-}
 
 
 class _StageLog:

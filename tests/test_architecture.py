@@ -10,12 +10,19 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 FILES = sorted(path for folder in ("adaspec_jax", "configs") for path in (CHECKOUT / folder).rglob("*.py"))
 LONGEST_FILE = 300
 
-ROOMS = {"config", "pipeline", "sharding", "data", "models", "training", "decoding", "reporting"}
+# What each room may import from the others. Upstairs, a command hands a config to the pipeline ...
+BASE = {"models", "training", "decoding", "data", "sharding", "reporting"}
 COMMANDS = {"train", "evaluate", "generate", "export", "plan", "convert", "parity"}
 ARROWS = {
     "configs": {"config"},
-    "config": ROOMS - {"config", "pipeline", "reporting"},
-    "pipeline": ROOMS - {"pipeline"},
+    "config": set(),
+    "command_line": {"config"},
+    "pipeline": BASE | {"config", "measure", "views", "workdir"},
+    "workdir": {"config", "models", "reporting"},
+    "measure": {"decoding", "reporting"},
+    "views": {"decoding", "training"},
+    **dict.fromkeys(COMMANDS, BASE | {"command_line", "config", "pipeline", "measure", "views", "workdir"}),
+    # ... and below it nobody knows the config.
     "training": {"models", "data", "sharding"},
     "models": {"sharding"},
     "decoding": set(),
@@ -23,8 +30,7 @@ ARROWS = {
     "sharding": set(),
     "reporting": set(),
     "errors": set(),
-    "__init__": ROOMS,
-    **dict.fromkeys(COMMANDS, ROOMS),
+    "__init__": BASE,
 }
 FOR_EVERYBODY = {"errors", "__version__"}
 LAZY = {"tensorflow_datasets", "grain", "ml_collections", "transformers", "torch", "datasets"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 # A drawn number is (first, last) or (first, last, stride), or one of these, whose word is the slot `<name>_word`.
 TIMES = ((2, "twice"), (3, "three times"), (4, "four times"), (5, "five times"))
-PARTS = ((2, "half"), (3, "a third"), (4, "a quarter"), (5, "a fifth"))
+FRACTIONS = ((2, "half"), (3, "a third"), (4, "a quarter"), (5, "a fifth"))
 Draw = tuple
 
 

@@ -6,7 +6,7 @@ fraction or multiple in words; `{calc}` is a step's annotated equation and `{cas
 
 from __future__ import annotations
 
-from adaspec_jax.data.word_problem_parts import PARTS, TIMES, part
+from adaspec_jax.data.word_problem_parts import FRACTIONS, TIMES, part
 
 _HOW_MANY = "how many {things} does {name} have [now|altogether|in total|in all]?"
 _HOW_MUCH = "how much money does {name} have [now|in total|at the end]?"
@@ -29,7 +29,7 @@ COUNTS = (
         ("x", "{b}+{c}", "[with the loose ones|adding the {c} loose ones], [that makes|{name} has] {calc} {things}."),
     ),
     part(
-        {"a": (20, 120), "f": PARTS, "c": (2, 15)},
+        {"a": (20, 120), "f": FRACTIONS, "c": (2, 15)},
         "{name} had {a} {things}. {he} [gave|sent] {f_word} of them to {friend} and [then lost|later lost] {c} more.",
         _HOW_MANY,
         ("b", "{a}/{f}", "[{friend} got|{name} gave {friend}|{he} gave away] {calc} {things}."),
@@ -54,7 +54,7 @@ COUNTS = (
         ("x", "{b}-{c}", "[of these|taking away the {c} bad ones], {he} has {calc} good {things}."),
     ),
     part(
-        {"a": (20, 150), "f": PARTS, "c": (3, 25)},
+        {"a": (20, 150), "f": FRACTIONS, "c": (3, 25)},
         "a [shop|store|market stall] had {a} {things}. {name} bought {f_word} of them in the morning and "
         "{c} more in the [afternoon|evening].",
         _HOW_MANY,
@@ -62,7 +62,7 @@ COUNTS = (
         ("x", "{b}+{c}", "[in total|with the other {c}], {he} bought {calc} {things}."),
     ),
     part(
-        {"a": (12, 90), "f": PARTS, "c": (2, 20)},
+        {"a": (12, 90), "f": FRACTIONS, "c": (2, 20)},
         "{name} found {a} {things}. {friend} found {f_word} as many as {name}, and {third} found {c} more than "
         "{friend}. they [put them all in {name}'s bag|gave everything to {name}].",
         _HOW_MANY,
@@ -115,7 +115,7 @@ MONEY = (
         ("x", "{b}+{c}", "[with the tips|adding the tips], {he} earned {cash}."),
     ),
     part(
-        {"a": (60, 600, 10), "f": PARTS, "c": (5, 90, 5)},
+        {"a": (60, 600, 10), "f": FRACTIONS, "c": (5, 90, 5)},
         "{name} has a budget of ${a}. {he} spends {f_word} of it on [food|rent|clothes] and ${c} "
         "on [gifts|books|bus rides].",
         "how much money [is|does {name} have] left?",
@@ -136,7 +136,7 @@ MONEY = (
 # Stories with a question of their own; nothing follows them.
 WHOLE = (
     part(
-        {"a": (80, 400, 10), "p": (8, 40), "k": TIMES, "f": PARTS},
+        {"a": (80, 400, 10), "p": (8, 40), "k": TIMES, "f": FRACTIONS},
         "{name} is reading a book of {a} pages. yesterday {he} read {p} pages and today {he} read {k_word} as many.",
         "if {he} wants to read {f_word} of the [remaining|other] pages tomorrow, how many pages will {he} read?",
         ("b", "{p}*{k}", "[today {name} read|{name} read|today {he} read] {calc} pages [|today]."),
@@ -170,7 +170,7 @@ WHOLE = (
         ("x", "{c}*{w}", "[in {w} weeks|that means in {w} weeks], {he} writes {calc} pages."),
     ),
     part(
-        {"a": (18, 90), "f": PARTS, "c": (2, 9)},
+        {"a": (18, 90), "f": FRACTIONS, "c": (2, 9)},
         "there are {a} students in {name}'s [class|choir|club], and {f_word} of them are girls. [today|on {day}], "
         "{c} boys [were ill|stayed at home|did not come].",
         "how many boys [came|were there]?",
@@ -188,7 +188,7 @@ WHOLE = (
         ("x", "{d}+{c}", "[so at the start {he} had|before that {he} had] {calc} cups."),
     ),
     part(
-        {"a": (20, 80), "b": (3, 18), "c": (3, 18), "f": PARTS},
+        {"a": (20, 80), "b": (3, 18), "c": (3, 18), "f": FRACTIONS},
         "a [bus|train|boat] left with {a} [passengers|people]. at the first stop {b} got off and {c} got on. "
         "at the second stop {f_word} of them got off.",
         "how many were [left|still on it]?",
@@ -198,7 +198,7 @@ WHOLE = (
         ("x", "{e}-{g}", "[so|that means] {calc} were [left|still on it]."),
     ),
     part(
-        {"a": (6, 40), "f": PARTS, "p": (2, 5), "q": (2, 9)},
+        {"a": (6, 40), "f": FRACTIONS, "p": (2, 5), "q": (2, 9)},
         "a ticket for a [film|concert|zoo|museum] costs ${a} for an adult and {f_word} of that for a child. "
         "{name} buys {p} tickets for adults and {q} for children.",
         "how much does {he} pay [|in total|altogether]?",
@@ -211,7 +211,7 @@ WHOLE = (
 
 AFTER_COUNTS = (
     part(
-        {"i": PARTS},
+        {"i": FRACTIONS},
         "[then|later|the next day] {he} gives {i_word} of {his} {things} to {other}.",
         "how many {things} does {name} have left?",
         ("y", "{x}/{i}", "[{other} gets|{he} gives {other}|{name} then gives away] {calc} {things}."),
@@ -252,7 +252,7 @@ AFTER_COUNTS = (
 
 AFTER_MONEY = (
     part(
-        {"i": PARTS},
+        {"i": FRACTIONS},
         "{name} [then|later] spends {i_word} of {his} money [from this|] on [a gift|books|shoes|a game].",
         "how much of it [is left|does {he} have left]?",
         ("y", "{x}/{i}", "[{name} spends|{he} spends|that costs {him}] {cash}."),

@@ -28,7 +28,8 @@ def reverse_kl(draft_logits_BTV: Array, target_logits_BTV: Array) -> Array:
 def jensen_shannon(draft_logits_BTV: Array, target_logits_BTV: Array) -> Array:
     """KL(p|m)/2 + KL(q|m)/2 with m = (p + q) / 2 [B, T]; at most ln 2 (DistillSpec, with beta = 1/2)."""
     p_BTV, q_BTV = _log_law(target_logits_BTV), _log_law(draft_logits_BTV)
-    m_BTV = jnp.logaddexp(p_BTV, q_BTV) - jnp.log(2.0)
+    # The floor keeps the gradient defined where both are minus infinity.
+    m_BTV = jnp.logaddexp(jnp.maximum(p_BTV, -1e9), jnp.maximum(q_BTV, -1e9)) - jnp.log(2.0)
     return (_kl(p_BTV, m_BTV) + _kl(q_BTV, m_BTV)) / 2
 
 

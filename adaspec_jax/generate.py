@@ -1,0 +1,57 @@
+"""python -m adaspec_jax.generate --target PATH [--draft PATH] --prompt TEXT
+
+Continues a text with the target, speeded up by a draft if one is given, and says how many guesses were accepted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from adaspec_jax.command_line import parse_arguments
+from adaspec_jax.errors import UserError, exit_with_one_line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.generate", description=__doc__.split("\n\n", 1)[1])
+    parser.add_argument("--target", required=True, help="directory or hub name")
+    parser.add_argument("--draft", help="directory or hub name; without one the target decodes plainly")
+    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--draft_length", type=int, default=5)
+    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--top_k", type=int, default=0)
+    parser.add_argument("--top_p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    arguments = parse_arguments(parser, positive=("draft_length", "max_new_tokens"))
+
+    import jax
+    import numpy as np
+
+    from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate
+    from adaspec_jax.pair import load_pair
+
+    try:
+        sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+    target, draft, tokenizer, eos_id = load_pair(
+        arguments.target, arguments.draft or arguments.target, dtype=arguments.dtype
+    )
+    drafter = ChainDrafter(draft, length=arguments.draft_length) if arguments.draft else NoDraft()
+    tokens = tokenizer(arguments.prompt, add_special_tokens=False)["input_ids"]
+    if not tokens:
+        raise UserError("--prompt is empty; give at least one character")
+    prompt = Context(np.asarray([tokens]), np.asarray([len(tokens)]))
+    knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "eos_id": eos_id}
+    ours = jax.device_get(generate(target, drafter, prompt, jax.random.key(arguments.seed), **knobs))
+    new = ours.tokens_BS[0, len(tokens) : ours.lengths_B[0]]
+    print(arguments.prompt + tokenizer.decode(new, skip_special_tokens=True))
+    accepted, judged, rounds = int(ours.accepted_BN.sum()), int(ours.judged_BN.sum()), int(ours.rounds_B[0])
+    alpha = f"acceptance {accepted}/{judged} = {accepted / judged:.3f}, " if judged else ""
+    print(f"[{len(new)} tokens in {rounds} target calls, {alpha}{len(new) / rounds:.2f} tokens per call]", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)
