@@ -52,6 +52,7 @@ class Data:
     answer_column: str | None = None
     max_length: int = 512  # tokens of prompt and answer together; what is longer is cut
     buckets: tuple[int, ...] = (128, 192, 256, 384, 512)  # padded batch lengths: one compiled step each
+    length_window: int = 1  # batches regrouped by length among so many in a row: less padding, less random batches
 
 
 @dataclass
@@ -160,7 +161,7 @@ _CHOICES = {
 _POSITIVE = {
     *("batch_size", "lr", "accumulate", "num_prompts", "draft_length", "max_new_tokens", "checkpoint_every", "shards"),
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_length"),
-    *("num_train", "num_evaluation", "fraction", "resamples"),
+    *("num_train", "num_evaluation", "fraction", "resamples", "length_window"),
 }
 _NOT_NEGATIVE = {"epochs", "warmup_steps", "weight_decay", "clip_norm", "temperature"}
 

@@ -188,6 +188,7 @@ class _Run:
             seed=self.config.seed + _SALT["data"],
             buckets=self.config.data.buckets,
             pad_id=self.eos_id,
+            length_window=self.config.data.length_window,
         )
         updates = max(steps // spec.accumulate, 1)
         rate = learning_rate(spec.lr, steps=updates, schedule=spec.schedule, warmup_steps=spec.warmup_steps)

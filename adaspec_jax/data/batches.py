@@ -78,14 +78,16 @@ def train_batches(
     seed: int,
     buckets: Sequence[int],
     pad_id: int,
+    length_window: int = 1,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator:
     """An iterator of {"tokens_BT" int32, "loss_mask_BT" bool}, with get_state/set_state of a few bytes.
 
     Each epoch visits every row once in an order of its own, and epochs flow into one another, so a batch may hold rows
-    of two of them; only the last partial batch of the whole run is dropped (`num_steps` batches in all). `batch_size`
-    is global. T is the smallest bucket that holds the longest row of the *global* batch; this process gets its rows
+    of two of them; only the last partial batch of the whole run is dropped (`num_steps` batches in all). With
+    `length_window` > 1 the rows of so many batches in a row are regrouped by length, which saves padding, and those
+    batches come in an order of their own. `batch_size` is global. T is the smallest bucket that holds the longest row of the *global* batch; this process gets its rows
     [process_index * b, (process_index + 1) * b) with b = batch_size / process_count: every process count sees the same
     global batches. UserError where a row fits no bucket, the batch does not divide, or there is not one full batch.
     """
@@ -110,10 +112,43 @@ def train_batches(
         return _pad(rows[mine], length, pad_id)
 
     epochs_begun = math.ceil(steps * batch_size / len(encoded))
-    shuffled = grain.MapDataset.source(encoded).seed(seed).shuffle().repeat(epochs_begun)
-    batches = shuffled[: steps * batch_size].batch(batch_size, drop_remainder=True, batch_fn=collate)
+    shuffled = grain.MapDataset.source(encoded).seed(seed).shuffle().repeat(epochs_begun)[: steps * batch_size]
+    grouped = _ByLength(shuffled, batch_size, length_window, seed)
+    batches = grain.MapDataset.source(grouped).map(collate)
     # Few threads and a short queue: a row is an array in memory, and the accelerator's host has other work.
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
+
+
+class _ByLength:
+    """Random access to batches of rows, grouped by length within windows of `window` batches."""
+
+    def __init__(self, rows: Sequence[Encoded], batch_size: int, window: int, seed: int) -> None:
+        if window < 1:
+            raise UserError(f"length_window must be at least 1, not {window}")
+        self._rows, self._size, self._window, self._seed = rows, batch_size, window, seed
+        self._held: tuple[int, list[list[Encoded]]] = (-1, [])  # the window asked for last
+
+    def __len__(self) -> int:
+        return len(self._rows) // self._size
+
+    def __getitem__(self, step: int) -> list[Encoded]:
+        number, place = divmod(step, self._window)
+        held, batches = self._held  # read once: grain may ask from several threads
+        if held != number:
+            batches = self._batches(number)
+            self._held = (number, batches)
+        return batches[place]
+
+    def _batches(self, number: int) -> list[list[Encoded]]:
+        first = number * self._window * self._size
+        last = min(first + self._window * self._size, len(self._rows))
+        rows = [self._rows[i] for i in range(first, last)]
+        if self._window > 1:
+            rows.sort(key=lambda row: len(row.tokens))
+        batches = [rows[i : i + self._size] for i in range(0, len(rows), self._size)]
+        if self._window > 1:
+            np.random.default_rng([self._seed, number]).shuffle(batches)
+        return batches
 
 
 def prompt_batches(

@@ -211,3 +211,24 @@ def test_prompt_batches_keep_the_order_and_say_how_many_rows_count():
     with pytest.raises(UserError, match="fits no bucket"):
         next(prompt_batches(rows, 4, buckets=(4,)))
     assert list(prompt_batches([], 4, buckets=(4,))) == []
+
+
+def test_a_length_window_saves_padding_and_loses_no_row():
+    rng = np.random.default_rng(0)
+    rows = [Encoded(np.arange(n, dtype=np.int32) + 1, 1) for n in rng.integers(2, 65, size=96)]
+    knobs = {"batch_size": 8, "epochs": 2, "seed": 3, "buckets": range(8, 65, 8), "pad_id": 0}
+    plain = list(train_batches(rows, **knobs))
+    grouped = list(train_batches(rows, **knobs, length_window=6))
+    lengths = lambda batches: sorted(int((row > 0).sum()) for batch in batches for row in batch["tokens_BT"])  # noqa: E731
+    assert lengths(grouped) == lengths(plain)
+    assert sum(b["tokens_BT"].size for b in grouped) < 0.75 * sum(b["tokens_BT"].size for b in plain)
+    widths = [b["tokens_BT"].shape[1] for b in grouped]
+    assert widths[:6] != sorted(widths[:6])  # not from short to long
+
+    iterator = iter(train_batches(rows, **knobs, length_window=6))
+    for _ in range(9):
+        next(iterator)
+    resumed = train_batches(rows, **knobs, length_window=6)
+    resumed.set_state(iterator.get_state())
+    for ours, theirs in zip(resumed, grouped[9:], strict=True):
+        np.testing.assert_array_equal(ours["tokens_BT"], theirs["tokens_BT"])
