@@ -50,7 +50,9 @@ def main() -> None:
     print(arguments.prompt + tokenizer.decode(new, skip_special_tokens=True))
     accepted, judged, rounds = int(ours.accepted_BN.sum()), int(ours.judged_BN.sum()), int(ours.rounds_B[0])
     alpha = f"acceptance {accepted}/{judged} = {accepted / judged:.3f}, " if judged else ""
-    print(f"[{len(new)} tokens in {rounds} target calls, {alpha}{len(new) / rounds:.2f} tokens per call]", file=sys.stderr)
+    print(
+        f"[{len(new)} tokens in {rounds} target calls, {alpha}{len(new) / rounds:.2f} tokens per call]", file=sys.stderr
+    )
 
 
 if __name__ == "__main__":

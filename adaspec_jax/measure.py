@@ -118,7 +118,11 @@ def measure(
 
 
 def report_fields(
-    measured: Mapping[str, Measured], plain: Mapping[str, float], *, resamples: int, pairs: Sequence[tuple[str, str]] = ()
+    measured: Mapping[str, Measured],
+    plain: Mapping[str, float],
+    *,
+    resamples: int,
+    pairs: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """The "drafts", "paired" and "speed" of a report."""
     plain_rate = plain["tokens"] / plain["seconds"]
@@ -132,9 +136,7 @@ def report_fields(
         }
     return {
         "drafts": {name: summarize(result.counts, resamples=resamples) for name, result in measured.items()},
-        "paired": {
-            f"{a}-{b}": paired(measured[a].counts, measured[b].counts, resamples=resamples) for a, b in pairs
-        },
+        "paired": {f"{a}-{b}": paired(measured[a].counts, measured[b].counts, resamples=resamples) for a, b in pairs},
         "speed": speed,
     }
 

@@ -16,7 +16,18 @@ from adaspec_jax import data, models, reporting, sharding
 from adaspec_jax.config import Draft, Experiment, Fit, Target, draft_schedule
 from adaspec_jax.errors import UserError
 from adaspec_jax.measure import MEASURED_HOW, measure, report_fields
-from adaspec_jax.training import Batch, Checkpoints, Frozen, adamw, fit, init_state, learning_rate, make_step, objectives
+from adaspec_jax.text import read_text
+from adaspec_jax.training import (
+    Batch,
+    Checkpoints,
+    Frozen,
+    adamw,
+    fit,
+    init_state,
+    learning_rate,
+    make_step,
+    objectives,
+)
 from adaspec_jax.training.divergences import DIVERGENCES
 from adaspec_jax.views import decoded_tokens, selected_tokens
 from adaspec_jax.workdir import STAGES, Workdir, settings
@@ -54,59 +65,7 @@ class _Run:
     def __init__(self, config: Experiment, workdir: Workdir) -> None:
         self.config, self.workdir = config, workdir
         self.mesh = _mesh(config)
-        self._load_text()
-
-    def _load_text(self) -> None:
-        config = self.config
-        columns = {"prompt_column": config.data.prompt_column, "answer_column": config.data.answer_column}
-        train = data.load_examples(
-            config.data.task,
-            config.data.train_split,
-            path=config.data.train,
-            rows=config.data.train_rows,
-            num=config.data.num_train if data.TASKS[config.data.task].generate else None,
-            seed=config.seed,
-            **columns,
-        )
-        held_out = data.load_examples(
-            config.data.task,
-            config.data.evaluation_split,
-            path=config.data.evaluation,
-            rows=config.data.evaluation_rows,
-            num=config.data.num_evaluation if data.TASKS[config.data.task].generate else None,
-            seed=config.seed,
-            **columns,
-        )
-        self.tokenizer = self._tokenizer(train)
-        for stage in ("target", "draft"):
-            spec = getattr(config, stage)
-            if spec.init == "random":
-                data.check_fits(self.tokenizer, spec.architecture.vocab_size, f"config.{stage}.architecture")
-        self.eos_id = data.end_of_text_id(self.tokenizer, _config_eos(config.target))
-        knobs = {"max_length": config.data.max_length, "eos_id": self.eos_id}
-        self.train, train_counts = data.encode(train, self.tokenizer, **knobs)
-        self.held_out, held_out_counts = data.encode(held_out, self.tokenizer, **knobs)
-        self.text_record = {
-            "train": train.description | train_counts,
-            "evaluation": held_out.description | held_out_counts,
-            "tokenizer_sha256": data.fingerprint(self.tokenizer),
-            "shared_prompts": len({e.prompt for e in train} & {e.prompt for e in held_out}),
-        }
-
-    def _tokenizer(self, train):
-        if self.workdir.tokenizer.is_dir():
-            return data.load_tokenizer(self.workdir.tokenizer)
-        init = self.config.tokenizer.init
-        if init == "train":
-            texts = (text for example in train for text in (example.prompt, example.answer))
-            tokenizer = data.train_bpe(texts, vocab_size=self.config.tokenizer.vocab_size)
-        else:
-            tokenizer = data.load_tokenizer(init)
-        unfinished = self.workdir.path / "tokenizer.tmp"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        tokenizer.save_pretrained(unfinished)
-        unfinished.rename(self.workdir.tokenizer)
-        return tokenizer
+        self.text = read_text(config, workdir)
 
     def everything(self) -> dict[str, Any]:
         config = self.config
@@ -140,25 +99,21 @@ class _Run:
         """The stock model a stage starts from, on the mesh, with vocabulary rows no token owns ruled out."""
         if spec.init == "random":
             key = jax.random.fold_in(jax.random.key(self.config.seed), _SALT[name])
-            architecture = spec.architecture.hf_config() | {"eos_token_id": self.eos_id, "bos_token_id": self.eos_id}
+            architecture = spec.architecture.hf_config() | {
+                "eos_token_id": self.text.eos_id,
+                "bos_token_id": self.text.eos_id,
+            }
             model = models.build(architecture, key, dtype=self.config.dtype)
         else:
             model = models.load(spec.init, dtype=self.config.dtype)
-            self._check_tokenizer(spec.init, name)
-            data.check_fits(self.tokenizer, model.config.vocab_size, f"the {name} {spec.init}")
-        model = model.with_vocabulary(len(self.tokenizer))
+            self.text.check_own_tokenizer(spec.init, name)
+            data.check_fits(self.text.tokenizer, model.config.vocab_size, f"the {name} {spec.init}")
+        model = model.with_vocabulary(len(self.text.tokenizer))
         print(f"{name}: {model.num_params:,} parameters from {spec.init}", flush=True)
         return sharding.shard(model, self.mesh)
 
-    def _check_tokenizer(self, init: str, name: str) -> None:
-        try:
-            own = data.load_tokenizer(init)
-        except UserError:
-            return  # a directory of weights alone: nothing to disagree with
-        data.check_same_tokenizer(self.tokenizer, own, ("the run's tokenizer", f"the {name} {init}"))
-
     def _restored(self, name: str) -> models.CausalLM:
-        model = self.workdir.load(name, dtype=self.config.dtype).with_vocabulary(len(self.tokenizer))
+        model = self.workdir.load(name, dtype=self.config.dtype).with_vocabulary(len(self.text.tokenizer))
         return sharding.shard(model, self.mesh)
 
     def _target(self) -> models.CausalLM:
@@ -166,7 +121,9 @@ class _Run:
         if spec.epochs == 0 and not self.workdir.finished("target"):
             model = self._initial(spec, "target")
             if spec.init == "random":
-                raise UserError("target.epochs is 0 and target.init is random: an untrained target has nothing to teach")
+                raise UserError(
+                    "target.epochs is 0 and target.init is random: an untrained target has nothing to teach"
+                )
             self.workdir.finish("target", {"steps": 0, "source": str(spec.init)})
             return model
         if self.workdir.finished("target"):
@@ -180,14 +137,14 @@ class _Run:
             return self._restored(name)
         epochs = spec.epochs if epochs is None else epochs
         batch_size = batch_size or spec.batch_size
-        steps = data.num_steps(len(self.train), batch_size, epochs)
+        steps = data.num_steps(len(self.text.train), batch_size, epochs)
         batches = data.train_batches(
-            self.train,
+            self.text.train,
             batch_size=batch_size,
             epochs=epochs,
             seed=self.config.seed + _SALT["data"],
             buckets=self.config.data.buckets,
-            pad_id=self.eos_id,
+            pad_id=self.text.eos_id,
             length_window=self.config.data.length_window,
         )
         updates = max(steps // spec.accumulate, 1)
@@ -221,7 +178,7 @@ class _Run:
                 place=lambda batch: sharding.shard_rows(batch, self.mesh),
                 stage=name,
             )
-        models.save(state.model, directory, tokenizer=self.tokenizer)
+        models.save(state.model, directory, tokenizer=self.text.tokenizer)
         record = {"steps": steps, "epochs": epochs, "batch_size": batch_size}
         self.workdir.finish(name, record | {"seconds_of_last_session": time.perf_counter() - began})
         checkpoints.close()
@@ -230,8 +187,10 @@ class _Run:
 
     def _report(self, target, drafts) -> dict[str, Any]:
         config, evaluation = self.config, self.config.evaluation
-        prompts = self.held_out[: evaluation.num_prompts]
-        batches = list(data.prompt_batches(prompts, evaluation.batch_size, buckets=config.data.buckets, pad_id=self.eos_id))
+        prompts = self.text.held_out[: evaluation.num_prompts]
+        batches = list(
+            data.prompt_batches(prompts, evaluation.batch_size, buckets=config.data.buckets, pad_id=self.text.eos_id)
+        )
         with reporting.track(len(prompts), description="evaluation", unit="prompt") as progress:
             measured, plain = measure(
                 target,
@@ -240,7 +199,7 @@ class _Run:
                 draft_length=evaluation.draft_length,
                 max_new_tokens=evaluation.max_new_tokens,
                 temperature=evaluation.temperature,
-                eos_id=self.eos_id,
+                eos_id=self.text.eos_id,
                 seed=config.seed + _SALT["evaluation"],
                 place=lambda rows: sharding.shard_rows(rows, self.mesh),
                 advance=progress.advance,
@@ -248,9 +207,9 @@ class _Run:
         pairs = [("draft", "reference"), ("reference", "base"), ("draft", "base")]
         report = {
             "task": config.data.task,
-            "settings": settings(config) | {"eos_id": self.eos_id, "measured": MEASURED_HOW},
+            "settings": settings(config) | {"eos_id": self.text.eos_id, "measured": MEASURED_HOW},
             "environment": reporting.environment(jax.devices()[0].device_kind) | {"devices": jax.device_count()},
-            "data": self.text_record,
+            "data": self.text.record,
             "models": {name: model.num_params for name, model in {"target": target, **drafts}.items()},
             "stages": {name: self.workdir.finished(name) for name in STAGES},
             **report_fields(measured, plain, resamples=evaluation.resamples, pairs=pairs),
@@ -261,14 +220,14 @@ class _Run:
 
     def _write_html(self, report, target, drafts, measured, prompts) -> None:
         shown = {"batch_size": BATCH_ROWS_SHOWN, "epochs": 1, "seed": 0, "buckets": self.config.data.buckets}
-        batch = Batch(**next(data.train_batches(self.train[:BATCH_ROWS_SHOWN], **shown, pad_id=self.eos_id)))
+        batch = Batch(**next(data.train_batches(self.text.train[:BATCH_ROWS_SHOWN], **shown, pad_id=self.text.eos_id)))
         reporting.write_html(
             self.workdir.path / "report.html",
             report,
             curves={name: reporting.read_metrics(self.workdir.stage(name) / "metrics.jsonl") for name in STAGES},
-            tokens_decoded=decoded_tokens(self.tokenizer, measured["draft"].sample, 0, prompts[0].prompt_length),
+            tokens_decoded=decoded_tokens(self.text.tokenizer, measured["draft"].sample, 0, prompts[0].prompt_length),
             tokens_selected=selected_tokens(
-                self.tokenizer,
+                self.text.tokenizer,
                 Frozen(target=target, reference=drafts["reference"]),
                 drafts["draft"],
                 batch,
@@ -323,9 +282,3 @@ def _mesh(config: Experiment):
     if np.prod(sizes) > 1:
         print(f"mesh: data {sizes[0]}, fsdp {sizes[1]}, tensor {sizes[2]}", flush=True)
     return made
-
-
-def _config_eos(spec: Target) -> int | None:
-    """The end-of-text id of the model's own config, for a tokenizer that names none."""
-    file = Path(spec.init) / "config.json"
-    return json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None

@@ -36,7 +36,7 @@ def make_mesh(data: int, fsdp: int = 1, tensor: int = 1) -> Mesh:
 
 
 def shard(tree: Any, mesh: Mesh) -> Any:
-    """The tree on the mesh: parameters (and optimiser moments, which share their paths) by the table, the rest whole."""
+    """The tree on the mesh: parameters (and optimiser moments, which share their paths) by the table."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: jax.device_put(leaf, _placed(path, leaf, mesh)), tree)
 
 

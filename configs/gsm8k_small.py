@@ -1,4 +1,4 @@
-"""Real GSM8K on two CPU cores: everything trained from scratch on the 7,473 training problems, measured on the test set.
+"""Real GSM8K on two CPU cores: all models trained from scratch on the training set, measured on the test set.
 
     python -m adaspec_jax.train --config configs/gsm8k_small.py --workdir runs/gsm8k_small
 
@@ -20,7 +20,13 @@ def get_config(variant: str = "") -> Experiment:
     fit = {"batch_size": 16, "schedule": "cosine", "warmup_steps": 50}
     rows = {"train_rows": "0:6973", "evaluation_split": "train", "evaluation_rows": "6973:7473"}
     return Experiment(
-        data=Data(task="gsm8k", max_length=384, buckets=(128, 192, 256, 320, 384), length_window=16, **(rows if variant else {})),
+        data=Data(
+            task="gsm8k",
+            max_length=384,
+            buckets=(128, 192, 256, 320, 384),
+            length_window=16,
+            **(rows if variant else {}),
+        ),
         tokenizer=Tokenizer(init="train", vocab_size=4096),
         target=Target(architecture=target, epochs=3, lr=2e-3, **fit),
         reference=Reference(epochs=2, lr=3e-3, **fit),

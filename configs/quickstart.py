@@ -2,7 +2,7 @@
 
     bash launch/quickstart.sh
 
-Hardware: 2 CPU cores. See the README for what it printed.
+Hardware: 2 CPU cores. What it gave is in `benchmarks/results/quickstart.json`.
 """
 
 from adaspec_jax.config import Data, Draft, Evaluation, Experiment, GPTNeoX, Reference, Target, Tokenizer
@@ -10,14 +10,15 @@ from adaspec_jax.config import Data, Draft, Evaluation, Experiment, GPTNeoX, Ref
 
 def get_config(variant: str = "") -> Experiment:
     del variant
-    sizes = {"vocab_size": 512, "max_position_embeddings": 512}
-    target = GPTNeoX(hidden_size=192, num_hidden_layers=4, num_attention_heads=6, intermediate_size=768, **sizes)
-    draft = GPTNeoX(hidden_size=48, num_hidden_layers=1, num_attention_heads=3, intermediate_size=192, **sizes)
+    sizes = {"vocab_size": 1024, "max_position_embeddings": 512}
+    target = GPTNeoX(hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=512, **sizes)
+    draft = GPTNeoX(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=128, **sizes)
+    fit = {"batch_size": 16, "schedule": "cosine", "warmup_steps": 20}
     return Experiment(
-        data=Data(task="word_problems", num_train=4000, num_evaluation=200, max_length=256, buckets=(128, 160, 192, 256)),
-        tokenizer=Tokenizer(init="train", vocab_size=512),
-        target=Target(architecture=target, epochs=4, batch_size=16, lr=2e-3, schedule="cosine", warmup_steps=50),
-        reference=Reference(epochs=3, batch_size=16, lr=3e-3),
-        draft=Draft(architecture=draft, epochs=3, batch_size=16, lr=3e-3, fraction=0.4),
-        evaluation=Evaluation(num_prompts=200, batch_size=8, max_new_tokens=160),
+        data=Data(task="word_problems", num_train=4000, max_length=256, buckets=(128, 160, 192, 256), length_window=16),
+        tokenizer=Tokenizer(init="train", vocab_size=1024),
+        target=Target(architecture=target, epochs=3, lr=3e-3, **fit),
+        reference=Reference(epochs=1, lr=5e-3, **fit),
+        draft=Draft(architecture=draft, epochs=1, lr=5e-3, fraction=0.4, **fit),
+        evaluation=Evaluation(num_prompts=200, batch_size=8, max_new_tokens=128),
     )

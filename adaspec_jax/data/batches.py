@@ -87,9 +87,10 @@ def train_batches(
     Each epoch visits every row once in an order of its own, and epochs flow into one another, so a batch may hold rows
     of two of them; only the last partial batch of the whole run is dropped (`num_steps` batches in all). With
     `length_window` > 1 the rows of so many batches in a row are regrouped by length, which saves padding, and those
-    batches come in an order of their own. `batch_size` is global. T is the smallest bucket that holds the longest row of the *global* batch; this process gets its rows
-    [process_index * b, (process_index + 1) * b) with b = batch_size / process_count: every process count sees the same
-    global batches. UserError where a row fits no bucket, the batch does not divide, or there is not one full batch.
+    batches come in an order of their own. `batch_size` is global. T is the smallest bucket that holds the longest row
+    of the *global* batch; this process gets its rows [process_index * b, (process_index + 1) * b) with b = batch_size /
+    process_count: every process count sees the same global batches. UserError where a row fits no bucket, the batch
+    does not divide, or there is not one full batch.
     """
     import grain
 

@@ -82,7 +82,9 @@ def _checked_prompt(prompt: Context, max_new_tokens: int) -> tuple[Array, Array]
     if not isinstance(prompt.lengths_B, jax.core.Tracer):
         lengths = np.asarray(prompt.lengths_B)
         if lengths.size and not (1 <= lengths.min() and lengths.max() <= prompt.tokens_BS.shape[1]):
-            raise ValueError(f"prompt lengths must be between 1 and {prompt.tokens_BS.shape[1]}, not {lengths.tolist()}")
+            raise ValueError(
+                f"prompt lengths must be between 1 and {prompt.tokens_BS.shape[1]}, not {lengths.tolist()}"
+            )
     return jnp.asarray(prompt.tokens_BS, jnp.int32), jnp.asarray(prompt.lengths_B, jnp.int32)
 
 

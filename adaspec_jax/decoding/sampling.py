@@ -41,7 +41,8 @@ class Sampling:
         if self.top_p < 1:
             sorted_V = jnp.flip(jnp.sort(logits_V, axis=-1), axis=-1)
             probs_V = jax.nn.softmax(sorted_V, axis=-1)
-            inside_V = jnp.cumsum(probs_V, axis=-1) - probs_V < self.top_p  # mass before the token: the first always stays
+            # The mass before a token decides, so the first always stays.
+            inside_V = jnp.cumsum(probs_V, axis=-1) - probs_V < self.top_p
             last = jnp.min(jnp.where(inside_V, sorted_V, jnp.inf), axis=-1, keepdims=True)
             logits_V = jnp.where(logits_V < last, -jnp.inf, logits_V)
         return jax.nn.softmax(logits_V, axis=-1)

@@ -131,7 +131,7 @@ class Tree(NamedTuple):
         return cls(ancestors_BNN, jnp.sum(ancestors_BNN, axis=-1, dtype=jnp.int32))
 
     def attention_mask(self, start_B: Array, slots: int) -> Array:
-        """`mask_BMS`: root and nodes, written at slots start.., see all slots before, the root, their ancestors, themselves."""
+        """`mask_BMS`: root and nodes, at slots start.., see what lies before, the root, ancestors, themselves."""
         batch, nodes, _ = self.ancestors_BNN.shape
         sees_BMM = jnp.zeros((batch, nodes + 1, nodes + 1), bool).at[:, :, 0].set(True)
         sees_BMM = sees_BMM.at[:, 1:, 1:].set(self.ancestors_BNN)

@@ -39,8 +39,10 @@ def total_variation(draft_logits_BTV: Array, target_logits_BTV: Array) -> Array:
     return jnp.sum(jnp.abs(p_BTV - q_BTV), axis=-1) / 2
 
 
-def gap(divergence: Divergence, draft_logits_BTV: Array, reference_logits_BTV: Array, target_logits_BTV: Array) -> Array:
-    """divergence(draft) - divergence(reference) [B, T]: what the reference shows the draft could still gain.
+def gap(
+    divergence: Divergence, draft_logits_BTV: Array, reference_logits_BTV: Array, target_logits_BTV: Array
+) -> Array:
+    """divergence(draft) - divergence(reference) [B, T]: what the draft could still gain, as the reference shows.
 
     For the forward KL in one sum of differences, sum p (log r - log q): subtracting two large cross-entropies loses the
     digits that decide which tokens lie above the selection threshold.

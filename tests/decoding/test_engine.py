@@ -181,7 +181,12 @@ def chi_square_p(drafter, accept, *, steps=3, seeds=(0, 1), sampling=None, rows=
 
 
 DRAFT = BagModel.random(6)
-DRAFTERS = [NoDraft(), ChainDrafter(DRAFT, length=2), ChainDrafter(DRAFT, length=5), TreeDrafter(DRAFT, branching=(3, 2))]
+DRAFTERS = [
+    NoDraft(),
+    ChainDrafter(DRAFT, length=2),
+    ChainDrafter(DRAFT, length=5),
+    TreeDrafter(DRAFT, branching=(3, 2)),
+]
 
 
 @pytest.mark.parametrize("drafter", DRAFTERS, ids=lambda d: f"{type(d).__name__}-{d.num_nodes}")

@@ -14,7 +14,7 @@ from adaspec_jax.decoding.types import Context, Model, Proposal, Tree, _pytree
 
 @_pytree("branching")
 class TreeDrafter:
-    """Every node at depth d has `branching[d]` children: i.i.d. draws when sampling, the most likely tokens when greedy.
+    """Nodes at depth d have `branching[d]` children: i.i.d. draws when sampling, the most likely tokens when greedy.
 
     Verified without loss by `rejection_sample` (SpecInfer, arXiv 2305.09781, multi-round rule).
     """
@@ -42,8 +42,9 @@ class TreeDrafter:
         position_BN = context.lengths_B[:, None] - 1 + shape.depth_BN
 
         logits_BWV, start, tokens, laws = logits_BV[:, None], 0, [], []
-        for width, key in zip(self.branching, jax.random.split(key, len(self.branching)), strict=True):
-            tokens_BW, probs_BWV = self._children(key, logits_BWV, width, context.sampling)
+        keys = jax.random.split(key, len(self.branching))
+        for width, level_key in zip(self.branching, keys, strict=True):
+            tokens_BW, probs_BWV = self._children(level_key, logits_BWV, width, context.sampling)
             tokens.append(tokens_BW)
             laws.append(probs_BWV)
             end = start + tokens_BW.shape[1]

@@ -1,0 +1,95 @@
+"""The text of a run as tokens: which examples, whose tokenizer, what was cut, dropped or shared."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaspec_jax import data
+from adaspec_jax.config import Data, Experiment, Target
+from adaspec_jax.errors import UserError
+from adaspec_jax.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the stages train on and what acceptance is measured on."""
+
+    tokenizer: Any
+    eos_id: int
+    train: list[data.Encoded]
+    held_out: list[data.Encoded]
+    record: dict[str, Any]  # for the report
+
+    def check_own_tokenizer(self, model: str, name: str) -> None:
+        """`UserError` where the directory or hub name `model` comes with another tokenizer than the run's."""
+        try:
+            own = data.load_tokenizer(model)
+        except UserError:
+            return  # a directory of weights alone: nothing to disagree with
+        data.check_same_tokenizer(self.tokenizer, own, ("the run's tokenizer", f"the {name} {model}"))
+
+
+def read_text(config: Experiment, workdir: Workdir) -> Text:
+    """Training and held-out examples in the tokens of the run's tokenizer, which is kept in the workdir."""
+    spec = config.data
+    train = _examples(spec, config.seed, spec.train_split, spec.train, spec.train_rows, spec.num_train)
+    held_out = _examples(
+        spec, config.seed, spec.evaluation_split, spec.evaluation, spec.evaluation_rows, spec.num_evaluation
+    )
+    tokenizer = _tokenizer(config, workdir, train)
+    for stage in ("target", "draft"):
+        model = getattr(config, stage)
+        if model.init == "random":
+            data.check_fits(tokenizer, model.architecture.vocab_size, f"config.{stage}.architecture")
+    eos_id = data.end_of_text_id(tokenizer, _config_eos(config.target))
+    train_rows, train_counts = data.encode(train, tokenizer, max_length=spec.max_length, eos_id=eos_id)
+    held_out_rows, held_out_counts = data.encode(held_out, tokenizer, max_length=spec.max_length, eos_id=eos_id)
+    record = {
+        "train": train.description | train_counts,
+        "evaluation": held_out.description | held_out_counts,
+        "tokenizer_sha256": data.fingerprint(tokenizer),
+        "shared_prompts": len({e.prompt for e in train} & {e.prompt for e in held_out}),
+    }
+    return Text(tokenizer, eos_id, train_rows, held_out_rows, record)
+
+
+def _examples(spec: Data, seed: int, split: str, path: str | None, rows: str | None, num: int) -> data.Source:
+    own_columns = spec.prompt_column is not None
+    if not own_columns and spec.task not in data.TASKS:
+        data.load_examples(spec.task)  # raises, naming the nearest task
+    generated = not own_columns and path is None and data.TASKS[spec.task].generate is not None
+    return data.load_examples(
+        spec.task,
+        split,
+        path=path,
+        prompt_column=spec.prompt_column,
+        answer_column=spec.answer_column,
+        rows=rows,
+        num=num if generated else None,
+        seed=seed,
+    )
+
+
+def _tokenizer(config: Experiment, workdir: Workdir, train: data.Source):
+    if workdir.tokenizer.is_dir():
+        return data.load_tokenizer(workdir.tokenizer)
+    if config.tokenizer.init == "train":
+        texts = (text for example in train for text in (example.prompt, example.answer))
+        tokenizer = data.train_bpe(texts, vocab_size=config.tokenizer.vocab_size)
+    else:
+        tokenizer = data.load_tokenizer(config.tokenizer.init)
+    unfinished = workdir.path / "tokenizer.tmp"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    tokenizer.save_pretrained(unfinished)
+    unfinished.rename(workdir.tokenizer)
+    return tokenizer
+
+
+def _config_eos(spec: Target) -> int | list[int] | None:
+    """The end-of-text id of the model's own config, for a tokenizer that names none."""
+    file = Path(spec.init) / "config.json"
+    return json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
