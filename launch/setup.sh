@@ -77,13 +77,30 @@ wait_for_other_setup() {
   while setup_is_running; do sleep 1; done
 }
 
-make_venv() { # fails when another script got there first
+is_set_up() {
+  local wanted
+  [ ! -e "$unfinished" ] && wanted="$(fingerprint_venv)" && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]
+}
+
+claim_venv() { # an empty .venv that says it is ours to fill; fails when another script has it, or has filled it meanwhile
+  local tries=0 claimed=1
+  until mkdir "$venv.claim" 2>/dev/null; do # held for milliseconds, so after seconds it is what a killed script left
+    tries=$((tries + 1))
+    [ "$tries" -lt 50 ] || rmdir "$venv.claim" 2>/dev/null || return 1
+    sleep 0.1
+  done
+  if ! setup_is_running && ! is_set_up; then
+    ! mv "$venv" "$venv.old.$$" 2>/dev/null || rm -rf "$venv.old.$$"
+    mkdir "$venv" 2>/dev/null && echo $$ >"$unfinished" && claimed=0
+  fi
+  rmdir "$venv.claim"
+  return "$claimed"
+}
+
+make_venv() { # fails when another script makes it
   local python
   python="$(choose_python)" || exit $?
-  ! setup_is_running || return 1
-  ! mv "$venv" "$venv.old.$$" 2>/dev/null || rm -rf "$venv.old.$$"
-  mkdir "$venv" 2>/dev/null || return 1
-  echo $$ >"$unfinished"
+  claim_venv || return 1
   echo "Making .venv with $python" >&2
   if ! prefer_uv || ! uv venv --quiet --allow-existing --python "$python" "$venv"; then
     "$python" -m venv "$venv" || fail 1 "$python -m venv $venv failed; its message is above"
@@ -116,8 +133,8 @@ install_lock() {
 set_up() {
   local wanted
   wait_for_other_setup
+  ! is_set_up || return 0
   if [ ! -e "$unfinished" ] && wanted="$(fingerprint_venv)"; then
-    [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
     echo $$ >"$unfinished"
     if ! install_lock; then
       rm -f "$unfinished" # a refused update leaves what was there before

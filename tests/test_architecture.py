@@ -17,12 +17,15 @@ ARROWS = {
     "configs": {"config"},
     "config": set(),
     "command_line": {"config"},
-    "pipeline": BASE | {"config", "measure", "views", "workdir"},
+    "pipeline": BASE | {"config", "measure", "text", "views", "workdir"},
+    "text": {"config", "data", "workdir"},
     "workdir": {"config", "models", "reporting"},
     "measure": {"decoding", "reporting"},
     "views": {"decoding", "training"},
     "pair": {"data", "models"},
-    **dict.fromkeys(COMMANDS, BASE | {"command_line", "config", "pipeline", "measure", "pair", "views", "workdir"}),
+    **dict.fromkeys(
+        COMMANDS, BASE | {"command_line", "config", "pipeline", "measure", "pair", "text", "views", "workdir"}
+    ),
     # ... and below it nobody knows the config.
     "training": {"models", "data", "sharding"},
     "models": {"sharding"},

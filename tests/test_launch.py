@@ -12,7 +12,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted([*CHECKOUT.glob("launch/*.sh"), CHECKOUT / ".ci" / "run"])
-TOOLS = ["bash", "sh", "cat", "dirname", "env", "grep", "mkdir", "mv", "ps", "rm", "sleep"]
+TOOLS = ["bash", "sh", "cat", "dirname", "env", "grep", "mkdir", "mv", "ps", "rm", "rmdir", "sleep"]
 BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)
 UV = f"""#!/bin/sh
 echo "$@" >> "$UV_CALLS"

@@ -65,11 +65,12 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerFa
 def load_tokenizer(path_or_name: str | os.PathLike) -> PreTrainedTokenizerBase:
     """The tokenizer of a directory (one with only `tokenizer.json` will do) or of a hub name; UserError where none is.
 
-    A hub name is looked up in the local cache first, so nothing is fetched twice.
+    A hub name `a/b` is looked up as `a/b` or `b` below ADASPEC_WEIGHTS and ADASPEC_DATA/tokenizers first, then in the
+    hub's local cache, so nothing is fetched twice.
     """
     transformers = _transformers()
     name = os.fspath(path_or_name)
-    directory = Path(name).expanduser()
+    directory = _below_given_folders(name) or Path(name).expanduser()
     if not directory.is_dir():
         if directory.exists() or name.count("/") != 1 or name.startswith((".", "~", "/")):
             raise UserError(f"there is no tokenizer at {name}: give a directory with tokenizer.json, or a hub name a/b")
@@ -83,6 +84,18 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> PreTrainedTokenizerBase:
         with contextlib.suppress(Exception):
             return transformers.PreTrainedTokenizerFast(tokenizer_file=str(directory / "tokenizer.json"))
         raise UserError(f"no tokenizer can be read from {name} ({_first_line(error)})") from error
+
+
+def _below_given_folders(name: str) -> Path | None:
+    if Path(name).expanduser().exists():
+        return None
+    for variable, folder in (("ADASPEC_WEIGHTS", ""), ("ADASPEC_DATA", "tokenizers")):
+        for candidate in (name, name.rpartition("/")[2]):
+            if root := os.environ.get(variable):
+                directory = Path(root, folder, candidate)
+                if candidate and any((directory / file).exists() for file in _FILES):
+                    return directory
+    return None
 
 
 def _from_hub(transformers, name: str) -> PreTrainedTokenizerBase:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -62,10 +63,14 @@ def save(model: CausalLM, directory, *, tokenizer=None) -> None:
 
 
 def find_directory(path_or_name: str, *, revision: str | None = None) -> Path:
-    """The local directory, or the hub's snapshot of that name; UserError when it is neither."""
+    """The local directory, that name below ADASPEC_WEIGHTS, or the hub's snapshot; or UserError."""
     path_or_name = str(path_or_name)
     if Path(path_or_name).is_dir():
         return Path(path_or_name)
+    if os.environ.get("ADASPEC_WEIGHTS") and HUB_NAME.fullmatch(path_or_name):
+        for name in (path_or_name, path_or_name.rpartition("/")[2]):
+            if (Path(os.environ["ADASPEC_WEIGHTS"], name) / "config.json").is_file():
+                return Path(os.environ["ADASPEC_WEIGHTS"], name)
     if Path(path_or_name).exists():
         raise UserError(f"{path_or_name} is a file; give the directory that holds config.json and model.safetensors")
     if not HUB_NAME.fullmatch(path_or_name):

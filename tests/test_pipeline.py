@@ -1,0 +1,330 @@
+"""The whole pipeline at toy size: restored, resumed to the bit, measured as brute force would, exported."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from adaspec_jax import data, models, pipeline, sharding
+from adaspec_jax.config import Data, Draft, Evaluation, Experiment, GPTNeoX, Mesh, Reference, Target, Tokenizer
+from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate
+from adaspec_jax.errors import UserError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SIZES = {"vocab_size": 320, "num_hidden_layers": 1, "initializer_range": 0.1}
+
+CONFIG = """
+import sys
+sys.path.insert(0, {checkout!r})
+from tests.test_pipeline import experiment
+def get_config(variant=""):
+    return experiment()
+"""
+
+
+def experiment():
+    fit = {"batch_size": 8, "lr": 5e-3}
+    target = GPTNeoX(hidden_size=48, num_attention_heads=3, intermediate_size=96, **SIZES)
+    draft = GPTNeoX(hidden_size=16, num_attention_heads=2, intermediate_size=32, **SIZES)
+    return Experiment(
+        data=Data(
+            task="word_problems", num_train=64, num_evaluation=8, max_length=256, buckets=(256,), length_window=2
+        ),
+        tokenizer=Tokenizer(init="train", vocab_size=320),
+        target=Target(architecture=target, epochs=8, **fit),
+        reference=Reference(epochs=6, **fit),
+        draft=Draft(architecture=draft, epochs=3, **fit),
+        evaluation=Evaluation(num_prompts=8, batch_size=4, draft_length=3, max_new_tokens=40, resamples=500),
+        mesh=Mesh(data=1),
+        checkpoint_every=5,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("pipeline") / "run"
+    return directory, pipeline.run(experiment(), directory)
+
+
+@pytest.fixture(scope="module")
+def pair(finished):
+    tokenizer = data.load_tokenizer(finished[0] / "tokenizer")
+    return tuple(models.load(finished[0] / s).with_vocabulary(len(tokenizer)) for s in ("target", "draft")), tokenizer
+
+
+@pytest.fixture(scope="module")
+def prompts(pair):
+    examples = data.load_examples("word_problems", "test", num=8)
+    encoded, _ = data.encode(examples, pair[1], max_length=256, eos_id=0)
+    return next(data.prompt_batches(encoded, 8, buckets=(128, 256)))
+
+
+def test_the_report_has_every_field_of_the_contract(finished):
+    directory, report = finished
+    assert json.loads((directory / "report.json").read_text()) == report
+    assert set(report) >= {"task", "settings", "environment", "drafts", "paired", "speed"}
+    fields = (
+        "alpha ci95 accepted judged drafted block_efficiency expected_alpha teacher_forced_agreement rounds prompts"
+    )
+    for name in ("base", "reference", "draft"):
+        entry = report["drafts"][name]
+        assert set(entry) >= set(fields.split())
+        assert entry["alpha"] == entry["accepted"] / entry["judged"] and entry["prompts"] == 8
+        assert report["speed"][name]["identical_to_plain"] == 8
+    assert set(report["paired"]["draft-reference"]) == {"difference", "ci95", "p_value"}
+    page = (directory / "report.html").read_text()
+    assert "AdaSPEC" in page and "http" not in page.replace("http-equiv", "")
+
+
+def test_stages_are_hugging_face_directories_with_metrics(finished):
+    steps = {"target": 64, "reference": 48, "draft": 24}
+    for name, count in steps.items():
+        lines = [json.loads(line) for line in (finished[0] / name / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == list(range(1, count + 1))
+        assert {"loss", "grad_norm", "tokens"} <= set(lines[0])
+        assert lines[-1]["loss"] < lines[0]["loss"]
+        assert not (finished[0] / name / "checkpoints").exists()
+    assert {"kl_kept", "kl_dropped", "share_kept", "gap"} <= set(lines[0])
+    assert all(0.399 <= line["share_kept"] < 0.41 for line in lines)
+
+
+def test_a_second_run_finds_everything_finished(finished, monkeypatch):
+    monkeypatch.setattr(pipeline, "_Run", None)  # nothing may be computed
+    assert pipeline.run(experiment(), finished[0]) == finished[1]
+
+
+def test_another_measurement_keeps_the_stages(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished[0], tmp_path / "run")
+    monkeypatch.setattr(pipeline, "fit", None)
+    config = experiment()
+    config.evaluation.draft_length = 2
+    report = pipeline.run(config, tmp_path / "run")
+    assert report["settings"]["evaluation"]["draft_length"] == 2
+    assert report["drafts"]["draft"]["teacher_forced_agreement"] == pytest.approx(
+        finished[1]["drafts"]["draft"]["teacher_forced_agreement"]
+    )
+
+
+def test_a_workdir_of_another_config_is_refused_by_key(finished):
+    config = experiment()
+    config.draft.lr = 1e-3
+    with pytest.raises(UserError, match="draft.lr=0.005, not 0.001"):
+        pipeline.run(config, finished[0])
+
+
+def test_killed_in_the_draft_stage_it_ends_with_the_same_parameters(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    for leftover in ("draft", "report.json", "report.html"):
+        path = workdir / leftover
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (tmp_path / "config.py").write_text(CONFIG.format(checkout=str(CHECKOUT)))
+    command = [sys.executable, "-m", "adaspec_jax.train", "--config", str(tmp_path / "config.py")]
+    # Full precision and one device are what the uninterrupted run had under conftest.py.
+    environment = os.environ | {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAX_NUM_CPU_DEVICES": "8"}
+    run = {"cwd": CHECKOUT, "env": environment, "stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*command, "--workdir", str(workdir)], **run) as process:
+        metrics, until = workdir / "draft" / "metrics.jsonl", time.monotonic() + 240
+        while not (metrics.exists() and metrics.read_text().count("\n") >= 11):
+            assert process.poll() is None, process.stderr.read().decode()
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    assert not (workdir / "draft" / "stage.json").exists()
+    steps = [int(p.name) for p in (workdir / "draft" / "checkpoints").iterdir() if p.name.isdigit()]
+    assert steps and max(steps) < 24
+    again = subprocess.run([*command, "--workdir", str(workdir)], **run)
+    assert again.returncode == 0, again.stderr.decode()
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (workdir / "draft" / name).read_bytes() == (finished[0] / "draft" / name).read_bytes(), name
+    ours, theirs = (json.loads((d / "report.json").read_text())["drafts"] for d in (workdir, finished[0]))
+    assert ours == theirs
+
+
+def decode(target, drafter, prompts, rows=slice(None), **knobs):
+    context = Context(prompts["tokens_BT"][rows], prompts["lengths_B"][rows])
+    knobs = {"max_new_tokens": 40, "sampling": Sampling(temperature=0), "eos_id": 0} | knobs
+    return jax.device_get(generate(target, drafter, context, jax.random.key(0), **knobs))
+
+
+def test_greedy_speculation_equals_plain_decoding_on_the_trained_pair(pair, prompts):
+    (target, draft), _ = pair
+    plain = decode(target, NoDraft(), prompts)
+    for length in range(1, 9):
+        ours = decode(target, ChainDrafter(draft, length=length), prompts)
+        np.testing.assert_array_equal(ours.tokens_BS, plain.tokens_BS)
+        assert 0 < ours.accepted_BN.sum() < ours.judged_BN.sum()
+    for row in (0, 5):
+        rows = slice(row, row + 1)
+        alone = decode(target, ChainDrafter(draft, length=4), prompts, rows)
+        np.testing.assert_array_equal(alone.tokens_BS, plain.tokens_BS[rows])
+    own = decode(target, ChainDrafter(target, length=5), prompts)
+    np.testing.assert_array_equal(own.accepted_BN, own.judged_BN)
+
+
+def test_alpha_equals_a_brute_force_count_from_both_models_logits(pair, prompts):
+    (target, draft), _ = pair
+    length = 3
+    ours = decode(target, ChainDrafter(draft, length=length), prompts)
+    # A guess that is judged follows right ones only, which stand in the text: one pass over it gives every guess.
+    choices = np.asarray(jax.jit(lambda m, t: m(t)[0].argmax(-1))(draft, ours.tokens_BS))
+    accepted = judged = 0
+    for row in range(8):
+        text, at = ours.tokens_BS[row], int(prompts["lengths_B"][row])
+        end = int(ours.lengths_B[row])
+        while at < end:
+            for _ in range(length + 1):
+                if at == end or _ == length:
+                    at += at < end
+                    break
+                judged += 1
+                accepted += int(choices[row, at - 1] == text[at])
+                at += 1
+                if choices[row, at - 2] != text[at - 1]:
+                    break
+    assert (accepted, judged) == (ours.accepted_BN.sum(), ours.judged_BN.sum())
+
+
+def test_eight_devices_decode_the_tokens_of_one(pair, prompts):
+    (target, draft), _ = pair
+    one = decode(target, ChainDrafter(draft, length=3), prompts)
+    for shape in ((8, 1, 1), (2, 2, 2)):
+        mesh = sharding.make_mesh(*shape)
+        rows = {k: sharding.shard_rows(prompts[k], mesh) for k in ("tokens_BT", "lengths_B")}
+        many = decode(sharding.shard(target, mesh), ChainDrafter(sharding.shard(draft, mesh), length=3), rows)
+        np.testing.assert_array_equal(many.tokens_BS, one.tokens_BS)
+        np.testing.assert_array_equal(many.accepted_BN, one.accepted_BN)
+
+
+def command_line(capsys, monkeypatch, module, *arguments):
+    import importlib
+
+    from adaspec_jax.errors import exit_with_one_line
+
+    monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+    try:
+        exit_with_one_line(importlib.import_module(f"adaspec_jax.{module}").main)
+        status = 0
+    except SystemExit as exit:
+        status = exit.code or 0
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_evaluate_repeats_the_reports_measurement(finished, capsys, monkeypatch, tmp_path):
+    stage = finished[0] / "target", finished[0] / "draft"
+    knobs = "--num_prompts 8 --batch_size 4 --draft_length 3 --max_new_tokens 40 --max_length 256".split()
+    arguments = ["--target", stage[0], "--draft", stage[1], "--task", "word_problems", *knobs]
+    status, _, errors = command_line(capsys, monkeypatch, "evaluate", *arguments, "--json", tmp_path / "e.json")
+    assert status == 0, errors
+    ours, theirs = json.loads((tmp_path / "e.json").read_text())["drafts"]["draft"], finished[1]["drafts"]["draft"]
+    for field in ("accepted", "judged", "drafted", "rounds", "prompts"):
+        assert ours[field] == theirs[field], field
+
+
+def test_generate_prints_text_and_acceptance(finished, capsys, monkeypatch):
+    stage = finished[0] / "target", finished[0] / "draft"
+    shared = ["--target", stage[0], "--prompt", "Tom has 3 apples.", "--max_new_tokens", 12]
+    _, plain, _ = command_line(capsys, monkeypatch, "generate", *shared)
+    status, text, note = command_line(capsys, monkeypatch, "generate", *shared, "--draft", stage[1])
+    assert status == 0 and text == plain and text.startswith("Tom has 3 apples.")
+    assert "target calls" in note and "acceptance" in note
+
+
+def test_an_exported_stage_is_what_transformers_loads(finished, capsys, monkeypatch, tmp_path):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    arguments = ["--workdir", finished[0], "--stage", "draft", "--out", tmp_path / "draft"]
+    assert command_line(capsys, monkeypatch, "export", *arguments)[0] == 0
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "draft")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "draft")
+    tokens = tokenizer("Tom has 3 apples.", return_tensors="np")["input_ids"]
+    ours, _ = models.load(finished[0] / "draft")(tokens)
+    with torch.no_grad():
+        np.testing.assert_allclose(ours, theirs(torch.tensor(tokens)).logits.numpy(), atol=1e-4)
+    status, _, errors = command_line(capsys, monkeypatch, "export", *arguments)
+    assert status == 2 and "not an empty directory" in errors
+
+
+def test_a_finished_target_is_used_as_it_is(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "fit", lambda state, *_, **__: state)
+    config = experiment()
+    config.target.init, config.target.epochs = str(finished[0] / "target"), 0
+    config.tokenizer.init = str(finished[0] / "tokenizer")
+    config.evaluation.num_prompts = 4
+    pipeline.run(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "target" / "stage.json").read_text())["source"] == config.target.init
+    assert not (tmp_path / "run" / "target" / "model.safetensors").exists()
+
+
+QUICK = "configs/quickstart.py"
+MISTAKES = {
+    "unknown key": (
+        ["--config", QUICK, "--config.draft.lrr=1"],
+        'unknown key "lrr" in config.draft; did you mean "lr"',
+    ),
+    "wrong type": (["--config", QUICK, "--config.draft.lr=fast"], "could not convert string to float: 'fast'"),
+    "wrong choice": (["--config", QUICK, "--config.draft.scope=local"], "global, shard"),
+    "no config": ([], "--config is missing"),
+    "no such config": (["--config", "configs/quickstrat.py"], "did you mean"),
+    "no such variant": (["--config", "configs/gsm8k_small.py:valid"], "validation"),
+    "no workdir": (["--config", QUICK], "--workdir is missing"),
+    "unknown task": (["--config", QUICK, "--config.data.task=gsm9k", "--workdir", "{tmp}/w"], 'did you mean "gsm8k"'),
+    "missing file": (
+        ["--config", QUICK, "--config.data.train=no.jsonl", "--workdir", "{tmp}/w"],
+        "no data file no.jsonl",
+    ),
+    "malformed row": (
+        ["--config", QUICK, "--config.data.train={tmp}/bad.jsonl", "--workdir", "{tmp}/w"],
+        "bad.jsonl line 2",
+    ),
+    "vocabulary too small": (
+        ["--config", QUICK, "--config.draft.architecture.vocab_size=300", "--workdir", "{tmp}/w"],
+        "config.draft.architecture has a vocabulary of 300",
+    ),
+    "vocabularies differ": (
+        ["--config", QUICK, "--config.target.architecture.vocab_size=1088", "--config.target.epochs=0.01"]
+        + ["--workdir", "{tmp}/w"],
+        "1088",
+    ),
+    "stray argument": (["--config", QUICK, "extra"], "extra"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_users_mistake_is_one_line_and_exit_status_2(mistake, capsys, monkeypatch, tmp_path):
+    arguments, says = MISTAKES[mistake]
+    (tmp_path / "bad.jsonl").write_text('{"question": "q", "answer": "a"}\n{"question": "q"}\n')
+    monkeypatch.chdir(CHECKOUT)
+    status, out, errors = command_line(
+        capsys, monkeypatch, "train", *(argument.replace("{tmp}", str(tmp_path)) for argument in arguments)
+    )
+    assert status == 2
+    lines = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1 and errors.splitlines()[-1] == lines[0]
+    assert says in lines[0]
+
+
+def test_a_non_finite_loss_stops_with_one_line_and_keeps_the_checkpoints(tmp_path):
+    config = experiment()
+    config.target.lr, config.target.clip_norm = 1e18, 0.0
+    with pytest.raises(UserError, match="target stage's loss is .* at step"):
+        pipeline.run(config, tmp_path / "run")
+
+
+def test_every_config_file_resolves_and_prints(capsys, monkeypatch):
+    monkeypatch.chdir(CHECKOUT)
+    for name in sorted(Path("configs").glob("*.py")):
+        status, out, errors = command_line(capsys, monkeypatch, "train", "--config", name, "--print_config")
+        assert status == 0, errors
+        assert set(json.loads(out)) == {f.name for f in dataclasses.fields(Experiment)}
