@@ -10,26 +10,31 @@ import dataclasses
 import json
 from pathlib import Path
 
-from adaspec_jax.config import Experiment, validate
+from adaspec_jax.config import Experiment, flatten, validate
 from adaspec_jax.errors import UserError, did_you_mean
 
 
-def parse_experiment(argv: list[str], *, workdir: bool = True) -> tuple[Experiment, object]:
+def parse_experiment(argv: list[str], *, description: str) -> tuple[Experiment, object]:
     """The overridden, validated config, and the parsed flags (`workdir`, `print_config`)."""
     from absl import flags
     from ml_collections import config_flags
 
     values = flags.FlagValues()
-    flags.DEFINE_boolean("help", False, "Prints this text.", flag_values=values, short_name="h")
     flags.DEFINE_boolean("print_config", False, "Prints the resolved config and exits.", flag_values=values)
-    if workdir:
-        flags.DEFINE_string("workdir", None, "Where stages, metrics and reports go.", flag_values=values)
+    flags.DEFINE_string("workdir", None, "Where stages, metrics and reports go.", flag_values=values)
     overrides = [argument for argument in argv if argument.startswith("--config.")]
     rest = [argument for argument in argv if argument not in overrides]
     config_flags.DEFINE_config_file(
         "config", None, "The experiment: FILE.py[:variant].", flag_values=values, sys_argv=argv
     )
     _check_file(rest)
+    if {"-h", "--help"} & set(argv):
+        print(
+            f"usage: {description.strip()}\n\nKeys to override, with the values of {_config_argument(rest) or 'Experiment'}:"
+        )
+        config = load_config(_config_argument(rest)) if _config_argument(rest) else Experiment()
+        print("\n".join(f"  --config.{key}={value}" for key, value in flatten(config).items()))
+        raise SystemExit(0)
     _check_keys(rest, overrides)
     try:
         left = values(argv)
@@ -37,10 +42,6 @@ def parse_experiment(argv: list[str], *, workdir: bool = True) -> tuple[Experime
         raise
     except (flags.Error, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{_plain(error)}; see --help") from error
-    if values.help:
-        print(f"usage: python -m {Path(argv[0]).stem} --config FILE[:variant] [--config.key=value ...]\n")
-        print(values.get_help())
-        raise SystemExit(0)
     if len(left) > 1:
         raise UserError(f'unexpected argument "{left[1]}"; options start with -- and overrides with --config.')
     if values.config is None:

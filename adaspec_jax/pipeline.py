@@ -69,13 +69,8 @@ class _Run:
 
     def everything(self) -> dict[str, Any]:
         config = self.config
-        target = self._target()
         base = self._initial(config.draft, "draft")
-        if base.config.vocab_size != target.config.vocab_size:
-            raise UserError(
-                f"the target has vocab_size {target.config.vocab_size} and the draft {base.config.vocab_size}: "
-                "a draft must share its target's vocabulary; set draft.architecture.vocab_size or choose another pair"
-            )
+        target = self._target(base.config.vocab_size)
         reference = self._fitted(
             "reference",
             config.reference,
@@ -116,19 +111,22 @@ class _Run:
         model = self.workdir.load(name, dtype=self.config.dtype).with_vocabulary(len(self.text.tokenizer))
         return sharding.shard(model, self.mesh)
 
-    def _target(self) -> models.CausalLM:
+    def _target(self, vocab_size: int) -> models.CausalLM:
         spec = self.config.target
-        if spec.epochs == 0 and not self.workdir.finished("target"):
-            model = self._initial(spec, "target")
-            if spec.init == "random":
-                raise UserError(
-                    "target.epochs is 0 and target.init is random: an untrained target has nothing to teach"
-                )
-            self.workdir.finish("target", {"steps": 0, "source": str(spec.init)})
-            return model
         if self.workdir.finished("target"):
             return self._restored("target")
-        return self._fitted("target", spec, objectives.fine_tune(), self._initial(spec, "target"), Frozen())
+        if spec.epochs == 0 and spec.init == "random":
+            raise UserError("target.epochs is 0 and target.init is random: an untrained target teaches nothing")
+        model = self._initial(spec, "target")
+        if model.config.vocab_size != vocab_size:
+            raise UserError(
+                f"the target has vocab_size {model.config.vocab_size} and the draft {vocab_size}: "
+                "a draft must share its target's vocabulary; set draft.architecture.vocab_size or choose another pair"
+            )
+        if spec.epochs == 0:
+            self.workdir.finish("target", {"steps": 0, "source": str(spec.init)})
+            return model
+        return self._fitted("target", spec, objectives.fine_tune(), model, Frozen())
 
     def _fitted(self, name, spec: Fit, objective, model, frozen, *, epochs=None, batch_size=None) -> models.CausalLM:
         """The stage's finished model: restored, resumed or fitted now."""

@@ -13,7 +13,7 @@ from adaspec_jax.errors import UserError, exit_with_one_line
 
 
 def main() -> None:
-    config, flags = parse_experiment(sys.argv)
+    config, flags = parse_experiment(sys.argv, description=__doc__)
     if flags.print_config:
         return print_config(config)
     if not flags.workdir:

@@ -79,7 +79,7 @@ wait_for_other_setup() {
 
 is_set_up() {
   local wanted
-  [ ! -e "$unfinished" ] && wanted="$(fingerprint_venv)" && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]
+  wanted="$(fingerprint_venv)" && [ ! -e "$unfinished" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]
 }
 
 claim_venv() { # an empty .venv that says it is ours to fill; fails when another script has it, or has filled it meanwhile
@@ -133,8 +133,8 @@ install_lock() {
 set_up() {
   local wanted
   wait_for_other_setup
-  ! is_set_up || return 0
-  if [ ! -e "$unfinished" ] && wanted="$(fingerprint_venv)"; then
+  if wanted="$(fingerprint_venv)" && [ ! -e "$unfinished" ]; then # in this order: another script may be at it
+    [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
     echo $$ >"$unfinished"
     if ! install_lock; then
       rm -f "$unfinished" # a refused update leaves what was there before

@@ -90,7 +90,9 @@ def _interval_marks(report: Mapping[str, Any]) -> dict[str, str]:
         return {}
     scale = (min(draft["ci95"][0] for draft in measured.values()), max(draft["ci95"][1] for draft in measured.values()))
     return {
-        wording.label(name): svg.interval_mark(draft["alpha"], *draft["ci95"], scale=scale, css=_colour(drafts, name))
+        wording.label(name, drafts): svg.interval_mark(
+            draft["alpha"], *draft["ci95"], scale=scale, css=_colour(drafts, name)
+        )
         for name, draft in measured.items()
     }
 
@@ -106,8 +108,8 @@ def _histogram(report: Mapping[str, Any]) -> str:
     for name, draft in drafts.items():
         counts = draft.get("accepted_histogram") or []
         if sum(counts) > 0:
-            shares[wording.label(name)] = [count / sum(counts) for count in counts]
-            colours[wording.label(name)] = _colour(drafts, name)
+            shares[wording.label(name, drafts)] = [count / sum(counts) for count in counts]
+            colours[wording.label(name, drafts)] = _colour(drafts, name)
     chart = svg.bar_chart(shares, colours=colours, x_label="guesses accepted in a round", y_label="share of rounds")
     if not chart:
         return ""

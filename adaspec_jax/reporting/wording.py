@@ -19,9 +19,9 @@ COLUMNS = (
 _ABSENT = "-"
 
 
-def label(name: str) -> str:
-    """What a draft of report["drafts"] is called in front of a reader."""
-    return LABELS.get(name, name)
+def label(name: str, drafts: Mapping[str, Any]) -> str:
+    """What a draft of report["drafts"] is called in front of a reader; one measured alone is just "draft"."""
+    return LABELS.get(name, name) if "reference" in drafts else name
 
 
 def title(report: Mapping[str, Any]) -> str:
@@ -43,7 +43,7 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
         timed = speed.get(name) or {}
         found.append(
             (
-                label(name),
+                label(name, report["drafts"]),
                 percent(draft.get("alpha")),
                 _interval(draft),
                 _number(draft.get("block_efficiency"), "{:.2f}"),
@@ -74,7 +74,7 @@ def paired_sentence(name: str, test: Mapping[str, Any], report: Mapping[str, Any
     """
     drafts = report.get("drafts") or {}
     first, _, second = name.partition("-")
-    subject = f"{label(first)} minus {label(second)}" if second else name
+    subject = f"{label(first, drafts)} minus {label(second, drafts)}" if second else name
     if test.get("difference") is None:
         return f"{subject}: not tested, since one of the two was never judged."
     low, high = test["ci95"]
