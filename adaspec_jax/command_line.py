@@ -29,10 +29,9 @@ def parse_experiment(argv: list[str], *, description: str) -> tuple[Experiment, 
     )
     _check_file(rest)
     if {"-h", "--help"} & set(argv):
-        print(
-            f"usage: {description.strip()}\n\nKeys to override, with the values of {_config_argument(rest) or 'Experiment'}:"
-        )
-        config = load_config(_config_argument(rest)) if _config_argument(rest) else Experiment()
+        given = _config_argument(rest)
+        config = load_config(given) if given else Experiment()
+        print(f"usage: {description.strip()}\n\nKeys to override, with {given or 'their default'} values:")
         print("\n".join(f"  --config.{key}={value}" for key, value in flatten(config).items()))
         raise SystemExit(0)
     _check_keys(rest, overrides)
