@@ -67,7 +67,7 @@ fingerprint_venv() { # prints what the stamp must say; fails where .venv has no 
 setup_is_running() { # true while a process named in the unfinished file lives: another script, or what a killed one left
   local pid
   while read -r pid; do
-    [ "$pid" = "$$" ] || ! ps -p "$pid" -o args= 2>/dev/null | grep -Eq 'quickstart\.sh|test\.sh|-r requirements\.lock|torch==' || return 0
+    [ "$pid" = "$$" ] || ! ps -ww -p "$pid" -o args= 2>/dev/null | grep -Eq 'quickstart\.sh|test\.sh|-r requirements\.lock|torch==' || return 0
   done 2>/dev/null <"$unfinished"
   return 1
 }

@@ -166,7 +166,7 @@ def test_a_half_made_environment_is_made_anew(sandbox, damage):
 def test_two_scripts_started_at_once_set_up_once(sandbox):
     sandbox.put_real_python_and_uv()
     with ThreadPoolExecutor() as pool:
-        runs = [pool.submit(sandbox.quickstart) for _ in range(2)]
+        runs = [pool.submit(sandbox.quickstart, COLUMNS="40") for _ in range(2)]
     assert [run.result().stdout.split()[:1] for run in runs] == [["trained"], ["trained"]]
     assert len(sandbox.uv_calls()) == 2
 
