@@ -24,16 +24,18 @@ def hub_reachable() -> bool:
     """True if the Hugging Face hub (or the mirror HF_ENDPOINT names) answers, and HF_HUB_OFFLINE does not forbid it."""
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
         return False
-    return reachable(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    from huggingface_hub import constants
+
+    return reachable(constants.ENDPOINT)
 
 
 @contextlib.contextmanager
 def offline_unless_reachable() -> Iterator[None]:
     """Without a network, `datasets` looks only at what it fetched before, as under HF_HUB_OFFLINE=1."""
     import datasets
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    modules = (datasets.config, huggingface_hub.constants)
+    modules = (datasets.config, constants)
     before = [module.HF_HUB_OFFLINE for module in modules]
     try:
         if not hub_reachable():

@@ -199,7 +199,7 @@ def _from_tfds(task: Task, split: str) -> tuple[list[dict], dict]:
         with tfds_jsonl.quiet():
             builder = tfds.builder(task.tfds, file_format="array_record", data_dir=os.environ.get("TFDS_DATA_DIR"))
             if task.tfds_host and not builder.is_prepared() and not reachable(task.tfds_host):
-                raise ConnectionError(f"not prepared in {builder.data_dir}, and {task.tfds_host} cannot be reached")
+                raise ConnectionError(f"{task.tfds_host} cannot be reached, nor is it in {builder.data_dir}")
             builder.download_and_prepare()
         found = builder.as_data_source(split=task.splits[split])
         rows = [tfds_jsonl.decode(row, task.columns) for row in found]

@@ -70,7 +70,7 @@ def test_a_damaged_gzip_is_named(tmp_path):
     [
         ("rows.jsonl", b"", "no rows in it"),
         ("rows.jsonl", b"\n \n\n", "no rows in it"),
-        ("rows.jsonl.gz", gzip.compress(b""), "no rows in it"),
+        ("rows.jsonl.gz", gzip.compress(b"", mtime=0), "no rows in it"),
         ("rows.json", b"[]", "no rows in it"),
         ("rows.json", b"", "no rows in it"),
         ("rows.json", b'{"question": "q"}', "must hold one list of rows, not an object; or name it .jsonl"),
