@@ -217,8 +217,9 @@ class _Run:
         return report
 
     def _write_html(self, report, target, drafts, measured, prompts) -> None:
-        shown = {"batch_size": BATCH_ROWS_SHOWN, "epochs": 1, "seed": 0, "buckets": self.config.data.buckets}
-        batch = Batch(**next(data.train_batches(self.text.train[:BATCH_ROWS_SHOWN], **shown, pad_id=self.text.eos_id)))
+        count = min(BATCH_ROWS_SHOWN, len(self.text.train))
+        shown = {"batch_size": count, "epochs": 1, "seed": 0, "buckets": self.config.data.buckets}
+        batch = Batch(**next(data.train_batches(self.text.train[:count], **shown, pad_id=self.text.eos_id)))
         reporting.write_html(
             self.workdir.path / "report.html",
             report,

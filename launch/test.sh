@@ -38,7 +38,7 @@ status=0
 
 # A test's compiled programs are reused by other workers, by subprocesses and by the next call.
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$PWD/.jax_cache}"
-export JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS="${JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS:-0.2}"
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0.2}"
 
 workers="$("$venv_python" -c 'import os; print(min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))')"
 [ -z "$slow" ] || set -- -m "" "$@"
