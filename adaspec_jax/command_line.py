@@ -28,13 +28,14 @@ def parse_experiment(argv: list[str], *, description: str) -> tuple[Experiment, 
         "config", None, "The experiment: FILE.py[:variant].", flag_values=values, sys_argv=argv
     )
     _check_file(rest)
+    given = _config_argument(rest)
     if {"-h", "--help"} & set(argv):
-        given = _config_argument(rest)
         config = load_config(given) if given else Experiment()
         print(f"usage: {description.strip()}\n\nKeys to override, with {given or 'their default'} values:")
         print("\n".join(f"  --config.{key}={value}" for key, value in flatten(config).items()))
         raise SystemExit(0)
-    _check_keys(rest, overrides)
+    if given:
+        _check_keys(load_config(given), overrides)
     try:
         left = values(argv)
     except UserError:
@@ -49,7 +50,9 @@ def parse_experiment(argv: list[str], *, description: str) -> tuple[Experiment, 
     return values.config, values
 
 
-def parse_arguments(parser: argparse.ArgumentParser, *, positive: tuple[str, ...] = ()) -> argparse.Namespace:
+def parse_arguments(
+    parser: argparse.ArgumentParser, argv: list[str] | None = None, *, positive: tuple[str, ...] = ()
+) -> argparse.Namespace:
     """The parsed options; those named in `positive` must be at least 1. Mistakes raise `UserError`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
@@ -57,7 +60,7 @@ def parse_arguments(parser: argparse.ArgumentParser, *, positive: tuple[str, ...
         raise UserError(f"{message}; see --help")
 
     parser.error = complain
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     for name in positive:
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name} is {getattr(arguments, name)}; it must be at least 1")
@@ -88,12 +91,8 @@ def _check_file(arguments: list[str]) -> None:
         raise UserError(f"there is no config file {path}{did_you_mean(str(path), known) if known else ''}")
 
 
-def _check_keys(arguments: list[str], overrides: list[str]) -> None:
+def _check_keys(config: Experiment, overrides: list[str]) -> None:
     """Names the nearest key for a misspelt one, before the flags library gets to say `KeyError`."""
-    given = _config_argument(arguments)
-    if given is None or not overrides:
-        return
-    config = load_config(given)
     for override in overrides:
         at, path = config, []
         key = override.split("=", 1)[0]
@@ -112,11 +111,15 @@ def load_config(path_and_variant: str) -> Experiment:
     from ml_collections.config_flags import config_flags
 
     try:
-        return config_flags.ConfigFileFlagParser(name="config").parse(path_and_variant)
+        config = config_flags.ConfigFileFlagParser(name="config").parse(path_and_variant)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{path_and_variant} does not load: {_plain(error)}") from error
+        raise UserError(f"{path_and_variant} does not load: {type(error).__name__}: {_plain(error)}") from error
+    if not isinstance(config, Experiment):
+        kind = type(config).__name__
+        raise UserError(f"get_config of {path_and_variant} returned {kind}, not an adaspec_jax.config.Experiment")
+    return config
 
 
 def _plain(error: BaseException) -> str:

@@ -135,7 +135,7 @@ class Experiment:
     """One run of the pipeline: target, reference, draft, evaluation."""
 
     seed: int = 0
-    dtype: str = "float32"
+    dtype: str = "float32"  # of the computation; parameters in training, and their moments, stay float32
     data: Data = field(default_factory=Data)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     target: Target = field(default_factory=Target)
@@ -161,7 +161,7 @@ _CHOICES = {
 _POSITIVE = {
     *("batch_size", "lr", "accumulate", "num_prompts", "draft_length", "max_new_tokens", "checkpoint_every", "shards"),
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_length"),
-    *("num_train", "num_evaluation", "fraction", "resamples", "length_window"),
+    *("num_train", "num_evaluation", "fraction", "resamples", "length_window", "fsdp", "tensor"),
 }
 _NOT_NEGATIVE = {"epochs", "warmup_steps", "weight_decay", "clip_norm", "temperature"}
 
@@ -186,6 +186,8 @@ def validate(config: Experiment) -> None:
             raise UserError(f"{key} is {value}; it must be positive")
         if name in _NOT_NEGATIVE and not value >= 0:
             raise UserError(f"{key} is {value}; it must not be negative")
+    if config.mesh.data == 0 or config.mesh.data < -1:
+        raise UserError(f"mesh.data is {config.mesh.data}; give a number of devices, or -1 for as many as fit")
     if config.draft.fraction > 1:
         raise UserError(f"draft.fraction is {config.draft.fraction}; it must be at most 1, which keeps every token")
     if (config.data.prompt_column is None) != (config.data.answer_column is None):

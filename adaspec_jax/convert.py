@@ -9,6 +9,7 @@ import argparse
 import shutil
 from pathlib import Path
 
+from adaspec_jax.command_line import parse_arguments
 from adaspec_jax.errors import UserError, exit_with_one_line
 
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -97,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.convert", description=__doc__.splitlines()[0])
     parser.add_argument("--in", dest="source", required=True, type=Path, help="directory with pytorch_model*.bin")
     parser.add_argument("--out", dest="target", required=True, type=Path, help="directory to write; may be the same")
-    arguments = parser.parse_args(argv)
+    arguments = parse_arguments(parser, argv)
     for path in convert(arguments.source, arguments.target):
         print(path)
 

@@ -34,6 +34,10 @@ def main() -> None:
     arguments = parse_arguments(parser, positive=("num_prompts", "batch_size", "draft_length", "max_new_tokens"))
     if not Path(arguments.json).absolute().parent.is_dir():
         raise UserError(f"--json {arguments.json}: there is no such directory")
+    if Path(arguments.json).is_dir():
+        raise UserError(f"--json {arguments.json} is a directory; name a file in it")
+    if not arguments.temperature >= 0:
+        raise UserError(f"--temperature is {arguments.temperature}; it must be 0 (greedy) or positive")
     report = _evaluate(arguments)
 
     from adaspec_jax import reporting
@@ -77,7 +81,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict:
             advance=progress.advance,
         )
     return {
-        "task": arguments.task,
+        "task": examples.description["task"],
         "settings": {**vars(arguments), "eos_id": eos_id, "measured": MEASURED_HOW},
         "environment": reporting.environment(jax.devices()[0].device_kind) | {"devices": jax.device_count()},
         "data": {"evaluation": examples.description | counts, "tokenizer_sha256": data.fingerprint(tokenizer)},

@@ -6,7 +6,6 @@ Continues a text with the target, speeded up by a draft if one is given, and say
 from __future__ import annotations
 
 import argparse
-import sys
 
 from adaspec_jax.command_line import parse_arguments
 from adaspec_jax.errors import UserError, exit_with_one_line
@@ -50,9 +49,7 @@ def main() -> None:
     print(arguments.prompt + tokenizer.decode(new, skip_special_tokens=True))
     accepted, judged, rounds = int(ours.accepted_BN.sum()), int(ours.judged_BN.sum()), int(ours.rounds_B[0])
     alpha = f"acceptance {accepted}/{judged} = {accepted / judged:.3f}, " if judged else ""
-    print(
-        f"[{len(new)} tokens in {rounds} target calls, {alpha}{len(new) / rounds:.2f} tokens per call]", file=sys.stderr
-    )
+    print(f"[{len(new)} tokens in {rounds} target calls, {alpha}{len(new) / rounds:.2f} tokens per call]")
 
 
 if __name__ == "__main__":

@@ -41,8 +41,9 @@ def shard(tree: Any, mesh: Mesh) -> Any:
 
 
 def shard_rows(tree: Any, mesh: Mesh) -> Any:
-    """Arrays split by rows over the data and fsdp axes."""
-    return jax.device_put(tree, NamedSharding(mesh, BATCH))
+    """This process' rows of arrays whose rows lie along the data and fsdp axes."""
+    placed = NamedSharding(mesh, BATCH)
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(placed, np.asarray(rows)), tree)
 
 
 def _placed(path, leaf, mesh: Mesh) -> NamedSharding:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from adaspec_jax import data
+from adaspec_jax import data, models
 from adaspec_jax.config import Data, Experiment, Target
 from adaspec_jax.errors import UserError
+from adaspec_jax.pair import check_own_tokenizer
 from adaspec_jax.workdir import Workdir
 
 
@@ -26,11 +26,7 @@ class Text:
 
     def check_own_tokenizer(self, model: str, name: str) -> None:
         """`UserError` where the directory or hub name `model` comes with another tokenizer than the run's."""
-        try:
-            own = data.load_tokenizer(model)
-        except UserError:
-            return  # a directory of weights alone: nothing to disagree with
-        data.check_same_tokenizer(self.tokenizer, own, ("the run's tokenizer", f"the {name} {model}"))
+        check_own_tokenizer(self.tokenizer, model, ("the run's tokenizer", f"the {name} {model}"))
 
 
 def read_text(config: Experiment, workdir: Workdir) -> Text:
@@ -45,7 +41,7 @@ def read_text(config: Experiment, workdir: Workdir) -> Text:
         model = getattr(config, stage)
         if model.init == "random":
             data.check_fits(tokenizer, model.architecture.vocab_size, f"config.{stage}.architecture")
-    eos_id = data.end_of_text_id(tokenizer, _config_eos(config.target))
+    eos_id = data.end_of_text_id(tokenizer, None if tokenizer.eos_token_id is not None else _config_eos(config.target))
     train_rows, train_counts = data.encode(train, tokenizer, max_length=spec.max_length, eos_id=eos_id)
     held_out_rows, held_out_counts = data.encode(held_out, tokenizer, max_length=spec.max_length, eos_id=eos_id)
     record = {
@@ -59,6 +55,9 @@ def read_text(config: Experiment, workdir: Workdir) -> Text:
 
 def _examples(spec: Data, seed: int, split: str, path: str | None, rows: str | None, num: int) -> data.Source:
     own_columns = spec.prompt_column is not None
+    if own_columns and path is None:
+        key = "train" if split == spec.train_split else "evaluation"
+        raise UserError(f"data.prompt_column needs a file: set data.{key} to a .jsonl file that has this column")
     if not own_columns and spec.task not in data.TASKS:
         data.load_examples(spec.task)  # raises, naming the nearest task
     generated = not own_columns and path is None and data.TASKS[spec.task].generate is not None
@@ -91,5 +90,6 @@ def _tokenizer(config: Experiment, workdir: Workdir, train: data.Source):
 
 def _config_eos(spec: Target) -> int | list[int] | None:
     """The end-of-text id of the model's own config, for a tokenizer that names none."""
-    file = Path(spec.init) / "config.json"
-    return json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
+    if spec.init == "random":
+        return None
+    return json.loads((models.find_directory(spec.init) / "config.json").read_text()).get("eos_token_id")

@@ -1,16 +1,18 @@
-"""A run's directory: which config made it, which stages are finished, and where their models are."""
+"""A run's directory: which config made it, which stages are finished, and their models."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from adaspec_jax import models
 from adaspec_jax.config import FREE_TO_CHANGE, Experiment, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.reporting import write_json
+
+if TYPE_CHECKING:
+    from adaspec_jax.models import CausalLM
 
 STAGES = ("target", "reference", "draft")
 
@@ -22,27 +24,40 @@ class Workdir:
         self.path = Path(directory)
 
     def claim(self, config: Experiment) -> None:
-        """Writes config.json, or raises `UserError` where another config's stages are here already."""
+        """Makes the directory this config's.
+
+        What differs from the config that was here may only concern stages that hold no work yet; else `UserError`
+        names the key and the directory that stands in the way.
+        """
         file = self.path / "config.json"
-        ours = _jsonable(config)
-        if file.is_file():
-            before = _read(file)
-            changed = [k for k in sorted(ours.keys() | before.keys()) if ours.get(k) != before.get(k)]
-            changed = [key for key in changed if not key.startswith(FREE_TO_CHANGE)]
-            if changed:
-                key = changed[0]
-                more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-                raise UserError(
-                    f"{self.path} was made with {key}={before.get(key)!r}, not {ours.get(key)!r}{more}; "
-                    "use another --workdir, or the config that made this one"
-                )
-        elif self.path.is_dir() and any((self.path / stage).exists() for stage in STAGES):
-            raise UserError(f"{self.path} holds stages but no config.json; use another --workdir")
+        ours = json.loads(json.dumps(flatten(config)))
+        if not file.is_file():
+            self._claim_new()
+            return write_json(file, ours)
+        # A key that is new since then had its default's meaning.
+        before = json.loads(json.dumps(flatten(Experiment()))) | _read(file)
+        changed = [key for key in ours if ours[key] != before.get(key) and not key.startswith(FREE_TO_CHANGE)]
+        for key in changed:
+            for stage in STAGES[_first_stage_of(key) :]:
+                if self._holds_work(stage):
+                    raise UserError(
+                        f"{self.path} was made with {key}={before.get(key)!r}, not {ours[key]!r}; use another "
+                        f"--workdir, the old config, or delete {self.stage(stage)} and later stages to redo them"
+                    )
+        if changed:  # what lies there is no more than a beginning
+            first = min(map(_first_stage_of, changed))
+            for beginning in [*map(self.stage, STAGES[first:]), *([self.tokenizer] if first == 0 else [])]:
+                shutil.rmtree(beginning, ignore_errors=True)
+        write_json(file, ours)
+
+    def _claim_new(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--workdir {self.path} cannot be made: {error.strerror}") from None
-        write_json(file, ours)
+        for name in (*STAGES, self.tokenizer.name):
+            if (self.path / name).exists():
+                raise UserError(f"{self.path} has a {name} that no run of ours made; use another --workdir")
 
     def stage(self, name: str) -> Path:
         return self.path / name
@@ -53,34 +68,49 @@ class Workdir:
         return _read(file) if file.is_file() else None
 
     def finish(self, name: str, record: dict[str, Any]) -> None:
-        self.stage(name).mkdir(parents=True, exist_ok=True)
         write_json(self.stage(name) / "stage.json", record)
 
-    def model_source(self, name: str) -> str:
-        """Where a finished stage's model is: its own directory, or for an unchanged target where it came from."""
-        record = self.finished(name)
-        if record is None:
+    def load(self, name: str, *, dtype="float32") -> CausalLM:
+        """A finished stage's model; `UserError` says which stages there are."""
+        from adaspec_jax import models  # here: a finished run is shown again without waiting for jax
+
+        if self.finished(name) is None:
             made = [stage for stage in STAGES if self.finished(stage)]
             raise UserError(
                 f"{self.path} has no finished {name} stage (finished: {', '.join(made) or 'none'}); "
                 f"run python -m adaspec_jax.train with --workdir {self.path} first"
             )
-        return record.get("source") or str(self.stage(name))
+        return models.load(self.stage(name), dtype=dtype)
 
-    def load(self, name: str, *, dtype="float32") -> models.CausalLM:
-        return models.load(self.model_source(name), dtype=dtype)
+    def finished_report(self, config: Experiment) -> dict[str, Any] | None:
+        """The report of an earlier run of this config, if it measured the same and nothing is missing."""
+        file = self.path / "report.json"
+        if not (file.is_file() and (self.path / "report.html").is_file() and all(map(self.finished, STAGES))):
+            return None
+        try:
+            report = json.loads(file.read_text())
+            same = report["settings"]["evaluation"] == json.loads(json.dumps(vars(config.evaluation)))
+            same &= report["stages"] == {name: self.finished(name) for name in STAGES}
+        except (ValueError, KeyError, TypeError):
+            return None  # damaged: measured again
+        return report if same else None
 
     @property
     def tokenizer(self) -> Path:
         return self.path / "tokenizer"
 
+    def _holds_work(self, name: str) -> bool:
+        checkpoints = self.stage(name) / "checkpoints"
+        saved = checkpoints.is_dir() and any(step.name.isdigit() for step in checkpoints.iterdir())
+        return saved or self.finished(name) is not None
 
-def _jsonable(config: Experiment) -> dict[str, Any]:
-    return json.loads(json.dumps(flatten(config)))
 
-
-def settings(config: Experiment) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+def _first_stage_of(key: str) -> int:
+    """Index in `STAGES` of the first stage a config key matters to."""
+    if key.startswith(("draft.init", "draft.architecture.")):
+        return STAGES.index("reference")
+    owner = key.partition(".")[0]
+    return STAGES.index(owner) if owner in STAGES else 0
 
 
 def _read(file: Path) -> dict[str, Any]:

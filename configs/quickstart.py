@@ -6,10 +6,12 @@ Hardware: 2 CPU cores. What it gave is in `benchmarks/results/quickstart.json`.
 """
 
 from adaspec_jax.config import Data, Draft, Evaluation, Experiment, GPTNeoX, Reference, Target, Tokenizer
+from adaspec_jax.errors import UserError
 
 
 def get_config(variant: str = "") -> Experiment:
-    del variant
+    if variant:
+        raise UserError(f'quickstart has no variants, so not "{variant}" either')
     sizes = {"vocab_size": 1024, "max_position_embeddings": 512}
     target = GPTNeoX(hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=512, **sizes)
     draft = GPTNeoX(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=192, **sizes)

@@ -53,6 +53,7 @@ def generate(
     Raises:
       ValueError: empty rows, lengths beyond S, or a budget below 1.
     """
+    target, drafter = _as_pytree(target), _as_pytree(drafter)
     tokens_BS, lengths_B = _checked_prompt(prompt, max_new_tokens)
     width = tokens_BS.shape[1]
     padded = _round_up(width)
@@ -64,6 +65,32 @@ def generate(
     )
     trimmed = {name: getattr(generation, name)[:, : width + max_new_tokens] for name in _PER_TOKEN}
     return dataclasses.replace(generation, **trimmed)
+
+
+class _Constant:
+    """An object of a class that is no pytree, taken into the program as it is: what it holds must not change later."""
+
+    def __init__(self, value) -> None:
+        self._value = value
+
+    def __getattr__(self, name: str):
+        return getattr(self._value, name)
+
+    def __call__(self, *args, **kwargs):
+        return self._value(*args, **kwargs)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, _Constant) and other._value is self._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
+
+
+jax.tree_util.register_static(_Constant)
+
+
+def _as_pytree(value):
+    return _Constant(value) if jax.tree.structure(value) == jax.tree.structure(0) else value
 
 
 _PER_TOKEN = ("tokens_BS", "origin_BS", "rejected_BS")
@@ -85,7 +112,9 @@ def _checked_prompt(prompt: Context, max_new_tokens: int) -> tuple[Array, Array]
             raise ValueError(
                 f"prompt lengths must be between 1 and {prompt.tokens_BS.shape[1]}, not {lengths.tolist()}"
             )
-    return jnp.asarray(prompt.tokens_BS, jnp.int32), jnp.asarray(prompt.lengths_B, jnp.int32)
+    tokens_BS, lengths_B = jnp.asarray(prompt.tokens_BS, jnp.int32), jnp.asarray(prompt.lengths_B, jnp.int32)
+    # Padding may be any number; one that is no token would poison what attends to it, masked or not.
+    return jnp.where(jnp.arange(tokens_BS.shape[1])[None] < lengths_B[:, None], tokens_BS, 0), lengths_B
 
 
 class _Loop(NamedTuple):

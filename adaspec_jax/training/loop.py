@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -35,12 +36,18 @@ def init_state(model, optimizer: optax.GradientTransformation, key: Array) -> St
     return State(model, optimizer.init(model.params), jnp.zeros((), jnp.int32), key)
 
 
-def make_step(objective: Objective, optimizer: optax.GradientTransformation) -> Callable:
-    """`step(state, frozen, batch) -> (state, metrics)`, jitted; the state's buffers are donated."""
+def make_step(
+    objective: Objective, optimizer: optax.GradientTransformation, *, compute_dtype: Any = jnp.float32
+) -> Callable:
+    """`step(state, frozen, batch) -> (state, metrics)`, jitted; the state's buffers are donated.
+
+    The objective sees the parameters in `compute_dtype`; the state keeps them, and the moments, as they are (float32).
+    """
 
     @partial(jax.jit, donate_argnums=0)
     def step(state: State, frozen: Frozen, batch: Batch):
         def loss(params):
+            params = jax.tree.map(lambda leaf: leaf.astype(compute_dtype), params)
             return objective(_with_params(state.model, params), frozen, batch)
 
         (loss_value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.model.params)
@@ -97,24 +104,28 @@ def fit(
         batches.set_state(position)
     log.rewind(done)
     pending: list[tuple[int, dict]] = []
+    began = time.perf_counter()
     for number in range(done + 1, num_steps + 1):
         state, metrics = step(state, frozen, place(Batch(**next(batches))))
         pending.append((number, metrics))
         saves = checkpoints is not None and number % checkpoint_every == 0 and number < num_steps
         if saves or number == num_steps or len(pending) >= flush_every:
-            _flush(pending, log, stage)
+            _flush(pending, log, stage, began)
+            pending, began = [], time.perf_counter()
         if saves:
             checkpoints.save(number, state, batches.get_state())
     return state
 
 
-def _flush(pending: list[tuple[int, dict]], log: Log, stage: str) -> None:
-    for number, metrics in jax.device_get(pending):
+def _flush(pending: list[tuple[int, dict]], log: Log, stage: str, began: float) -> None:
+    """Hands the steps since `began` to the log; `tokens_per_second` (supervised ones) is their common rate."""
+    pending = jax.device_get(pending)
+    rate = sum(float(metrics.get("tokens", 0)) for _, metrics in pending) / (time.perf_counter() - began)
+    for number, metrics in pending:
         values = {name: float(value) for name, value in metrics.items()}
         if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
             raise UserError(
                 f"the {stage} stage's loss is {values['loss']} (gradient norm {values['grad_norm']}) at step {number}; "
-                f"lower {stage}.lr or check the data; earlier checkpoints are kept, run again to resume from them"
+                f"lower {stage}.lr or check the data, and delete the {stage} directory to start that stage again"
             )
-        log.write(number, values)
-    pending.clear()
+        log.write(number, values | {"tokens_per_second": rate})

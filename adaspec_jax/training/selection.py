@@ -22,7 +22,8 @@ def select_top_fraction(gap_BT: Array, mask_BT: Array, fraction: float | Array) 
     mask_BT = mask_BT.astype(bool)
     sorted_X = jnp.sort(jnp.where(mask_BT, gap_BT, jnp.inf).reshape(-1))  # valid gaps first, in order
     last = jnp.maximum(jnp.sum(mask_BT) - 1, 0)
-    position = (1 - jnp.asarray(fraction, jnp.float32)) * last
+    # 1 - fraction in the host's double precision: rounded to float32 first, it can miss an order statistic.
+    position = jnp.asarray(1 - fraction, jnp.float32) * last
     below = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, last)
     above = jnp.minimum(below + 1, last)
     weight = position - below

@@ -13,6 +13,7 @@ from adaspec_jax.decoding import (
     ChainDrafter,
     Context,
     NoDraft,
+    Proposal,
     Sampling,
     TreeDrafter,
     Verdict,
@@ -245,3 +246,62 @@ def test_bad_prompts_are_refused_in_one_line(pair):
         decode(target, NoDraft(), ragged_prompt(), max_new_tokens=0)
     with pytest.raises(ValueError, match="top_p"):
         Sampling(top_p=0.0)
+
+
+@pytest.mark.parametrize("padding", [-100, 11, 10**6])
+def test_padding_may_be_any_number(pair, padding):
+    target, draft = pair
+    prompt = ragged_prompt()
+    inside = np.arange(6)[None] < prompt.lengths_B[:, None]
+    padded = Context(np.where(inside, prompt.tokens_BS, padding), prompt.lengths_B)
+    for drafter in (NoDraft(), ChainDrafter(draft, length=3)):
+        ours, usual = decode(target, drafter, padded), decode(target, drafter, prompt)
+        np.testing.assert_array_equal(ours.tokens_BS, usual.tokens_BS)
+
+
+def test_a_drafter_of_any_class_will_do(pair):
+    target, draft = pair
+
+    class Mine:
+        num_nodes = 2
+
+        def init(self, prompt, slots):
+            return ()
+
+        def propose(self, key, state, context):
+            last = jnp.take_along_axis(context.tokens_BS, context.lengths_B[:, None] - 1, axis=1)
+            return Proposal(jnp.tile(last, (1, 2))), state
+
+    plain, ours = decode(target, NoDraft(), ragged_prompt()), decode(target, Mine(), ragged_prompt())
+    np.testing.assert_array_equal(ours.tokens_BS, plain.tokens_BS)
+    assert ours.judged_BN.sum() > 0
+
+
+def test_a_drafter_may_ask_for_the_targets_hidden_states(pair):
+    """What a head on the target needs: in `init` at every prompt token, later at the root and every node."""
+    target, _ = pair
+
+    @jax.tree_util.register_static
+    class Head:
+        num_nodes = 1
+        wants_hidden = True
+
+        def init(self, prompt, slots):
+            assert prompt.hidden_BMD.shape[:2] == prompt.tokens_BS.shape
+            return ()
+
+        def propose(self, key, state, context):
+            # The state that chose the last token is the one before it: at the row where the walk stopped.
+            stop_B = jnp.where(context.accepted_B > 0, context.path_BN[:, 0] + 1, 0)
+            hidden_BD = jnp.take_along_axis(context.hidden_BMD, stop_B[:, None, None], axis=1)[:, 0]
+            last = jnp.take_along_axis(context.tokens_BS, context.lengths_B[:, None] - 1, axis=1)
+            # This model's next hidden state is half of it plus the last token's one-hot: the guess is always right,
+            # where the root's hidden state is the one before the last token.
+            known = hidden_BD * 0.5 + jax.nn.one_hot(last[:, 0], 11)
+            return Proposal(jnp.argmax(known @ target.table_VV, axis=-1)[:, None].astype(jnp.int32)), state
+
+    prompt = ragged_prompt()
+    prompt.lengths_B[:] = 6  # a one-token prompt has no state before its root
+    ours = decode(target, Head(), prompt)
+    np.testing.assert_array_equal(ours.tokens_BS, decode(target, NoDraft(), prompt).tokens_BS)
+    assert ours.accepted_BN.sum() == ours.judged_BN.sum() > 0

@@ -98,11 +98,15 @@ def test_selection_is_the_linear_quantile_over_valid_tokens(fraction):
 def test_selection_agrees_with_torch_quantile():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(7)
-    for n in (1, 2, 5, 64, 1001):
-        gap = rng.normal(size=(1, n)).astype(np.float32)
-        theirs = gap >= torch.quantile(torch.tensor(gap[0]), 1 - 0.4).numpy()
-        ours = selection.select_top_fraction(jnp.asarray(gap), jnp.ones((1, n), bool), 0.4)
-        np.testing.assert_array_equal(ours, theirs)
+    for fraction in (0.1, 0.2, 0.4, 0.6, 0.7, 0.9):
+        ours = jax.jit(lambda gap, mask, fraction=fraction: selection.select_top_fraction(gap, mask, fraction))
+        longest = np.zeros((1, 512), np.float32)
+        for n in (1, 2, 5, 11, 21, 31, 64, 101, 501):
+            gap = rng.normal(size=n).astype(np.float32)
+            theirs = gap >= torch.quantile(torch.tensor(gap), 1 - fraction).numpy()
+            longest[0, :n] = gap
+            kept = ours(jnp.asarray(longest), jnp.arange(512)[None] < n)
+            np.testing.assert_array_equal(kept[0, :n], theirs, err_msg=f"{fraction} of {n}")
 
 
 def test_selection_keeps_ties_and_takes_an_empty_mask():

@@ -193,3 +193,21 @@ def test_twenty_steps_equal_pytorch(tmp_path, fraction, normalize):
             delta, threshold = by
             swapped = kept_BT != kept
             assert np.abs(delta[swapped] - threshold).max(initial=0) < 1e-5, f"step {number}"
+
+
+def test_bfloat16_computes_in_bfloat16_and_learns_in_float32():
+    optimizer = adamw(1e-5, weight_decay=0)
+    state = init_state(setting.model(2), optimizer, jax.random.key(0))
+    before = jax.tree.map(np.array, state.model.params)
+    seen = []
+
+    def objective(model, frozen, batch):
+        seen.append(model.dtype)
+        return objectives.fine_tune()(model, frozen, batch)
+
+    step = make_step(objective, optimizer, compute_dtype=jnp.bfloat16)
+    state, _ = step(state, setting.Frozen(), setting.batch(0))
+    assert seen == [jnp.bfloat16]
+    moved = jax.tree.map(lambda a, b: float(np.mean(a != b)), before, jax.device_get(state.model.params))
+    # A step of 1e-5 is far below what bfloat16 can tell apart at 0.2.
+    assert moved["layers_0"]["mlp"]["up"]["kernel"] > 0.9
