@@ -25,6 +25,9 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
     except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
         # A path the user gave; whatever else the system refuses keeps its traceback.
         print(f"error: {error.filename}: {error.strerror}; choose another path", file=sys.stderr)

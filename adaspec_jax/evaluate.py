@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.evaluate", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", required=True, help="directory or hub name")
-    parser.add_argument("--task", required=True, help="a task's name; see the README")
+    parser.add_argument("--task", help="gsm8k or word_problems; not needed with the two columns of a file")
     parser.add_argument("--data", help="a .jsonl or .jsonl.gz file (default: ADASPEC_DATA, tensorflow-datasets, hub)")
     parser.add_argument("--prompt_column", help="with --answer_column: any file, columns taken as they are")
     parser.add_argument("--answer_column")
@@ -34,6 +34,8 @@ def main() -> None:
     arguments = parse_arguments(parser, positive=("num_prompts", "batch_size", "draft_length", "max_new_tokens"))
     if not Path(arguments.json).absolute().parent.is_dir():
         raise UserError(f"--json {arguments.json}: there is no such directory")
+    if arguments.task is None and arguments.prompt_column is None:
+        raise UserError("--task is missing: name one, or give --data with --prompt_column and --answer_column")
     if Path(arguments.json).is_dir():
         raise UserError(f"--json {arguments.json} is a directory; name a file in it")
     if not arguments.temperature >= 0:
@@ -54,7 +56,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict:
     from adaspec_jax.pair import load_pair
 
     examples = data.load_examples(
-        arguments.task,
+        arguments.task or "columns",
         arguments.split,
         path=arguments.data,
         prompt_column=arguments.prompt_column,

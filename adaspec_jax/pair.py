@@ -17,6 +17,7 @@ def check_own_tokenizer(tokenizer, model: str, names: tuple[str, str]) -> None:
 
 def load_pair(target_name: str, draft_name: str, *, dtype="float32"):
     """(target, draft, tokenizer, end-of-text id); `UserError` where the two cannot work together."""
+    models.find_directory(target_name)  # a wrong path is said as such, not as a missing tokenizer
     tokenizer = data.load_tokenizer(target_name)
     target = models.load(target_name, dtype=dtype)
     draft = target if draft_name == target_name else models.load(draft_name, dtype=dtype)

@@ -48,6 +48,7 @@ class _Run:
 
     def everything(self) -> dict[str, Any]:
         config = self.config
+        self._check_same_examples()
         for stage in STAGES:
             if stage != "target" or config.target.epochs:
                 num_steps(config, stage, len(self.text.train))  # whatever cannot be done is said before anything is
@@ -64,6 +65,16 @@ class _Run:
         )
         draft = self._fitted("draft", selective, base, Frozen(target=target, reference=reference))
         return self._report(target, {"base": base.astype(config.dtype), "reference": reference, "draft": draft})
+
+    def _check_same_examples(self) -> None:
+        """`UserError` where a finished stage was trained on other text than what the data key names now."""
+        for stage in STAGES:
+            record = self.workdir.finished(stage) or {}
+            if record.get("examples_sha256", self.text.train_sha256) != self.text.train_sha256:
+                raise UserError(
+                    f"the training examples have changed since {self.workdir.stage(stage)} was made; "
+                    "use another --workdir, or restore the data"
+                )
 
     def _initial(self, spec: Target | Draft, name: str) -> models.CausalLM:
         """The stock model a stage starts from, in float32 on the mesh, with vocabulary rows no token owns ruled out."""

@@ -95,7 +95,7 @@ def fit_stage(
         )
     checkpoints.close()
     models.save(state.model, directory, tokenizer=text.tokenizer)
-    record = {"steps": steps, "epochs": epochs, "batch_size": batch_size}
+    record = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "examples_sha256": text.train_sha256}
     workdir.finish(name, record | {"seconds_of_last_session": time.perf_counter() - began})
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     return state.model

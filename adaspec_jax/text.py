@@ -24,6 +24,11 @@ class Text:
     held_out: list[data.Encoded]
     record: dict[str, Any]  # for the report
 
+    @property
+    def train_sha256(self) -> str:
+        """Of the training prompts and answers."""
+        return self.record["train"]["examples_sha256"]
+
     def check_own_tokenizer(self, model: str, name: str) -> None:
         """`UserError` where the directory or hub name `model` comes with another tokenizer than the run's."""
         check_own_tokenizer(self.tokenizer, model, ("the run's tokenizer", f"the {name} {model}"))

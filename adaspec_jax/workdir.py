@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -90,9 +92,13 @@ class Workdir:
         try:
             report = json.loads(file.read_text())
             same = report["settings"]["evaluation"] == json.loads(json.dumps(vars(config.evaluation)))
+            same &= all(
+                path is None or _content_sha256(Path(path)) == report["data"][name]["content_sha256"]
+                for name, path in (("train", config.data.train), ("evaluation", config.data.evaluation))
+            )
             same &= report["stages"] == {name: self.finished(name) for name in STAGES}
-        except (ValueError, KeyError, TypeError):
-            return None  # damaged: measured again
+        except (ValueError, KeyError, TypeError, OSError):
+            return None  # damaged or moved: looked at again
         return report if same else None
 
     @property
@@ -111,6 +117,12 @@ def _first_stage_of(key: str) -> int:
         return STAGES.index("reference")
     owner = key.partition(".")[0]
     return STAGES.index(owner) if owner in STAGES else 0
+
+
+def _content_sha256(file: Path) -> str:
+    """Of the unpacked file, as the report records it."""
+    content = file.read_bytes()
+    return hashlib.sha256(gzip.decompress(content) if file.suffix == ".gz" else content).hexdigest()
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -236,6 +236,21 @@ def test_evaluate_repeats_the_reports_measurement(finished, capsys, monkeypatch,
         assert ours[field] == theirs[field], field
 
 
+def test_evaluate_takes_a_file_of_prompts_without_a_task(finished, capsys, monkeypatch, tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"q": "Tom has 3 apples.", "a": "He has 3."}\n')
+    stage = finished[0] / "target", finished[0] / "draft"
+    arguments = ["--target", stage[0], "--draft", stage[1], "--json", tmp_path / "e.json", "--max_new_tokens", 8]
+    columns = ["--data", tmp_path / "p.jsonl", "--prompt_column", "q", "--answer_column", "a", "--batch_size", 1]
+    assert command_line(capsys, monkeypatch, "evaluate", *arguments, *columns)[0] == 0
+    assert json.loads((tmp_path / "e.json").read_text())["drafts"]["draft"]["prompts"] == 1
+    for mistake, says in (
+        (["--data", tmp_path / "p.jsonl"], "--task"),
+        ([*columns, "--temperature", -1], "temperature"),
+    ):
+        status, _, errors = command_line(capsys, monkeypatch, "evaluate", *arguments, *mistake)
+        assert status == 2 and says in errors and errors.count("\n") == 1
+
+
 def test_generate_prints_text_and_acceptance(finished, capsys, monkeypatch):
     stage = finished[0] / "target", finished[0] / "draft"
     shared = ["--target", stage[0], "--prompt", "Tom has 3 apples.", "--max_new_tokens", 12]
@@ -257,6 +272,9 @@ def test_an_exported_stage_is_what_transformers_loads(finished, capsys, monkeypa
     ours, _ = models.load(finished[0] / "draft")(tokens)
     with torch.no_grad():
         np.testing.assert_allclose(ours, theirs(torch.tensor(tokens)).logits.numpy(), atol=1e-4)
+    settings = json.loads((tmp_path / "draft" / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert (tmp_path / "draft" / "model.safetensors").stat().st_mode & 0o444 == 0o444
     status, _, errors = command_line(capsys, monkeypatch, "export", *arguments)
     assert status == 2 and "not an empty directory" in errors
 
@@ -308,6 +326,11 @@ def test_a_tiny_data_set_and_two_columns_of_ones_own_get_their_report(tmp_path):
     config.evaluation.max_new_tokens = 5
     report = pipeline.run(config, tmp_path / "run")
     assert report["task"] == "columns" and report["drafts"]["draft"]["prompts"] == 2
+    assert pipeline.run(config, tmp_path / "run") == report
+    with open(tmp_path / "train.jsonl", "a") as file:
+        file.write(json.dumps({"q": "Another?", "a": "Yes."}) + "\n")
+    with pytest.raises(UserError, match="examples have changed"):
+        pipeline.run(config, tmp_path / "run")
     config.data.evaluation = None
     with pytest.raises(UserError, match="data.evaluation"):
         pipeline.run(config, tmp_path / "another")

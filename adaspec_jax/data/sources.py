@@ -214,7 +214,7 @@ def _from_hub(task: Task, split: str) -> tuple[list[dict], dict]:
     try:
         import datasets
     except ImportError as error:
-        raise _Unavailable("Hugging Face datasets is not installed (pip install adaspec-jax[hf])") from error
+        raise _Unavailable("Hugging Face datasets is not installed (pip install datasets; our extra [hf])") from error
     name, config = task.hf
     try:
         with offline_unless_reachable():

@@ -90,6 +90,12 @@ def find_directory(path_or_name: str, *, revision: str | None = None) -> Path:
 def _write_tokenizer(tokenizer, directory: Path) -> None:
     with tempfile.TemporaryDirectory(dir=directory, prefix=".tokenizer.") as scratch:
         tokenizer.save_pretrained(scratch)
+        settings = Path(scratch, "tokenizer_config.json")
+        if settings.is_file():
+            kept = read_json(settings)
+            if kept.get("tokenizer_class") == "TokenizersBackend":  # what only transformers 5 knows
+                kept["tokenizer_class"] = "PreTrainedTokenizerFast"
+            write_json(settings, {k: v for k, v in kept.items() if k not in ("is_local", "local_files_only")})
         for file in sorted(Path(scratch).iterdir()):
             with replacing(directory / file.name) as temporary:
                 file.rename(temporary)

@@ -45,6 +45,9 @@ def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     """`tensors` as one safetensors file that transformers accepts."""
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # the library makes it the owner's alone, which no server could read
 
 
 def write_json(path: Path, value: dict) -> None:

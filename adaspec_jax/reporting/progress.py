@@ -68,7 +68,9 @@ class Progress:
             self._warm = (self.done, now)
         if now - self._last_report >= self._interval and self.done != self.total:
             self._last_report = now
-            parts = [self._count(), *self._shown_values(), *self._rate_and_left(now)]
+            # The first advance holds the compilation: a rate made from it would promise hours.
+            rate = self._rate_and_left(now) if self.done > self._warm[0] else []
+            parts = [self._count(), *self._shown_values(), *rate]
             self._show.line(self.done, f"{self.description}: {', '.join(parts)}")
 
     def __exit__(self, kind, *_) -> None:
