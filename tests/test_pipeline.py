@@ -18,7 +18,8 @@ from adaspec_jax import data, models, pipeline, sharding
 from adaspec_jax.config import Data, Draft, Evaluation, Experiment, GPTNeoX, Mesh, Reference, Target, Tokenizer
 from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate
 from adaspec_jax.errors import UserError
-from adaspec_jax.reporting import read_metrics
+from adaspec_jax.measure import measure
+from adaspec_jax.reporting import read_metrics, summarize
 from adaspec_jax.workdir import Workdir
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -249,6 +250,37 @@ def test_evaluate_takes_a_file_of_prompts_without_a_task(finished, capsys, monke
     ):
         status, _, errors = command_line(capsys, monkeypatch, "evaluate", *arguments, *mistake)
         assert status == 2 and says in errors and errors.count("\n") == 1
+
+
+def test_expected_alpha_and_agreement_equal_numpy_on_the_texts_they_are_defined_on(finished, pair, prompts):
+    (target, draft), _ = pair
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0 + pipeline._EVALUATION_SEED), 0), 1)
+    rows = slice(0, 4)  # the run's first batch
+    context = Context(prompts["tokens_BT"][rows], prompts["lengths_B"][rows])
+    knobs = {"max_new_tokens": 40, "eos_id": 0}
+    sampled = generate(target, NoDraft(), context, key, sampling=Sampling(), **knobs)
+    greedy = generate(target, NoDraft(), context, key, sampling=Sampling(temperature=0), **knobs)
+    batches = [{"tokens_BT": prompts["tokens_BT"][rows], "lengths_B": prompts["lengths_B"][rows], "valid": 4}]
+    measured, _ = measure(
+        target,
+        {"draft": draft},
+        batches,
+        draft_length=3,
+        max_new_tokens=40,
+        temperature=0.0,
+        eos_id=0,
+        seed=pipeline._EVALUATION_SEED,
+    )
+    overlap, same = [], []
+    for text, values in ((sampled, overlap), (greedy, same)):
+        p, q = (np.asarray(jax.nn.softmax(m(text.tokens_BS)[0]), np.float64) for m in (target, draft))
+        for row in range(4):
+            for at in range(int(context.lengths_B[row]), int(text.lengths_B[row])):
+                p_V, q_V = p[row, at - 1], q[row, at - 1]
+                values.append(np.minimum(p_V, q_V).sum() if text is sampled else p_V.argmax() == q_V.argmax())
+    summary = summarize(measured["draft"].counts, resamples=10)
+    np.testing.assert_allclose(summary["expected_alpha"], np.mean(overlap), rtol=1e-5)
+    np.testing.assert_allclose(summary["teacher_forced_agreement"], np.mean(same), rtol=1e-9)
 
 
 def test_generate_prints_text_and_acceptance(finished, capsys, monkeypatch):

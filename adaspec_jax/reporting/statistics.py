@@ -27,11 +27,14 @@ class Counts:
     rounds: np.ndarray  # [P] target calls, prefill not counted
     overlap_sum: np.ndarray  # [P] sum over positions of sum_x min(p, q) at temperature 1
     agreement_sum: np.ndarray  # [P] positions where the two argmaxes are equal
-    positions: np.ndarray  # [P] teacher-forced positions behind the two sums
+    positions: np.ndarray  # [P] teacher-forced positions behind agreement_sum, and behind overlap_sum but for
+    overlap_positions: np.ndarray | None = None  # [P] those of another text
     accepted_histogram: np.ndarray | None = None  # [N+1] rounds by accepted count
 
     def __post_init__(self) -> None:
-        for name in _PER_PROMPT:
+        if self.overlap_positions is None:
+            object.__setattr__(self, "overlap_positions", self.positions)
+        for name in (*_PER_PROMPT, "overlap_positions"):
             value = np.asarray(getattr(self, name), np.float64)
             if value.ndim != 1 or value.shape != np.shape(self.accepted):
                 raise ValueError(f"Counts.{name} has shape {value.shape}; expected [P] = {np.shape(self.accepted)}")
@@ -67,7 +70,7 @@ def summarize(counts: Counts, *, seed: int = 0, resamples: int = 10_000) -> dict
         "judged": _whole(counts.judged),
         "drafted": _whole(counts.drafted),
         "block_efficiency": _ratio(counts.committed, counts.rounds),
-        "expected_alpha": _ratio(counts.overlap_sum, counts.positions),
+        "expected_alpha": _ratio(counts.overlap_sum, counts.overlap_positions),
         "teacher_forced_agreement": _ratio(counts.agreement_sum, counts.positions),
         "rounds": _whole(counts.rounds),
         "prompts": counts.prompts,

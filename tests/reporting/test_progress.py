@@ -45,7 +45,7 @@ def test_lines_are_at_least_the_interval_apart_with_one_at_the_end():
 
 def test_a_resumed_run_counts_only_its_own_steps_in_rate_and_time_left():
     lines = run(100, 0.5, initial=500)
-    assert lines[0] == "target: step 501/600, loss 2.5, 2.0 steps/s, 50s left"
+    assert lines[0] == "target: step 501/600, loss 2.5"  # no rate from a step that compiled
     assert lines[2] == "target: step 541/600, loss 2.46, 2.0 steps/s, 30s left"
     assert lines[-1].startswith("target: step 600/600") and lines[-1].endswith("2.0 steps/s, took 50s")
 
@@ -58,6 +58,7 @@ def test_the_first_step_which_compiles_does_not_spoil_the_rate():
         for _ in range(20):
             clock.now += 1
             progress.advance()
+    assert stream.getvalue().splitlines()[0] == "draft: step 1/100"
     assert "step 11/100, 1.0 steps/s, 1m29s left" in stream.getvalue()
 
 
