@@ -1,6 +1,5 @@
 """The whole pipeline at toy size: restored, resumed to the bit, measured as brute force would, exported."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -8,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,8 +19,8 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.measure import measure
 from adaspec_jax.reporting import read_metrics, summarize
 from adaspec_jax.workdir import Workdir
+from tests.running import CHECKOUT, command_line
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 SIZES = {"vocab_size": 320, "num_hidden_layers": 1, "initializer_range": 0.1}
 
 CONFIG = """
@@ -211,21 +209,6 @@ def test_eight_devices_decode_the_tokens_of_one(pair, prompts):
         np.testing.assert_array_equal(many.accepted_BN, one.accepted_BN)
 
 
-def command_line(capsys, monkeypatch, module, *arguments):
-    import importlib
-
-    from adaspec_jax.errors import exit_with_one_line
-
-    monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
-    try:
-        exit_with_one_line(importlib.import_module(f"adaspec_jax.{module}").main)
-        status = 0
-    except SystemExit as exit:
-        status = exit.code or 0
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-
 def test_evaluate_repeats_the_reports_measurement(finished, capsys, monkeypatch, tmp_path):
     stage = finished[0] / "target", finished[0] / "draft"
     knobs = "--num_prompts 8 --batch_size 4 --draft_length 3 --max_new_tokens 40 --max_length 256".split()
@@ -368,75 +351,8 @@ def test_a_tiny_data_set_and_two_columns_of_ones_own_get_their_report(tmp_path):
         pipeline.run(config, tmp_path / "another")
 
 
-QUICK = "configs/quickstart.py"
-MISTAKES = {
-    "unknown key": (
-        ["--config", QUICK, "--config.draft.lrr=1"],
-        'unknown key "lrr" in config.draft; did you mean "lr"',
-    ),
-    "wrong type": (["--config", QUICK, "--config.draft.lr=fast"], "could not convert string to float: 'fast'"),
-    "wrong choice": (["--config", QUICK, "--config.draft.scope=local"], "global, shard"),
-    "no config": ([], "--config is missing"),
-    "no such config": (["--config", "configs/quickstrat.py"], "did you mean"),
-    "no such variant": (["--config", "configs/gsm8k_small.py:valid"], "validation"),
-    "no workdir": (["--config", QUICK], "--workdir is missing"),
-    "unknown task": (["--config", QUICK, "--config.data.task=gsm9k", "--workdir", "{tmp}/w"], 'did you mean "gsm8k"'),
-    "missing file": (
-        ["--config", QUICK, "--config.data.train=no.jsonl", "--workdir", "{tmp}/w"],
-        "no data file no.jsonl",
-    ),
-    "malformed row": (
-        ["--config", QUICK, "--config.data.train={tmp}/bad.jsonl", "--workdir", "{tmp}/w"],
-        "bad.jsonl line 2",
-    ),
-    "vocabulary too small": (
-        ["--config", QUICK, "--config.draft.architecture.vocab_size=300", "--workdir", "{tmp}/w"],
-        "config.draft.architecture has a vocabulary of 300",
-    ),
-    "vocabularies differ": (
-        ["--config", QUICK, "--config.target.architecture.vocab_size=1088", "--config.target.epochs=0.01"]
-        + ["--workdir", "{tmp}/w"],
-        "1088",
-    ),
-    "batch and mesh": (["--config", QUICK, "--config.mesh.data=3", "--workdir", "{tmp}/w"], "3 does not divide"),
-    "no mesh": (["--config", QUICK, "--config.mesh.fsdp=0"], "mesh.fsdp is 0"),
-    "no epochs": (
-        ["--config", QUICK, "--config.reference.epochs=0", "--workdir", "{tmp}/w"],
-        "config.reference.epochs",
-    ),
-    "broken config": (["--config", "{tmp}/broken.py"], "SyntaxError"),
-    "config of another kind": (["--config", "{tmp}/other.py"], "dict"),
-    "workdir is a file": (["--config", QUICK, "--workdir", "{tmp}/bad.jsonl"], "cannot be made"),
-    "stray argument": (["--config", QUICK, "extra"], "extra"),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_users_mistake_is_one_line_and_exit_status_2(mistake, capsys, monkeypatch, tmp_path):
-    arguments, says = MISTAKES[mistake]
-    (tmp_path / "bad.jsonl").write_text('{"question": "q", "answer": "a"}\n{"question": "q"}\n')
-    (tmp_path / "broken.py").write_text("def get_config(:")
-    (tmp_path / "other.py").write_text("def get_config():\n    return {}")
-    monkeypatch.chdir(CHECKOUT)
-    status, out, errors = command_line(
-        capsys, monkeypatch, "train", *(argument.replace("{tmp}", str(tmp_path)) for argument in arguments)
-    )
-    assert status == 2
-    lines = [line for line in errors.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1 and errors.splitlines()[-1] == lines[0]
-    assert says in lines[0]
-
-
 def test_a_non_finite_loss_stops_with_one_line_and_keeps_the_checkpoints(tmp_path):
     config = experiment()
     config.target.lr, config.target.clip_norm = 1e18, 0.0
     with pytest.raises(UserError, match="target stage's loss is .* at step"):
         pipeline.run(config, tmp_path / "run")
-
-
-def test_every_config_file_resolves_and_prints(capsys, monkeypatch):
-    monkeypatch.chdir(CHECKOUT)
-    for name in sorted(Path("configs").glob("*.py")):
-        status, out, errors = command_line(capsys, monkeypatch, "train", "--config", name, "--print_config")
-        assert status == 0, errors
-        assert set(json.loads(out)) == {f.name for f in dataclasses.fields(Experiment)}

@@ -1,0 +1,20 @@
+"""Runs a command line in this process and catches what it prints."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from adaspec_jax.errors import exit_with_one_line
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def command_line(capsys, monkeypatch, module, *arguments):
+    monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+    try:
+        exit_with_one_line(importlib.import_module(f"adaspec_jax.{module}").main)
+        status = 0
+    except SystemExit as exit:
+        status = exit.code or 0
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err

@@ -1,0 +1,76 @@
+"""Mistakes on the command line and in config files are one line each, and exit status 2."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from adaspec_jax.config import Experiment
+from tests.running import CHECKOUT, command_line
+
+QUICK = "configs/quickstart.py"
+MISTAKES = {
+    "unknown key": (
+        ["--config", QUICK, "--config.draft.lrr=1"],
+        'unknown key "lrr" in config.draft; did you mean "lr"',
+    ),
+    "wrong type": (["--config", QUICK, "--config.draft.lr=fast"], "could not convert string to float: 'fast'"),
+    "wrong choice": (["--config", QUICK, "--config.draft.scope=local"], "global, shard"),
+    "no config": ([], "--config is missing"),
+    "no such config": (["--config", "configs/quickstrat.py"], "did you mean"),
+    "no such variant": (["--config", "configs/gsm8k_small.py:valid"], "validation"),
+    "no workdir": (["--config", QUICK], "--workdir is missing"),
+    "unknown task": (["--config", QUICK, "--config.data.task=gsm9k", "--workdir", "{tmp}/w"], 'did you mean "gsm8k"'),
+    "missing file": (
+        ["--config", QUICK, "--config.data.train=no.jsonl", "--workdir", "{tmp}/w"],
+        "no data file no.jsonl",
+    ),
+    "malformed row": (
+        ["--config", QUICK, "--config.data.train={tmp}/bad.jsonl", "--workdir", "{tmp}/w"],
+        "bad.jsonl line 2",
+    ),
+    "vocabulary too small": (
+        ["--config", QUICK, "--config.draft.architecture.vocab_size=300", "--workdir", "{tmp}/w"],
+        "config.draft.architecture has a vocabulary of 300",
+    ),
+    "vocabularies differ": (
+        ["--config", QUICK, "--config.target.architecture.vocab_size=1088", "--config.target.epochs=0.01"]
+        + ["--workdir", "{tmp}/w"],
+        "1088",
+    ),
+    "batch and mesh": (["--config", QUICK, "--config.mesh.data=3", "--workdir", "{tmp}/w"], "3 does not divide"),
+    "no mesh": (["--config", QUICK, "--config.mesh.fsdp=0"], "mesh.fsdp is 0"),
+    "no epochs": (
+        ["--config", QUICK, "--config.reference.epochs=0", "--workdir", "{tmp}/w"],
+        "config.reference.epochs",
+    ),
+    "broken config": (["--config", "{tmp}/broken.py"], "SyntaxError"),
+    "config of another kind": (["--config", "{tmp}/other.py"], "dict"),
+    "workdir is a file": (["--config", QUICK, "--workdir", "{tmp}/bad.jsonl"], "cannot be made"),
+    "stray argument": (["--config", QUICK, "extra"], "extra"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_users_mistake_is_one_line_and_exit_status_2(mistake, capsys, monkeypatch, tmp_path):
+    arguments, says = MISTAKES[mistake]
+    (tmp_path / "bad.jsonl").write_text('{"question": "q", "answer": "a"}\n{"question": "q"}\n')
+    (tmp_path / "broken.py").write_text("def get_config(:")
+    (tmp_path / "other.py").write_text("def get_config():\n    return {}")
+    monkeypatch.chdir(CHECKOUT)
+    status, out, errors = command_line(
+        capsys, monkeypatch, "train", *(argument.replace("{tmp}", str(tmp_path)) for argument in arguments)
+    )
+    assert status == 2
+    lines = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1 and errors.splitlines()[-1] == lines[0]
+    assert says in lines[0]
+
+
+def test_every_config_file_resolves_and_prints(capsys, monkeypatch):
+    monkeypatch.chdir(CHECKOUT)
+    for name in sorted(Path("configs").glob("*.py")):
+        status, out, errors = command_line(capsys, monkeypatch, "train", "--config", name, "--print_config")
+        assert status == 0, errors
+        assert set(json.loads(out)) == {f.name for f in dataclasses.fields(Experiment)}
