@@ -69,15 +69,14 @@ def measure(
         valid = batch["valid"]
         prompt = Context(place(batch["tokens_BT"]), place(batch["lengths_B"]))
 
-        def decode(name, key, prompt=prompt):
+        def decode(name, key, sampling=sampling, prompt=prompt):
             knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": eos_id}
             return jax.block_until_ready(generate(target, drafters[name], prompt, key, **knobs))
 
         plain = None
         key = jax.random.fold_in(root, number)
         # The acceptance of sampled decoding shows on sampled text; greedy text is a corner the target seldom visits.
-        knobs = {"max_new_tokens": max_new_tokens, "sampling": Sampling(temperature=1.0), "eos_id": eos_id}
-        sampled = jax.block_until_ready(generate(target, NoDraft(), prompt, jax.random.fold_in(key, 1), **knobs))
+        sampled = decode("plain", jax.random.fold_in(key, 1), Sampling(temperature=1.0))
         for name in drafters:
             shape = (name, *prompt.tokens_BS.shape)
             if shape not in warm:

@@ -7,14 +7,12 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from adaspec_jax import models
 from adaspec_jax.config import FREE_TO_CHANGE, Experiment, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.reporting import write_json
-
-if TYPE_CHECKING:
-    from adaspec_jax.models import CausalLM
 
 STAGES = ("target", "reference", "draft")
 
@@ -72,10 +70,8 @@ class Workdir:
     def finish(self, name: str, record: dict[str, Any]) -> None:
         write_json(self.stage(name) / "stage.json", record)
 
-    def load(self, name: str, *, dtype="float32") -> CausalLM:
+    def load(self, name: str, *, dtype="float32") -> models.CausalLM:
         """A finished stage's model; `UserError` says which stages there are."""
-        from adaspec_jax import models  # here: a finished run is shown again without waiting for jax
-
         if self.finished(name) is None:
             made = [stage for stage in STAGES if self.finished(stage)]
             raise UserError(
