@@ -136,6 +136,9 @@ class Experiment:
 
     seed: int = 0
     dtype: str = "float32"  # of the computation; parameters in training, and their moments, stay float32
+    loss_chunk: int = (
+        0  # logits of one model that the losses hold at once, per device; 0: 2**23 on CPUs, 2**27 elsewhere
+    )
     data: Data = field(default_factory=Data)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     target: Target = field(default_factory=Target)
@@ -148,7 +151,7 @@ class Experiment:
 
 
 # What may differ when a workdir is used again: nothing a finished stage depends on.
-FREE_TO_CHANGE = ("evaluation.", "mesh.", "checkpoint_every", "tensorboard")
+FREE_TO_CHANGE = ("evaluation.", "mesh.", "checkpoint_every", "tensorboard", "loss_chunk")
 
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
@@ -163,7 +166,7 @@ _POSITIVE = {
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_length"),
     *("num_train", "num_evaluation", "fraction", "resamples", "length_window", "fsdp", "tensor"),
 }
-_NOT_NEGATIVE = {"epochs", "warmup_steps", "weight_decay", "clip_norm", "temperature"}
+_NOT_NEGATIVE = {"loss_chunk", "epochs", "warmup_steps", "weight_decay", "clip_norm", "temperature"}
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

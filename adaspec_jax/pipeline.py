@@ -16,7 +16,7 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.measure import MEASURED_HOW, measure, report_fields
 from adaspec_jax.stages import fit_stage, num_steps, schedule
 from adaspec_jax.text import read_text
-from adaspec_jax.training import Batch, Frozen, objectives
+from adaspec_jax.training import Batch, Chunking, Frozen, objectives
 from adaspec_jax.training.divergences import DIVERGENCES
 from adaspec_jax.views import decoded_tokens, selected_tokens
 from adaspec_jax.workdir import STAGES, Workdir
@@ -44,6 +44,7 @@ class _Run:
     def __init__(self, config: Experiment, workdir: Workdir) -> None:
         self.config, self.workdir = config, workdir
         self.mesh = _mesh(config)
+        self.chunking = _chunking(config, self.mesh)
         self.text = read_text(config, workdir)
 
     def everything(self) -> dict[str, Any]:
@@ -54,7 +55,7 @@ class _Run:
                 num_steps(config, stage, len(self.text.train))  # whatever cannot be done is said before anything is
         base = self._initial(config.draft, "draft")
         target = self._target(base.config.vocab_size)
-        distil = objectives.distill(DIVERGENCES[config.reference.divergence])
+        distil = objectives.distill(DIVERGENCES[config.reference.divergence], chunking=self.chunking)
         reference = self._fitted("reference", distil, base, Frozen(target=target))
         selective = objectives.selective_distill(
             DIVERGENCES[config.draft.divergence],
@@ -62,6 +63,7 @@ class _Run:
             normalize=config.draft.normalize,
             scope=config.draft.scope,
             shards=config.draft.shards,
+            chunking=self.chunking,
         )
         draft = self._fitted("draft", selective, base, Frozen(target=target, reference=reference))
         return self._report(target, {"base": base.astype(config.dtype), "reference": reference, "draft": draft})
@@ -106,7 +108,7 @@ class _Run:
             models.save(model, self.workdir.stage("target"), tokenizer=self.text.tokenizer)
             self.workdir.finish("target", {"steps": 0, "init": str(spec.init)})
             return model.astype(self.config.dtype)
-        return self._fitted("target", objectives.fine_tune(), model, Frozen())
+        return self._fitted("target", objectives.fine_tune(chunking=self.chunking), model, Frozen())
 
     def _fitted(self, name: str, objective, model: models.CausalLM, frozen: Frozen) -> models.CausalLM:
         """The stage's finished model in the compute type: restored, resumed or fitted now."""
@@ -172,6 +174,12 @@ class _Run:
                 fraction=self.config.draft.fraction,
             ),
         )
+
+
+def _chunking(config: Experiment, mesh) -> Chunking:
+    """One group of rows for each device that the batch's rows are spread over."""
+    chunking = Chunking.for_backend(jax.default_backend(), groups=mesh.shape["data"] * mesh.shape["fsdp"])
+    return dataclasses.replace(chunking, logits=config.loss_chunk or chunking.logits)
 
 
 def _mesh(config: Experiment):

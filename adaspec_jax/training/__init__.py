@@ -2,6 +2,7 @@
 
 from adaspec_jax.training import divergences, objectives, selection
 from adaspec_jax.training.checkpoints import Checkpoints
+from adaspec_jax.training.label_chunks import Chunking
 from adaspec_jax.training.loop import State, fit, init_state, make_step
 from adaspec_jax.training.objectives import Batch, Frozen
 from adaspec_jax.training.optimizers import adamw, learning_rate
@@ -9,6 +10,7 @@ from adaspec_jax.training.optimizers import adamw, learning_rate
 __all__ = [
     "Batch",
     "Checkpoints",
+    "Chunking",
     "Frozen",
     "State",
     "adamw",

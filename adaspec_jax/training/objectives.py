@@ -12,6 +12,7 @@ import optax
 from jax import Array
 
 from adaspec_jax.training.divergences import Divergence, forward_kl, gap
+from adaspec_jax.training.label_chunks import DEFAULT, Chunking, total_at, values_at
 from adaspec_jax.training.selection import select_top_fraction
 
 
@@ -37,33 +38,40 @@ Metrics = dict[str, Array]
 Objective = Callable[[Any, Frozen, Batch], tuple[Array, Metrics]]
 
 
-def fine_tune() -> Objective:
+def fine_tune(*, chunking: Chunking = DEFAULT) -> Objective:
     """Mean cross-entropy (nats) of the labels. Metrics: tokens, accuracy."""
+
+    def per_token(model, hidden_GCD, labels_GC, frozen):
+        logits_GCV = model.unembed(hidden_GCD)
+        losses_GC = optax.losses.softmax_cross_entropy_with_integer_labels(logits_GCV, labels_GC)
+        chosen_GC = jnp.take_along_axis(logits_GCV, labels_GC[..., None], axis=-1)[..., 0]
+        return losses_GC, {"accuracy": chosen_GC == jnp.max(logits_GCV, axis=-1)}
 
     def objective(model, frozen: Frozen, batch: Batch):
         del frozen
-        logits_BTV, labels_BT, mask_BT = _predictions(model, batch)
-        losses_BT = optax.losses.softmax_cross_entropy_with_integer_labels(logits_BTV.astype(jnp.float32), labels_BT)
-        hits_BT = jnp.argmax(logits_BTV, axis=-1) == labels_BT
-        return _mean(losses_BT, mask_BT), {"tokens": jnp.sum(mask_BT), "accuracy": _mean(hits_BT, mask_BT)}
+        labels_BT, mask_BT = _labels(batch)
+        hidden_BTD, _ = model.features(batch.tokens_BT)
+        sizes = {"vocab_size": _vocab_size(model, hidden_BTD), "chunking": chunking}
+        total, values = total_at(mask_BT, per_token, model, hidden_BTD, labels_BT, None, **sizes)
+        return total / _count(mask_BT), {"tokens": jnp.sum(mask_BT), "accuracy": _mean(values["accuracy"], mask_BT)}
 
     return objective
 
 
-def distill(divergence: Divergence = forward_kl) -> Objective:
+def distill(divergence: Divergence = forward_kl, *, chunking: Chunking = DEFAULT) -> Objective:
     """Mean divergence from the target over all labels: AdaSPEC's reference stage, its DistillSpec baseline.
 
     (DistillSpec, arXiv 2310.08461, with the forward KL on fixed dataset answers.) Metrics: tokens, agreement.
     """
+    per_token = _divergence_and_agreement(divergence)
 
     def objective(model, frozen: Frozen, batch: Batch):
-        logits_BTV, _, mask_BT = _predictions(model, batch)
-        target_BTV = _frozen_logits(frozen.target, batch)
-        losses_BT = divergence(logits_BTV, target_BTV)
-        return _mean(losses_BT, mask_BT), {
-            "tokens": jnp.sum(mask_BT),
-            "agreement": _agreement(logits_BTV, target_BTV, mask_BT),
-        }
+        _, mask_BT = _labels(batch)
+        hidden_BTD, _ = model.features(batch.tokens_BT)
+        taught_BTD = _frozen_features(frozen.target, batch)
+        sizes = {"vocab_size": _vocab_size(model, hidden_BTD), "chunking": chunking}
+        total, values = total_at(mask_BT, per_token, model, hidden_BTD, taught_BTD, frozen.target, **sizes)
+        return total / _count(mask_BT), {"tokens": jnp.sum(mask_BT), "agreement": _mean(values["agreement"], mask_BT)}
 
     return objective
 
@@ -75,10 +83,12 @@ def selective_distill(
     normalize: Literal["paper", "official"] = "paper",
     scope: Literal["global", "shard"] = "global",
     shards: int = 1,
+    chunking: Chunking = DEFAULT,
 ) -> Objective:
     """AdaSPEC: mean divergence over the `fraction` of labels where the draft lags most behind the reference.
 
-    (arXiv 2510.19779, eq. 8-10.) The choice is made anew at every step and carries no gradient.
+    (arXiv 2510.19779, eq. 8-10.) The choice is made anew at every step and carries no gradient. Two passes over the
+    labels: scalars of all, then loss and gradient of the selected ones alone.
 
     Args:
       divergence: from target to draft, and in the gap.
@@ -86,6 +96,7 @@ def selective_distill(
       normalize: "paper" divides by the number of selected labels, "official" (the released code) by that of all labels.
       scope: the quantile is taken over the whole batch ("global"), or apart over each of `shards` equal runs of rows
         ("shard"; the released code's per-device micro-batch).
+      chunking: how much of the logits is held at once.
 
     Metrics: tokens, share_kept, kl_kept and kl_dropped (mean forward KL on each side), gap (mean), agreement.
     """
@@ -106,46 +117,73 @@ def selective_distill(
         by_shard = jax.vmap(lambda gap_BT, mask_BT: select_top_fraction(gap_BT, mask_BT, fraction))
         return by_shard(gap_BT.reshape(split), mask_BT.reshape(split)).reshape(mask_BT.shape)
 
+    per_token = _divergence_and_agreement(divergence)
+
     def objective(model, frozen: Frozen, batch: Batch):
-        logits_BTV, _, mask_BT = _predictions(model, batch)
-        target_BTV = _frozen_logits(frozen.target, batch)
-        reference_BTV = _frozen_logits(frozen.reference, batch)
-        losses_BT = divergence(logits_BTV, target_BTV)
-        gap_BT = jax.lax.stop_gradient(gap(divergence, logits_BTV, reference_BTV, target_BTV))
-        kept_BT = select(gap_BT, mask_BT)
-        kl_BT = jax.lax.stop_gradient(forward_kl(logits_BTV, target_BTV))
-        loss = _mean(losses_BT, kept_BT)
-        if normalize == "official":
-            loss = _total(losses_BT, kept_BT) / jnp.maximum(jnp.sum(mask_BT), 1)
-        return loss, {
+        _, mask_BT = _labels(batch)
+        hidden_BTD, _ = model.features(batch.tokens_BT)
+        taught_BTD = _frozen_features(frozen.target, batch)
+        shown_BTD = _frozen_features(frozen.reference, batch)
+        sizes = {"vocab_size": _vocab_size(model, hidden_BTD), "chunking": chunking}
+        still = jax.lax.stop_gradient(model)
+
+        def gap_and_more(hidden):
+            logits_GCV, reference_GCV, target_GCV = (
+                of.unembed(hidden_GCD)
+                for of, hidden_GCD in zip((still, frozen.reference, frozen.target), hidden, strict=True)
+            )
+            return {
+                "gap": gap(divergence, logits_GCV, reference_GCV, target_GCV),
+                "kl": forward_kl(logits_GCV, target_GCV),
+                "agreement": _agrees(logits_GCV, target_GCV),
+            }
+
+        values = values_at(mask_BT, gap_and_more, (hidden_BTD, shown_BTD, taught_BTD), **sizes)
+        kept_BT = select(values["gap"], mask_BT)
+        total, _ = total_at(kept_BT, per_token, model, hidden_BTD, taught_BTD, frozen.target, **sizes)
+        return total / _count(kept_BT if normalize == "paper" else mask_BT), {
             "tokens": jnp.sum(mask_BT),
             "share_kept": _mean(kept_BT, mask_BT),
-            "kl_kept": _mean(kl_BT, kept_BT),
-            "kl_dropped": _mean(kl_BT, mask_BT & ~kept_BT),
-            "gap": _mean(gap_BT, mask_BT),
-            "agreement": _agreement(logits_BTV, target_BTV, mask_BT),
+            "kl_kept": _mean(values["kl"], kept_BT),
+            "kl_dropped": _mean(values["kl"], mask_BT & ~kept_BT),
+            "gap": _mean(values["gap"], mask_BT),
+            "agreement": _mean(values["agreement"], mask_BT),
         }
 
     return objective
 
 
-def _predictions(model, batch: Batch) -> tuple[Array, Array, Array]:
-    """Logits that predict tokens 1.., those tokens, and which of them are labels."""
-    logits_BTV, _ = model(batch.tokens_BT)
-    return logits_BTV[:, :-1], batch.tokens_BT[:, 1:], batch.loss_mask_BT[:, 1:].astype(bool)
+def _divergence_and_agreement(divergence: Divergence):
+    def per_token(model, hidden_GCD, taught_GCD, target):
+        logits_GCV, target_GCV = model.unembed(hidden_GCD), target.unembed(taught_GCD)
+        return divergence(logits_GCV, target_GCV), {"agreement": _agrees(logits_GCV, target_GCV)}
+
+    return per_token
 
 
-def _frozen_logits(model, batch: Batch) -> Array:
-    return jax.lax.stop_gradient(model(batch.tokens_BT)[0][:, :-1])
+def _labels(batch: Batch) -> tuple[Array, Array]:
+    """The token after each position, and whether it is a label. The last position has none."""
+    tokens_BT, mask_BT = jnp.asarray(batch.tokens_BT), jnp.asarray(batch.loss_mask_BT, bool)
+    return jnp.roll(tokens_BT, -1, axis=1), jnp.roll(mask_BT, -1, axis=1).at[:, -1].set(False)
 
 
-def _total(values_BT: Array, mask_BT: Array) -> Array:
-    return jnp.sum(jnp.where(mask_BT, values_BT, 0.0), dtype=jnp.float32)
+def _frozen_features(model, batch: Batch) -> Array:
+    return jax.lax.stop_gradient(model.features(batch.tokens_BT)[0])
+
+
+def _vocab_size(model, hidden_BTD: Array) -> int:
+    return jax.eval_shape(model.unembed, hidden_BTD).shape[-1]
+
+
+def _count(mask_BT: Array) -> Array:
+    return jnp.maximum(jnp.sum(mask_BT), 1)
 
 
 def _mean(values_BT: Array, mask_BT: Array) -> Array:
-    return _total(values_BT, mask_BT) / jnp.maximum(jnp.sum(mask_BT), 1)
+    return jnp.sum(jnp.where(mask_BT, values_BT, 0.0), dtype=jnp.float32) / _count(mask_BT)
 
 
-def _agreement(logits_BTV: Array, target_BTV: Array, mask_BT: Array) -> Array:
-    return _mean(jnp.argmax(logits_BTV, axis=-1) == jnp.argmax(target_BTV, axis=-1), mask_BT)
+def _agrees(logits: Array, target: Array) -> Array:
+    """Whether a likeliest token of the target is one of the model's: `argmax` equality, by what XLA:CPU does fast."""
+    best = target == jnp.max(target, axis=-1, keepdims=True)
+    return jnp.max(jnp.where(best, logits, -jnp.inf), axis=-1) == jnp.max(logits, axis=-1)

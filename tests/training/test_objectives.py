@@ -1,5 +1,7 @@
 """Objectives: equal to each other where the theory says so, and to PyTorch step by step."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 
 from adaspec_jax import models, sharding
-from adaspec_jax.training import adamw, init_state, make_step, objectives
+from adaspec_jax.training import Chunking, adamw, init_state, make_step, objectives
 from adaspec_jax.training.divergences import DIVERGENCES, forward_kl, gap
 from adaspec_jax.training.optimizers import learning_rate
 from adaspec_jax.training.selection import select_top_fraction
@@ -73,9 +75,9 @@ def test_impossible_knobs_are_refused(knobs):
 
 
 OBJECTIVES = {
-    "fine_tune": objectives.fine_tune(),
-    "distill": objectives.distill(),
-    "selective": objectives.selective_distill(fraction=0.4),
+    "fine_tune": objectives.fine_tune,
+    "distill": objectives.distill,
+    "selective": partial(objectives.selective_distill, fraction=0.4),
 }
 
 
@@ -87,10 +89,10 @@ OBJECTIVES = {
 def test_eight_devices_give_the_losses_of_one(name, shape):
     mesh = sharding.make_mesh(*shape)
     frozen = setting.frozen()
-    one, _ = losses(OBJECTIVES[name], frozen)
-    many, state = losses(
-        OBJECTIVES[name], frozen, place=lambda x: sharding.shard_rows(x, mesh), put=lambda x: sharding.shard(x, mesh)
-    )
+    one, _ = losses(OBJECTIVES[name](), frozen)
+    by_device = OBJECTIVES[name](chunking=Chunking(tokens=4, groups=shape[0] * shape[1]))
+    on_mesh = {"place": lambda x: sharding.shard_rows(x, mesh), "put": lambda x: sharding.shard(x, mesh)}
+    many, state = losses(by_device, frozen, **on_mesh)
     assert len(state.model.params["embed"]["embedding"].sharding.device_set) == 8
     np.testing.assert_allclose([m["loss"] for m in many], [m["loss"] for m in one], rtol=1e-5)
 
