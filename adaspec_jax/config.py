@@ -136,6 +136,7 @@ class Experiment:
 
     seed: int = 0
     dtype: str = "float32"  # of the computation; parameters in training, and their moments, stay float32
+    teacher: str = "auto"  # "recompute" frozen models at every step, or read their "hidden" states from a store on disk
     loss_chunk: int = (
         0  # logits of one model that the losses hold at once, per device; 0: 2**23 on CPUs, 2**27 elsewhere
     )
@@ -160,6 +161,7 @@ _CHOICES = {
     "normalize": ("paper", "official"),
     "scope": ("global", "shard"),
     "budget": ("official", "equal_compute"),
+    "teacher": ("auto", "recompute", "hidden"),
 }
 _POSITIVE = {
     *("batch_size", "lr", "accumulate", "num_prompts", "draft_length", "max_new_tokens", "checkpoint_every", "shards"),

@@ -15,6 +15,7 @@ from adaspec_jax.config import Draft, Experiment, Target
 from adaspec_jax.errors import UserError
 from adaspec_jax.measure import MEASURED_HOW, measure, report_fields
 from adaspec_jax.stages import fit_stage, num_steps, schedule
+from adaspec_jax.teacher import add_reference, open_store
 from adaspec_jax.text import read_text
 from adaspec_jax.training import Batch, Chunking, Frozen, objectives
 from adaspec_jax.training.divergences import DIVERGENCES
@@ -55,8 +56,10 @@ class _Run:
                 num_steps(config, stage, len(self.text.train))  # whatever cannot be done is said before anything is
         base = self._initial(config.draft, "draft")
         target = self._target(base.config.vocab_size)
+        store = open_store(config, self.workdir, self.text, target, self.mesh)
+        seen = target.unembedding() if store else target
         distil = objectives.distill(DIVERGENCES[config.reference.divergence], chunking=self.chunking)
-        reference = self._fitted("reference", distil, base, Frozen(target=target))
+        reference = self._fitted("reference", distil, base, Frozen(target=seen), store)
         selective = objectives.selective_distill(
             DIVERGENCES[config.draft.divergence],
             fraction=config.draft.fraction,
@@ -65,7 +68,12 @@ class _Run:
             shards=config.draft.shards,
             chunking=self.chunking,
         )
-        draft = self._fitted("draft", selective, base, Frozen(target=target, reference=reference))
+        if store:
+            shared = {"target": target, "reference": reference, "chunking": self.chunking}
+            divergence = DIVERGENCES[config.draft.divergence]
+            add_reference(store, config, self.workdir, self.text, self.mesh, divergence=divergence, **shared)
+        frozen = Frozen(target=seen, reference=None if store else reference)
+        draft = self._fitted("draft", selective, base, frozen, store)
         return self._report(target, {"base": base.astype(config.dtype), "reference": reference, "draft": draft})
 
     def _check_same_examples(self) -> None:
@@ -110,12 +118,12 @@ class _Run:
             return model.astype(self.config.dtype)
         return self._fitted("target", objectives.fine_tune(chunking=self.chunking), model, Frozen())
 
-    def _fitted(self, name: str, objective, model: models.CausalLM, frozen: Frozen) -> models.CausalLM:
+    def _fitted(self, name: str, objective, model: models.CausalLM, frozen: Frozen, store=None) -> models.CausalLM:
         """The stage's finished model in the compute type: restored, resumed or fitted now."""
         if self.workdir.finished(name):
             print(f"{name}: finished earlier", flush=True)
             return self._restored(name)
-        shared = {"config": self.config, "text": self.text, "mesh": self.mesh, "workdir": self.workdir}
+        shared = {"config": self.config, "text": self.text, "mesh": self.mesh, "workdir": self.workdir, "store": store}
         return fit_stage(name, objective, model, frozen, **shared).astype(self.config.dtype)
 
     def _restored(self, name: str) -> models.CausalLM:
@@ -149,6 +157,7 @@ class _Run:
             "data": self.text.record,
             "models": {name: model.num_params for name, model in {"target": target, **drafts}.items()},
             "stages": {name: self.workdir.finished(name) for name in STAGES},
+            "teacher": self.workdir.decision("teacher"),
             **report_fields(measured, plain, resamples=evaluation.resamples, pairs=pairs),
         }
         reporting.write_json(self.workdir.path / "report.json", report)

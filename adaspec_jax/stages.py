@@ -48,6 +48,7 @@ def fit_stage(
     text: Text,
     mesh,
     workdir: Workdir,
+    store: data.TokenStore | None = None,
 ) -> models.CausalLM:
     """The fitted model, also written to the stage's directory; resumed from its newest checkpoint if there is one."""
     spec: Fit = getattr(config, name)
@@ -63,6 +64,7 @@ def fit_stage(
         length_window=config.data.length_window,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        beside=store,
     )
     updates = steps // spec.accumulate
     optimizer = adamw(

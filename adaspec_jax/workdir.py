@@ -70,6 +70,15 @@ class Workdir:
     def finish(self, name: str, record: dict[str, Any]) -> None:
         write_json(self.stage(name) / "stage.json", record)
 
+    def decision(self, name: str) -> dict[str, Any] | None:
+        """What an earlier session of this run chose where the config says "auto"."""
+        file = self.path / "decisions.json"
+        return _read(file).get(name) if file.is_file() else None
+
+    def decide(self, name: str, decision: dict[str, Any]) -> None:
+        file = self.path / "decisions.json"
+        write_json(file, (_read(file) if file.is_file() else {}) | {name: decision})
+
     def load(self, name: str, *, dtype="float32") -> models.CausalLM:
         """A finished stage's model; `UserError` says which stages there are."""
         if self.finished(name) is None:
@@ -109,7 +118,7 @@ class Workdir:
 
 def _first_stage_of(key: str) -> int:
     """Index in `STAGES` of the first stage a config key matters to."""
-    if key.startswith(("draft.init", "draft.architecture.")):
+    if key == "teacher" or key.startswith(("draft.init", "draft.architecture.")):
         return STAGES.index("reference")
     owner = key.partition(".")[0]
     return STAGES.index(owner) if owner in STAGES else 0

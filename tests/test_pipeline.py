@@ -47,6 +47,7 @@ def experiment():
         evaluation=Evaluation(num_prompts=8, batch_size=4, draft_length=3, max_new_tokens=40, resamples=500),
         mesh=Mesh(data=1),
         checkpoint_every=5,
+        teacher="hidden",  # "auto" goes by the clock
     )
 
 

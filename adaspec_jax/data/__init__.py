@@ -3,6 +3,7 @@
 from adaspec_jax.data.batches import Encoded, encode, num_steps, prompt_batches, train_batches
 from adaspec_jax.data.sources import Source, load_examples
 from adaspec_jax.data.tasks import TASKS, Example, Task, columns_task
+from adaspec_jax.data.token_store import TokenStore, free_bytes, row_batches, size_in_words
 from adaspec_jax.data.tokenization import (
     check_fits,
     check_same_tokenizer,
@@ -18,16 +19,20 @@ __all__ = [
     "Example",
     "Source",
     "Task",
+    "TokenStore",
     "check_fits",
     "check_same_tokenizer",
     "columns_task",
     "encode",
     "end_of_text_id",
     "fingerprint",
+    "free_bytes",
     "load_examples",
     "load_tokenizer",
     "num_steps",
     "prompt_batches",
+    "row_batches",
+    "size_in_words",
     "train_batches",
     "train_bpe",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -81,8 +81,11 @@ def train_batches(
     length_window: int = 1,
     process_index: int = 0,
     process_count: int = 1,
+    beside: Beside | None = None,
 ) -> grain.DatasetIterator:
     """An iterator of {"tokens_BT" int32, "loss_mask_BT" bool}, with get_state/set_state of a few bytes.
+
+    Where `beside` is given, its arrays for the same rows are in the batch too, read ahead like the rest.
 
     Each epoch visits every row once in an order of its own, and epochs flow into one another, so a batch may hold rows
     of two of them; only the last partial batch of the whole run is dropped (`num_steps` batches in all). With
@@ -108,31 +111,42 @@ def train_batches(
     share = batch_size // process_count
     mine = slice(process_index * share, (process_index + 1) * share)
 
-    def collate(rows: Sequence[Encoded]) -> dict[str, np.ndarray]:
-        length = bucket_length(max(len(row.tokens) for row in rows), buckets)
-        return _pad(rows[mine], length, pad_id)
+    lengths = [len(row.tokens) for row in encoded]
+
+    def collate(rows: Sequence[int]) -> dict[str, np.ndarray]:
+        length = bucket_length(max(lengths[i] for i in rows), buckets)
+        batch = pad([encoded[i] for i in rows[mine]], length, pad_id)
+        return batch | (beside.padded(rows[mine], length) if beside else {})
 
     epochs_begun = math.ceil(steps * batch_size / len(encoded))
-    shuffled = grain.MapDataset.source(encoded).seed(seed).shuffle().repeat(epochs_begun)[: steps * batch_size]
-    grouped = _ByLength(shuffled, batch_size, length_window, seed)
+    numbers = grain.MapDataset.source(range(len(encoded)))
+    shuffled = numbers.seed(seed).shuffle().repeat(epochs_begun)[: steps * batch_size]
+    grouped = _ByLength(shuffled, lengths, batch_size, length_window, seed)
     batches = grain.MapDataset.source(grouped).map(collate)
     # Few threads and a short queue: a row is an array in memory, and the accelerator's host has other work.
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
 
 
-class _ByLength:
-    """Random access to batches of rows, grouped by length within windows of `window` batches."""
+class Beside(Protocol):
+    """Further arrays of the rows, by number: what a `TokenStore` holds."""
 
-    def __init__(self, rows: Sequence[Encoded], batch_size: int, window: int, seed: int) -> None:
+    def padded(self, rows: Sequence[int], length: int) -> dict[str, np.ndarray]: ...
+
+
+class _ByLength:
+    """Random access to batches of row numbers, grouped by length within windows of `window` batches."""
+
+    def __init__(self, rows: Sequence[int], lengths: Sequence[int], batch_size: int, window: int, seed: int) -> None:
         if window < 1:
             raise UserError(f"length_window must be at least 1, not {window}")
-        self._rows, self._size, self._window, self._seed = rows, batch_size, window, seed
-        self._held: tuple[int, list[list[Encoded]]] = (-1, [])  # the window asked for last
+        self._rows, self._lengths = rows, lengths
+        self._size, self._window, self._seed = batch_size, window, seed
+        self._held: tuple[int, list[list[int]]] = (-1, [])  # the window asked for last
 
     def __len__(self) -> int:
         return len(self._rows) // self._size
 
-    def __getitem__(self, step: int) -> list[Encoded]:
+    def __getitem__(self, step: int) -> list[int]:
         number, place = divmod(step, self._window)
         held, batches = self._held  # read once: grain may ask from several threads
         if held != number:
@@ -140,12 +154,12 @@ class _ByLength:
             self._held = (number, batches)
         return batches[place]
 
-    def _batches(self, number: int) -> list[list[Encoded]]:
+    def _batches(self, number: int) -> list[list[int]]:
         first = number * self._window * self._size
         last = min(first + self._window * self._size, len(self._rows))
         rows = [self._rows[i] for i in range(first, last)]
         if self._window > 1:
-            rows.sort(key=lambda row: len(row.tokens))
+            rows.sort(key=self._lengths.__getitem__)
         batches = [rows[i : i + self._size] for i in range(0, len(rows), self._size)]
         if self._window > 1:
             np.random.default_rng([self._seed, number]).shuffle(batches)
@@ -186,7 +200,8 @@ def _checked_buckets(buckets: Sequence[int], longest: int) -> tuple[int, ...]:
     return buckets
 
 
-def _pad(rows: Sequence[Encoded], length: int, pad_id: int) -> dict[str, np.ndarray]:
+def pad(rows: Sequence[Encoded], length: int, pad_id: int) -> dict[str, np.ndarray]:
+    """{"tokens_BT" int32, "loss_mask_BT" bool} of right-padded rows."""
     tokens_BT = np.full((len(rows), length), pad_id, np.int32)
     loss_mask_BT = np.zeros((len(rows), length), bool)
     for b, row in enumerate(rows):

@@ -47,6 +47,11 @@ class CausalLM:
         """Float32 logits [..., V] of hidden states [..., D]; columns past `config.num_tokens` are near -1e9."""
         return self._apply(hidden_BTD, method="unembed")
 
+    def unembedding(self) -> CausalLM:
+        """The same model with only the parameters that `unembed` reads."""
+        name = "embed" if self.config.tie_embeddings else "head"
+        return replace(self, params={name: self.params[name]})
+
     def init_cache(self, batch_size: int, slots: int) -> KVCache:
         """An empty cache in the parameters' dtype."""
         c = self.config

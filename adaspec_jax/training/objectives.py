@@ -19,16 +19,26 @@ from adaspec_jax.training.selection import select_top_fraction
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Batch:
-    """`loss_mask_BT[b, t]` marks that `tokens_BT[b, t]` is a supervised label, predicted from what precedes it."""
+    """`loss_mask_BT[b, t]` marks that `tokens_BT[b, t]` is a supervised label, predicted from what precedes it.
+
+    What frozen models give there may be stored beside it, and is computed where it is not: the target's final hidden
+    state and the reference's divergence from the target, at the position that predicts the label (t - 1).
+    """
 
     tokens_BT: Array
     loss_mask_BT: Array
+    target_hidden_BTD: Array | None = None
+    reference_divergence_BT: Array | None = None
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Frozen:
-    """The models an objective only reads; arguments of the step, never closures."""
+    """The models an objective only reads; arguments of the step, never closures.
+
+    Where a batch brings the target's hidden states, its output matrix is enough (`unembedding`), and a reference whose
+    divergence it brings may be None.
+    """
 
     target: Any = None
     reference: Any = None
@@ -68,7 +78,7 @@ def distill(divergence: Divergence = forward_kl, *, chunking: Chunking = DEFAULT
     def objective(model, frozen: Frozen, batch: Batch):
         _, mask_BT = _labels(batch)
         hidden_BTD, _ = model.features(batch.tokens_BT)
-        taught_BTD = _frozen_features(frozen.target, batch)
+        taught_BTD = _taught(frozen.target, batch)
         sizes = {"vocab_size": _vocab_size(model, hidden_BTD), "chunking": chunking}
         total, values = total_at(mask_BT, per_token, model, hidden_BTD, taught_BTD, frozen.target, **sizes)
         return total / _count(mask_BT), {"tokens": jnp.sum(mask_BT), "agreement": _mean(values["agreement"], mask_BT)}
@@ -122,23 +132,24 @@ def selective_distill(
     def objective(model, frozen: Frozen, batch: Batch):
         _, mask_BT = _labels(batch)
         hidden_BTD, _ = model.features(batch.tokens_BT)
-        taught_BTD = _frozen_features(frozen.target, batch)
-        shown_BTD = _frozen_features(frozen.reference, batch)
+        taught_BTD = _taught(frozen.target, batch)
         sizes = {"vocab_size": _vocab_size(model, hidden_BTD), "chunking": chunking}
         still = jax.lax.stop_gradient(model)
 
-        def gap_and_more(hidden):
-            logits_GCV, reference_GCV, target_GCV = (
-                of.unembed(hidden_GCD)
-                for of, hidden_GCD in zip((still, frozen.reference, frozen.target), hidden, strict=True)
-            )
-            return {
-                "gap": gap(divergence, logits_GCV, reference_GCV, target_GCV),
-                "kl": forward_kl(logits_GCV, target_GCV),
-                "agreement": _agrees(logits_GCV, target_GCV),
-            }
+        def gap_and_more(operands):
+            hidden_GCD, taught_GCD, shown = operands
+            logits_GCV, target_GCV = still.unembed(hidden_GCD), frozen.target.unembed(taught_GCD)
+            if batch.reference_divergence_BT is None:
+                gap_GC = gap(divergence, logits_GCV, frozen.reference.unembed(shown), target_GCV)
+            else:  # both divergences are sums of differences: small numbers, which keep their digits
+                gap_GC = divergence(logits_GCV, target_GCV) - shown
+            kl_GC, agreement_GC = forward_kl(logits_GCV, target_GCV), _agrees(logits_GCV, target_GCV)
+            return {"gap": gap_GC, "kl": kl_GC, "agreement": agreement_GC}
 
-        values = values_at(mask_BT, gap_and_more, (hidden_BTD, shown_BTD, taught_BTD), **sizes)
+        shown = batch.reference_divergence_BT
+        if shown is None:
+            shown = _frozen_features(frozen.reference, batch)
+        values = values_at(mask_BT, gap_and_more, (hidden_BTD, taught_BTD, shown), **sizes)
         kept_BT = select(values["gap"], mask_BT)
         total, _ = total_at(kept_BT, per_token, model, hidden_BTD, taught_BTD, frozen.target, **sizes)
         return total / _count(kept_BT if normalize == "paper" else mask_BT), {
@@ -153,6 +164,18 @@ def selective_distill(
     return objective
 
 
+def divergence_at_labels(divergence: Divergence, model, target, batch: Batch, *, chunking: Chunking = DEFAULT) -> Array:
+    """[B, T]: of `model` from the target at the positions that predict labels, 0 elsewhere; carries no gradient."""
+    _, mask_BT = _labels(batch)
+    hidden = (_frozen_features(model, batch), _taught(target, batch))
+
+    def value(hidden):
+        return {"divergence": divergence(model.unembed(hidden[0]), target.unembed(hidden[1]))}
+
+    sizes = {"vocab_size": _vocab_size(model, hidden[0]), "chunking": chunking}
+    return values_at(mask_BT, value, hidden, **sizes)["divergence"]
+
+
 def _divergence_and_agreement(divergence: Divergence):
     def per_token(model, hidden_GCD, taught_GCD, target):
         logits_GCV, target_GCV = model.unembed(hidden_GCD), target.unembed(taught_GCD)
@@ -165,6 +188,12 @@ def _labels(batch: Batch) -> tuple[Array, Array]:
     """The token after each position, and whether it is a label. The last position has none."""
     tokens_BT, mask_BT = jnp.asarray(batch.tokens_BT), jnp.asarray(batch.loss_mask_BT, bool)
     return jnp.roll(tokens_BT, -1, axis=1), jnp.roll(mask_BT, -1, axis=1).at[:, -1].set(False)
+
+
+def _taught(target, batch: Batch) -> Array:
+    """The target's final hidden states: stored, or computed now."""
+    stored = batch.target_hidden_BTD
+    return _frozen_features(target, batch) if stored is None else jax.lax.stop_gradient(stored)
 
 
 def _frozen_features(model, batch: Batch) -> Array:

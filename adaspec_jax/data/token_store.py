@@ -1,0 +1,184 @@
+"""Arrays with one entry per supervised token, on disk beside the rows they belong to.
+
+A store is a directory of `.npy` files, `COLUMN-00000.npy` and so on, each with one column of one block of rows: the
+entries [tokens, ...] of its rows one after another. Rows are put into blocks by length, so that a block can be computed
+with little padding. `store.json` says what the entries were computed from. A file appears whole or not at all; one that
+is missing or cut short is written again, one of other origin is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from adaspec_jax.data.batches import Encoded, bucket_length, pad
+from adaspec_jax.errors import UserError
+
+ROWS_PER_BLOCK = 128
+_MANIFEST = "store.json"
+
+
+class TokenStore:
+    """Columns of per-token arrays for `rows`; the entry of a label lies at the position that predicts it."""
+
+    def __init__(self, directory: str | Path, rows: Sequence[Encoded], *, rows_per_block: int = ROWS_PER_BLOCK) -> None:
+        self.path, self._rows = Path(directory), rows
+        by_length = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens), i))
+        self.blocks = [by_length[i : i + rows_per_block] for i in range(0, len(rows), rows_per_block)]
+        self._place = {}  # row -> (block, first entry, one past its last)
+        for number, block in enumerate(self.blocks):
+            end = 0
+            for i in block:
+                start, end = end, end + _labels(rows[i])
+                self._place[i] = (number, start, end)
+        self._columns: dict[str, _Column] = {}
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(map(_labels, self._rows))
+
+    def begin(self, column: str, *, shape: tuple[int, ...], dtype, origin: dict[str, str]) -> list[int]:
+        """Declares a column and returns the numbers of the blocks that are still to be written, longest rows first.
+
+        `origin` names what its entries follow from ({"target weights": sha256, ...}). UserError where the directory
+        holds this column from another origin.
+        """
+        dtype = np.dtype(dtype)
+        ours = {"origin": origin, "shape": list(shape), "dtype": dtype.name}
+        manifest = self._manifest()
+        if (theirs := manifest.get(column)) is not None and theirs != ours:
+            kept = theirs.get("origin", {})
+            differing = [name for name in origin if kept.get(name) != origin[name]] or ["shape"]
+            raise UserError(
+                f"{self.path} holds {column} computed from other {', '.join(differing)}; "
+                f"delete {self.path} to have it written again, or use another --workdir"
+            )
+        if theirs is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            temporary = self.path / f".{_MANIFEST}.tmp"
+            temporary.write_text(json.dumps(manifest | {column: ours}, indent=2, sort_keys=True) + "\n")
+            os.replace(temporary, self.path / _MANIFEST)
+        begun = self._columns[column] = _Column(self.path, column, tuple(shape), dtype)
+        begun.unwritten = {number for number in range(len(self.blocks)) if not self._is_whole(column, number)}
+        return sorted(begun.unwritten, reverse=True)
+
+    def bytes_of(self, *, shape: tuple[int, ...], dtype) -> int:
+        """What a whole column takes."""
+        return self.num_tokens * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+
+    def check_room(self, needed: int, what: str) -> None:
+        """UserError, with the size, where the disk has not `needed` bytes left."""
+        free = free_bytes(self.path)
+        if free < needed:
+            raise UserError(
+                f"{what} takes {size_in_words(needed)} and {self.path} has {size_in_words(free)} free; free some disk, "
+                'put --workdir elsewhere, or set --config.teacher="recompute"'
+            )
+
+    def write(self, column: str, number: int, entries: list[np.ndarray]) -> None:
+        """One block's entries, one array [tokens, ...] per row, in the block's order of rows."""
+        self._columns[column].write(number, np.concatenate(entries))
+
+    def read(self, column: str, row: int) -> np.ndarray:
+        """[tokens, ...] of one row, not copied from the file until it is used."""
+        number, start, end = self._place[row]
+        return self._columns[column].block(number)[start:end]
+
+    def padded(self, rows: Sequence[int], length: int) -> dict[str, np.ndarray]:
+        """{column: [B, length, ...]} of all columns that are whole, zero where no label is predicted."""
+        columns = [column for column in self._columns.values() if not column.unwritten]
+        return {column.name: self._padded(column, rows, length) for column in columns}
+
+    def _padded(self, column: _Column, rows: Sequence[int], length: int) -> np.ndarray:
+        dense = np.zeros((len(rows), length, *column.shape), column.dtype)
+        for b, i in enumerate(rows):
+            first = self._rows[i].prompt_length - 1
+            entries = self.read(column.name, i)
+            dense[b, first : first + len(entries)] = entries
+        return dense
+
+    def _is_whole(self, column: str, number: int) -> bool:
+        try:
+            return len(self._columns[column].block(number)) == self._place[self.blocks[number][-1]][2]
+        except (OSError, ValueError, EOFError):
+            return False
+
+    def _manifest(self) -> dict:
+        file = self.path / _MANIFEST
+        try:
+            return json.loads(file.read_text()) if file.is_file() else {}
+        except ValueError:
+            raise UserError(f"{file} is damaged; delete {self.path} to have it written again") from None
+
+
+class _Column:
+    """The files of one column. bfloat16, which `.npy` has no name for, lies there as uint16."""
+
+    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.path, self.name, self.shape, self.dtype = path, name, shape, dtype
+        self.unwritten: set[int] = set()
+        self._open: dict[int, np.ndarray] = {}
+
+    def block(self, number: int) -> np.ndarray:
+        if number not in self._open:
+            entries = np.load(self._file(number), mmap_mode="r", allow_pickle=False)
+            if entries.shape[1:] != self.shape or entries.dtype != self._on_disk:
+                raise ValueError(f"{self._file(number)} holds {entries.dtype} {entries.shape}")
+            self._open[number] = entries.view(self.dtype)
+        return self._open[number]
+
+    def write(self, number: int, entries: np.ndarray) -> None:
+        self._open.pop(number, None)
+        temporary = self._file(number).with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            np.save(file, np.ascontiguousarray(entries.astype(self.dtype)).view(self._on_disk), allow_pickle=False)
+        os.replace(temporary, self._file(number))
+        self.unwritten.discard(number)
+
+    @property
+    def _on_disk(self) -> np.dtype:
+        return np.dtype(np.uint16) if self.dtype == ml_dtypes.bfloat16 else self.dtype
+
+    def _file(self, number: int) -> Path:
+        return self.path / f"{self.name}-{number:05d}.npy"
+
+
+def size_in_words(size: int) -> str:
+    """ "3.70 GB" or "12 MB"."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def free_bytes(path: Path) -> int:
+    """Of the disk that a path, or the first of its parents that exists, lies on."""
+    return shutil.disk_usage(next(folder for folder in (path, *path.absolute().parents) if folder.exists())).free
+
+
+def row_batches(
+    rows: Sequence[Encoded],
+    block: Sequence[int],
+    batch_size: int,
+    *,
+    buckets: Sequence[int],
+    pad_id: int,
+    beside: TokenStore | None = None,
+) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
+    """(row numbers, padded batch) over a block, with what the store `beside` holds of its rows.
+
+    The last batch is filled up by repeating its last row.
+    """
+    for start in range(0, len(block), batch_size):
+        numbers = list(block[start : start + batch_size])
+        filled = numbers + numbers[-1:] * (batch_size - len(numbers))
+        length = bucket_length(max(len(rows[i].tokens) for i in numbers), buckets)
+        batch = pad([rows[i] for i in filled], length, pad_id)
+        yield numbers, batch | (beside.padded(filled, length) if beside else {})
+
+
+def _labels(row: Encoded) -> int:
+    return len(row.tokens) - row.prompt_length

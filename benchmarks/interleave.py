@@ -1,0 +1,120 @@
+"""Programs measured against each other in one run: each in a process of its own, one unit of work at a time in turn.
+
+Slow drifts of a shared machine so hit all alike, and ratios can be trusted further than seconds. A worker prints one
+JSON line when it is ready, does a unit for each "go" line on its standard input, and prints a JSON line for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+KEEP_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "1000000000"}
+"""glibc told not to give memory back: the [tokens, V] temporaries of PyTorch are otherwise mapped anew each time."""
+
+
+def serve(unit: Callable[[], dict], ready: dict) -> None:
+    """The worker's side: answers "go" until its standard input ends. A first unit, unmeasured, warms it up."""
+    unit()
+    print(json.dumps(ready), flush=True)
+    for _ in sys.stdin:
+        cpu, began, busy = time.process_time(), time.perf_counter(), _busy_seconds()
+        values = unit()
+        seconds, used = time.perf_counter() - began, time.process_time() - cpu
+        others = (_busy_seconds() - busy - used) / seconds  # cores that everybody else used meanwhile
+        row = {"seconds": seconds, "cpu_seconds": used, "other_cores": round(others, 2), **values}
+        print(json.dumps(row | {"peak_mb": _peak_mb()}), flush=True)
+
+
+class Worker:
+    """A program of this protocol, started; `ready` is what it said first."""
+
+    def __init__(self, name: str, arguments: list[str], env: dict[str, str] | None = None) -> None:
+        self.name, self.rows = name, []
+        threads = str(os.cpu_count())
+        settings = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | settings | (env or {}),
+        )
+        self.ready = self._line()
+
+    def unit(self) -> None:
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        self.rows.append(self._line())
+
+    def stop(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _line(self) -> dict:
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise SystemExit(f"the worker {self.name} ended with status {self._process.wait()}; see its message above")
+
+
+def interleave(workers: list[Worker], repeats: int) -> dict[str, dict]:
+    """{name: medians, spread, peak memory and what the worker said}, and the ratio of the first worker's median to it."""
+    for number in range(repeats):
+        for worker in workers:
+            worker.unit()
+        print(f"round {number + 1}/{repeats}", file=sys.stderr, flush=True)
+    for worker in workers:
+        worker.stop()
+    first = statistics.median(row["seconds"] for row in workers[0].rows)
+    results = {}
+    for worker in workers:
+        seconds = [row["seconds"] for row in worker.rows]
+        results[worker.name] = {
+            "seconds": statistics.median(seconds),
+            "lowest": min(seconds),
+            "highest": max(seconds),
+            "repeats": repeats,
+            "times_faster_than_first": first / statistics.median(seconds),
+            "cpu_seconds": statistics.median(row["cpu_seconds"] for row in worker.rows),
+            "other_cores": statistics.median(row["other_cores"] for row in worker.rows),
+            "peak_mb": max(row["peak_mb"] for row in worker.rows),
+            "last": {k: v for k, v in worker.rows[-1].items() if k not in ("seconds", "cpu_seconds", "other_cores")},
+            "ready": worker.ready,
+        }
+    return results
+
+
+def table(results: dict[str, dict]) -> str:
+    lines = [f"{'':24}{'seconds':>10}{'lowest':>9}{'highest':>9}{'times':>8}{'CPU s':>8}{'peak MB':>9}"]
+    for name, row in results.items():
+        lines.append(
+            f"{name:24}{row['seconds']:10.3f}{row['lowest']:9.3f}{row['highest']:9.3f}"
+            f"{row['times_faster_than_first']:8.2f}{row['cpu_seconds']:8.2f}{row['peak_mb']:9.0f}"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> dict:
+    """What the numbers were measured on."""
+    with open("/proc/cpuinfo") as file:
+        model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), platform.machine())
+    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def _busy_seconds() -> float:
+    """CPU seconds the whole machine has used since it started."""
+    with open("/proc/stat") as file:
+        values = [int(value) for value in file.readline().split()[1:]]
+    return (sum(values) - values[3] - values[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_mb() -> float:
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))

@@ -1,0 +1,139 @@
+"""The teacher store in a run: the losses of recomputing, nothing written twice, nothing foreign trusted."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from adaspec_jax import data, models, pipeline, teacher
+from adaspec_jax.errors import UserError
+from adaspec_jax.reporting import read_metrics
+from tests.test_pipeline import experiment
+
+STAGES = ("reference", "draft")
+
+
+def short(choice):
+    config = experiment()
+    config.target.epochs, config.reference.epochs, config.draft.epochs = 2, 3, 2
+    config.teacher, config.evaluation.max_new_tokens = choice, 8
+    return config
+
+
+def curves(file):
+    lines = read_metrics(file)
+    return {name: np.array([line[name] for line in lines]) for name in lines[0]}
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("stored") / "run"
+    return directory, pipeline.run(short("hidden"), directory)
+
+
+@pytest.fixture
+def unfinished(stored, tmp_path):
+    """A copy of the run before its draft stage."""
+    shutil.copytree(stored[0], tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "draft")
+    (tmp_path / "run" / "report.json").unlink()
+    return tmp_path / "run"
+
+
+def test_the_curves_are_those_of_recomputing(stored, tmp_path):
+    report = pipeline.run(short("recompute"), tmp_path)
+    assert not (tmp_path / "teacher").exists() and report["teacher"]["choice"] == "recompute"
+    assert stored[1]["teacher"]["choice"] == "hidden"
+    for stage in STAGES:
+        ours, theirs = (curves(folder / stage / "metrics.jsonl") for folder in (stored[0], tmp_path))
+        for name in ("loss", "agreement", "grad_norm"):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, err_msg=f"{stage} {name}")
+    np.testing.assert_allclose(ours["gap"], theirs["gap"], rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_stored_is_what_the_models_give(stored):
+    directory, _ = stored
+    tokenizer = data.load_tokenizer(directory / "tokenizer")
+    target, reference = (models.load(directory / s).with_vocabulary(len(tokenizer)) for s in ("target", "reference"))
+    examples = data.load_examples("word_problems", "train", num=64)
+    rows, _ = data.encode(examples, tokenizer, max_length=256, eos_id=0)
+    hidden = [np.load(file) for file in sorted((directory / "teacher").glob(f"{teacher.HIDDEN}-*.npy"))]
+    kl = [np.load(file) for file in sorted((directory / "teacher").glob(f"{teacher.REFERENCE}-*.npy"))]
+    assert len(np.concatenate(kl)) == sum(len(row.tokens) - row.prompt_length for row in rows)
+    shortest = min(rows, key=lambda row: len(row.tokens))
+    labels = slice(shortest.prompt_length - 1, len(shortest.tokens) - 1)
+    count = labels.stop - labels.start
+    tokens_1T = shortest.tokens[None]
+    np.testing.assert_allclose(hidden[0][:count], target.features(tokens_1T)[0][0, labels], atol=1e-5)
+    log_p, log_q = (np.asarray(m(tokens_1T)[0][0, labels], np.float64) for m in (target, reference))
+    log_p, log_q = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in (log_p, log_q))
+    np.testing.assert_allclose(kl[0][:count], (np.exp(log_p) * (log_p - log_q)).sum(-1), rtol=1e-4)
+
+
+def test_a_resumed_run_writes_only_what_is_torn_and_ends_with_the_same_draft(stored, unfinished, monkeypatch):
+    torn = unfinished / "teacher" / f"{teacher.REFERENCE}-00000.npy"
+    torn.write_bytes(torn.read_bytes()[:-1])
+    written = []
+    monkeypatch.setattr(
+        data.TokenStore, "write", lambda self, *a, real=data.TokenStore.write: written.append(a[:2]) or real(self, *a)
+    )
+    pipeline.run(short("hidden"), unfinished)
+    assert written == [(teacher.REFERENCE, 0)]
+    same = [(folder / "draft" / "model.safetensors").read_bytes() for folder in (stored[0], unfinished)]
+    assert same[0] == same[1]
+
+
+def test_a_store_of_another_target_is_refused_and_rebuilt_once_deleted(unfinished):
+    weights = models.load(unfinished / "target")
+    models.save(
+        models.CausalLM(
+            {
+                **weights.params,
+                "final_norm": weights.params["embed"]
+                and {name: leaf * 1.01 for name, leaf in weights.params["final_norm"].items()},
+            },
+            weights.config,
+        ),
+        unfinished / "target",
+    )
+    with pytest.raises(UserError, match="from other target weights; delete .*teacher"):
+        pipeline.run(short("hidden"), unfinished)
+    assert (unfinished / "reference" / "stage.json").is_file()
+    shutil.rmtree(unfinished / "teacher")
+    pipeline.run(short("hidden"), unfinished)
+
+
+def test_another_choice_for_a_finished_stage_is_refused_by_key(stored):
+    with pytest.raises(UserError, match="made with teacher='hidden', not 'recompute'"):
+        pipeline.run(short("recompute"), stored[0])
+
+
+@pytest.mark.parametrize(
+    "free, forward, choice, reason",
+    [
+        (10**15, 10.0, "hidden", "s of target forwards against"),
+        (10**15, 0.0, "recompute", "at every step"),
+        (10, 10.0, "recompute", "would fill the disk"),
+    ],
+)
+def test_auto_weighs_measured_costs_and_keeps_to_what_it_chose(unfinished, monkeypatch, free, forward, choice, reason):
+    shutil.rmtree(unfinished / "teacher")
+    shutil.rmtree(unfinished / "reference")
+    (unfinished / "decisions.json").unlink()
+    monkeypatch.setattr(data, "free_bytes", lambda path: free)
+    monkeypatch.setattr(teacher, "_seconds_of_a_pass", lambda *_: forward)
+    report = pipeline.run(short("auto"), unfinished)
+    assert report["teacher"]["choice"] == choice and reason in report["teacher"]["why"]
+    assert (unfinished / "teacher").exists() == (choice == "hidden")
+    shutil.rmtree(unfinished / "draft")
+    monkeypatch.setattr(teacher, "_decide", None)  # a resumed run asks no more
+    assert pipeline.run(short("auto"), unfinished)["teacher"]["choice"] == choice
+
+
+def test_a_disk_too_small_for_the_store_asked_for_is_said_before_anything_is_written(unfinished, monkeypatch):
+    shutil.rmtree(unfinished / "teacher")
+    (unfinished / "decisions.json").unlink()
+    monkeypatch.setattr(data.token_store, "free_bytes", lambda path: 1000)
+    with pytest.raises(UserError, match="the teacher store takes .* MB"):
+        pipeline.run(short("hidden"), unfinished)
+    assert not (unfinished / "teacher").exists()
