@@ -65,7 +65,7 @@ class Worker:
 
 
 def interleave(workers: list[Worker], repeats: int) -> dict[str, dict]:
-    """{name: medians, spread, peak memory and what the worker said}, and the ratio of the first worker's median to it."""
+    """{name: median, spread, peak memory, what the worker said, and the first worker's median over its own}."""
     for number in range(repeats):
         for worker in workers:
             worker.unit()

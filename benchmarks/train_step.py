@@ -22,15 +22,8 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 from interleave import KEEP_HEAP, Worker, interleave, machine, serve, table  # noqa: E402
+from pairs import SHAPES, config  # noqa: E402
 
-SHAPES = {  # hidden, layers, heads, intermediate: the Pythia suite
-    "14m": (128, 6, 4, 512),
-    "31m": (256, 6, 8, 1024),
-    "70m": (512, 6, 8, 2048),
-    "160m": (768, 12, 12, 3072),
-    "410m": (1024, 24, 16, 4096),
-    "1b4": (2048, 24, 16, 8192),
-}
 FRACTION, LR, DECAY, CLIP = 0.4, 3e-4, 0.1, 1.0
 VARIANTS = {
     "torch": {},
@@ -94,13 +87,9 @@ def write_weights(args, folder: Path) -> None:
     import jax
 
     from adaspec_jax import models
-    from adaspec_jax.config import GPTNeoX
 
     for seed, (name, shape) in enumerate({"target": args.target, "reference": args.draft, "draft": args.draft}.items()):
-        width, layers, heads, inner = SHAPES[shape]
-        sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
-        architecture = GPTNeoX(vocab_size=args.vocab_size, intermediate_size=inner, **sizes)
-        models.save(models.build(architecture.hf_config(), jax.random.key(seed)), folder / name)
+        models.save(models.build(config(shape, args.vocab_size), jax.random.key(seed)), folder / name)
 
 
 def our_worker(args):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from adaspec_jax.decoding.sampling import Sampling
+from adaspec_jax.decoding.sampling import Sampling, most_likely
 from adaspec_jax.decoding.types import Proposal, Verdict
 
 
@@ -18,16 +18,18 @@ def rejection_sample(key: Array, proposal: Proposal, logits_BMV: Array, sampling
     the residual becomes norm((residual - q)+), with which the next sibling is tested. The next token is drawn from the
     residual where the walk ends: the correction and the bonus token are one line. A chain gives Leviathan et al. 2023
     (arXiv 2211.17192) and Chen et al. 2023 (2302.01318); i.i.d. siblings give the multi-round rule of SpecInfer
-    (2305.09781). Greedy is the same rule with a one-hot target.
+    (2305.09781). Greedy is the same rule with a one-hot target, for which the target's choices say everything.
 
     Row 0 of `logits_BMV` follows the root, row n + 1 follows node n.
     """
-    accept_key, next_key = jax.random.split(key)
     batch, nodes = proposal.tokens_BN.shape
     parents_BN = proposal.parents_BN
     if parents_BN is None:
         parents_BN = jnp.broadcast_to(jnp.arange(-1, nodes - 1)[None], (batch, nodes))
     valid_BN = jnp.ones((batch, nodes), bool) if proposal.valid_BN is None else proposal.valid_BN
+    if sampling.greedy:
+        return _follow(proposal.tokens_BN, parents_BN, valid_BN, most_likely(logits_BMV))
+    accept_key, next_key = jax.random.split(key)
     target_BMV = sampling.probs(logits_BMV)
     uniform_BN = jax.random.uniform(accept_key, (batch, nodes))
 
@@ -62,3 +64,24 @@ def rejection_sample(key: Array, proposal: Proposal, logits_BMV: Array, sampling
     start = (jnp.full((batch,), -1, jnp.int32), target_BMV[:, 0])
     (_, residual_BV), (accepted_NB, judged_NB) = jax.lax.scan(judge, start, xs)
     return Verdict(accepted_NB.T, judged_NB.T, sampling.draw(next_key, residual_BV))
+
+
+def _follow(tokens_BN: Array, parents_BN: Array, valid_BN: Array, choices_BM: Array) -> Verdict:
+    """The walk under one-hot laws: a node is accepted where it is the target's choice, which no refusal changes."""
+
+    def judge(stand_B, node):
+        index, token_B, parent_B, valid_B = node
+        judged_B = valid_B & (parent_B == stand_B)
+        accepted_B = judged_B & (token_B == _at(choices_BM, stand_B + 1))
+        return jnp.where(accepted_B, index, stand_B), (accepted_B, judged_B)
+
+    batch, nodes = tokens_BN.shape
+    start_B = jnp.full((batch,), -1, jnp.int32)
+    stand_B, (accepted_NB, judged_NB) = jax.lax.scan(
+        judge, start_B, (jnp.arange(nodes, dtype=jnp.int32), tokens_BN.T, parents_BN.T, valid_BN.T)
+    )
+    return Verdict(accepted_NB.T, judged_NB.T, _at(choices_BM, stand_B + 1))
+
+
+def _at(values_BM: Array, index_B: Array) -> Array:
+    return jnp.take_along_axis(values_BM, index_B[:, None], axis=1)[:, 0]

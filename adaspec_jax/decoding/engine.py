@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from adaspec_jax.decoding.acceptance import rejection_sample
-from adaspec_jax.decoding.sampling import Sampling
+from adaspec_jax.decoding.sampling import Sampling, most_likely
 from adaspec_jax.decoding.types import GUESS, TARGET, Context, Drafter, Generation, Model, Proposal, Tree, Verdict
 
 BUCKET = 64  # prompts and budgets are padded to multiples of this, so that few programs serve all lengths
@@ -222,7 +222,7 @@ def _decode(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, *
             lengths_B=lengths_B,
             accepted_B=accepted_B,
             path_BN=path_BN,
-            choices_BM=jnp.argmax(logits_BMV, axis=-1).astype(jnp.int32),
+            choices_BM=most_likely(logits_BMV),
             hidden_BMD=hidden_BMD,
             target_cache=cache.roll_back(lengths_B - 1),
             sampling=sampling,

@@ -33,7 +33,7 @@ class Sampling:
         """The float32 law over the last axis; one-hot at the (first) most likely token when greedy."""
         logits_V = logits_V.astype(jnp.float32)
         if self.greedy:
-            return jax.nn.one_hot(jnp.argmax(logits_V, axis=-1), logits_V.shape[-1], dtype=jnp.float32)
+            return jax.nn.one_hot(most_likely(logits_V), logits_V.shape[-1], dtype=jnp.float32)
         logits_V = logits_V / self.temperature
         if 0 < self.top_k < logits_V.shape[-1]:
             kth = jax.lax.top_k(logits_V, self.top_k)[0][..., -1:]
@@ -50,8 +50,23 @@ class Sampling:
     def draw(self, key: Array, probs_V: Array) -> Array:
         """One token per row of `probs_V`, int32. Greedy takes the mode, so that no randomness enters."""
         if self.greedy:
-            return jnp.argmax(probs_V, axis=-1).astype(jnp.int32)
+            return most_likely(probs_V)
         return jax.random.categorical(key, jnp.log(probs_V), axis=-1).astype(jnp.int32)
+
+    def pick(self, key: Array, logits_V: Array) -> tuple[Array, Array | None]:
+        """A token drawn from `probs(logits_V)`, and that law; None when greedy, where the token is a point mass."""
+        if self.greedy:
+            return most_likely(logits_V), None
+        probs_V = self.probs(logits_V)
+        return self.draw(key, probs_V), probs_V
+
+
+def most_likely(scores_V: Array) -> Array:
+    """The first of the greatest, int32: `argmax` as two plain reductions, which XLA:CPU runs several times faster."""
+    size = scores_V.shape[-1]
+    index_V = jnp.arange(size, dtype=jnp.int32).reshape((1,) * (scores_V.ndim - 1) + (size,))
+    greatest = scores_V == jnp.max(scores_V, axis=-1, keepdims=True)
+    return jnp.minimum(jnp.min(jnp.where(greatest, index_V, size), axis=-1), size - 1)  # a row of NaN has no greatest
 
 
 GREEDY = Sampling(temperature=0.0)

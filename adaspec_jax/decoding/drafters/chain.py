@@ -31,18 +31,13 @@ class ChainDrafter:
         # Two tokens: after a full acceptance the draft has never seen its own last guess.
         logits_BV, cache = reread(self.model, cache, context, window=2)
 
-        def guess(logits_BV, key):
-            probs_BV = sampling.probs(logits_BV)
-            token_B = sampling.draw(key, probs_BV)
-            return token_B, None if sampling.greedy else probs_BV
-
         def extend(carry, key):
             token_B, cache = carry
             logits_B1V, cache = self.model(token_B[:, None], cache)
-            token_B, probs_BV = guess(logits_B1V[:, 0], key)
+            token_B, probs_BV = sampling.pick(key, logits_B1V[:, 0])
             return (token_B, cache), (token_B, probs_BV)
 
-        first_B, first_BV = guess(logits_BV, keys[0])
+        first_B, first_BV = sampling.pick(keys[0], logits_BV)
         (_, cache), (rest_NB, rest_NBV) = jax.lax.scan(extend, (first_B, cache), keys[1:])
         tokens_BN = jnp.concatenate([first_B[None], rest_NB]).T
         probs_BNV = None if sampling.greedy else jnp.moveaxis(jnp.concatenate([first_BV[None], rest_NBV]), 0, 1)

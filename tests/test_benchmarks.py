@@ -1,0 +1,52 @@
+"""The benchmarks' own parts: pairs that compute the same function, workers measured in turn."""
+
+import numpy as np
+import pytest
+
+from benchmarks.interleave import Worker, interleave, machine, table
+from benchmarks.pairs import matched_pair
+from tests.running import CHECKOUT
+
+WORKER = """
+import sys, time
+sys.path.insert(0, {folder!r})
+from interleave import serve
+def unit():
+    time.sleep({seconds})
+    return {{"answer": 42}}
+serve(unit, {{"name": {seconds}}})
+"""
+
+
+@pytest.mark.parametrize("target", ["160m", "410m"])
+def test_a_matched_pair_computes_the_same_logits(target):
+    big, small = matched_pair(target, noise=0.0, vocab_size=64)
+    tokens_BT = np.random.default_rng(0).integers(0, 64, (2, 12))
+    logits = big(tokens_BT)[0]
+    assert float(logits.std()) > 0.5
+    np.testing.assert_allclose(logits, small(tokens_BT)[0], atol=2e-4)
+    noisy = matched_pair(target, noise=0.3, vocab_size=64)[1](tokens_BT)[0]
+    agreement = np.mean(noisy.argmax(-1) == logits.argmax(-1))
+    assert 0.2 < agreement < 1
+
+
+def test_workers_take_turns_and_are_compared(tmp_path):
+    folder = str(CHECKOUT / "benchmarks")
+    workers = []
+    for name, seconds in (("slow", 0.08), ("fast", 0.02)):
+        file = tmp_path / f"{name}.py"
+        file.write_text(WORKER.format(folder=folder, seconds=seconds))
+        workers.append(Worker(name, [str(file)]))
+    results = interleave(workers, 3)
+    assert results["slow"]["times_faster_than_first"] == 1
+    assert 2 < results["fast"]["times_faster_than_first"] < 6
+    assert results["fast"]["repeats"] == 3 and results["fast"]["ready"] == {"name": 0.02}
+    assert results["slow"]["last"]["answer"] == 42 and results["slow"]["peak_mb"] > 1
+    assert len(table(results).splitlines()) == 3 and machine()["cores"] >= 1
+
+
+def test_a_worker_that_dies_is_named(tmp_path):
+    file = tmp_path / "dies.py"
+    file.write_text("raise SystemExit(3)")
+    with pytest.raises(SystemExit, match="the worker dies ended with status 3"):
+        Worker("dies", [str(file)])
