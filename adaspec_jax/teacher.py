@@ -41,9 +41,10 @@ def open_store(
     store = data.TokenStore(workdir.path / "teacher", text.train)
     rows = _Rows(config, text, mesh)
     column = {"shape": (target.config.hidden_size,), "dtype": target.dtype}
-    if not (decision := workdir.decision("teacher")):
+    decision = workdir.decision("teacher")
+    if decision is None or decision["asked"] != config.teacher:
         decision = _decide(config, workdir, store, rows, target, store.bytes_of(**column))
-        workdir.decide("teacher", decision)
+        workdir.decide("teacher", decision | {"asked": config.teacher})
     print(f"teacher: {decision['why']}", flush=True)
     if decision["choice"] == "recompute":
         return None

@@ -8,6 +8,7 @@ import pytest
 from adaspec_jax import data, models, pipeline, teacher
 from adaspec_jax.errors import UserError
 from adaspec_jax.reporting import read_metrics
+from adaspec_jax.workdir import Workdir
 from tests.test_pipeline import experiment
 
 STAGES = ("reference", "draft")
@@ -128,6 +129,15 @@ def test_auto_weighs_measured_costs_and_keeps_to_what_it_chose(unfinished, monke
     shutil.rmtree(unfinished / "draft")
     monkeypatch.setattr(teacher, "_decide", None)  # a resumed run asks no more
     assert pipeline.run(short("auto"), unfinished)["teacher"]["choice"] == choice
+
+
+def test_an_explicit_choice_overrules_what_auto_chose_before_a_stage_began(unfinished, monkeypatch):
+    shutil.rmtree(unfinished / "reference")
+    monkeypatch.setattr(pipeline, "fit_stage", None)  # the run gets as far as its choice, and no further
+    with pytest.raises(TypeError):
+        pipeline.run(short("recompute"), unfinished)
+    decision = Workdir(unfinished).decision("teacher")
+    assert decision["choice"] == "recompute" and decision["asked"] == "recompute"
 
 
 def test_a_disk_too_small_for_the_store_asked_for_is_said_before_anything_is_written(unfinished, monkeypatch):
