@@ -137,9 +137,7 @@ class Experiment:
     seed: int = 0
     dtype: str = "float32"  # of the computation; parameters in training, and their moments, stay float32
     teacher: str = "auto"  # "recompute" frozen models at every step, or read their "hidden" states from a store on disk
-    loss_chunk: int = (
-        0  # logits of one model that the losses hold at once, per device; 0: 2**23 on CPUs, 2**27 elsewhere
-    )
+    loss_chunk: int = 0  # logits of a model that a loss holds at once, per device; 0: 2**23 on CPUs, 2**27 elsewhere
     data: Data = field(default_factory=Data)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     target: Target = field(default_factory=Target)

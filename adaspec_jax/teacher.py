@@ -23,7 +23,6 @@ from adaspec_jax.training import Batch, Chunking, objectives
 from adaspec_jax.workdir import Workdir
 
 HIDDEN, REFERENCE = "target_hidden_BTD", "reference_divergence_BT"  # the fields of `Batch` that take them
-words = data.size_in_words
 _WORTH = 0.9  # "auto" stores where that costs at most this share of recomputing
 _SPARE = 2.0  # and where the disk has this many times the room
 
@@ -97,7 +96,7 @@ def _decide(config: Experiment, workdir: Workdir, store, rows: _Rows, target, si
         return {"choice": "recompute", "why": "frozen models run at every step (several processes)"}
     if config.teacher == "hidden":
         store.check_room(size, "the teacher store")
-        why = f"the target's hidden states are stored in {store.path}, {words(size)} (config.teacher)"
+        why = f"the target's hidden states are stored in {store.path}, {data.size_in_words(size)} (config.teacher)"
         return {"choice": "hidden", "why": why}
     passes = sum(
         epochs
@@ -106,14 +105,15 @@ def _decide(config: Experiment, workdir: Workdir, store, rows: _Rows, target, si
     )
     free = data.free_bytes(store.path)
     if free < _SPARE * size:
-        why = f"frozen models run at every step: storing {words(size)} would fill the disk ({words(free)} free)"
+        needed, left = data.size_in_words(size), data.size_in_words(free)
+        why = f"frozen models run at every step: storing {needed} would fill the disk ({left} free)"
         return {"choice": "recompute", "why": why}
     forward = _seconds_of_a_pass(store, rows, target)
     write, read = (size * seconds for seconds in _seconds_per_byte(workdir.path))
     recomputed, stored = passes * forward, forward + write + passes * read
     sums = f"{passes:g} passes over the text, {recomputed:.0f} s of target forwards against {stored:.0f} s with"
     if stored < _WORTH * recomputed:
-        why = f"the target's hidden states are stored in {store.path}: {sums} a store of {words(size)}"
+        why = f"the target's hidden states are stored in {store.path}: {sums} a store of {data.size_in_words(size)}"
         return {"choice": "hidden", "why": why}
     return {"choice": "recompute", "why": f"frozen models run at every step: {sums} a store"}
 

@@ -62,7 +62,7 @@ class Sampling:
 
 
 def most_likely(scores_V: Array) -> Array:
-    """The first of the greatest, int32: `argmax` as two plain reductions, which XLA:CPU runs several times faster."""
+    """The first of the greatest, int32: `argmax` as two plain reductions, which XLA:CPU runs faster."""
     size = scores_V.shape[-1]
     index_V = jnp.arange(size, dtype=jnp.int32).reshape((1,) * (scores_V.ndim - 1) + (size,))
     greatest = scores_V == jnp.max(scores_V, axis=-1, keepdims=True)

@@ -54,7 +54,7 @@ def gap(
 
 
 # Sums over the logits as they are, and maxima and normalisers apart, instead of over `log_softmax`: XLA:CPU evaluates
-# them several times faster (benchmarks/train_step.py), and small ratios keep their digits.
+# them faster, and small ratios keep their digits.
 
 
 def _law(logits_BTV: Array) -> tuple[Array, Array, Array]:

@@ -22,8 +22,8 @@ from jax import Array, lax
 class Chunking:
     """How the labels of a batch are cut.
 
-    Each group holds at most `logits` entries of one model's logits at once, and at most `tokens` labels: on a CPU the
-    matrix product gains nothing from more than 256, and the chunk leaves the cache. `groups`: equal runs of rows packed
+    Each group holds at most `logits` entries of one model's logits at once, and at most `tokens` labels: on a CPU a
+    chunk should stay near the cache. `groups`: equal runs of rows packed
     apart; as many as devices the rows are sharded over, so that no row moves to another device.
     """
 
@@ -57,11 +57,11 @@ def values_at(
     """
     packed = _Packed(labels_BT, vocab_size, chunking)
     operands = jax.tree.map(packed.take, lax.stop_gradient(operands))
-    shapes = jax.eval_shape(function, packed.piece(operands, 0))
+    shapes = jax.eval_shape(function, _piece(operands, 0, packed.size))
     empty = {name: jnp.zeros(packed.valid_GX.shape, jnp.float32) for name in shapes}
 
     def body(i, values):
-        return packed.written(values, function(packed.piece(operands, i)), i)
+        return _written(values, function(_piece(operands, i, packed.size)), i, packed.size)
 
     return packed.back(lax.fori_loop(0, packed.chunks, body, empty))
 
@@ -111,12 +111,6 @@ class _Packed:
         leaf_GX = leaf_BT.reshape(self.groups, -1, *leaf_BT.shape[2:])
         order = self.order_GX.reshape(*self.order_GX.shape, *(1,) * (leaf_GX.ndim - 2))
         return jnp.take_along_axis(leaf_GX, order, axis=1)
-
-    def piece(self, tree: Any, i: int | Array) -> Any:
-        return _piece(tree, i, self.size)
-
-    def written(self, values: Values, new: Values, i: Array) -> Values:
-        return _written(values, new, i, self.size)
 
     def back(self, values: Values) -> Values:
         """[G, X] -> [B, T], 0 where there is no label."""
