@@ -115,7 +115,7 @@ class Evaluation:
 
     num_prompts: int = 200
     batch_size: int = 8
-    draft_length: int = 5
+    draft_length: int = 5  # guesses per round; 0: the best by measured costs and acceptance
     max_new_tokens: int = 128
     temperature: float = 0.0
     resamples: int = 10_000
@@ -136,7 +136,9 @@ class Experiment:
 
     seed: int = 0
     dtype: str = "float32"  # of the computation; parameters in training, and their moments, stay float32
-    teacher: str = "auto"  # "recompute" frozen models at every step, or read their "hidden" states from a store on disk
+    attention: str = "xla"  # or "cudnn": NVIDIA's fused kernel, in training and with dtype bfloat16
+    teacher: str = "auto"  # frozen models: "recompute" at every step, or store "hidden" states, or "top_k" (inexact)
+    teacher_top_k: int = 64  # entries of the target's law that "top_k" stores per label; the rest becomes one event
     loss_chunk: int = 0  # logits of a model that a loss holds at once, per device; 0: 2**23 on CPUs, 2**27 elsewhere
     data: Data = field(default_factory=Data)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
@@ -150,23 +152,24 @@ class Experiment:
 
 
 # What may differ when a workdir is used again: nothing a finished stage depends on.
-FREE_TO_CHANGE = ("evaluation.", "mesh.", "checkpoint_every", "tensorboard", "loss_chunk")
+FREE_TO_CHANGE = ("evaluation.", "mesh.", "attention", "checkpoint_every", "tensorboard", "loss_chunk")
 
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
+    "attention": ("xla", "cudnn"),
     "schedule": ("constant", "linear", "cosine"),
     "divergence": ("forward_kl", "reverse_kl", "jensen_shannon", "total_variation"),
     "normalize": ("paper", "official"),
     "scope": ("global", "shard"),
     "budget": ("official", "equal_compute"),
-    "teacher": ("auto", "recompute", "hidden"),
+    "teacher": ("auto", "recompute", "hidden", "top_k"),
 }
 _POSITIVE = {
-    *("batch_size", "lr", "accumulate", "num_prompts", "draft_length", "max_new_tokens", "checkpoint_every", "shards"),
+    *("batch_size", "lr", "accumulate", "num_prompts", "max_new_tokens", "checkpoint_every", "shards"),
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_length"),
-    *("num_train", "num_evaluation", "fraction", "resamples", "length_window", "fsdp", "tensor"),
+    *("teacher_top_k", "num_train", "num_evaluation", "fraction", "resamples", "length_window", "fsdp", "tensor"),
 }
-_NOT_NEGATIVE = {"loss_chunk", "epochs", "warmup_steps", "weight_decay", "clip_norm", "temperature"}
+_NOT_NEGATIVE = {"loss_chunk", "draft_length", "epochs", "warmup_steps", "weight_decay", "clip_norm", "temperature"}
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -203,6 +206,13 @@ def validate(config: Experiment) -> None:
         width, heads = stage.architecture.hidden_size, stage.architecture.num_attention_heads
         if width % heads:
             raise UserError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    if config.teacher == "top_k":
+        for stage in ("reference", "draft"):
+            if (divergence := getattr(config, stage).divergence) != "forward_kl":
+                raise UserError(
+                    f'{stage}.divergence is "{divergence}", and teacher "top_k" knows the forward_kl alone; '
+                    'use teacher "hidden"'
+                )
     rows = draft_schedule(config.draft)[1]
     if config.draft.scope == "shard" and rows % config.draft.shards:
         raise UserError(f"the draft's batch of {rows} does not divide into draft.shards {config.draft.shards}")

@@ -25,13 +25,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of a generated task and of sampling")
     parser.add_argument("--num_prompts", type=int, default=200)
     parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--draft_length", type=int, default=5)
+    parser.add_argument(
+        "--draft_length", type=int, default=5, help="guesses per round; 0 takes the best by measured costs"
+    )
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--max_length", type=int, default=512, help="longer prompts are left out")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--json", required=True, help="where the report goes")
-    arguments = parse_arguments(parser, positive=("num_prompts", "batch_size", "draft_length", "max_new_tokens"))
+    arguments = parse_arguments(parser, positive=("num_prompts", "batch_size", "max_new_tokens"))
+    if arguments.draft_length < 0:
+        raise UserError(f"--draft_length is {arguments.draft_length}; give 0 to have it chosen, or a number of guesses")
     if not Path(arguments.json).absolute().parent.is_dir():
         raise UserError(f"--json {arguments.json}: there is no such directory")
     if arguments.task is None and arguments.prompt_column is None:

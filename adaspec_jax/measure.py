@@ -11,8 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaspec_jax.decoding import ChainDrafter, Context, Generation, NoDraft, Sampling, generate
-from adaspec_jax.reporting import Counts, paired, summarize
+from adaspec_jax.decoding import (
+    LONGEST,
+    ChainDrafter,
+    Context,
+    Generation,
+    NoDraft,
+    Sampling,
+    between,
+    generate,
+    seconds_per_call,
+    verification_seconds,
+)
+from adaspec_jax.reporting import Counts, best_draft_length, paired, speedup, summarize
 
 # Goes into every report: without it no two acceptance numbers can be compared.
 MEASURED_HOW = {
@@ -22,7 +33,9 @@ MEASURED_HOW = {
     "expected_alpha": "mean of sum_x min(p, q) at temperature 1, along a continuation sampled from the target",
     "teacher_forced_agreement": "share of the decoded continuation's positions where both models' argmax is the same",
     "average": "micro: sums over prompts",
+    "promised_speedup": "(1 - alpha^(gamma+1)) / (1 - alpha) / (c gamma + v(gamma)), c and v measured on this machine",
 }
+_PROBE_LENGTH = 5  # guesses with which the first batch tells alpha, where the draft length is to be chosen
 
 
 @dataclass(frozen=True)
@@ -47,20 +60,31 @@ def measure(
     seed: int = 0,
     place: Callable[[Any], Any] = lambda rows: rows,
     advance: Callable[[int], None] = lambda prompts: None,
-) -> tuple[dict[str, Measured], dict[str, float]]:
+) -> tuple[dict[str, Measured], dict[str, Any]]:
     """Every draft on every batch of prompts, interleaved with plain decoding so that all meet the same machine.
 
     Args:
       batches: {"tokens_BT", "lengths_B", "valid"} as `data.prompt_batches` gives them; only `valid` rows count.
+      draft_length: guesses per round; 0 takes the best for the last of `drafts`, by its acceptance on the first batch
+        and the costs measured here.
       place: puts rows onto the devices of a mesh.
 
     Returns:
-      A `Measured` per draft, and {"seconds", "tokens"} of plain decoding. Compilation is not in the times: every
-      program runs its first batch once beforehand.
+      A `Measured` per draft, and {"seconds", "tokens", "draft_length", "costs"} of plain decoding, with the length used
+      and the `round_costs`. Compilation is not in the times: every program runs its first batch once beforehand.
     """
     sampling = Sampling(temperature=temperature)
-    drafters = {"plain": NoDraft()} | {n: ChainDrafter(model, length=draft_length) for n, model in drafts.items()}
     root = jax.random.key(seed)
+    sizes = {"max_new_tokens": max_new_tokens, "longest": max(draft_length, LONGEST)}
+    costs = round_costs(target, drafts, batches[0]["tokens_BT"].shape, **sizes, place=place)
+    if not draft_length:
+        name, model = list(drafts.items())[-1]
+        first = Context(place(batches[0]["tokens_BT"]), place(batches[0]["lengths_B"]))
+        knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": eos_id}
+        probe = jax.device_get(generate(target, ChainDrafter(model, length=_PROBE_LENGTH), first, root, **knobs))
+        alpha = float(probe.accepted_BN.sum() / max(probe.judged_BN.sum(), 1))
+        draft_length = best_length(costs, name, alpha)["best_draft_length"] or 1
+    drafters = {"plain": NoDraft()} | {n: ChainDrafter(model, length=draft_length) for n, model in drafts.items()}
     seconds = dict.fromkeys(drafters, 0.0)
     parts: dict[str, list[dict]] = {name: [] for name in drafts}
     identical, samples, warm = dict.fromkeys(drafts, 0), {}, set()
@@ -119,30 +143,76 @@ def measure(
         joined = {field: np.concatenate([row[field] for row in rows]) for field in rows[0]}
         counts = Counts(**joined, accepted_histogram=histogram)
         measured[name] = Measured(counts, seconds[name], identical[name], samples[name])
-    return measured, {"seconds": seconds["plain"], "tokens": plain_tokens}
+    plain = {"seconds": seconds["plain"], "tokens": plain_tokens, "draft_length": draft_length, "costs": costs}
+    return measured, plain
+
+
+def round_costs(
+    target: Any,
+    drafts: Mapping[str, Any],
+    shape_BT: tuple[int, int],
+    *,
+    max_new_tokens: int,
+    longest: int = LONGEST,
+    place: Callable[[Any], Any] = lambda rows: rows,
+) -> dict[str, Any]:
+    """Seconds of {"target_step", "verification": {guesses: ...}, "draft_step": {draft: ...}} for prompts of a shape."""
+    sizes = {"batch": shape_BT[0], "slots": shape_BT[1] + max_new_tokens, "place": place}
+    verification = verification_seconds(target, **sizes, longest=longest)
+    return {
+        "target_step": verification[0],
+        "verification": {str(length): seconds for length, seconds in verification.items() if length},
+        "draft_step": {name: seconds_per_call(model, width=1, **sizes) for name, model in drafts.items()},
+    }
+
+
+def best_length(costs: Mapping[str, Any], name: str, alpha: float, used: int = 1) -> dict[str, float]:
+    """The draft length that the measured costs and acceptance make fastest, and the speed-up they promise there.
+
+    `best_draft_length` 0: no length is faster than plain decoding. With what a draft step and a verification of `used`
+    guesses cost in target steps, and what that length promises.
+    """
+    step = costs["target_step"]
+    verification = {0: step} | {int(length): seconds for length, seconds in costs["verification"].items()}
+    c = costs["draft_step"][name] / step
+
+    def v(length: int) -> float:
+        return between(verification, length) / step
+
+    best, promised = best_draft_length(alpha, c, v, longest=max(verification))
+    return {
+        "best_draft_length": best,
+        "promised_speedup_at_best": promised,
+        "promised_speedup": speedup(alpha, used, c, v(used)),
+        "draft_step_cost": c,
+        "verification_cost": v(used),
+    }
 
 
 def report_fields(
     measured: Mapping[str, Measured],
-    plain: Mapping[str, float],
+    plain: Mapping[str, Any],
     *,
     resamples: int,
     pairs: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """The "drafts", "paired" and "speed" of a report."""
     plain_rate = plain["tokens"] / plain["seconds"]
-    speed: dict[str, Any] = {"plain_tokens_per_second": plain_rate}
+    speed: dict[str, Any] = {"plain_tokens_per_second": plain_rate, "draft_length": plain["draft_length"]}
+    drafts = {name: summarize(result.counts, resamples=resamples) for name, result in measured.items()}
     for name, result in measured.items():
-        rate = float(result.counts.committed.sum()) / result.seconds
+        rate, alpha = float(result.counts.committed.sum()) / result.seconds, drafts[name]["alpha"]
         speed[name] = {
             "tokens_per_second": rate,
             "speedup": rate / plain_rate,
             "identical_to_plain": result.identical,
+            **({} if alpha is None else best_length(plain["costs"], name, alpha, plain["draft_length"])),
         }
     return {
-        "drafts": {name: summarize(result.counts, resamples=resamples) for name, result in measured.items()},
+        "drafts": drafts,
         "paired": {f"{a}-{b}": paired(measured[a].counts, measured[b].counts, resamples=resamples) for a, b in pairs},
         "speed": speed,
+        "costs_in_seconds": plain["costs"],
     }
 
 

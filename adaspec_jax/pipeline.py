@@ -15,7 +15,7 @@ from adaspec_jax.config import Draft, Experiment, Target
 from adaspec_jax.errors import UserError
 from adaspec_jax.measure import MEASURED_HOW, measure, report_fields
 from adaspec_jax.stages import fit_stage, num_steps, schedule
-from adaspec_jax.teacher import add_reference, open_store
+from adaspec_jax.teacher import add_reference, open_store, taught_by
 from adaspec_jax.text import read_text
 from adaspec_jax.training import Batch, Chunking, Frozen, objectives
 from adaspec_jax.training.divergences import DIVERGENCES
@@ -56,8 +56,8 @@ class _Run:
                 num_steps(config, stage, len(self.text.train))  # whatever cannot be done is said before anything is
         base = self._initial(config.draft, "draft")
         target = self._target(base.config.vocab_size)
-        store = open_store(config, self.workdir, self.text, target, self.mesh)
-        seen = target.unembedding() if store else target
+        store = open_store(config, self.workdir, self.text, target, self.mesh, self.chunking)
+        seen = taught_by(target, store)
         distil = objectives.distill(DIVERGENCES[config.reference.divergence], chunking=self.chunking)
         reference = self._fitted("reference", distil, base, Frozen(target=seen), store)
         selective = objectives.selective_distill(
@@ -69,7 +69,7 @@ class _Run:
             chunking=self.chunking,
         )
         if store:
-            shared = {"target": target, "reference": reference, "chunking": self.chunking}
+            shared = {"target": target, "reference": reference, "base": base, "chunking": self.chunking}
             divergence = DIVERGENCES[config.draft.divergence]
             add_reference(store, config, self.workdir, self.text, self.mesh, divergence=divergence, **shared)
         frozen = Frozen(target=seen, reference=None if store else reference)
@@ -96,9 +96,13 @@ class _Run:
             self.text.check_own_tokenizer(spec.init, name)
             model = models.load(spec.init)
             data.check_fits(self.text.tokenizer, model.config.vocab_size, f"the {name} {spec.init}")
-        model = model.with_vocabulary(len(self.text.tokenizer))
+        model = self._prepared(model)
         print(f"{name}: {model.num_params:,} parameters from {spec.init}", flush=True)
         return sharding.shard(model, self.mesh)
+
+    def _prepared(self, model: models.CausalLM) -> models.CausalLM:
+        model = model.with_vocabulary(len(self.text.tokenizer))
+        return model.with_attention(self.config.attention, self.config.dtype)
 
     def _target(self, vocab_size: int) -> models.CausalLM:
         spec = self.config.target
@@ -127,8 +131,7 @@ class _Run:
         return fit_stage(name, objective, model, frozen, **shared).astype(self.config.dtype)
 
     def _restored(self, name: str) -> models.CausalLM:
-        model = self.workdir.load(name, dtype=self.config.dtype).with_vocabulary(len(self.text.tokenizer))
-        return sharding.shard(model, self.mesh)
+        return sharding.shard(self._prepared(self.workdir.load(name, dtype=self.config.dtype)), self.mesh)
 
     def _report(self, target, drafts) -> dict[str, Any]:
         config, evaluation = self.config, self.config.evaluation
@@ -157,7 +160,7 @@ class _Run:
             "data": self.text.record,
             "models": {name: model.num_params for name, model in {"target": target, **drafts}.items()},
             "stages": {name: self.workdir.finished(name) for name in STAGES},
-            "teacher": self.workdir.decision("teacher"),
+            "teacher": {**(self.workdir.decision("teacher") or {}), "error": self.workdir.decision("teacher_error")},
             **report_fields(measured, plain, resamples=evaluation.resamples, pairs=pairs),
         }
         reporting.write_json(self.workdir.path / "report.json", report)

@@ -98,7 +98,8 @@ def fit_stage(
     checkpoints.close()
     models.save(state.model, directory, tokenizer=text.tokenizer)
     record = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "examples_sha256": text.train_sha256}
-    workdir.finish(name, record | {"seconds_of_last_session": time.perf_counter() - began})
+    seconds = {"seconds_of_last_session": time.perf_counter() - began, "compile_seconds": log.compile_seconds}
+    workdir.finish(name, record | seconds)
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     return state.model
 
@@ -109,6 +110,7 @@ class _StageLog:
     def __init__(self, name: str, file: Path, steps: int, tensorboard: bool) -> None:
         self._name, self._path, self._steps, self._tensorboard = name, file, steps, tensorboard
         self._file = self._progress = None
+        self.compile_seconds = 0.0  # of this session
 
     def __enter__(self) -> _StageLog:
         return self
@@ -119,6 +121,7 @@ class _StageLog:
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         self._file.write(step, **values)
+        self.compile_seconds += values.get("compile_seconds", 0.0)
         self._progress.advance(1, loss=values["loss"])
 
     def __exit__(self, *exception) -> None:

@@ -2,7 +2,8 @@
 
 For fixed answers the target's last hidden state at a label and the reference's divergence there never change. Stored,
 a step runs the draft and the target's output matrix alone; the losses are those of recomputing up to the rounding of
-another batch shape.
+another batch shape. With the target's likeliest tokens stored instead, a step runs the draft alone, for a loss that
+merges all other tokens into one; what that changes is measured and recorded.
 """
 
 from __future__ import annotations
@@ -16,33 +17,51 @@ import jax
 import numpy as np
 
 from adaspec_jax import data, models, reporting, sharding
-from adaspec_jax.config import Experiment, draft_schedule
+from adaspec_jax.config import Experiment
 from adaspec_jax.errors import UserError
+from adaspec_jax.teacher_choice import decide
 from adaspec_jax.text import Text
 from adaspec_jax.training import Batch, Chunking, objectives
+from adaspec_jax.training.divergences import forward_kl
 from adaspec_jax.workdir import Workdir
 
-HIDDEN, REFERENCE = "target_hidden_BTD", "reference_divergence_BT"  # the fields of `Batch` that take them
-_WORTH = 0.9  # "auto" stores where that costs at most this share of recomputing
-_SPARE = 2.0  # and where the disk has this many times the room
+# Columns of the store, named as the fields of `Batch` that take them.
+HIDDEN, IDS, LOG_PROBS = "target_hidden_BTD", "target_ids_BTK", "target_log_probs_BTK"
+REFERENCE = "reference_divergence_BT"
+_SAMPLED = 4  # blocks of rows on which the error of "top_k" is measured
 
 
 def open_store(
-    config: Experiment, workdir: Workdir, text: Text, target: models.CausalLM, mesh
+    config: Experiment, workdir: Workdir, text: Text, target: models.CausalLM, mesh, chunking: Chunking
 ) -> data.TokenStore | None:
-    """The store with the target's hidden states, written now as far as it is not there; None to recompute them.
+    """The store with what the target says of every label, written now as far as it is not there; None to recompute it.
 
     What `config.teacher` "auto" decides is recorded in the workdir, so that a resumed run does the same. UserError
-    where `config.teacher` is "hidden" and the disk is too small, or the store there was made from something else.
+    where a store is asked for and the disk is too small, or the store there was made from something else.
     """
     if workdir.finished("draft"):
         return None
     store = data.TokenStore(workdir.path / "teacher", text.train)
     rows = _Rows(config, text, mesh)
-    column = {"shape": (target.config.hidden_size,), "dtype": target.dtype}
+    choice = "top_k" if config.teacher == "top_k" else "hidden"
+    if choice == "top_k":
+        k = config.teacher_top_k
+        if k > len(text.tokenizer):
+            raise UserError(f"config.teacher_top_k is {k}, and the vocabulary has {len(text.tokenizer)} tokens")
+        columns = {IDS: {"shape": (k,), "dtype": np.int32}, LOG_PROBS: {"shape": (k,), "dtype": np.float32}}
+
+        def values(batch):
+            return dict(zip(columns, _likeliest(chunking, k, target, batch), strict=True))
+    else:
+        columns = {HIDDEN: {"shape": (target.config.hidden_size,), "dtype": target.dtype}}
+
+        def values(batch):
+            return {HIDDEN: _features(target, batch.tokens_BT)}
+
+    size = sum(store.bytes_of(**column) for column in columns.values())
     decision = workdir.decision("teacher")
     if decision is None or decision["asked"] != config.teacher:
-        decision = _decide(config, workdir, store, rows, target, store.bytes_of(**column))
+        decision = decide(config, workdir, store, size, lambda: _seconds_of_a_pass(store, rows, target))
         workdir.decide("teacher", decision | {"asked": config.teacher})
     print(f"teacher: {decision['why']}", flush=True)
     if decision["choice"] == "recompute":
@@ -54,11 +73,20 @@ def open_store(
         "tokens": _tokens_sha256(text),
         "code": _code_sha256(),
     }
-    blocks = store.begin(HIDDEN, **column, origin=origin)
+    blocks = sorted(
+        {n for name, column in columns.items() for n in store.begin(name, **column, origin=origin)}, reverse=True
+    )
     if blocks:
-        store.check_room(store.bytes_of(**column) * len(blocks) // len(store.blocks), "the teacher store")
-    _write(store, HIDDEN, blocks, rows, lambda batch: _features(target, batch.tokens_BT), "target's hidden states")
+        store.check_room(size * len(blocks) // len(store.blocks), "the teacher store")
+    _write(store, blocks, rows, values, "target's answers")
     return store
+
+
+def taught_by(target: models.CausalLM, store: data.TokenStore | None) -> models.CausalLM | None:
+    """What an objective still needs of the target beside what the store brings."""
+    if store is None:
+        return target
+    return target.unembedding() if HIDDEN in store.columns else None
 
 
 def add_reference(
@@ -70,10 +98,15 @@ def add_reference(
     *,
     target: models.CausalLM,
     reference: models.CausalLM,
+    base: models.CausalLM,
     divergence,
     chunking: Chunking,
 ) -> None:
-    """Stores the reference's divergence from the target at every label, for the draft stage."""
+    """Stores the reference's divergence from the target at every label, for the draft stage.
+
+    Where the store knows the target's likeliest tokens alone, what that changes is measured and recorded: on the
+    reference's divergence, and on which tokens `base`, the draft before its stage, would be trained on.
+    """
     rows = _Rows(config, text, mesh, store)
     origin = {
         "reference weights": _weights_sha256(workdir.stage("reference")),
@@ -83,39 +116,17 @@ def add_reference(
         "code": _code_sha256(),
     }
     blocks = store.begin(REFERENCE, shape=(), dtype=np.float32, origin=origin)
-    values = partial(_reference_divergence, divergence, chunking, reference, target.unembedding())
-    _write(store, REFERENCE, blocks, rows, values, "reference's divergence")
-
-
-def _decide(config: Experiment, workdir: Workdir, store, rows: _Rows, target, size: int) -> dict[str, str]:
-    if config.teacher == "recompute":
-        return {"choice": "recompute", "why": "frozen models run at every step (config.teacher)"}
-    if jax.process_count() > 1:
-        if config.teacher == "hidden":
-            raise UserError('config.teacher "hidden" works in one process only as yet; set it to "recompute"')
-        return {"choice": "recompute", "why": "frozen models run at every step (several processes)"}
-    if config.teacher == "hidden":
-        store.check_room(size, "the teacher store")
-        why = f"the target's hidden states are stored in {store.path}, {data.size_in_words(size)} (config.teacher)"
-        return {"choice": "hidden", "why": why}
-    passes = sum(
-        epochs
-        for stage, epochs in (("reference", config.reference.epochs), ("draft", draft_schedule(config.draft)[0]))
-        if not workdir.finished(stage)
-    )
-    free = data.free_bytes(store.path)
-    if free < _SPARE * size:
-        needed, left = data.size_in_words(size), data.size_in_words(free)
-        why = f"frozen models run at every step: storing {needed} would fill the disk ({left} free)"
-        return {"choice": "recompute", "why": why}
-    forward = _seconds_of_a_pass(store, rows, target)
-    write, read = (size * seconds for seconds in _seconds_per_byte(workdir.path))
-    recomputed, stored = passes * forward, forward + write + passes * read
-    sums = f"{passes:g} passes over the text, {recomputed:.0f} s of target forwards against {stored:.0f} s with"
-    if stored < _WORTH * recomputed:
-        why = f"the target's hidden states are stored in {store.path}: {sums} a store of {data.size_in_words(size)}"
-        return {"choice": "hidden", "why": why}
-    return {"choice": "recompute", "why": f"frozen models run at every step: {sums} a store"}
+    compute = partial(_divergence, divergence, chunking, reference, taught_by(target, store))
+    _write(store, blocks, rows, lambda batch: {REFERENCE: compute(batch)}, "reference's divergence")
+    if IDS in store.columns and workdir.decision("teacher_error") is None:
+        error = _error(store, rows, chunking, config.draft.fraction, target, reference, base)
+        workdir.decide("teacher_error", error)
+        print(
+            f"teacher: the {config.teacher_top_k} likeliest tokens hold {100 * (1 - error['tail_mass']):.2f} % of the "
+            f"target's mass; the reference's KL is {error['kl_top_k']:.4f} nats for {error['kl_exact']:.4f}, and "
+            f"{100 * error['selected_alike']:.1f} % of the tokens selected at first are those of the whole law",
+            flush=True,
+        )
 
 
 def _seconds_of_a_pass(store: data.TokenStore, rows: _Rows, target) -> float:
@@ -128,31 +139,45 @@ def _seconds_of_a_pass(store: data.TokenStore, rows: _Rows, target) -> float:
     return (time.perf_counter() - began) / len(numbers) * sum(map(len, store.blocks))
 
 
-def _seconds_per_byte(folder: Path, size: int = 2**24) -> tuple[float, float]:
-    """(to write, to read back) in this folder; reading mostly finds the file in memory, as a stage's will."""
-    probe, content = folder / ".probe.tmp", np.random.default_rng(0).bytes(size)
-    try:
-        began = time.perf_counter()
-        probe.write_bytes(content)
-        written = time.perf_counter()
-        np.fromfile(probe, np.uint8).sum()
-        return (written - began) / size, (time.perf_counter() - written) / size
-    finally:
-        probe.unlink(missing_ok=True)
-
-
-def _write(store: data.TokenStore, column: str, blocks: list[int], rows: _Rows, values, what: str) -> None:
-    """`values(batch)` [B, T, ...] of every row of these blocks."""
+def _write(store: data.TokenStore, blocks: list[int], rows: _Rows, values, what: str) -> None:
+    """`values(batch)`, {column: [B, T, ...]}, of every row of these blocks."""
     if not blocks:
         return
     with reporting.track(sum(len(store.blocks[n]) for n in blocks), description=what, unit="row") as progress:
         for number in blocks:
-            entries = []
-            for numbers, batch in rows.batches(store.blocks[number]):
-                dense = np.asarray(values(batch))
-                entries += [dense[b][rows.predicting(i)] for b, i in enumerate(numbers)]
-            store.write(column, number, entries)
+            for column, entries in rows.at_labels(store.blocks[number], values).items():
+                store.write(column, number, entries)
             progress.advance(len(store.blocks[number]))
+
+
+def _error(store, rows: _Rows, chunking: Chunking, fraction: float, target, reference, base) -> dict[str, float]:
+    """What knowing the likeliest tokens alone changes, on a sample of the rows."""
+
+    def values(batch: Batch) -> dict:
+        whole = Batch(batch.tokens_BT, batch.loss_mask_BT)
+        return {
+            "tail": _tail_mass(batch),
+            **{
+                f"{name} {how}": _divergence(forward_kl, chunking, model, target, given)
+                for name, model in (("reference", reference), ("base", base))
+                for how, given in (("whole", whole), ("top_k", batch))
+            },
+        }
+
+    step = max(len(store.blocks) // _SAMPLED, 1)
+    sampled = [row for block in store.blocks[step // 2 :: step] for row in block]
+    found = {name: np.concatenate(parts) for name, parts in rows.at_labels(sampled, values).items()}
+    selected = []
+    for how in ("whole", "top_k"):
+        gap = found[f"base {how}"] - found[f"reference {how}"]
+        selected.append(gap >= np.quantile(gap, 1 - fraction))
+    return {
+        "rows": len(sampled),
+        "tail_mass": float(found["tail"].mean()),
+        "kl_exact": float(found["reference whole"].mean()),
+        "kl_top_k": float(found["reference top_k"].mean()),
+        "selected_alike": float((selected[0] & selected[1]).sum() / selected[0].sum()),
+    }
 
 
 class _Rows:
@@ -167,6 +192,15 @@ class _Rows:
         for numbers, batch in data.row_batches(self._text.train, block, size, beside=self._beside, **shapes):
             yield numbers, sharding.shard_rows(Batch(**batch), self._mesh)
 
+    def at_labels(self, block, values) -> dict[str, list[np.ndarray]]:
+        """{name: [entries [tokens, ...] of each row]} of `values(batch)`, {name: [B, T, ...]}."""
+        found: dict[str, list[np.ndarray]] = {}
+        for numbers, batch in self.batches(block):
+            for name, array in values(batch).items():
+                dense = np.asarray(array)
+                found.setdefault(name, []).extend(dense[b][self.predicting(i)] for b, i in enumerate(numbers))
+        return found
+
     def predicting(self, row: int) -> slice:
         """The positions that predict a row's labels."""
         encoded = self._text.train[row]
@@ -179,8 +213,18 @@ def _features(model: models.CausalLM, tokens_BT):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _reference_divergence(divergence, chunking: Chunking, reference, target, batch: Batch):
-    return objectives.divergence_at_labels(divergence, reference, target, batch, chunking=chunking)
+def _divergence(divergence, chunking: Chunking, model, target, batch: Batch):
+    return objectives.divergence_at_labels(divergence, model, target, batch, chunking=chunking)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _likeliest(chunking: Chunking, k: int, target, batch: Batch):
+    return objectives.top_k_at_labels(target, batch, k, chunking=chunking)
+
+
+@jax.jit
+def _tail_mass(batch: Batch):
+    return 1 - jax.numpy.sum(jax.numpy.exp(batch.target_log_probs_BTK), axis=-1)
 
 
 def _weights_sha256(directory: Path) -> str:

@@ -118,7 +118,7 @@ class Workdir:
 
 def _first_stage_of(key: str) -> int:
     """Index in `STAGES` of the first stage a config key matters to."""
-    if key == "teacher" or key.startswith(("draft.init", "draft.architecture.")):
+    if key.startswith(("teacher", "draft.init", "draft.architecture.")):
         return STAGES.index("reference")
     owner = key.partition(".")[0]
     return STAGES.index(owner) if owner in STAGES else 0

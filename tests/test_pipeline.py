@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from adaspec_jax import data, models, pipeline, sharding
+from adaspec_jax import data, models, pipeline, reporting, sharding
 from adaspec_jax.config import Data, Draft, Evaluation, Experiment, GPTNeoX, Mesh, Reference, Target, Tokenizer
 from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate
 from adaspec_jax.errors import UserError
@@ -108,9 +108,17 @@ def test_another_measurement_keeps_the_stages(finished, tmp_path, monkeypatch):
     shutil.copytree(finished[0], tmp_path / "run")
     monkeypatch.setattr(pipeline, "fit_stage", None)
     config = experiment()
+    config.evaluation.draft_length = 0
+    report = pipeline.run(config, tmp_path / "run")
+    costs = report["speed"]["draft"]
+    assert report["speed"]["draft_length"] == (costs["best_draft_length"] or 1)
+    assert costs["promised_speedup_at_best"] >= costs["promised_speedup"] or costs["best_draft_length"] == 0
+    assert set(report["costs_in_seconds"]["draft_step"]) == {"base", "reference", "draft"}
+    said = "no draft length is faster", f"the best draft length is {costs['best_draft_length']} "
+    assert said[costs["best_draft_length"] > 0] in reporting.table(report)
     config.evaluation.draft_length = 2
     report = pipeline.run(config, tmp_path / "run")
-    assert report["settings"]["evaluation"]["draft_length"] == 2
+    assert report["settings"]["evaluation"]["draft_length"] == report["speed"]["draft_length"] == 2
     assert report["drafts"]["draft"]["teacher_forced_agreement"] == pytest.approx(
         finished[1]["drafts"]["draft"]["teacher_forced_agreement"]
     )
@@ -150,6 +158,7 @@ def test_killed_in_the_draft_stage_it_ends_with_the_same_parameters(finished, tm
     assert weights[0] == weights[1]
     metrics = [read_metrics(d / "draft" / "metrics.jsonl") for d in (workdir, finished[0])]
     assert all(entry.pop("tokens_per_second") > 0 for entries in metrics for entry in entries)
+    assert all(sum(entry.pop("compile_seconds", 0) for entry in entries) > 0 for entries in metrics)
     assert metrics[0] == metrics[1]
     ours, theirs = (json.loads((d / "report.json").read_text())["drafts"] for d in (workdir, finished[0]))
     assert ours == theirs

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from adaspec_jax import data, models, pipeline, teacher
+from adaspec_jax.config import validate
 from adaspec_jax.errors import UserError
 from adaspec_jax.reporting import read_metrics
 from adaspec_jax.workdir import Workdir
 from tests.test_pipeline import experiment
 
 STAGES = ("reference", "draft")
+VOCAB = 320  # of the toy run
 
 
 def short(choice):
@@ -23,7 +25,7 @@ def short(choice):
 
 def curves(file):
     lines = read_metrics(file)
-    return {name: np.array([line[name] for line in lines]) for name in lines[0]}
+    return {name: np.array([line[name] for line in lines]) for name in lines[-1]}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,41 @@ def test_what_is_stored_is_what_the_models_give(stored):
     log_p, log_q = (np.asarray(m(tokens_1T)[0][0, labels], np.float64) for m in (target, reference))
     log_p, log_q = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in (log_p, log_q))
     np.testing.assert_allclose(kl[0][:count], (np.exp(log_p) * (log_p - log_q)).sum(-1), rtol=1e-4)
+
+
+def test_all_tokens_kept_are_the_whole_law_and_few_say_what_they_change(stored, unfinished, tmp_path, capsys):
+    shutil.rmtree(unfinished / "teacher")
+    shutil.rmtree(unfinished / "reference")
+    (unfinished / "decisions.json").unlink()
+    config = short("top_k")
+    config.teacher_top_k = VOCAB
+    report = pipeline.run(config, unfinished)
+    error = report["teacher"]["error"]
+    assert error["kl_top_k"] == pytest.approx(error["kl_exact"], rel=1e-3) and error["selected_alike"] > 0.98
+    for stage in STAGES:
+        ours, theirs = (curves(folder / stage / "metrics.jsonl") for folder in (unfinished, stored[0]))
+        for name in ("loss", "agreement"):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-3, atol=2e-4, err_msg=f"{stage} {name}")
+    for stage in ("reference", "draft", "teacher"):
+        shutil.rmtree(unfinished / stage)
+    (unfinished / "decisions.json").unlink()
+    config.teacher_top_k = 4
+    error = pipeline.run(config, unfinished)["teacher"]["error"]
+    assert 0 < error["kl_top_k"] < 0.999 * error["kl_exact"] and 0.01 < error["tail_mass"] < 0.9
+    assert 0.4 < error["selected_alike"] <= 1 and error["rows"] == 64
+    assert "likeliest tokens hold" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_likeliest_tokens_are_refused_where_a_divergence_needs_the_whole_law(tmp_path, stage):
+    config = short("top_k")
+    getattr(config, stage).divergence = "reverse_kl"
+    with pytest.raises(UserError, match=f'{stage}.divergence is "reverse_kl", .* use teacher "hidden"'):
+        validate(config)
+    config = short("top_k")
+    config.teacher_top_k = VOCAB + 1
+    with pytest.raises(UserError, match="teacher_top_k is 321, and the vocabulary has 320"):
+        pipeline.run(config, tmp_path)
 
 
 def test_a_resumed_run_writes_only_what_is_torn_and_ends_with_the_same_draft(stored, unfinished, monkeypatch):
@@ -127,7 +164,7 @@ def test_auto_weighs_measured_costs_and_keeps_to_what_it_chose(unfinished, monke
     assert report["teacher"]["choice"] == choice and reason in report["teacher"]["why"]
     assert (unfinished / "teacher").exists() == (choice == "hidden")
     shutil.rmtree(unfinished / "draft")
-    monkeypatch.setattr(teacher, "_decide", None)  # a resumed run asks no more
+    monkeypatch.setattr(teacher, "decide", None)  # a resumed run asks no more
     assert pipeline.run(short("auto"), unfinished)["teacher"]["choice"] == choice
 
 

@@ -40,6 +40,11 @@ class TokenStore:
         self._columns: dict[str, _Column] = {}
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Those begun."""
+        return tuple(self._columns)
+
+    @property
     def num_tokens(self) -> int:
         return sum(map(_labels, self._rows))
 

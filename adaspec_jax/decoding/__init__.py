@@ -1,6 +1,7 @@
 """Lossless speculative decoding: one jitted loop of propose, verify and commit for every drafter."""
 
 from adaspec_jax.decoding.acceptance import rejection_sample
+from adaspec_jax.decoding.costs import LONGEST, between, seconds_per_call, verification_seconds
 from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
 from adaspec_jax.decoding.engine import generate
 from adaspec_jax.decoding.sampling import Sampling
@@ -8,6 +9,7 @@ from adaspec_jax.decoding.types import GUESS, PROMPT, TARGET, Context, Drafter, 
 
 __all__ = [
     "GUESS",
+    "LONGEST",
     "PROMPT",
     "TARGET",
     "ChainDrafter",
@@ -19,6 +21,9 @@ __all__ = [
     "Sampling",
     "TreeDrafter",
     "Verdict",
+    "between",
     "generate",
     "rejection_sample",
+    "seconds_per_call",
+    "verification_seconds",
 ]

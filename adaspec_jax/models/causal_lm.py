@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.errors import UserError
+from adaspec_jax.models.attention import check_kernel
 from adaspec_jax.models.decoder import Decoder, DecoderConfig
 from adaspec_jax.models.families import config_from_hf
 from adaspec_jax.models.kv_cache import KVCache
@@ -67,6 +68,11 @@ class CausalLM:
                 "is this the model's own tokenizer?"
             )
         return replace(self, config=replace(self.config, num_tokens=num_tokens))
+
+    def with_attention(self, kernel: str, dtype) -> CausalLM:
+        """The same model with this attention kernel, "xla" or "cudnn"; UserError where that cannot run here."""
+        check_kernel(kernel, head_dim=self.config.head_dim, dtype=dtype)
+        return replace(self, config=replace(self.config, attention=kernel))
 
     def astype(self, dtype) -> CausalLM:
         """The same model with every parameter in `dtype`."""

@@ -20,6 +20,7 @@ from flax import linen as nn
 from jax import Array
 
 from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.models.attention import causal_attention
 from adaspec_jax.models.kv_cache import KVCache, write_at
 
 ACTIVATIONS = {
@@ -64,6 +65,7 @@ class DecoderConfig:
     initializer_range: float = 0.02
     eos_token_id: int = -1  # -1: the config names none
     num_tokens: int | None = None  # vocabulary entries the tokenizer has; None becomes vocab_size
+    attention: Literal["xla", "cudnn"] = "xla"  # kernel of calls without a cache
     source: str = field(default="{}", compare=False, repr=False)  # config.json, so that unknown keys survive a save
 
     def __post_init__(self):
@@ -141,9 +143,11 @@ class Attention(nn.Module):
             value_BSHK = write_at(written[1], value_BSHK, start_B)
             written = (key_BSHK, value_BSHK)
         dtype = query_BTHK.dtype
-        mixed_BTHK = jax.nn.dot_product_attention(
-            query_BTHK, key_BSHK.astype(dtype), value_BSHK.astype(dtype), mask=mask_B1TS
-        )
+        key_BSHK, value_BSHK = key_BSHK.astype(dtype), value_BSHK.astype(dtype)
+        if mask_B1TS is None:
+            mixed_BTHK = causal_attention(query_BTHK, key_BSHK, value_BSHK, kernel=c.attention)
+        else:
+            mixed_BTHK = jax.nn.dot_product_attention(query_BTHK, key_BSHK, value_BSHK, mask=mask_B1TS)
         return self.out(mixed_BTHK.reshape(*hidden_BTD.shape[:2], -1)), written
 
 
@@ -226,13 +230,11 @@ class Decoder(nn.Module):
         steps_1T = jnp.arange(count, dtype=jnp.int32)[None, :]
         if positions_BT is None:
             positions_BT = start_B[:, None] + steps_1T
-        if mask_BTS is None:
-            slots_11S = jnp.arange(count if cache is None else cache.slots, dtype=jnp.int32)[None, None, :]
-            # Without a cache every row starts at 0: one mask for the batch.
-            first_b1 = start_B[:, None] if cache is not None else jnp.zeros((1, 1), jnp.int32)
-            mask_BTS = slots_11S <= (first_b1 + steps_1T)[:, :, None]
+        if mask_BTS is None and cache is not None:
+            slots_11S = jnp.arange(cache.slots, dtype=jnp.int32)[None, None, :]
+            mask_BTS = slots_11S <= (start_B[:, None] + steps_1T)[:, :, None]
         rotation = rotary_angles(self.config, positions_BT)
-        mask_B1TS = mask_BTS[:, None, :, :]
+        mask_B1TS = None if mask_BTS is None else mask_BTS[:, None, :, :]  # None: causal, from the first slot on
 
         hidden_BTD = self.embed(tokens_BT)
         buffers = [None] * len(self.layers) if cache is None else list(zip(cache.keys, cache.values, strict=True))

@@ -6,12 +6,13 @@ from adaspec_jax.reporting.metrics_file import read as read_metrics
 from adaspec_jax.reporting.progress import Progress, track
 from adaspec_jax.reporting.report import environment, print_table, table, write_json
 from adaspec_jax.reporting.statistics import Counts, paired, summarize
-from adaspec_jax.reporting.theory import break_even_alpha, speedup, tokens_per_round
+from adaspec_jax.reporting.theory import best_draft_length, break_even_alpha, speedup, tokens_per_round
 
 __all__ = [
     "Counts",
     "MetricsFile",
     "Progress",
+    "best_draft_length",
     "break_even_alpha",
     "environment",
     "paired",

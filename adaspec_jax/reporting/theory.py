@@ -6,6 +6,8 @@ The model is Leviathan, Kalman and Matias (2023), "Fast inference from transform
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 def tokens_per_round(alpha: float, gamma: int) -> float:
     """Expected tokens per target call, (1 - alpha^(gamma+1)) / (1 - alpha): from 1 to gamma + 1, bonus included.
@@ -41,6 +43,18 @@ def break_even_alpha(gamma: int, cost_ratio: float, verify_cost: float = 1.0) ->
         middle = (low + high) / 2
         low, high = (middle, high) if tokens_per_round(middle, gamma) < cost else (low, middle)
     return high
+
+
+def best_draft_length(
+    alpha: float, cost_ratio: float, verify_cost: Callable[[int], float], *, longest: int = 16
+) -> tuple[int, float]:
+    """(gamma, `speedup` there) for the best of 1 .. `longest` guesses; (0, 1.0) where none is faster than plain.
+
+    `verify_cost(gamma)`: one (gamma + 1)-token target call / one target step, measured at that length.
+    """
+    options = {gamma: speedup(alpha, gamma, cost_ratio, verify_cost(gamma)) for gamma in range(1, longest + 1)}
+    best = max(options, key=options.__getitem__)
+    return (best, options[best]) if options[best] > 1 else (0, 1.0)
 
 
 def _round_cost(gamma: int, cost_ratio: float, verify_cost: float) -> float:

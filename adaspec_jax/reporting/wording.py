@@ -64,7 +64,28 @@ def shown_columns(cells: list[tuple[str, ...]]) -> list[int]:
 def sentences(report: Mapping[str, Any]) -> list[str]:
     """The paired tests, then the settings without which the numbers cannot be compared with anyone else's."""
     tests = [paired_sentence(name, test, report) for name, test in (report.get("paired") or {}).items()]
-    return [*tests, settings_line(report)]
+    return [*tests, *_length_sentence(report), settings_line(report)]
+
+
+def _length_sentence(report: Mapping[str, Any]) -> list[str]:
+    """What the last draft's measured acceptance and costs say about the number of guesses per round."""
+    drafts, speed = report.get("drafts") or {}, report.get("speed") or {}
+    name = list(drafts)[-1] if drafts else None
+    costs = speed.get(name) or {}
+    if costs.get("best_draft_length") is None:
+        return []
+    used = speed.get("draft_length")
+    measured = (
+        f"{label(name, drafts)}: a draft step costs {costs['draft_step_cost']:.2f} of a target step and verifying "
+        f"{used} {'guess' if used == 1 else 'guesses'} {costs['verification_cost']:.2f}, measured here"
+    )
+    best = costs["best_draft_length"]
+    if not best:
+        return [f"{measured}; at this acceptance no draft length is faster than plain decoding."]
+    return [
+        f"{measured}; at this acceptance the best draft length is {best} ({costs['promised_speedup_at_best']:.2f}x "
+        f"promised; {used}: {costs['promised_speedup']:.2f}x)."
+    ]
 
 
 def paired_sentence(name: str, test: Mapping[str, Any], report: Mapping[str, Any]) -> str:
@@ -103,7 +124,7 @@ def settings_line(report: Mapping[str, Any]) -> str:
     greedy = " (greedy)" if temperature is not None and not temperature else ""
     parts = [
         f"temperature {_recorded(temperature)}{greedy}",
-        f"draft length {_recorded(settings.get('draft_length'))}",
+        f"draft length {_recorded((report.get('speed') or {}).get('draft_length') or settings.get('draft_length'))}",
         f"max_new_tokens {_recorded(settings.get('max_new_tokens'))}",
         f"{_recorded(prompts)} prompts",
         str(settings.get("bonus") or "bonus token counted in block efficiency, never in alpha"),

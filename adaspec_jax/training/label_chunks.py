@@ -48,17 +48,17 @@ Values = dict[str, Array]
 def values_at(
     labels_BT: Array, function: Callable[[Any], Values], operands: Any, *, vocab_size: int, chunking: Chunking
 ) -> Values:
-    """`function(operands)` where `labels_BT` is true, 0 elsewhere, as [B, T] float32; carries no gradient.
+    """`function(operands)` where `labels_BT` is true, 0 elsewhere, as [B, T, ...]; carries no gradient.
 
     Args:
       labels_BT: bool; the positions to evaluate.
-      function: takes operands of shape [G, C, ...] and returns scalars per token, {name: [G, C]}.
+      function: takes operands of shape [G, C, ...] and returns values per token, {name: [G, C, ...]}; truth values come
+        back as 0 and 1, integers as they are and everything else as float32.
       operands: a pytree of arrays [B, T, ...].
     """
     packed = _Packed(labels_BT, vocab_size, chunking)
     operands = jax.tree.map(packed.take, lax.stop_gradient(operands))
-    shapes = jax.eval_shape(function, _piece(operands, 0, packed.size))
-    empty = {name: jnp.zeros(packed.valid_GX.shape, jnp.float32) for name in shapes}
+    empty = packed.empty(jax.eval_shape(function, _piece(operands, 0, packed.size)))
 
     def body(i, values):
         return _written(values, function(_piece(operands, i, packed.size)), i, packed.size)
@@ -112,14 +112,26 @@ class _Packed:
         order = self.order_GX.reshape(*self.order_GX.shape, *(1,) * (leaf_GX.ndim - 2))
         return jnp.take_along_axis(leaf_GX, order, axis=1)
 
+    def empty(self, shapes: dict[str, jax.ShapeDtypeStruct]) -> Values:
+        """Zeros [G, X, ...] for values [G, C, ...]."""
+        return {
+            name: jnp.zeros(
+                (*self.valid_GX.shape, *value.shape[2:]),
+                value.dtype if jnp.issubdtype(value.dtype, jnp.integer) else jnp.float32,
+            )
+            for name, value in shapes.items()
+        }
+
     def back(self, values: Values) -> Values:
-        """[G, X] -> [B, T], 0 where there is no label."""
+        """[G, X, ...] -> [B, T, ...], 0 where there is no label."""
         rows = jnp.arange(self.groups)[:, None]
 
         def scatter(value_GX):
-            empty = jnp.zeros((self.groups, self.shape_BT[0] * self.shape_BT[1] // self.groups), jnp.float32)
-            filled = empty.at[rows, self.order_GX].add(jnp.where(self.valid_GX, value_GX, 0.0))
-            return filled.reshape(self.shape_BT)
+            rest = value_GX.shape[2:]
+            valid_GX = self.valid_GX.reshape(*self.valid_GX.shape, *(1,) * len(rest))
+            empty = jnp.zeros((self.groups, self.shape_BT[0] * self.shape_BT[1] // self.groups, *rest), value_GX.dtype)
+            filled = empty.at[rows, self.order_GX].add(jnp.where(valid_GX, value_GX, 0))
+            return filled.reshape(*self.shape_BT, *rest)
 
         return {name: scatter(value) for name, value in values.items()}
 
@@ -130,8 +142,8 @@ def _piece(tree: Any, i: int | Array, size: int) -> Any:
 
 def _written(values: Values, new: Values, i: Array, size: int) -> Values:
     return {
-        name: lax.dynamic_update_slice_in_dim(values[name], new[name].astype(jnp.float32), i * size, axis=1)
-        for name in values
+        name: lax.dynamic_update_slice_in_dim(whole, new[name].astype(whole.dtype), i * size, axis=1)
+        for name, whole in values.items()
     }
 
 

@@ -95,8 +95,10 @@ def fit(
 ) -> State:
     """The state after `num_steps` steps, restored from the newest checkpoint first if there is one.
 
-    Metrics stay on the device for `flush_every` steps, so that the host never waits for a step. Raises `UserError` on a
-    non-finite loss; the last checkpoint from before it stays.
+    Metrics stay on the device for `flush_every` steps and are fetched while one more step runs, and batches are placed
+    while earlier steps run, so that the device does not wait for the host. A step that had to be compiled for its
+    batch's shape logs `compile_seconds`, which no rate includes. Raises `UserError` on a non-finite loss; the last
+    checkpoint from before it stays.
     """
     done = 0
     if checkpoints and (restored := checkpoints.restore(state)):
@@ -104,14 +106,22 @@ def fit(
         batches.set_state(position)
     log.rewind(done)
     pending: list[tuple[int, dict]] = []
-    began = time.perf_counter()
+    compiled: set[tuple[int, ...]] = set()
+    began, compiling = time.perf_counter(), 0.0
     for number in range(done + 1, num_steps + 1):
-        state, metrics = step(state, frozen, place(Batch(**next(batches))))
+        batch = place(Batch(**next(batches)))
+        called = time.perf_counter()
+        state, metrics = step(state, frozen, batch)
+        if batch.tokens_BT.shape not in compiled:  # tracing and compiling hold the call up, the step itself does not
+            compiled.add(batch.tokens_BT.shape)
+            metrics["compile_seconds"] = time.perf_counter() - called
+            compiling += metrics["compile_seconds"]
         pending.append((number, metrics))
         saves = checkpoints is not None and number % checkpoint_every == 0 and number < num_steps
-        if saves or number == num_steps or len(pending) >= flush_every:
-            _flush(pending, log, stage, began)
-            pending, began = [], time.perf_counter()
+        running = 0 if saves or number == num_steps else 1
+        if not running or len(pending) > flush_every:
+            _flush(pending[: len(pending) - running], log, stage, began + compiling)
+            pending, began, compiling = pending[len(pending) - running :], time.perf_counter(), 0.0
         if saves:
             checkpoints.save(number, state, batches.get_state())
     return state

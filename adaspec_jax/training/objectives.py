@@ -14,6 +14,7 @@ from jax import Array
 from adaspec_jax.training.divergences import Divergence, forward_kl, gap
 from adaspec_jax.training.label_chunks import DEFAULT, Chunking, total_at, values_at
 from adaspec_jax.training.selection import select_top_fraction
+from adaspec_jax.training.top_k import top_k_forward_kl, top_k_law
 
 
 @jax.tree_util.register_dataclass
@@ -21,14 +22,17 @@ from adaspec_jax.training.selection import select_top_fraction
 class Batch:
     """`loss_mask_BT[b, t]` marks that `tokens_BT[b, t]` is a supervised label, predicted from what precedes it.
 
-    What frozen models give there may be stored beside it, and is computed where it is not: the target's final hidden
-    state and the reference's divergence from the target, at the position that predicts the label (t - 1).
+    What frozen models give at the position that predicts the label (t - 1) may be stored beside it, and is computed
+    where it is not: the target's final hidden state, or its K likeliest tokens and their log-probabilities; and the
+    reference's divergence from the target, in the measure that the objective uses.
     """
 
     tokens_BT: Array
     loss_mask_BT: Array
     target_hidden_BTD: Array | None = None
     reference_divergence_BT: Array | None = None
+    target_ids_BTK: Array | None = None
+    target_log_probs_BTK: Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -36,8 +40,8 @@ class Batch:
 class Frozen:
     """The models an objective only reads; arguments of the step, never closures.
 
-    Where a batch brings the target's hidden states, its output matrix is enough (`unembedding`), and a reference whose
-    divergence it brings may be None.
+    Where a batch brings the target's hidden states, its output matrix is enough (`unembedding`). A target whose
+    likeliest tokens it brings, and a reference whose divergence it brings, may be None.
     """
 
     target: Any = None
@@ -78,9 +82,9 @@ def distill(divergence: Divergence = forward_kl, *, chunking: Chunking = DEFAULT
     def objective(model, frozen: Frozen, batch: Batch):
         _, mask_BT = _labels(batch)
         hidden_BTD, _ = model.features(batch.tokens_BT)
-        taught_BTD = _taught(frozen.target, batch)
+        taught = _taught(frozen.target, batch)
         sizes = {"vocab_size": _vocab_size(model, hidden_BTD), "chunking": chunking}
-        total, values = total_at(mask_BT, per_token, model, hidden_BTD, taught_BTD, frozen.target, **sizes)
+        total, values = total_at(mask_BT, per_token, model, hidden_BTD, taught, frozen.target, **sizes)
         return total / _count(mask_BT), {"tokens": jnp.sum(mask_BT), "agreement": _mean(values["agreement"], mask_BT)}
 
     return objective
@@ -132,26 +136,26 @@ def selective_distill(
     def objective(model, frozen: Frozen, batch: Batch):
         _, mask_BT = _labels(batch)
         hidden_BTD, _ = model.features(batch.tokens_BT)
-        taught_BTD = _taught(frozen.target, batch)
+        taught = _taught(frozen.target, batch)
         sizes = {"vocab_size": _vocab_size(model, hidden_BTD), "chunking": chunking}
         still = jax.lax.stop_gradient(model)
 
         def gap_and_more(operands):
-            hidden_GCD, taught_GCD, shown = operands
-            logits_GCV, target_GCV = still.unembed(hidden_GCD), frozen.target.unembed(taught_GCD)
+            hidden_GCD, taught, shown = operands
+            logits_GCV, lesson = still.unembed(hidden_GCD), _lesson(frozen.target, taught)
             if batch.reference_divergence_BT is None:
-                gap_GC = gap(divergence, logits_GCV, frozen.reference.unembed(shown), target_GCV)
+                gap_GC = lesson.gap(divergence, logits_GCV, frozen.reference.unembed(shown))
             else:  # both divergences are sums of differences: small numbers, which keep their digits
-                gap_GC = divergence(logits_GCV, target_GCV) - shown
-            kl_GC, agreement_GC = forward_kl(logits_GCV, target_GCV), _agrees(logits_GCV, target_GCV)
+                gap_GC = lesson.divergence(divergence, logits_GCV) - shown
+            kl_GC, agreement_GC = lesson.divergence(forward_kl, logits_GCV), lesson.agrees(logits_GCV)
             return {"gap": gap_GC, "kl": kl_GC, "agreement": agreement_GC}
 
         shown = batch.reference_divergence_BT
         if shown is None:
             shown = _frozen_features(frozen.reference, batch)
-        values = values_at(mask_BT, gap_and_more, (hidden_BTD, taught_BTD, shown), **sizes)
+        values = values_at(mask_BT, gap_and_more, (hidden_BTD, taught, shown), **sizes)
         kept_BT = select(values["gap"], mask_BT)
-        total, _ = total_at(kept_BT, per_token, model, hidden_BTD, taught_BTD, frozen.target, **sizes)
+        total, _ = total_at(kept_BT, per_token, model, hidden_BTD, taught, frozen.target, **sizes)
         return total / _count(kept_BT if normalize == "paper" else mask_BT), {
             "tokens": jnp.sum(mask_BT),
             "share_kept": _mean(kept_BT, mask_BT),
@@ -167,21 +171,76 @@ def selective_distill(
 def divergence_at_labels(divergence: Divergence, model, target, batch: Batch, *, chunking: Chunking = DEFAULT) -> Array:
     """[B, T]: of `model` from the target at the positions that predict labels, 0 elsewhere; carries no gradient."""
     _, mask_BT = _labels(batch)
-    hidden = (_frozen_features(model, batch), _taught(target, batch))
+    operands = (_frozen_features(model, batch), _taught(target, batch))
 
-    def value(hidden):
-        return {"divergence": divergence(model.unembed(hidden[0]), target.unembed(hidden[1]))}
+    def value(operands):
+        hidden_GCD, taught = operands
+        return {"divergence": _lesson(target, taught).divergence(divergence, model.unembed(hidden_GCD))}
 
-    sizes = {"vocab_size": _vocab_size(model, hidden[0]), "chunking": chunking}
-    return values_at(mask_BT, value, hidden, **sizes)["divergence"]
+    sizes = {"vocab_size": _vocab_size(model, operands[0]), "chunking": chunking}
+    return values_at(mask_BT, value, operands, **sizes)["divergence"]
+
+
+def top_k_at_labels(target, batch: Batch, k: int, *, chunking: Chunking = DEFAULT) -> tuple[Array, Array]:
+    """`top_k_law` of the target, (ids [B, T, K], log-probabilities [B, T, K]), where labels are predicted; else 0."""
+    _, mask_BT = _labels(batch)
+    hidden_BTD = _frozen_features(target, batch)
+
+    def value(hidden_GCD):
+        ids_GCK, log_probs_GCK = top_k_law(target.unembed(hidden_GCD), k)
+        return {"ids": ids_GCK, "log_probs": log_probs_GCK}
+
+    values = values_at(mask_BT, value, hidden_BTD, vocab_size=_vocab_size(target, hidden_BTD), chunking=chunking)
+    return values["ids"], values["log_probs"]
 
 
 def _divergence_and_agreement(divergence: Divergence):
-    def per_token(model, hidden_GCD, taught_GCD, target):
-        logits_GCV, target_GCV = model.unembed(hidden_GCD), target.unembed(taught_GCD)
-        return divergence(logits_GCV, target_GCV), {"agreement": _agrees(logits_GCV, target_GCV)}
+    def per_token(model, hidden_GCD, taught, target):
+        logits_GCV, lesson = model.unembed(hidden_GCD), _lesson(target, taught)
+        return lesson.divergence(divergence, logits_GCV), {"agreement": lesson.agrees(logits_GCV)}
 
     return per_token
+
+
+class _WholeLaw:
+    """A target by its logits: any divergence."""
+
+    def __init__(self, logits_GCV: Array) -> None:
+        self._logits_GCV = logits_GCV
+
+    def divergence(self, divergence: Divergence, logits_GCV: Array) -> Array:
+        return divergence(logits_GCV, self._logits_GCV)
+
+    def gap(self, divergence: Divergence, logits_GCV: Array, reference_GCV: Array) -> Array:
+        return gap(divergence, logits_GCV, reference_GCV, self._logits_GCV)
+
+    def agrees(self, logits_GCV: Array) -> Array:
+        """Whether a likeliest token of the target is one of the model's: `argmax` equality, as XLA:CPU does it fast."""
+        best = self._logits_GCV == jnp.max(self._logits_GCV, axis=-1, keepdims=True)
+        return jnp.max(jnp.where(best, logits_GCV, -jnp.inf), axis=-1) == jnp.max(logits_GCV, axis=-1)
+
+
+class _LikeliestTokens:
+    """A target by its K likeliest tokens: the forward KL alone."""
+
+    def __init__(self, ids_GCK: Array, log_probs_GCK: Array) -> None:
+        self._law = ids_GCK, log_probs_GCK
+
+    def divergence(self, divergence: Divergence, logits_GCV: Array) -> Array:
+        if divergence is not forward_kl:
+            raise ValueError(f"{divergence.__name__} needs the target's whole law, not its likeliest tokens")
+        return top_k_forward_kl(logits_GCV, *self._law)
+
+    def gap(self, divergence: Divergence, logits_GCV: Array, reference_GCV: Array) -> Array:
+        return self.divergence(divergence, logits_GCV) - self.divergence(divergence, reference_GCV)
+
+    def agrees(self, logits_GCV: Array) -> Array:
+        best_GC1 = self._law[0][..., :1]
+        return jnp.take_along_axis(logits_GCV, best_GC1, axis=-1)[..., 0] == jnp.max(logits_GCV, axis=-1)
+
+
+def _lesson(target, taught) -> _WholeLaw | _LikeliestTokens:
+    return _LikeliestTokens(*taught) if isinstance(taught, tuple) else _WholeLaw(target.unembed(taught))
 
 
 def _labels(batch: Batch) -> tuple[Array, Array]:
@@ -190,8 +249,10 @@ def _labels(batch: Batch) -> tuple[Array, Array]:
     return jnp.roll(tokens_BT, -1, axis=1), jnp.roll(mask_BT, -1, axis=1).at[:, -1].set(False)
 
 
-def _taught(target, batch: Batch) -> Array:
-    """The target's final hidden states: stored, or computed now."""
+def _taught(target, batch: Batch) -> Array | tuple[Array, Array]:
+    """What `_lesson` takes: the target's likeliest tokens, or its final hidden states, stored or computed now."""
+    if batch.target_ids_BTK is not None:
+        return batch.target_ids_BTK, batch.target_log_probs_BTK
     stored = batch.target_hidden_BTD
     return _frozen_features(target, batch) if stored is None else jax.lax.stop_gradient(stored)
 
@@ -210,9 +271,3 @@ def _count(mask_BT: Array) -> Array:
 
 def _mean(values_BT: Array, mask_BT: Array) -> Array:
     return jnp.sum(jnp.where(mask_BT, values_BT, 0.0), dtype=jnp.float32) / _count(mask_BT)
-
-
-def _agrees(logits: Array, target: Array) -> Array:
-    """Whether a likeliest token of the target is one of the model's: `argmax` equality, by what XLA:CPU does fast."""
-    best = target == jnp.max(target, axis=-1, keepdims=True)
-    return jnp.max(jnp.where(best, logits, -jnp.inf), axis=-1) == jnp.max(logits, axis=-1)

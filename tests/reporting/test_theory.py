@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adaspec_jax.reporting import break_even_alpha, speedup, tokens_per_round
+from adaspec_jax.reporting import best_draft_length, break_even_alpha, speedup, tokens_per_round
 
 
 def test_tokens_per_round_equals_a_simulation_of_independent_acceptances():
@@ -39,6 +39,16 @@ def test_break_even_alpha_says_never_and_always():
     assert break_even_alpha(4, 1.5) is None
     assert break_even_alpha(4, 1.0) == pytest.approx(1.0)
     assert break_even_alpha(4, 0.0) == 0.0
+
+
+def test_the_best_draft_length_follows_measured_costs():
+    cheap = best_draft_length(0.8, 0.05, lambda gamma: 1.0)
+    assert cheap[0] == max(range(1, 17), key=lambda gamma: speedup(0.8, gamma, 0.05)) > 5
+    assert cheap[1] == speedup(0.8, cheap[0], 0.05)
+    # Verification that grows with every guess shortens it; a draft as dear as the target is not worth a guess.
+    assert best_draft_length(0.8, 0.05, lambda gamma: 1 + 0.2 * gamma)[0] < cheap[0]
+    assert best_draft_length(0.8, 1.0, lambda gamma: 1.0) == (0, 1.0)
+    assert best_draft_length(1.0, 0.1, lambda gamma: 1.0, longest=4)[0] == 4
 
 
 @pytest.mark.parametrize("arguments", [(1.2, 5), (-0.1, 5), (0.5, -1), (0.5, 2.5)])

@@ -58,6 +58,7 @@ def reread(model: Model, cache, context: Context, *, window: int):
     start_B = jnp.maximum(context.lengths_B - window, 0)
     index_BW = jnp.minimum(start_B[:, None] + jnp.arange(window)[None], context.tokens_BS.shape[1] - 1)
     tokens_BW = jnp.take_along_axis(context.tokens_BS, index_BW, axis=1)
-    logits_BWV, cache = model(tokens_BW, cache.roll_back(start_B))
+    hidden_BWD, cache = model.features(tokens_BW, cache.roll_back(start_B))
     last_B11 = (context.lengths_B - 1 - start_B)[:, None, None]
-    return jnp.take_along_axis(logits_BWV, last_B11, axis=1)[:, 0], cache.roll_back(context.lengths_B)
+    last_B1D = jnp.take_along_axis(hidden_BWD, last_B11, axis=1)  # one row is all the output matrix has to see
+    return model.unembed(last_B1D)[:, 0], cache.roll_back(context.lengths_B)

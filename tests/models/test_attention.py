@@ -1,0 +1,58 @@
+"""Attention in blocks of queries is attention under one mask, in value and gradient; kernels are refused by name."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adaspec_jax import models
+from adaspec_jax.config import GPTNeoX
+from adaspec_jax.errors import UserError
+from adaspec_jax.models import attention
+
+
+@pytest.mark.parametrize("length, kv_heads", [(64, 4), (128, 4), (200, 2), (384, 1)])
+def test_blocks_are_the_whole_square(length, kv_heads):
+    query, key, value = (
+        jax.random.normal(jax.random.key(n), (2, length, heads, 8)) for n, heads in enumerate((4, kv_heads, kv_heads))
+    )
+    mask = jnp.tril(jnp.ones((length, length), bool))[None, None]
+
+    def whole(*args):
+        return jax.nn.dot_product_attention(*args, mask=mask)
+
+    np.testing.assert_allclose(
+        attention.causal_attention(query, key, value), whole(query, key, value), rtol=1e-5, atol=1e-6
+    )
+    gradients = [
+        jax.grad(lambda *args, f=f: (f(*args) ** 2).sum(), (0, 1, 2))(query, key, value)
+        for f in (attention.causal_attention, whole)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *gradients)
+
+
+def test_long_rows_hold_about_half_the_scores():
+    shape = jax.ShapeDtypeStruct((1, 2048, 8, 32), jnp.float32)
+
+    def temporary(function):
+        gradient = jax.grad(lambda *args: (function(*args) ** 2).sum(), (0, 1, 2))
+        return jax.jit(gradient).lower(shape, shape, shape).compile().memory_analysis().temp_size_in_bytes
+
+    def whole(*args):
+        return jax.nn.dot_product_attention(*args, is_causal=True)
+
+    assert temporary(attention.causal_attention) < 0.65 * temporary(whole)
+
+
+def test_a_kernel_that_is_not_here_is_refused_in_words(monkeypatch):
+    model = models.build(
+        GPTNeoX(vocab_size=32, hidden_size=48, num_attention_heads=4, rotary_pct=0.5).hf_config(), jax.random.key(0)
+    )
+    assert model.with_attention("xla", "float32").config == model.config
+    with pytest.raises(UserError, match="needs an NVIDIA GPU, and jax runs on cpu"):
+        model.with_attention("cudnn", "bfloat16")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(UserError, match="computes in bfloat16"):
+        model.with_attention("cudnn", "float32")
+    with pytest.raises(UserError, match="a multiple of 8, not 12"):
+        model.with_attention("cudnn", "bfloat16")
