@@ -6,6 +6,7 @@ JSON line when it is ready, does a unit for each "go" line on its standard input
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -19,13 +20,21 @@ KEEP_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", 
 """glibc told not to give memory back: the [tokens, V] temporaries of PyTorch are otherwise mapped anew each time."""
 
 
-def serve(unit: Callable[[], dict], ready: dict) -> None:
-    """The worker's side: answers "go" until its standard input ends. A first unit, unmeasured, warms it up."""
+def serve(unit: Callable[..., dict], ready: dict) -> None:
+    """The worker's side: a unit for each line until its standard input ends; what is not "go" is its argument.
+
+    A first unit, unmeasured, warms it up.
+
+    Peak memory is that of the units, where the system lets a process forget what loading took.
+    """
     unit()
-    print(json.dumps(ready), flush=True)
-    for _ in sys.stdin:
+    print(json.dumps(ready | {"peak_mb_until_ready": _peak_mb()}), flush=True)
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    for line in sys.stdin:
+        command = line.split()
         cpu, began, busy = time.process_time(), time.perf_counter(), _busy_seconds()
-        values = unit()
+        values = unit() if command == ["go"] else unit(*command)
         seconds, used = time.perf_counter() - began, time.process_time() - cpu
         others = (_busy_seconds() - busy - used) / seconds  # cores that everybody else used meanwhile
         row = {"seconds": seconds, "cpu_seconds": used, "other_cores": round(others, 2), **values}
@@ -48,8 +57,8 @@ class Worker:
         )
         self.ready = self._line()
 
-    def unit(self) -> None:
-        self._process.stdin.write("go\n")
+    def unit(self, command: str = "go") -> None:
+        self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()
         self.rows.append(self._line())
 
@@ -64,28 +73,34 @@ class Worker:
         raise SystemExit(f"the worker {self.name} ended with status {self._process.wait()}; see its message above")
 
 
-def interleave(workers: list[Worker], repeats: int) -> dict[str, dict]:
-    """{name: median, spread, peak memory, what the worker said, and the first worker's median over its own}."""
+def interleave(workers: list[Worker], repeats: int, *, then: dict[str, str] | None = None) -> dict[str, dict]:
+    """{name: median, spread, peak memory, what the worker said, and the first worker's median over its own}.
+
+    `then`: {name: command} of workers that do one unit more at the end, which is in `Worker.rows` alone.
+    """
     for number in range(repeats):
         for worker in workers:
             worker.unit()
         print(f"round {number + 1}/{repeats}", file=sys.stderr, flush=True)
     for worker in workers:
+        if then and worker.name in then:
+            worker.unit(then[worker.name])
         worker.stop()
-    first = statistics.median(row["seconds"] for row in workers[0].rows)
+    first = statistics.median(row["seconds"] for row in workers[0].rows[:repeats])
     results = {}
     for worker in workers:
-        seconds = [row["seconds"] for row in worker.rows]
+        rows = worker.rows[:repeats]
+        seconds = [row["seconds"] for row in rows]
         results[worker.name] = {
             "seconds": statistics.median(seconds),
             "lowest": min(seconds),
             "highest": max(seconds),
             "repeats": repeats,
             "times_faster_than_first": first / statistics.median(seconds),
-            "cpu_seconds": statistics.median(row["cpu_seconds"] for row in worker.rows),
-            "other_cores": statistics.median(row["other_cores"] for row in worker.rows),
-            "peak_mb": max(row["peak_mb"] for row in worker.rows),
-            "last": {k: v for k, v in worker.rows[-1].items() if k not in ("seconds", "cpu_seconds", "other_cores")},
+            "cpu_seconds": statistics.median(row["cpu_seconds"] for row in rows),
+            "other_cores": statistics.median(row["other_cores"] for row in rows),
+            "peak_mb": max(row["peak_mb"] for row in rows),
+            "last": {k: v for k, v in rows[-1].items() if k not in ("seconds", "cpu_seconds", "other_cores")},
             "ready": worker.ready,
         }
     return results

@@ -6,7 +6,8 @@
 Draft and reference have the 31M Pythia shape and all weights are random; the batch is the same for all. Peers: PyTorch
 with the released code's mathematics (full logits of three models, `masked_select`), as shipped; the same with glibc
 keeping its heap, which doubles its speed; and that under torch.compile. Ours: frozen models run at every step
-("recompute"), and the target's hidden states and the reference's divergence read from the teacher store ("stored").
+("recompute"); the target's hidden states and the reference's divergence given, as from the teacher store ("stored");
+and the target's 64 likeliest tokens instead of its hidden states ("top 64", another loss: see `training/top_k.py`).
 The bound is the counted matrix FLOPs at the matmul rate measured here. Needs the `parity` extra.
 """
 
@@ -16,6 +17,7 @@ import argparse
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +26,14 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from interleave import KEEP_HEAP, Worker, interleave, machine, serve, table  # noqa: E402
 from pairs import SHAPES, config  # noqa: E402
 
-FRACTION, LR, DECAY, CLIP = 0.4, 3e-4, 0.1, 1.0
+FRACTION, LR, DECAY, CLIP, TOP = 0.4, 3e-4, 0.1, 1.0, 64
 VARIANTS = {
     "torch": {},
     "torch, heap kept": KEEP_HEAP,
     "torch.compile, heap kept": KEEP_HEAP,
     "ours, recompute": {},
     "ours, stored": {},
+    "ours, top 64": {},
 }
 
 
@@ -65,7 +68,7 @@ def main() -> None:
     for name, row in results.items():
         row["gflop"] = gflop(args, name)
         row["share_of_bound"] = row["gflop"] / rate / row["seconds"]
-    losses = [row["ready"]["first_loss"] for row in results.values()]
+    losses = [row["ready"]["first_loss"] for name, row in results.items() if name != "ours, top 64"]
     spread = (max(losses) - min(losses)) / max(losses)
     print(table(results))
     print(f"matmul {rate:.0f} GFLOP/s; first losses agree to {spread:.1e} (relative)")
@@ -103,14 +106,17 @@ def our_worker(args):
 
     target, reference, draft = (models.load(args.weights / name) for name in ("target", "reference", "draft"))
     batch, frozen, chunking = Batch(*batch_of(args)), Frozen(target, reference), Chunking.for_backend("cpu")
-    if args.worker == "ours, stored":
-        hidden_BTD = jax.jit(lambda m: m.features(batch.tokens_BT)[0])(target)
-        batch = Batch(batch.tokens_BT, batch.loss_mask_BT, np.asarray(hidden_BTD))
+    if args.worker != "ours, recompute":
+        if args.worker == "ours, stored":
+            hidden_BTD = jax.jit(lambda m: m.features(batch.tokens_BT)[0])(target)
+            batch = replace(batch, target_hidden_BTD=np.asarray(hidden_BTD))
+            frozen = Frozen(target.unembedding())
+        else:
+            ids, log_probs = jax.jit(lambda m: objectives.top_k_at_labels(m, batch, TOP, chunking=chunking))(target)
+            batch = replace(batch, target_ids_BTK=np.asarray(ids), target_log_probs_BTK=np.asarray(log_probs))
+            frozen = Frozen()
         apart = jax.jit(lambda r, t: objectives.divergence_at_labels(forward_kl, r, t, batch, chunking=chunking))
-        batch = Batch(
-            batch.tokens_BT, batch.loss_mask_BT, batch.target_hidden_BTD, np.asarray(apart(reference, target))
-        )
-        frozen = Frozen(target.unembedding())
+        batch = replace(batch, reference_divergence_BT=np.asarray(apart(reference, frozen.target)))
     del target, reference
     optimizer = adamw(LR, weight_decay=DECAY, clip_norm=CLIP)
     step = make_step(objectives.selective_distill(fraction=FRACTION, chunking=chunking), optimizer)
@@ -128,28 +134,57 @@ def our_worker(args):
 
 
 def torch_worker(args):
-    import torch
-    from torch.nn import functional
-    from transformers import AutoModelForCausalLM
+    step = TorchStep(args.weights, compiled="compile" in args.worker)
+    tokens_BT, mask_BT = batch_of(args)
 
-    target, reference, draft = (
-        AutoModelForCausalLM.from_pretrained(args.weights / name, dtype=torch.float32)
-        for name in ("target", "reference", "draft")
-    )
-    for model in (target, reference):
-        model.eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(draft.parameters(), lr=LR, weight_decay=DECAY, fused=True)
-    tokens_BT, mask_BT = (torch.tensor(array) for array in batch_of(args))
-    tokens_BT = tokens_BT.long()
-    labels_BT = torch.where(mask_BT, tokens_BT, -100)
+    def unit():
+        return {"loss": step(tokens_BT, mask_BT)}
 
-    def forward():
-        logits = draft(input_ids=tokens_BT, use_cache=False).logits
+    return unit, {"first_loss": unit()["loss"]}
+
+
+class TorchStep:
+    """The released code's step in PyTorch, on the models in a folder: one call, one update, the loss as a float."""
+
+    def __init__(self, weights: Path, *, compiled: bool = False) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        self._target, self._reference, self._draft = (
+            AutoModelForCausalLM.from_pretrained(weights / name, dtype=torch.float32)
+            for name in ("target", "reference", "draft")
+        )
+        for model in (self._target, self._reference):
+            model.eval().requires_grad_(False)
+        self._optimizer = torch.optim.AdamW(self._draft.parameters(), lr=LR, weight_decay=DECAY, fused=True)
+        if compiled:
+            self._logits, self._loss = torch.compile(self._logits), torch.compile(self._loss)
+
+    def __call__(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> float:
+        import torch
+
+        tokens_BT = torch.tensor(tokens_BT).long()
+        labels_BT = torch.where(torch.tensor(mask_BT), tokens_BT, -100)
+        loss = self._loss(labels_BT, *self._logits(tokens_BT))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._draft.parameters(), CLIP)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    def _logits(self, tokens_BT):
+        import torch
+
+        logits = self._draft(input_ids=tokens_BT, use_cache=False).logits
         with torch.no_grad():
-            frozen = [m(input_ids=tokens_BT, use_cache=False).logits for m in (target, reference)]
+            frozen = [m(input_ids=tokens_BT, use_cache=False).logits for m in (self._target, self._reference)]
         return logits, *frozen
 
-    def loss_of(*logits):
+    @staticmethod
+    def _loss(labels_BT, *logits):
+        import torch
+        from torch.nn import functional
+
         kept_N1 = labels_BT[:, 1:].ne(-100).flatten().unsqueeze(-1)
         width = logits[0].shape[-1]
         q, p, r = (torch.masked_select(x[:, :-1].contiguous().view(-1, width), kept_N1).view(-1, width) for x in logits)
@@ -158,19 +193,6 @@ def torch_worker(args):
         gap_N = ours_N - divergence(functional.log_softmax(r, dim=-1), p).sum(-1)
         keep_N = gap_N >= torch.quantile(gap_N, 1 - FRACTION)
         return torch.masked_select(ours_N, keep_N).mean()
-
-    if "compile" in args.worker:
-        forward, loss_of = torch.compile(forward), torch.compile(loss_of)
-
-    def unit():
-        loss = loss_of(*forward())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(draft.parameters(), CLIP)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return {"loss": loss.item()}
-
-    return unit, {"first_loss": unit()["loss"]}
 
 
 def gflop(args, variant: str) -> float:
@@ -189,6 +211,8 @@ def gflop(args, variant: str) -> float:
         heads = tokens * (4 * head(args.draft) + head(args.target))
         return (draft_body + tokens * (body(args.draft) + body(args.target)) + heads) / 1e9
     kept = FRACTION * labels
+    if variant == "ours, top 64":
+        return (draft_body + (labels + 3 * kept) * head(args.draft)) / 1e9
     heads = (labels + kept) * (head(args.draft) + head(args.target)) + 2 * kept * head(args.draft)
     if variant == "ours, stored":
         return (draft_body + heads) / 1e9

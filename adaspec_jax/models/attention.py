@@ -17,7 +17,8 @@ def causal_attention(query_BTHK: Array, key_BTHK: Array, value_BTHK: Array, *, k
     """Every position attends to itself and what precedes it, [B, T, H, K]; keys and values may have fewer heads.
 
     "xla" goes over blocks of queries and shows each the keys up to its end: about half the work and the scores of a
-    masked square, and the backward pass computes scores again instead of keeping them. "cudnn" is NVIDIA's fused kernel (bfloat16 or float16).
+    masked square, and the backward pass computes scores again instead of keeping them. "cudnn" is NVIDIA's fused kernel
+    (bfloat16 or float16).
     """
     if kernel == "cudnn":
         return jax.nn.dot_product_attention(query_BTHK, key_BTHK, value_BTHK, is_causal=True, implementation="cudnn")
