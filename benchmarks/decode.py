@@ -26,6 +26,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from interleave import Worker, interleave, machine, serve, table  # noqa: E402
 from pairs import SHAPES, matched_pair  # noqa: E402
 
+PARTS = ("target_step", "draft_step", "first_draft_step", "verification")
 VARIANTS = ("transformers plain", "transformers assisted", "ours plain", "ours speculative")
 
 
@@ -56,8 +57,29 @@ def main() -> None:
         del model
         numbers = [f"--{key}={getattr(args, key)}" for key in ("gamma", "batch", "prompt", "new")]
         names = [name for name in VARIANTS if args.batch == 1 or name != "transformers assisted"]
-        workers = [Worker(name, [__file__, f"--worker={name}", f"--weights={folder}", *numbers]) for name in names]
-        results = interleave(workers, args.repeats)
+        # A cache of compiled programs of this run's own: what a second process then takes to start is measured too.
+        cache = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+        def worker(name):
+            return Worker(name, [__file__, f"--worker={name}", f"--weights={folder}", *numbers], cache)
+
+        workers = [worker(name) for name in names]
+        ours = {w.name: w for w in workers if w.name.startswith("ours")}
+        then = {"ours plain": ["short"], "ours speculative": ["short", "costs"]}
+        then = {name: commands * args.repeats for name, commands in then.items()}
+        results = interleave(workers, args.repeats, then=then)
+        for name, first in ours.items():
+            again = worker(name)
+            again.stop()
+            results[name]["start_seconds"] = first.ready["start_seconds"]
+            results[name]["start_seconds_of_a_second_process"] = again.ready["start_seconds"]
+            shorter = [row for row in first.rows[args.repeats :] if "tokens" in row]
+            costs = [row for row in first.rows if "target_step" in row]
+            results[name]["short"] = {
+                "seconds": statistics.median(row["seconds"] for row in shorter),
+                **{key: shorter[-1][key] for key in ("rounds", "committed")},
+            }
+            results[name]["costs"] = {key: statistics.median(row[key] for row in costs) for key in PARTS if costs}
     tokens = {name: row["last"].pop("tokens") for name, row in results.items()}
     different = [name for name in tokens if tokens[name] != tokens["ours plain"]]
     for row in results.values():
@@ -75,24 +97,40 @@ def main() -> None:
 
 
 def promised(args, results: dict) -> dict[str, float]:
-    """What measured costs and acceptance promise, and what was realised."""
+    """What measured costs and acceptance promise, and what was realised.
+
+    Over whole answers, and between a short and a whole one: without prefill and dispatch, which each answer pays once.
+    """
     spec, plain = results["ours speculative"], results["ours plain"]
-    costs, last = spec["ready"], spec["last"]
+    costs, last = spec["costs"], spec["last"]
     c, v = costs["draft_step"] / costs["target_step"], costs["verification"] / costs["target_step"]
+    round_cost = c * args.gamma + v
+    rounds = last["rounds"] - spec["short"]["rounds"]
     tau = last["committed"] / last["rounds"]
-    realised = plain["seconds"] / spec["seconds"]
+    later_tau = (last["committed"] - spec["short"]["committed"]) / rounds
+    later = {name: row["seconds"] - row["short"]["seconds"] for name, row in (("spec", spec), ("plain", plain))}
     formula = {
         "alpha": last["alpha"],
-        "tokens_per_round": tau,
         "c": c,
         "v": v,
-        "promised_speedup": tau / (c * args.gamma + v),
-        "realised_speedup": realised,
+        "tokens_per_round": tau,
+        "promised_speedup": tau / round_cost,
+        "realised_speedup": plain["seconds"] / spec["seconds"],
+        "later_tokens_per_round": later_tau,
+        "later_promised_speedup": later_tau / round_cost,
+        "later_realised_speedup": later["plain"] / later["spec"],
     }
-    if args.batch == 1:  # in a batch, finished rows wait for the others; prefill is in the difference too
-        parts = last["rounds"] * (args.gamma * costs["draft_step"] + costs["verification"])
-        formula["milliseconds_per_round_beyond_its_parts"] = (spec["seconds"] - parts) / last["rounds"] * 1e3
+    if args.batch == 1:  # in a batch, finished rows wait for the others
+        drafting = costs["first_draft_step"] + (args.gamma - 1) * costs["draft_step"]
+        beyond = later["spec"] / rounds - drafting - costs["verification"]
+        formula["milliseconds_per_round_beyond_its_parts"] = beyond * 1e3
+        beyond = later["plain"] / (last["committed"] - spec["short"]["committed"]) - costs["target_step"]
+        formula["milliseconds_per_plain_round_beyond_its_step"] = beyond * 1e3
     return formula
+
+
+def short(args) -> int:
+    return max(args.new // 4, 1)
 
 
 def prompt_of(args) -> np.ndarray:
@@ -103,16 +141,30 @@ def our_worker(args):
     import jax
 
     from adaspec_jax import models
-    from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate
+    from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate, seconds_per_call
 
     target, draft = (jax.device_put(models.load(args.weights / name)) for name in ("target", "draft"))
     drafter = NoDraft() if args.worker == "ours plain" else ChainDrafter(draft, length=args.gamma)
     tokens_BS = prompt_of(args)
     prompt = Context(tokens_BS, np.full(args.batch, args.prompt))
 
-    def unit():
-        knobs = {"max_new_tokens": args.new, "sampling": Sampling(temperature=0.0)}
-        out = jax.device_get(generate(target, drafter, prompt, jax.random.key(0), **knobs))
+    def decode(new):
+        knobs = {"max_new_tokens": new, "sampling": Sampling(temperature=0.0)}
+        return jax.device_get(generate(target, drafter, prompt, jax.random.key(0), **knobs))
+
+    def costs():
+        sizes = {"batch": args.batch, "slots": args.prompt + args.new}
+        return {
+            "target_step": seconds_per_call(target, width=1, **sizes),
+            "draft_step": seconds_per_call(draft, width=1, **sizes),
+            "first_draft_step": seconds_per_call(draft, width=2, **sizes),  # with the token a full acceptance leaves
+            "verification": seconds_per_call(target, width=args.gamma + 1, **sizes),
+        }
+
+    def unit(command="go"):
+        if command == "costs":
+            return costs()
+        out = decode(args.new if command == "go" else short(args))
         judged = int(out.judged_BN.sum())
         return {
             "tokens": out.tokens_BS[:, args.prompt :].tolist(),
@@ -122,41 +174,13 @@ def our_worker(args):
         }
 
     began = time.perf_counter()
-    unit()
-    ready = {"first_seconds": time.perf_counter() - began}
-    if args.worker == "ours speculative":
-        slots = args.prompt + args.new
-        step = lambda model, width: seconds_of_a_call(model, args.batch, width, slots)  # noqa: E731
-        ready |= {"target_step": step(target, 1), "draft_step": step(draft, 1)}
-        ready |= {"verification": step(target, args.gamma + 1)}
+    decode(args.new)
+    first = time.perf_counter() - began
+    began = time.perf_counter()
+    decode(args.new)
+    ready = {"start_seconds": first - (time.perf_counter() - began)}
+    decode(short(args))  # may be a program of its own
     return unit, ready
-
-
-def seconds_of_a_call(model, batch: int, width: int, slots: int, calls: int = 16) -> float:
-    """A cached call of `width` tokens in a compiled loop: the median of five loops."""
-    import jax
-    import jax.numpy as jnp
-
-    from adaspec_jax.decoding.sampling import most_likely
-
-    @jax.jit
-    def loop(model, tokens_BT, cache):
-        def body(_, carry):
-            tokens_BT, cache = carry
-            logits_BTV, after = model(tokens_BT, cache)
-            return most_likely(logits_BTV), after.roll_back(cache.lengths_B)
-
-        return jax.lax.fori_loop(0, calls, body, (tokens_BT, cache))
-
-    cache = model.init_cache(batch, slots).roll_back(jnp.full((batch,), slots // 2))
-    tokens_BT = jnp.ones((batch, width), jnp.int32)
-    jax.block_until_ready(loop(model, tokens_BT, cache))
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        jax.block_until_ready(loop(model, tokens_BT, cache))
-        seconds.append((time.perf_counter() - began) / calls)
-    return statistics.median(seconds)
 
 
 def their_worker(args):

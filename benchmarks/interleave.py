@@ -73,18 +73,18 @@ class Worker:
         raise SystemExit(f"the worker {self.name} ended with status {self._process.wait()}; see its message above")
 
 
-def interleave(workers: list[Worker], repeats: int, *, then: dict[str, str] | None = None) -> dict[str, dict]:
+def interleave(workers: list[Worker], repeats: int, *, then: dict[str, list[str]] | None = None) -> dict[str, dict]:
     """{name: median, spread, peak memory, what the worker said, and the first worker's median over its own}.
 
-    `then`: {name: command} of workers that do one unit more at the end, which is in `Worker.rows` alone.
+    `then`: {name: commands} of workers that do further units at the end, which are in `Worker.rows` alone.
     """
     for number in range(repeats):
         for worker in workers:
             worker.unit()
         print(f"round {number + 1}/{repeats}", file=sys.stderr, flush=True)
     for worker in workers:
-        if then and worker.name in then:
-            worker.unit(then[worker.name])
+        for command in (then or {}).get(worker.name, ()):
+            worker.unit(command)
         worker.stop()
     first = statistics.median(row["seconds"] for row in workers[0].rows[:repeats])
     results = {}

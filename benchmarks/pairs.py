@@ -23,6 +23,13 @@ SHAPES = {  # hidden, layers, heads, intermediate: the Pythia suite
 }
 
 
+def parameters(shape: str, vocab_size: int = 50304) -> int:
+    """Of a Pythia shape, biases and norms included."""
+    width, layers, _, inner = SHAPES[shape]
+    layer = 4 * width * width + 2 * width * inner + 4 * width + inner + width + 4 * width
+    return layers * layer + 2 * vocab_size * width + 2 * width
+
+
 def config(shape: str, vocab_size: int = 50304) -> dict:
     """The config.json of a Pythia shape; it names no end of text."""
     width, layers, heads, inner = SHAPES[shape]

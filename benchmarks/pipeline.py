@@ -2,10 +2,10 @@
 
     python benchmarks/pipeline.py --json benchmarks/results/pipeline_gsm8k_small.json
 
-Ours is measured whole: writing the teacher store, compiling, and every step of ten epochs (batch 16 / k). PyTorch (heap
-kept, the better of its settings in `train_step.py`) takes the same first steps in turn with ours, and its whole stage is
-extrapolated from them. Weights are random, which changes no cost. Needs the data of that config and the `parity` extra;
-`--task word_problems` needs no data.
+Ours is measured whole: writing the teacher store, compiling, and every step of ten epochs (batch 16 / k). PyTorch
+(heap kept, the better of its settings in `train_step.py`) takes the same first steps in turn with ours, and its whole
+stage is extrapolated from them. Weights are random, which changes no cost. Needs the data of that config and the
+`parity` extra; `--task word_problems` needs no data.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
             Worker(name, [__file__, f"--worker={name}", *given], env) for name, env in ((PEER, KEEP_HEAP), (OURS, {}))
         ]
         ours = workers[1]
-        results = interleave(workers, args.turns, then={OURS: "rest"})
+        results = interleave(workers, args.turns, then={OURS: ["rest"]})
     print(table(results))
     taken = args.steps * args.turns
     in_turn = {worker.name: sum(row["seconds"] for row in worker.rows[: args.turns]) for worker in workers}

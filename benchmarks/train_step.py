@@ -27,7 +27,7 @@ from interleave import KEEP_HEAP, Worker, interleave, machine, serve, table  # n
 from pairs import SHAPES, config  # noqa: E402
 
 FRACTION, LR, DECAY, CLIP, TOP = 0.4, 3e-4, 0.1, 1.0, 64
-VARIANTS = {
+SETTINGS = {  # a variant's environment
     "torch": {},
     "torch, heap kept": KEEP_HEAP,
     "torch.compile, heap kept": KEEP_HEAP,
@@ -46,9 +46,9 @@ def main() -> None:
     parser.add_argument("--supervised", type=float, default=0.6, help="share of each row that is labels")
     parser.add_argument("--vocab_size", type=int, default=50304)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--only", nargs="*", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--worker", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=SETTINGS, help=argparse.SUPPRESS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -59,8 +59,8 @@ def main() -> None:
         given = [f"--{key}={getattr(args, key)}" for key in ("draft", "target", "batch", "length", "supervised")]
         given += [f"--vocab_size={args.vocab_size}", f"--weights={folder}"]
         workers = [
-            Worker(name, [__file__, f"--worker={name}", *given], VARIANTS[name])
-            for name in VARIANTS
+            Worker(name, [__file__, f"--worker={name}", *given], SETTINGS[name])
+            for name in SETTINGS
             if name in args.only
         ]
         results = interleave(workers, args.repeats)

@@ -40,7 +40,7 @@ def test_workers_take_turns_and_are_compared(tmp_path):
     results = interleave(workers, 3)
     assert results["slow"]["times_faster_than_first"] == 1
     assert 2 < results["fast"]["times_faster_than_first"] < 6
-    assert results["fast"]["repeats"] == 3 and results["fast"]["ready"] == {"name": 0.02}
+    assert results["fast"]["repeats"] == 3 and results["fast"]["ready"]["name"] == 0.02
     assert results["slow"]["last"]["answer"] == 42 and results["slow"]["peak_mb"] > 1
     assert len(table(results).splitlines()) == 3 and machine()["cores"] >= 1
 
@@ -50,3 +50,31 @@ def test_a_worker_that_dies_is_named(tmp_path):
     file.write_text("raise SystemExit(3)")
     with pytest.raises(SystemExit, match="the worker dies ended with status 3"):
         Worker("dies", [str(file)])
+
+
+def test_further_units_come_after_the_turns_and_stay_out_of_the_medians(tmp_path):
+    file = tmp_path / "worker.py"
+    folder = str(CHECKOUT / "benchmarks")
+    file.write_text(
+        f"import sys; sys.path.insert(0, {folder!r})\nfrom interleave import serve\n"
+        "serve(lambda command='go': {'said': command}, {})\n"
+    )
+    worker = Worker("one", [str(file)])
+    results = interleave([worker], 2, then={"one": ["rest", "more"]})
+    assert [row["said"] for row in worker.rows] == ["go", "go", "rest", "more"]
+    assert results["one"]["last"]["said"] == "go" and results["one"]["repeats"] == 2
+
+
+def test_growth_is_drawn_from_whatever_points_there_are():
+    from benchmarks.growth import AXES, drawn
+
+    points = [
+        {"axis": axis, "value": value, "results": {"ours plain": {"seconds": 1.0 + i, "peak_mb": 100.0}}}
+        for axis in AXES
+        for i, value in enumerate(AXES[axis][2])
+    ]
+    import xml.etree.ElementTree as ET
+
+    picture = ET.fromstring(drawn({"points": points}))
+    charts = picture.findall("{http://www.w3.org/2000/svg}svg")
+    assert len(charts) == 10 and all(chart.get("width") == "440" for chart in charts)

@@ -190,6 +190,11 @@ class Layer(nn.Module):
         return hidden_BTD + self.mlp(self.mlp_norm(hidden_BTD)), written
 
 
+@partial(jax.jit, static_argnums=0)
+def _layer(config: DecoderConfig, params, *inputs):
+    return Layer(config, parent=None).apply({"params": params}, *inputs)
+
+
 class Head(nn.Module):
     config: DecoderConfig
 
@@ -239,7 +244,10 @@ class Decoder(nn.Module):
         hidden_BTD = self.embed(tokens_BT)
         buffers = [None] * len(self.layers) if cache is None else list(zip(cache.keys, cache.values, strict=True))
         for i, layer in enumerate(self.layers):
-            hidden_BTD, buffers[i] = layer(hidden_BTD, rotation, mask_B1TS, buffers[i], start_B)
+            inputs = (hidden_BTD, rotation, mask_B1TS, buffers[i], start_B)
+            # Jitted by itself, equal layers are traced and lowered once; XLA inlines them.
+            of_layer = layer if self.is_initializing() else partial(_layer, self.config, layer.variables["params"])
+            hidden_BTD, buffers[i] = of_layer(*inputs)
         if cache is not None:
             keys, values = zip(*buffers, strict=True)
             cache = KVCache(keys=keys, values=values, lengths_B=start_B + jnp.int32(count))

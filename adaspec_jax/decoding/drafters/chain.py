@@ -60,5 +60,5 @@ def reread(model: Model, cache, context: Context, *, window: int):
     tokens_BW = jnp.take_along_axis(context.tokens_BS, index_BW, axis=1)
     hidden_BWD, cache = model.features(tokens_BW, cache.roll_back(start_B))
     last_B11 = (context.lengths_B - 1 - start_B)[:, None, None]
-    last_B1D = jnp.take_along_axis(hidden_BWD, last_B11, axis=1)  # one row is all the output matrix has to see
-    return model.unembed(last_B1D)[:, 0], cache.roll_back(context.lengths_B)
+    last_BD = jnp.take_along_axis(hidden_BWD, last_B11, axis=1)[:, 0]  # one row is all the output matrix has to see
+    return model.unembed(last_BD), cache.roll_back(context.lengths_B)
