@@ -20,6 +20,7 @@ SHAPES = {  # hidden, layers, heads, intermediate: the Pythia suite
     "160m": (768, 12, 12, 3072),
     "410m": (1024, 24, 16, 4096),
     "1b4": (2048, 24, 16, 8192),
+    "2b8": (2560, 32, 32, 10240),
 }
 
 

@@ -1,0 +1,82 @@
+"""The losses of the draft stage with the teacher store and without it, step by step on the same batches.
+
+    python benchmarks/curves.py --json benchmarks/results/curves.json
+
+Models and data of `configs/gsm8k_small.py`, random weights; 200 steps of selective distillation with frozen models at
+every step, with hidden states stored, and with the 64 likeliest tokens stored (another loss, for comparison).
+`--task word_problems` needs no data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT)]
+import pipeline  # noqa: E402
+from interleave import machine  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="gsm8k")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    args.epochs = 10.0
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline.write_weights(args, Path(folder))
+        losses = {choice: curve(args, choice) for choice in ("recompute", "hidden", "top_k")}
+    apart = {
+        choice: float(np.max(np.abs(np.array(losses[choice]) / np.array(losses["recompute"]) - 1)))
+        for choice in ("hidden", "top_k")
+    }
+    for step in range(0, args.steps, max(args.steps // 10, 1)):
+        print(f"step {step + 1:4}  " + "  ".join(f"{choice} {losses[choice][step]:.6f}" for choice in losses))
+    print(f"greatest relative difference from recomputing: {json.dumps(apart)}")
+    if args.json:
+        settings = {"task": args.task, "steps": args.steps}
+        report = {"settings": settings, "machine": machine(), "greatest_relative_difference": apart, "losses": losses}
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def curve(args, choice: str) -> list[float]:
+    import shutil
+
+    import jax
+
+    from adaspec_jax import models, sharding
+    from adaspec_jax.teacher import add_reference, open_store, taught_by
+    from adaspec_jax.training import Batch, Chunking, Frozen, adamw, init_state, make_step, objectives
+    from adaspec_jax.training.divergences import forward_kl
+
+    config = pipeline.experiment(args)
+    config.teacher = choice
+    workdir, text = pipeline.text_of(args, config)
+    mesh, chunking = sharding.make_mesh(1, 1, 1), Chunking.for_backend(jax.default_backend())
+    target, reference, draft = (models.load(args.weights / name) for name in ("target", "reference", "draft"))
+    store = open_store(config, workdir, text, target, mesh, chunking)
+    if store:
+        shared = {"target": target, "reference": reference, "base": draft}
+        add_reference(store, config, workdir, text, mesh, **shared, divergence=forward_kl, chunking=chunking)
+    frozen = Frozen(taught_by(target, store), None if store else reference)
+    spec = config.draft
+    optimizer = adamw(spec.lr, weight_decay=spec.weight_decay, clip_norm=spec.clip_norm)
+    step = make_step(objectives.selective_distill(fraction=spec.fraction, chunking=chunking), optimizer)
+    state, losses = init_state(draft, optimizer, jax.random.key(0)), []
+    _, batches = pipeline.batches_of(config, text, store)
+    for _ in range(args.steps):
+        state, metrics = step(state, frozen, Batch(**next(batches)))
+        losses.append(float(metrics["loss"]))
+    shutil.rmtree(workdir.path / "teacher", ignore_errors=True)
+    return losses
+
+
+if __name__ == "__main__":
+    main()
