@@ -2,12 +2,12 @@
 
     python benchmarks/decode.py --json benchmarks/results/decode_160m.json
     python benchmarks/decode.py --target 410m --new 48 --json benchmarks/results/decode_410m.json
-    python benchmarks/decode.py --batch 8 --new 48 --json benchmarks/results/decode_160m_batch8.json
+    python benchmarks/decode.py --batch 8 --prompts 24 --new 48 --json benchmarks/results/decode_160m_batch8.json
 
 Target and draft compute the same function (`pairs.py`); `--noise` lowers the acceptance. Peers: transformers' plain and
-assisted generation (constant schedule, threshold 0; it refuses batches). Ours: plain and speculative decoding, and what
-the formula tau / (c gamma + v) promises from the costs of a draft step (c) and a verification (v) measured apart.
-Needs the `parity` extra.
+assisted generation (constant schedule, threshold 0; it refuses batches). Ours: plain and speculative decoding, in a
+batch also with ended rows given to waiting prompts ("queue"), and what the formula tau / (c gamma + v) promises from the
+costs of a draft step (c) and a verification (v) measured apart. Needs the `parity` extra.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from interleave import Worker, interleave, machine, serve, table  # noqa: E402
 from pairs import SHAPES, matched_pair  # noqa: E402
 
 PARTS = ("target_step", "draft_step", "first_draft_step", "verification")
-VARIANTS = ("transformers plain", "transformers assisted", "ours plain", "ours speculative")
+VARIANTS = ("transformers plain", "transformers assisted", "ours plain", "ours speculative", "ours, queue")
 
 
 def main() -> None:
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.1, help="0 accepts everything; 0.1 about 0.8")
     parser.add_argument("--gamma", type=int, default=5)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--prompts", type=int, help="in all, a multiple of the batch (default: one batch)")
     parser.add_argument("--prompt", type=int, default=32)
     parser.add_argument("--new", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
@@ -44,6 +45,9 @@ def main() -> None:
     parser.add_argument("--worker", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.prompts = args.prompts or args.batch
+    if args.prompts % args.batch:
+        raise SystemExit(f"--prompts {args.prompts} is not a multiple of --batch {args.batch}")
     if args.worker:
         work = their_worker if args.worker.startswith("transformers") else our_worker
         return serve(*work(args))
@@ -55,8 +59,9 @@ def main() -> None:
         ):
             models.save(model, Path(folder) / name)
         del model
-        numbers = [f"--{key}={getattr(args, key)}" for key in ("gamma", "batch", "prompt", "new")]
-        names = [name for name in VARIANTS if args.batch == 1 or name != "transformers assisted"]
+        numbers = [f"--{key}={getattr(args, key)}" for key in ("gamma", "batch", "prompts", "prompt", "new")]
+        left_out = "ours, queue" if args.prompts == args.batch else "transformers assisted"
+        names = [name for name in VARIANTS if name != left_out and (args.batch == 1 or "assisted" not in name)]
         # A cache of compiled programs of this run's own: what a second process then takes to start is measured too.
         cache = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
@@ -64,7 +69,7 @@ def main() -> None:
             return Worker(name, [__file__, f"--worker={name}", f"--weights={folder}", *numbers], cache)
 
         workers = [worker(name) for name in names]
-        ours = {w.name: w for w in workers if w.name.startswith("ours")}
+        ours = {w.name: w for w in workers if w.name.startswith("ours ")}
         then = {"ours plain": ["short"], "ours speculative": ["short", "costs"]}
         then = {name: commands * args.repeats for name, commands in then.items()}
         results = interleave(workers, args.repeats, then=then)
@@ -83,7 +88,7 @@ def main() -> None:
     tokens = {name: row["last"].pop("tokens") for name, row in results.items()}
     different = [name for name in tokens if tokens[name] != tokens["ours plain"]]
     for row in results.values():
-        row["tokens_per_second"] = args.batch * args.new / row["seconds"]
+        row["tokens_per_second"] = args.prompts * args.new / row["seconds"]
     formula = promised(args, results)
     print(table(results))
     print(f"tokens {'identical' if not different else 'DIFFER: ' + ', '.join(different)}")
@@ -134,23 +139,43 @@ def short(args) -> int:
 
 
 def prompt_of(args) -> np.ndarray:
-    return np.random.default_rng(0).integers(1, 50000, (args.batch, args.prompt)).astype(np.int32)
+    return np.random.default_rng(0).integers(1, 50000, (args.prompts, args.prompt)).astype(np.int32)
+
+
+def batches(tokens_PS: np.ndarray, args) -> list[np.ndarray]:
+    return np.split(tokens_PS, args.prompts // args.batch)
 
 
 def our_worker(args):
     import jax
 
     from adaspec_jax import models
-    from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate, seconds_per_call
+    from adaspec_jax.decoding import (
+        ChainDrafter,
+        Context,
+        NoDraft,
+        Sampling,
+        generate,
+        generate_from_queue,
+        seconds_per_call,
+    )
 
     target, draft = (jax.device_put(models.load(args.weights / name)) for name in ("target", "draft"))
     drafter = NoDraft() if args.worker == "ours plain" else ChainDrafter(draft, length=args.gamma)
-    tokens_BS = prompt_of(args)
-    prompt = Context(tokens_BS, np.full(args.batch, args.prompt))
+    tokens_PS = prompt_of(args)
 
     def decode(new):
         knobs = {"max_new_tokens": new, "sampling": Sampling(temperature=0.0)}
-        return jax.device_get(generate(target, drafter, prompt, jax.random.key(0), **knobs))
+        if args.worker == "ours, queue":
+            prompts = Context(tokens_PS, np.full(args.prompts, args.prompt))
+            made = [generate_from_queue(target, drafter, prompts, jax.random.key(0), rows=args.batch, **knobs)]
+        else:
+            lengths_B = np.full(args.batch, args.prompt)
+            made = [
+                generate(target, drafter, Context(tokens_BS, lengths_B), jax.random.key(0), **knobs)
+                for tokens_BS in batches(tokens_PS, args)
+            ]
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *jax.device_get(made))
 
     def costs():
         sizes = {"batch": args.batch, "slots": args.prompt + args.new}
@@ -200,12 +225,12 @@ def their_worker(args):
         draft.generation_config.num_assistant_tokens_schedule = "constant"
         draft.generation_config.assistant_confidence_threshold = 0.0
         knobs["assistant_model"] = draft
-    tokens_BS = torch.tensor(prompt_of(args)).long()
+    parts = [torch.tensor(tokens_BS).long() for tokens_BS in batches(prompt_of(args), args)]
 
     def unit():
         with torch.no_grad():
-            out = target.generate(tokens_BS, attention_mask=torch.ones_like(tokens_BS), **knobs)
-        return {"tokens": out[:, args.prompt :].tolist()}
+            made = [target.generate(tokens, attention_mask=torch.ones_like(tokens), **knobs) for tokens in parts]
+        return {"tokens": torch.cat(made)[:, args.prompt :].tolist()}
 
     return unit, {}
 

@@ -3,7 +3,7 @@
 from adaspec_jax.decoding.acceptance import rejection_sample
 from adaspec_jax.decoding.costs import LONGEST, between, seconds_per_call, verification_seconds
 from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
-from adaspec_jax.decoding.engine import generate
+from adaspec_jax.decoding.engine import generate, generate_from_queue
 from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.types import GUESS, PROMPT, TARGET, Context, Drafter, Generation, Proposal, Verdict
 
@@ -23,6 +23,7 @@ __all__ = [
     "Verdict",
     "between",
     "generate",
+    "generate_from_queue",
     "rejection_sample",
     "seconds_per_call",
     "verification_seconds",
