@@ -6,8 +6,8 @@
 
 Target and draft compute the same function (`pairs.py`); `--noise` lowers the acceptance. Peers: transformers' plain and
 assisted generation (constant schedule, threshold 0; it refuses batches). Ours: plain and speculative decoding, in a
-batch also with ended rows given to waiting prompts ("queue"), and what the formula tau / (c gamma + v) promises from the
-costs of a draft step (c) and a verification (v) measured apart. Needs the `parity` extra.
+batch also with ended rows given to waiting prompts ("queue"), and what the formula tau / (c gamma + v) promises from
+the costs of a draft step (c) and a verification (v) measured apart. Needs the `parity` extra.
 """
 
 from __future__ import annotations
