@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from adaspec_jax import data, models, reporting, sharding
 from adaspec_jax.config import Experiment
@@ -78,7 +79,7 @@ def open_store(
     )
     if blocks:
         store.check_room(size * len(blocks) // len(store.blocks), "the teacher store")
-    _write(store, blocks, rows, values, "target's answers")
+    _write(store, list(columns), blocks, rows, values, "target's answers")
     return store
 
 
@@ -117,7 +118,7 @@ def add_reference(
     }
     blocks = store.begin(REFERENCE, shape=(), dtype=np.float32, origin=origin)
     compute = partial(_divergence, divergence, chunking, reference, taught_by(target, store))
-    _write(store, blocks, rows, lambda batch: {REFERENCE: compute(batch)}, "reference's divergence")
+    _write(store, [REFERENCE], blocks, rows, lambda batch: {REFERENCE: compute(batch)}, "reference's divergence")
     if IDS in store.columns and workdir.decision("teacher_error") is None:
         error = _error(store, rows, chunking, config.draft.fraction, target, reference, base)
         workdir.decide("teacher_error", error)
@@ -139,15 +140,29 @@ def _seconds_of_a_pass(store: data.TokenStore, rows: _Rows, target) -> float:
     return (time.perf_counter() - began) / len(numbers) * sum(map(len, store.blocks))
 
 
-def _write(store: data.TokenStore, blocks: list[int], rows: _Rows, values, what: str) -> None:
-    """`values(batch)`, {column: [B, T, ...]}, of every row of these blocks."""
+def _write(store: data.TokenStore, columns: list[str], blocks: list[int], rows: _Rows, values, what: str) -> None:
+    """`values(batch)`, {column: [B, T, ...]}, of every row of these blocks.
+
+    All processes compute, each its rows of every batch; the first one writes, to a directory that all can read.
+    """
+    _together("what is to be stored is known")
     if not blocks:
         return
     with reporting.track(sum(len(store.blocks[n]) for n in blocks), description=what, unit="row") as progress:
         for number in blocks:
-            for column, entries in rows.at_labels(store.blocks[number], values).items():
-                store.write(column, number, entries)
+            found = rows.at_labels(store.blocks[number], values)
+            for column in columns:
+                if jax.process_index() == 0:
+                    store.write(column, number, found[column])
+                else:
+                    store.written_elsewhere(column, number)
             progress.advance(len(store.blocks[number]))
+    _together("stored")
+
+
+def _together(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
 
 
 def _error(store, rows: _Rows, chunking: Chunking, fraction: float, target, reference, base) -> dict[str, float]:
@@ -189,15 +204,19 @@ class _Rows:
     def batches(self, block):
         data_config, size = self._config.data, self._config.reference.batch_size
         shapes = {"buckets": data_config.buckets, "pad_id": self._text.eos_id}
+        share = size // jax.process_count()
+        mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
         for numbers, batch in data.row_batches(self._text.train, block, size, beside=self._beside, **shapes):
-            yield numbers, sharding.shard_rows(Batch(**batch), self._mesh)
+            own = {name: array[mine] for name, array in batch.items()}
+            yield numbers, sharding.shard_rows(Batch(**own), self._mesh)
 
     def at_labels(self, block, values) -> dict[str, list[np.ndarray]]:
         """{name: [entries [tokens, ...] of each row]} of `values(batch)`, {name: [B, T, ...]}."""
         found: dict[str, list[np.ndarray]] = {}
         for numbers, batch in self.batches(block):
             for name, array in values(batch).items():
-                dense = np.asarray(array)
+                whole = array.is_fully_addressable
+                dense = np.asarray(array if whole else multihost_utils.process_allgather(array, tiled=True))
                 found.setdefault(name, []).extend(dense[b][self.predicting(i)] for b, i in enumerate(numbers))
         return found
 

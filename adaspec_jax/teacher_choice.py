@@ -11,7 +11,6 @@ import numpy as np
 
 from adaspec_jax import data
 from adaspec_jax.config import Experiment, draft_schedule
-from adaspec_jax.errors import UserError
 from adaspec_jax.workdir import Workdir
 
 _WORTH = 0.9  # "auto" stores where that costs at most this share of recomputing
@@ -28,17 +27,14 @@ def decide(
     """
     if config.teacher == "recompute":
         return {"choice": "recompute", "why": "frozen models run at every step (config.teacher)"}
-    if jax.process_count() > 1:
-        if config.teacher != "auto":
-            raise UserError(
-                f'config.teacher "{config.teacher}" works in one process only as yet; set it to "recompute"'
-            )
-        return {"choice": "recompute", "why": "frozen models run at every step (several processes)"}
     if config.teacher != "auto":
         store.check_room(size, "the teacher store")
         what = "hidden states" if config.teacher == "hidden" else f"{config.teacher_top_k} likeliest tokens per label"
         why = f"the target's {what} are stored in {store.path}, {data.size_in_words(size)} (config.teacher)"
         return {"choice": config.teacher, "why": why}
+    if jax.process_count() > 1:  # each would measure, and might choose, for itself
+        why = 'frozen models run at every step (several processes; ask for config.teacher "hidden" by name)'
+        return {"choice": "recompute", "why": why}
     passes = sum(
         epochs
         for stage, epochs in (("reference", config.reference.epochs), ("draft", draft_schedule(config.draft)[0]))

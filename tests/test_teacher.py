@@ -1,6 +1,10 @@
 """The teacher store in a run: the losses of recomputing, nothing written twice, nothing foreign trusted."""
 
+import os
 import shutil
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from adaspec_jax.config import validate
 from adaspec_jax.errors import UserError
 from adaspec_jax.reporting import read_metrics
 from adaspec_jax.workdir import Workdir
+from tests.running import CHECKOUT
 from tests.test_pipeline import experiment
 
 STAGES = ("reference", "draft")
@@ -119,6 +124,63 @@ def test_a_resumed_run_writes_only_what_is_torn_and_ends_with_the_same_draft(sto
     assert written == [(teacher.REFERENCE, 0)]
     same = [(folder / "draft" / "model.safetensors").read_bytes() for folder in (stored[0], unfinished)]
     assert same[0] == same[1]
+
+
+SECOND_OF_TWO = """
+import sys
+import jax
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+jax.config.update("jax_default_matmul_precision", "highest")
+sys.path.insert(0, {checkout!r})
+from adaspec_jax import sharding, teacher
+from adaspec_jax.text import read_text
+from adaspec_jax.training import Chunking
+from adaspec_jax.training.divergences import forward_kl
+from adaspec_jax.workdir import Workdir
+from tests.test_teacher import short
+config, workdir = short("hidden"), Workdir(sys.argv[3])
+mesh, chunking = sharding.make_mesh(4, 1, 1), Chunking.for_backend("cpu", groups=4)
+text = read_text(config, workdir)
+models = {{
+    name: sharding.shard(workdir.load(name).with_vocabulary(len(text.tokenizer)), mesh)
+    for name in ("target", "reference")
+}}
+store = teacher.open_store(config, workdir, text, models["target"], mesh, chunking)
+shared = {{"base": models["reference"], "divergence": forward_kl, "chunking": chunking}}
+teacher.add_reference(store, config, workdir, text, mesh, **models, **shared)
+assert set(store.padded([0], 256)) == {{teacher.HIDDEN, teacher.REFERENCE}}
+print("rows seen by", jax.process_index(), store.num_tokens)
+"""
+
+
+def test_two_processes_write_the_store_of_one(stored, unfinished, tmp_path):
+    shutil.rmtree(unfinished / "teacher")
+    (unfinished / "decisions.json").unlink()
+    script = tmp_path / "process.py"
+    script.write_text(SECOND_OF_TWO.format(checkout=str(CHECKOUT)))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), address, str(number), str(unfinished)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in (0, 1)
+    ]
+    for process in processes:
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        assert "rows seen by" in out
+    names = sorted(file.name for file in (stored[0] / "teacher").glob("*.npy"))
+    assert names == sorted(file.name for file in (unfinished / "teacher").glob("*.npy"))
+    for name in names:
+        ours, theirs = (np.load(folder / "teacher" / name) for folder in (unfinished, stored[0]))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_a_store_of_another_target_is_refused_and_rebuilt_once_deleted(unfinished):

@@ -66,7 +66,7 @@ class TokenStore:
             )
         if theirs is None:
             self.path.mkdir(parents=True, exist_ok=True)
-            temporary = self.path / f".{_MANIFEST}.tmp"
+            temporary = self.path / f".{_MANIFEST}.{os.getpid()}.tmp"
             temporary.write_text(json.dumps(manifest | {column: ours}, indent=2, sort_keys=True) + "\n")
             os.replace(temporary, self.path / _MANIFEST)
         begun = self._columns[column] = _Column(self.path, column, tuple(shape), dtype)
@@ -89,6 +89,10 @@ class TokenStore:
     def write(self, column: str, number: int, entries: list[np.ndarray]) -> None:
         """One block's entries, one array [tokens, ...] per row, in the block's order of rows."""
         self._columns[column].write(number, np.concatenate(entries))
+
+    def written_elsewhere(self, column: str, number: int) -> None:
+        """Another process that shares the directory has written this block."""
+        self._columns[column].unwritten.discard(number)
 
     def read(self, column: str, row: int) -> np.ndarray:
         """[tokens, ...] of one row, not copied from the file until it is used."""
