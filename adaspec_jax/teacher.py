@@ -113,6 +113,7 @@ def add_reference(
         "reference weights": _weights_sha256(workdir.stage("reference")),
         "target weights": _weights_sha256(workdir.stage("target")),
         "divergence": divergence.__name__,
+        "target's law": "whole" if HIDDEN in store.columns else f"{config.teacher_top_k} likeliest tokens",
         "training examples": text.train_sha256,
         "code": _code_sha256(),
     }

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
-from interleave import Worker, interleave, machine, serve, table  # noqa: E402
+from interleave import Worker, interleave, machine, serve, stop, table  # noqa: E402
 from pairs import SHAPES, matched_pair  # noqa: E402
 
 PARTS = ("target_step", "draft_step", "first_draft_step", "verification")
@@ -70,21 +70,20 @@ def main() -> None:
 
         workers = [worker(name) for name in names]
         ours = {w.name: w for w in workers if w.name.startswith("ours ")}
-        then = {"ours plain": ["short"], "ours speculative": ["short", "costs"]}
-        then = {name: commands * args.repeats for name, commands in then.items()}
-        results = interleave(workers, args.repeats, then=then)
+        also = {"ours plain": ["short"], "ours speculative": ["short", "costs"]}
+        results = interleave(workers, args.repeats, also=also)
+        stop(workers)
         for name, first in ours.items():
             again = worker(name)
             again.stop()
-            results[name]["start_seconds"] = first.ready["start_seconds"]
-            results[name]["start_seconds_of_a_second_process"] = again.ready["start_seconds"]
-            shorter = [row for row in first.rows[args.repeats :] if "tokens" in row]
-            costs = [row for row in first.rows if "target_step" in row]
+            results[name]["start_of_a_second_process"] = again.ready["start"]
+            shorter = first.others["short"]
             results[name]["short"] = {
                 "seconds": statistics.median(row["seconds"] for row in shorter),
                 **{key: shorter[-1][key] for key in ("rounds", "committed")},
             }
-            results[name]["costs"] = {key: statistics.median(row[key] for row in costs) for key in PARTS if costs}
+        costs = ours["ours speculative"].others["costs"]
+        results["ours speculative"]["costs"] = {key: statistics.median(row[key] for row in costs) for key in PARTS}
     tokens = {name: row["last"].pop("tokens") for name, row in results.items()}
     different = [name for name in tokens if tokens[name] != tokens["ours plain"]]
     for row in results.values():
@@ -198,14 +197,28 @@ def our_worker(args):
             "alpha": int(out.accepted_BN.sum()) / judged if judged else 0.0,
         }
 
-    began = time.perf_counter()
+    ready = {"start": {}}
+    if args.worker != "ours, queue":
+        ready["start"] = start(target, drafter, batches(tokens_PS, args)[0], args)
     decode(args.new)
-    first = time.perf_counter() - began
-    began = time.perf_counter()
-    decode(args.new)
-    ready = {"start_seconds": first - (time.perf_counter() - began)}
     decode(short(args))  # may be a program of its own
     return unit, ready
+
+
+def start(target, drafter, tokens_BS, args) -> dict[str, float]:
+    """Seconds to trace and lower the program, and to compile it or find it in the cache of compiled programs."""
+    import jax
+
+    from adaspec_jax.decoding import Context, Sampling, engine, rejection_sample
+
+    prompt = Context(tokens_BS, np.full(args.batch, args.prompt))
+    arguments, slots = engine._program_arguments(target, drafter, prompt, jax.random.key(0), args.new, -1)
+    static = {"slots": slots, "sampling": Sampling(temperature=0.0), "accept": rejection_sample}
+    began = time.perf_counter()
+    lowered = engine._decode.lower(*arguments, **static)
+    lowered_at = time.perf_counter()
+    lowered.compile()
+    return {"lower": lowered_at - began, "compile": time.perf_counter() - lowered_at}
 
 
 def their_worker(args):

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT)]
 import decode  # noqa: E402
 import train_step  # noqa: E402
-from interleave import Worker, interleave, machine  # noqa: E402
+from interleave import Worker, interleave, machine, stop  # noqa: E402
 from pairs import SHAPES, matched_pair, parameters  # noqa: E402
 
 STEP = {"draft": "31m", "target": "160m", "batch": 8, "length": 128, "supervised": 0.6, "vocab_size": 50304}
@@ -91,7 +91,9 @@ def measured(module, names, sizes: dict, folder: str, repeats: int) -> dict:
         Worker(name, [module.__file__, f"--worker={name}", *given], getattr(module, "SETTINGS", {}).get(name))
         for name in names
     ]
-    return interleave(workers, repeats)
+    results = interleave(workers, repeats)
+    stop(workers)
+    return results
 
 
 COLOURS = {

@@ -45,7 +45,9 @@ class Worker:
     """A program of this protocol, started; `ready` is what it said first."""
 
     def __init__(self, name: str, arguments: list[str], env: dict[str, str] | None = None) -> None:
-        self.name, self.rows = name, []
+        self.name = name
+        self.rows: list[dict] = []  # of the units that are compared
+        self.others: dict[str, list[dict]] = {}  # of further commands
         threads = str(os.cpu_count())
         settings = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
         self._process = subprocess.Popen(
@@ -60,7 +62,8 @@ class Worker:
     def unit(self, command: str = "go") -> None:
         self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()
-        self.rows.append(self._line())
+        rows = self.rows if command == "go" else self.others.setdefault(command, [])
+        rows.append(self._line())
 
     def stop(self) -> None:
         self._process.stdin.close()
@@ -73,37 +76,40 @@ class Worker:
         raise SystemExit(f"the worker {self.name} ended with status {self._process.wait()}; see its message above")
 
 
-def interleave(workers: list[Worker], repeats: int, *, then: dict[str, list[str]] | None = None) -> dict[str, dict]:
+def interleave(workers: list[Worker], repeats: int, *, also: dict[str, list[str]] | None = None) -> dict[str, dict]:
     """{name: median, spread, peak memory, what the worker said, and the first worker's median over its own}.
 
-    `then`: {name: commands} of workers that do further units at the end, which are in `Worker.rows` alone.
+    `also`: {name: commands} that these workers do in every round after their unit; their rows are in `Worker.others`.
+    The workers go on living: `stop` them.
     """
     for number in range(repeats):
         for worker in workers:
             worker.unit()
+            for command in (also or {}).get(worker.name, ()):
+                worker.unit(command)
         print(f"round {number + 1}/{repeats}", file=sys.stderr, flush=True)
-    for worker in workers:
-        for command in (then or {}).get(worker.name, ()):
-            worker.unit(command)
-        worker.stop()
-    first = statistics.median(row["seconds"] for row in workers[0].rows[:repeats])
+    first = statistics.median(row["seconds"] for row in workers[0].rows)
     results = {}
     for worker in workers:
-        rows = worker.rows[:repeats]
-        seconds = [row["seconds"] for row in rows]
+        seconds = [row["seconds"] for row in worker.rows]
         results[worker.name] = {
             "seconds": statistics.median(seconds),
             "lowest": min(seconds),
             "highest": max(seconds),
             "repeats": repeats,
             "times_faster_than_first": first / statistics.median(seconds),
-            "cpu_seconds": statistics.median(row["cpu_seconds"] for row in rows),
-            "other_cores": statistics.median(row["other_cores"] for row in rows),
-            "peak_mb": max(row["peak_mb"] for row in rows),
-            "last": {k: v for k, v in rows[-1].items() if k not in ("seconds", "cpu_seconds", "other_cores")},
+            "cpu_seconds": statistics.median(row["cpu_seconds"] for row in worker.rows),
+            "other_cores": statistics.median(row["other_cores"] for row in worker.rows),
+            "peak_mb": max(row["peak_mb"] for row in worker.rows),
+            "last": {k: v for k, v in worker.rows[-1].items() if k not in ("seconds", "cpu_seconds", "other_cores")},
             "ready": worker.ready,
         }
     return results
+
+
+def stop(workers: list[Worker]) -> None:
+    for worker in workers:
+        worker.stop()
 
 
 def table(results: dict[str, dict]) -> str:

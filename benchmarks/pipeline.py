@@ -48,11 +48,14 @@ def main() -> None:
             Worker(name, [__file__, f"--worker={name}", *given], env) for name, env in ((PEER, KEEP_HEAP), (OURS, {}))
         ]
         ours = workers[1]
-        results = interleave(workers, args.turns, then={OURS: ["rest"]})
+        results = interleave(workers, args.turns)
+        workers[0].stop()  # the rest of ours has the machine for itself
+        ours.unit("rest")
+        ours.stop()
     print(table(results))
     taken = args.steps * args.turns
-    in_turn = {worker.name: sum(row["seconds"] for row in worker.rows[: args.turns]) for worker in workers}
-    ready, rest = ours.ready, ours.rows[-1]["seconds"]
+    in_turn = {worker.name: sum(row["seconds"] for row in worker.rows) for worker in workers}
+    ready, rest = ours.ready, ours.others["rest"][0]["seconds"]
     total = ready["steps"]
     whole = {
         "steps": total,

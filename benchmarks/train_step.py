@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
-from interleave import KEEP_HEAP, Worker, interleave, machine, serve, table  # noqa: E402
+from interleave import KEEP_HEAP, Worker, interleave, machine, serve, stop, table  # noqa: E402
 from pairs import SHAPES, config  # noqa: E402
 
 FRACTION, LR, DECAY, CLIP, TOP = 0.4, 3e-4, 0.1, 1.0, 64
@@ -64,6 +64,7 @@ def main() -> None:
             if name in args.only
         ]
         results = interleave(workers, args.repeats)
+        stop(workers)
     rate = matmul_rate()
     for name, row in results.items():
         row["gflop"] = gflop(args, name)

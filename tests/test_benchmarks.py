@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.interleave import Worker, interleave, machine, table
+from benchmarks.interleave import Worker, interleave, machine, stop, table
 from benchmarks.pairs import matched_pair
 from tests.running import CHECKOUT
 
@@ -38,6 +38,7 @@ def test_workers_take_turns_and_are_compared(tmp_path):
         file.write_text(WORKER.format(folder=folder, seconds=seconds))
         workers.append(Worker(name, [str(file)]))
     results = interleave(workers, 3)
+    stop(workers)
     assert results["slow"]["times_faster_than_first"] == 1
     assert 2 < results["fast"]["times_faster_than_first"] < 6
     assert results["fast"]["repeats"] == 3 and results["fast"]["ready"]["name"] == 0.02
@@ -52,7 +53,7 @@ def test_a_worker_that_dies_is_named(tmp_path):
         Worker("dies", [str(file)])
 
 
-def test_further_units_come_after_the_turns_and_stay_out_of_the_medians(tmp_path):
+def test_further_commands_come_after_each_turn_and_stay_out_of_the_medians(tmp_path):
     file = tmp_path / "worker.py"
     folder = str(CHECKOUT / "benchmarks")
     file.write_text(
@@ -60,9 +61,11 @@ def test_further_units_come_after_the_turns_and_stay_out_of_the_medians(tmp_path
         "serve(lambda command='go': {'said': command}, {})\n"
     )
     worker = Worker("one", [str(file)])
-    results = interleave([worker], 2, then={"one": ["rest", "more"]})
-    assert [row["said"] for row in worker.rows] == ["go", "go", "rest", "more"]
-    assert results["one"]["last"]["said"] == "go" and results["one"]["repeats"] == 2
+    results = interleave([worker], 2, also={"one": ["more"]})
+    worker.unit("rest")
+    worker.stop()
+    assert [row["said"] for row in worker.rows] == ["go", "go"] and len(worker.others["more"]) == 2
+    assert worker.others["rest"][0]["said"] == "rest" and results["one"]["last"]["said"] == "go"
 
 
 def test_growth_is_drawn_from_whatever_points_there_are():
