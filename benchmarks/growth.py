@@ -28,8 +28,8 @@ STEPS = ("torch, heap kept", "ours, recompute", "ours, stored")
 DECODERS = ("ours plain", "ours speculative")
 AXES = {  # kind, size, values; what PyTorch's whole logits make too big for this class of machine is left out for it
     "step: tokens per row": ("step", "length", (128, 256, 512, 1024, 2048)),
-    "step: rows": ("step", "batch", (4, 8, 16, 32)),
     "step: vocabulary": ("step", "vocab_size", (8192, 50304, 152064)),
+    "step: rows": ("step", "batch", (4, 8, 16)),
     "step: target": ("step", "target", ("70m", "160m", "410m")),
     "decoding: rows": ("decode", "batch", (1, 2, 4, 8)),
     "decoding: prompt": ("decode", "prompt", (64, 256, 1024)),
