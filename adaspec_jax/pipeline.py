@@ -10,12 +10,11 @@ from typing import Any
 
 import jax
 
-from adaspec_jax import data, models, reporting, sharding
+from adaspec_jax import data, models, reporting, sharding, teacher
 from adaspec_jax.config import Draft, Experiment, Target
 from adaspec_jax.errors import UserError
 from adaspec_jax.measure import MEASURED_HOW, measure, report_fields
 from adaspec_jax.stages import fit_stage, num_steps, schedule
-from adaspec_jax.teacher import add_reference, open_store, taught_by
 from adaspec_jax.text import read_text
 from adaspec_jax.training import Batch, Chunking, Frozen, objectives
 from adaspec_jax.training.divergences import DIVERGENCES
@@ -54,10 +53,11 @@ class _Run:
         for stage in STAGES:
             if stage != "target" or config.target.epochs:
                 num_steps(config, stage, len(self.text.train))  # whatever cannot be done is said before anything is
+        teacher.check(config, self.text)
         base = self._initial(config.draft, "draft")
         target = self._target(base.config.vocab_size)
-        store = open_store(config, self.workdir, self.text, target, self.mesh, self.chunking)
-        seen = taught_by(target, store)
+        store = teacher.open_store(config, self.workdir, self.text, target, self.mesh, self.chunking)
+        seen = teacher.taught_by(target, store)
         distil = objectives.distill(DIVERGENCES[config.reference.divergence], chunking=self.chunking)
         reference = self._fitted("reference", distil, base, Frozen(target=seen), store)
         selective = objectives.selective_distill(
@@ -71,7 +71,7 @@ class _Run:
         if store:
             shared = {"target": target, "reference": reference, "base": base, "chunking": self.chunking}
             divergence = DIVERGENCES[config.draft.divergence]
-            add_reference(store, config, self.workdir, self.text, self.mesh, divergence=divergence, **shared)
+            teacher.add_reference(store, config, self.workdir, self.text, self.mesh, divergence=divergence, **shared)
         frozen = Frozen(target=seen, reference=None if store else reference)
         draft = self._fitted("draft", selective, base, frozen, store)
         return self._report(target, {"base": base.astype(config.dtype), "reference": reference, "draft": draft})

@@ -32,6 +32,14 @@ REFERENCE = "reference_divergence_BT"
 _SAMPLED = 4  # blocks of rows on which the error of "top_k" is measured
 
 
+def check(config: Experiment, text: Text) -> None:
+    """UserError where `config.teacher` cannot be had with this vocabulary."""
+    if config.teacher == "top_k" and config.teacher_top_k > len(text.tokenizer):
+        raise UserError(
+            f"config.teacher_top_k is {config.teacher_top_k}, and the vocabulary has {len(text.tokenizer)} tokens"
+        )
+
+
 def open_store(
     config: Experiment, workdir: Workdir, text: Text, target: models.CausalLM, mesh, chunking: Chunking
 ) -> data.TokenStore | None:
@@ -47,8 +55,6 @@ def open_store(
     choice = "top_k" if config.teacher == "top_k" else "hidden"
     if choice == "top_k":
         k = config.teacher_top_k
-        if k > len(text.tokenizer):
-            raise UserError(f"config.teacher_top_k is {k}, and the vocabulary has {len(text.tokenizer)} tokens")
         columns = {IDS: {"shape": (k,), "dtype": np.int32}, LOG_PROBS: {"shape": (k,), "dtype": np.float32}}
 
         def values(batch):
