@@ -9,34 +9,48 @@ from jax import Array
 
 from adaspec_jax.errors import UserError
 
-BLOCK = {"cpu": 128}  # queries at once: on CPUs the scores should stay near the cache
+BLOCK = {"cpu": 64}  # queries at once: on CPUs the scores should stay in the cache
 BLOCK_ELSEWHERE = 1024
+_NEVER = -1e30  # a score no softmax sees, and finite, so that no infinities are subtracted
 
 
-def causal_attention(query_BTHK: Array, key_BTHK: Array, value_BTHK: Array, *, kernel: str = "xla") -> Array:
-    """Every position attends to itself and what precedes it, [B, T, H, K]; keys and values may have fewer heads.
+def causal_attention(query_BTHK: Array, key_BTGK: Array, value_BTGK: Array, *, kernel: str = "xla") -> Array:
+    """Every position attends to itself and what precedes it: [B, T, H, K] of H query heads over G <= H others.
 
     "xla" goes over blocks of queries and shows each the keys up to its end: about half the work and the scores of a
-    masked square, and the backward pass computes scores again instead of keeping them. "cudnn" is NVIDIA's fused kernel
-    (bfloat16 or float16).
+    masked square, and the backward pass computes scores again instead of keeping them. Scores and softmax are float32.
+    "cudnn" is NVIDIA's fused kernel (bfloat16 or float16).
     """
     if kernel == "cudnn":
-        return jax.nn.dot_product_attention(query_BTHK, key_BTHK, value_BTHK, is_causal=True, implementation="cudnn")
-    length, block = query_BTHK.shape[1], BLOCK.get(jax.default_backend(), BLOCK_ELSEWHERE)
-    if length <= block:
-        return _attend(query_BTHK, key_BTHK, value_BTHK)
-    mixed = []
-    for start in range(0, length, block):
-        end = min(start + block, length)
-        mixed.append(jax.checkpoint(_attend)(query_BTHK[:, start:end], key_BTHK[:, :end], value_BTHK[:, :end]))
-    return jnp.concatenate(mixed, axis=1)
+        return jax.nn.dot_product_attention(query_BTHK, key_BTGK, value_BTGK, is_causal=True, implementation="cudnn")
+    batch, length, heads, features = query_BTHK.shape
+    groups = key_BTGK.shape[2]
+    # Heads that share keys side by side, and rows of one product: [B, G, T, H / G, K].
+    query = jnp.moveaxis(query_BTHK.reshape(batch, length, groups, heads // groups, features), 2, 1)
+    query *= jnp.asarray(features**-0.5, query.dtype)
+    key_BGKT, value_BGTK = jnp.moveaxis(key_BTGK, 1, 3), jnp.moveaxis(value_BTGK, 1, 2)
+    block = BLOCK.get(jax.default_backend(), BLOCK_ELSEWHERE)
+    attend = _attend if length <= block else jax.checkpoint(_attend)
+    mixed = [
+        attend(query[:, :, start : start + block], key_BGKT[..., : start + block], value_BGTK[:, :, : start + block])
+        for start in range(0, length, block)
+    ]
+    return jnp.moveaxis(jnp.concatenate(mixed, axis=2), 1, 2).reshape(batch, length, heads, features)
 
 
-def _attend(query_BCHK: Array, key_BSHK: Array, value_BSHK: Array) -> Array:
-    """The last C of S positions attend."""
-    queries, keys = query_BCHK.shape[1], key_BSHK.shape[1]
-    mask_CS = np.arange(keys)[None] <= np.arange(keys - queries, keys)[:, None]
-    return jax.nn.dot_product_attention(query_BCHK, key_BSHK, value_BSHK, mask=jnp.asarray(mask_CS)[None, None])
+def _attend(query_BGCRK: Array, key_BGKS: Array, value_BGSK: Array) -> Array:
+    """The last C of S positions attend; R heads share each group's keys."""
+    batch, groups, count, shared, features = query_BGCRK.shape
+    keys = key_BGKS.shape[-1]
+    rows_BGXK = query_BGCRK.reshape(batch, groups, count * shared, features)
+    scores_BGXS = jnp.matmul(rows_BGXK, key_BGKS, preferred_element_type=jnp.float32)
+    sees_CS = np.arange(keys)[None] <= np.arange(keys - count, keys)[:, None]
+    scores_BGXS = jnp.where(np.repeat(sees_CS, shared, axis=0)[None, None], scores_BGXS, _NEVER)
+    # The greatest score cancels out of the softmax, and so out of its gradient.
+    weights_BGXS = jnp.exp(scores_BGXS - jax.lax.stop_gradient(jnp.max(scores_BGXS, axis=-1, keepdims=True)))
+    mixed_BGXK = jnp.matmul(weights_BGXS.astype(value_BGSK.dtype), value_BGSK, preferred_element_type=jnp.float32)
+    mixed_BGXK /= jnp.sum(weights_BGXS, axis=-1, keepdims=True)
+    return mixed_BGXK.astype(value_BGSK.dtype).reshape(batch, groups, count, shared, features)
 
 
 def check_kernel(kernel: str, *, head_dim: int, dtype) -> None:
