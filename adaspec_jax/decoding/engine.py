@@ -17,7 +17,7 @@ from adaspec_jax.decoding.rounds import Accept, Rounds
 from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.types import Context, Drafter, Generation, Model
 
-BUCKET = 64  # prompts and budgets are padded to multiples of this, so that few programs serve all lengths
+BUCKET = 64  # prompts and budgets are padded to multiples of this (short ones of half), so that few programs serve all
 
 
 def generate(
@@ -35,7 +35,8 @@ def generate(
 
     One compiled program: prefill, then rounds of propose, verify and commit in a `lax.while_loop` until every row is
     done. With a lossless `accept` the tokens follow the target alone; the drafter only decides how many target calls
-    that takes. Programs are reused while the batch size and the lengths' buckets (multiples of 64) stay the same.
+    that takes. Programs are reused while the batch size and the lengths' buckets (multiples of 64, up to 128 of 32) stay
+    the same.
 
     Args:
       target, drafter: pytrees; their weights are arguments of the program, not constants in it.
@@ -141,7 +142,8 @@ _PER_TOKEN = ("tokens_BS", "origin_BS", "rejected_BS")
 
 
 def _round_up(length: int) -> int:
-    return -(-length // BUCKET) * BUCKET
+    bucket = BUCKET if length > 2 * BUCKET else BUCKET // 2  # half a bucket of padding weighs more on a short prompt
+    return -(-length // bucket) * bucket
 
 
 def _checked_prompt(prompt: Context, max_new_tokens: int) -> tuple[Array, Array]:
