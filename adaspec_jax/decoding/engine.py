@@ -35,8 +35,8 @@ def generate(
 
     One compiled program: prefill, then rounds of propose, verify and commit in a `lax.while_loop` until every row is
     done. With a lossless `accept` the tokens follow the target alone; the drafter only decides how many target calls
-    that takes. Programs are reused while the batch size and the lengths' buckets (multiples of 64, up to 128 of 32) stay
-    the same.
+    that takes. Programs are reused while the batch size and the lengths' buckets (multiples of 64, or 32 up to 128)
+    stay the same.
 
     Args:
       target, drafter: pytrees; their weights are arguments of the program, not constants in it.
