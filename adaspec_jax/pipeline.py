@@ -160,13 +160,19 @@ class _Run:
             "data": self.text.record,
             "models": {name: model.num_params for name, model in {"target": target, **drafts}.items()},
             "stages": {name: self.workdir.finished(name) for name in STAGES},
-            "teacher": {**(self.workdir.decision("teacher") or {}), "error": self.workdir.decision("teacher_error")},
+            "teacher": self._teacher(),
             **report_fields(measured, plain, resamples=evaluation.resamples, pairs=pairs),
         }
         reporting.write_json(self.workdir.path / "report.json", report)
         report = json.loads((self.workdir.path / "report.json").read_text())  # what a later run will find
         self._write_html(report, target, drafts, measured, prompts)
         return report
+
+    def _teacher(self) -> dict[str, Any] | None:
+        chosen = self.workdir.decision("teacher")
+        if chosen is None or chosen["choice"] != "top_k":
+            return chosen
+        return {**chosen, "error": self.workdir.decision("teacher_error")}
 
     def _write_html(self, report, target, drafts, measured, prompts) -> None:
         count = min(BATCH_ROWS_SHOWN, len(self.text.train))

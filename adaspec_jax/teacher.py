@@ -126,7 +126,7 @@ def add_reference(
     blocks = store.begin(REFERENCE, shape=(), dtype=np.float32, origin=origin)
     compute = partial(_divergence, divergence, chunking, reference, taught_by(target, store))
     _write(store, [REFERENCE], blocks, rows, lambda batch: {REFERENCE: compute(batch)}, "reference's divergence")
-    if IDS in store.columns and workdir.decision("teacher_error") is None:
+    if IDS in store.columns and (blocks or workdir.decision("teacher_error") is None):
         error = _error(store, rows, chunking, config.draft.fraction, target, reference, base)
         workdir.decide("teacher_error", error)
         print(

@@ -60,8 +60,9 @@ def main() -> None:
             models.save(model, Path(folder) / name)
         del model
         numbers = [f"--{key}={getattr(args, key)}" for key in ("gamma", "batch", "prompts", "prompt", "new")]
-        left_out = "ours, queue" if args.prompts == args.batch else "transformers assisted"
-        names = [name for name in VARIANTS if name != left_out and (args.batch == 1 or "assisted" not in name)]
+        left_out = {"ours, queue"} if args.prompts == args.batch else set()
+        left_out |= {"transformers assisted"} if args.batch > 1 else set()
+        names = [name for name in VARIANTS if name not in left_out]
         # A cache of compiled programs of this run's own: what a second process then takes to start is measured too.
         cache = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
