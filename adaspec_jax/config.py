@@ -78,6 +78,10 @@ class Fit:
     beta2: float = 0.999
     eps: float = 1e-8
     accumulate: int = 1  # batches per update
+    micro_batches: int = 1  # parts of a batch that go through the layers one after another; results do not change
+    rematerialise: bool = False  # compute a layer's inside again in the backward pass; results do not change
+    moments: str = "float32"  # or "bfloat16", or "factored" (Adafactor's, and no first moment)
+    master: str = "float32"  # type the parameters are kept in; "bfloat16" rounds updates stochastically
 
 
 @dataclass
@@ -86,6 +90,8 @@ class Target(Fit):
 
     init: str = "random"
     architecture: GPTNeoX = field(default_factory=GPTNeoX)
+    lora_rank: int = 0  # above 0: low-rank adapters are fitted instead of the whole model, and merged at the end
+    lora_lr: float = 2e-4
 
 
 @dataclass
@@ -128,6 +134,7 @@ class Mesh:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    draft: str = "sharded"  # draft and reference; "replicated": whole on every device, beside a target that is cut
 
 
 @dataclass
@@ -139,6 +146,9 @@ class Experiment:
     attention: str = "xla"  # or "cudnn": NVIDIA's fused kernel, in training and with dtype bfloat16
     teacher: str = "auto"  # frozen models: "recompute" at every step, or store "hidden" states, or "top_k" (inexact)
     teacher_top_k: int = 64  # entries of the target's law that "top_k" stores per label; the rest becomes one event
+    memory: str = "as_written"  # or "auto": each stage gives up what it must, in the order of docs/plan.md, to fit
+    layers: str = "auto"  # "unrolled", or "scanned": stacked, one compiled; auto: scanned on accelerators
+    distributed: str = "off"  # "auto": one run of several processes, found by the cluster or JAX_COORDINATOR_ADDRESS
     loss_chunk: int = 0  # logits of a model that a loss holds at once, per device; 0: 2**23 on CPUs, 2**27 elsewhere
     data: Data = field(default_factory=Data)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
@@ -152,7 +162,10 @@ class Experiment:
 
 
 # What may differ when a workdir is used again: nothing a finished stage depends on.
-FREE_TO_CHANGE = ("evaluation.", "mesh.", "attention", "checkpoint_every", "tensorboard", "loss_chunk")
+FREE_TO_CHANGE = (
+    *("evaluation.", "mesh.", "attention", "checkpoint_every", "tensorboard", "loss_chunk", "distributed"),
+    *("memory", "layers"),  # what a stage began with is recorded, and kept
+)
 
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
@@ -163,13 +176,38 @@ _CHOICES = {
     "scope": ("global", "shard"),
     "budget": ("official", "equal_compute"),
     "teacher": ("auto", "recompute", "hidden", "top_k"),
+    "moments": ("float32", "bfloat16", "factored"),
+    "master": ("float32", "bfloat16"),
+    "memory": ("as_written", "auto"),
+    "layers": ("auto", "unrolled", "scanned"),
+    "distributed": ("off", "auto"),
+    "mesh.draft": ("sharded", "replicated"),
 }
 _POSITIVE = {
-    *("batch_size", "lr", "accumulate", "num_prompts", "max_new_tokens", "checkpoint_every", "shards"),
+    *(
+        "batch_size",
+        "lr",
+        "lora_lr",
+        "accumulate",
+        "micro_batches",
+        "num_prompts",
+        "max_new_tokens",
+        "checkpoint_every",
+        "shards",
+    ),
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_length"),
     *("teacher_top_k", "num_train", "num_evaluation", "fraction", "resamples", "length_window", "fsdp", "tensor"),
 }
-_NOT_NEGATIVE = {"loss_chunk", "draft_length", "epochs", "warmup_steps", "weight_decay", "clip_norm", "temperature"}
+_NOT_NEGATIVE = {
+    "lora_rank",
+    "loss_chunk",
+    "draft_length",
+    "epochs",
+    "warmup_steps",
+    "weight_decay",
+    "clip_norm",
+    "temperature",
+}
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -186,8 +224,9 @@ def validate(config: Experiment) -> None:
     """Raises `UserError` naming the first key whose value cannot work."""
     for key, value in flatten(config).items():
         name = key.rsplit(".", 1)[-1]
-        if name in _CHOICES and value not in _CHOICES[name]:
-            raise UserError(f'{key} is "{value}"; it must be one of {", ".join(_CHOICES[name])}')
+        choices = _CHOICES.get(key, _CHOICES.get(name))
+        if choices and value not in choices:
+            raise UserError(f'{key} is "{value}"; it must be one of {", ".join(choices)}')
         if name in _POSITIVE and not value > 0:
             raise UserError(f"{key} is {value}; it must be positive")
         if name in _NOT_NEGATIVE and not value >= 0:

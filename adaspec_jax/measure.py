@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adaspec_jax import processes
 from adaspec_jax.decoding import (
     LONGEST,
     ChainDrafter,
@@ -81,7 +82,7 @@ def measure(
         name, model = list(drafts.items())[-1]
         first = Context(place(batches[0]["tokens_BT"]), place(batches[0]["lengths_B"]))
         knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": eos_id}
-        probe = jax.device_get(generate(target, ChainDrafter(model, length=_PROBE_LENGTH), first, root, **knobs))
+        probe = processes.fetch(generate(target, ChainDrafter(model, length=_PROBE_LENGTH), first, root, **knobs))
         alpha = float(probe.accepted_BN.sum() / max(probe.judged_BN.sum(), 1))
         draft_length = best_length(costs, name, alpha)["best_draft_length"] or 1
     drafters = {"plain": NoDraft()} | {n: ChainDrafter(model, length=draft_length) for n, model in drafts.items()}
@@ -111,16 +112,18 @@ def measure(
             seconds[name] += time.perf_counter() - began
             if name == "plain":
                 plain = ours
-                plain_tokens += int(np.sum(np.asarray(ours.lengths_B)[:valid] - batch["lengths_B"][:valid]))
+                plain_tokens += int(np.sum(processes.fetch(ours.lengths_B)[:valid] - batch["lengths_B"][:valid]))
                 continue
-            same_B = np.all(np.asarray(ours.tokens_BS) == np.asarray(plain.tokens_BS), axis=1)
+            host = processes.fetch(ours)
+            same_B = np.all(host.tokens_BS == processes.fetch(plain.tokens_BS), axis=1)
             identical[name] += int(same_B[:valid].sum())
             models = target, drafts[name]
-            _, agreement_B, positions_B = _teacher_forced(*models, plain.tokens_BS, prompt.lengths_B, plain.lengths_B)
-            overlap_B, _, overlapped_B = _teacher_forced(
-                *models, sampled.tokens_BS, prompt.lengths_B, sampled.lengths_B
+            _, agreement_B, positions_B = processes.fetch(
+                _teacher_forced(*models, plain.tokens_BS, prompt.lengths_B, plain.lengths_B)
             )
-            host = jax.device_get(ours)
+            overlap_B, _, overlapped_B = processes.fetch(
+                _teacher_forced(*models, sampled.tokens_BS, prompt.lengths_B, sampled.lengths_B)
+            )
             parts[name].append(
                 {
                     "accepted": host.accepted_BN.sum(1)[:valid],
@@ -128,10 +131,10 @@ def measure(
                     "drafted": host.drafted_B[:valid],
                     "committed": (host.lengths_B - batch["lengths_B"])[:valid],
                     "rounds": host.rounds_B[:valid],
-                    "overlap_sum": np.asarray(overlap_B)[:valid],
-                    "agreement_sum": np.asarray(agreement_B)[:valid],
-                    "positions": np.asarray(positions_B)[:valid],
-                    "overlap_positions": np.asarray(overlapped_B)[:valid],
+                    "overlap_sum": overlap_B[:valid],
+                    "agreement_sum": agreement_B[:valid],
+                    "positions": positions_B[:valid],
+                    "overlap_positions": overlapped_B[:valid],
                     "histogram": host.histogram_BM[:valid].sum(0),
                 }
             )

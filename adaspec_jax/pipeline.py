@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -10,13 +11,14 @@ from typing import Any
 
 import jax
 
-from adaspec_jax import data, models, reporting, sharding, teacher
-from adaspec_jax.config import Draft, Experiment, Target
+from adaspec_jax import __version__, data, models, processes, reporting, sharding, teacher
+from adaspec_jax.config import Draft, Experiment, Target, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.measure import MEASURED_HOW, measure, report_fields
+from adaspec_jax.programs import Memory, chunking_for, table_of
 from adaspec_jax.stages import fit_stage, num_steps, schedule
 from adaspec_jax.text import read_text
-from adaspec_jax.training import Batch, Chunking, Frozen, objectives
+from adaspec_jax.training import Batch, Frozen
 from adaspec_jax.training.divergences import DIVERGENCES
 from adaspec_jax.views import decoded_tokens, selected_tokens
 from adaspec_jax.workdir import STAGES, Workdir
@@ -29,13 +31,16 @@ _EVALUATION_SEED = 3  # added to the seed
 def run(config: Experiment, directory: str | Path) -> dict[str, Any]:
     """The report of the finished run; finished stages are restored, an interrupted one goes on where it stopped."""
     workdir = Workdir(directory)
-    workdir.claim(config)
-    if (report := workdir.finished_report(config)) is not None:
+    processes.agree(flatten(config) | {"workdir": str(directory), "version": __version__}, "config")
+    processes.once(lambda: workdir.claim(config))
+    if (report := processes.once(lambda: workdir.finished_report(config))) is not None:
         return report
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str((workdir.path / "compilation_cache").absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    return _Run(config, workdir).everything()
+    run = _Run(config, workdir)
+    with jax.set_mesh(run.mesh) if run.mesh.size > 1 else contextlib.nullcontext():
+        return run.everything()
 
 
 class _Run:
@@ -44,8 +49,9 @@ class _Run:
     def __init__(self, config: Experiment, workdir: Workdir) -> None:
         self.config, self.workdir = config, workdir
         self.mesh = _mesh(config)
-        self.chunking = _chunking(config, self.mesh)
+        self.chunking = chunking_for(config, self.mesh, jax.default_backend())
         self.text = read_text(config, workdir)
+        processes.agree(self.text.record | {"tokens": self.text.tokens_sha256}, "data")
 
     def everything(self) -> dict[str, Any]:
         config = self.config
@@ -58,23 +64,15 @@ class _Run:
         target = self._target(base.config.vocab_size)
         store = teacher.open_store(config, self.workdir, self.text, target, self.mesh, self.chunking)
         seen = teacher.taught_by(target, store)
-        distil = objectives.distill(DIVERGENCES[config.reference.divergence], chunking=self.chunking)
-        reference = self._fitted("reference", distil, base, Frozen(target=seen), store)
-        selective = objectives.selective_distill(
-            DIVERGENCES[config.draft.divergence],
-            fraction=config.draft.fraction,
-            normalize=config.draft.normalize,
-            scope=config.draft.scope,
-            shards=config.draft.shards,
-            chunking=self.chunking,
-        )
+        reference = self._fitted("reference", base, Frozen(target=seen), store)
         if store:
             shared = {"target": target, "reference": reference, "base": base, "chunking": self.chunking}
             divergence = DIVERGENCES[config.draft.divergence]
             teacher.add_reference(store, config, self.workdir, self.text, self.mesh, divergence=divergence, **shared)
         frozen = Frozen(target=seen, reference=None if store else reference)
-        draft = self._fitted("draft", selective, base, frozen, store)
-        return self._report(target, {"base": base.astype(config.dtype), "reference": reference, "draft": draft})
+        draft = self._fitted("draft", base, frozen, store)
+        drafts = {"base": base.astype(config.dtype), "reference": reference, "draft": draft}
+        return self._report(target.unstacked(), {name: model.unstacked() for name, model in drafts.items()})
 
     def _check_same_examples(self) -> None:
         """`UserError` where a finished stage was trained on other text than what the data key names now."""
@@ -97,8 +95,14 @@ class _Run:
             model = models.load(spec.init)
             data.check_fits(self.text.tokenizer, model.config.vocab_size, f"the {name} {spec.init}")
         model = self._prepared(model)
-        print(f"{name}: {model.num_params:,} parameters from {spec.init}", flush=True)
-        return sharding.shard(model, self.mesh)
+        processes.say(f"{name}: {model.num_params:,} parameters from {spec.init}")
+        return self._laid_out(name, model)
+
+    def _laid_out(self, name: str, model: models.CausalLM) -> models.CausalLM:
+        """On the mesh, with its layers as the stages read them."""
+        if Memory.written(self.config, name, jax.default_backend()).scanned:
+            model = model.stacked()
+        return sharding.shard(model, self.mesh, table_of(self.config, name))
 
     def _prepared(self, model: models.CausalLM) -> models.CausalLM:
         model = model.with_vocabulary(len(self.text.tokenizer))
@@ -117,21 +121,22 @@ class _Run:
                 "a draft must share its target's vocabulary; set draft.architecture.vocab_size or choose another pair"
             )
         if spec.epochs == 0:
-            models.save(model, self.workdir.stage("target"), tokenizer=self.text.tokenizer)
-            self.workdir.finish("target", {"steps": 0, "init": str(spec.init)})
+            whole = processes.fetch(model)
+            processes.once(lambda: models.save(whole, self.workdir.stage("target"), tokenizer=self.text.tokenizer))
+            processes.once(lambda: self.workdir.finish("target", {"steps": 0, "init": str(spec.init)}))
             return model.astype(self.config.dtype)
-        return self._fitted("target", objectives.fine_tune(chunking=self.chunking), model, Frozen())
+        return self._fitted("target", model, Frozen())
 
-    def _fitted(self, name: str, objective, model: models.CausalLM, frozen: Frozen, store=None) -> models.CausalLM:
+    def _fitted(self, name: str, model: models.CausalLM, frozen: Frozen, store=None) -> models.CausalLM:
         """The stage's finished model in the compute type: restored, resumed or fitted now."""
         if self.workdir.finished(name):
-            print(f"{name}: finished earlier", flush=True)
+            processes.say(f"{name}: finished earlier")
             return self._restored(name)
         shared = {"config": self.config, "text": self.text, "mesh": self.mesh, "workdir": self.workdir, "store": store}
-        return fit_stage(name, objective, model, frozen, **shared).astype(self.config.dtype)
+        return fit_stage(name, model, frozen, **shared).astype(self.config.dtype)
 
     def _restored(self, name: str) -> models.CausalLM:
-        return sharding.shard(self._prepared(self.workdir.load(name, dtype=self.config.dtype)), self.mesh)
+        return self._laid_out(name, self._prepared(self.workdir.load(name, dtype=self.config.dtype)))
 
     def _report(self, target, drafts) -> dict[str, Any]:
         config, evaluation = self.config, self.config.evaluation
@@ -149,7 +154,7 @@ class _Run:
                 temperature=evaluation.temperature,
                 eos_id=self.text.eos_id,
                 seed=config.seed + _EVALUATION_SEED,
-                place=lambda rows: sharding.shard_rows(rows, self.mesh),
+                place=lambda rows: sharding.shard_rows(sharding.my_rows(rows, self.mesh), self.mesh),
                 advance=progress.advance,
             )
         pairs = [("draft", "reference"), ("reference", "base"), ("draft", "base")]
@@ -163,8 +168,9 @@ class _Run:
             "teacher": self._teacher(),
             **report_fields(measured, plain, resamples=evaluation.resamples, pairs=pairs),
         }
-        reporting.write_json(self.workdir.path / "report.json", report)
-        report = json.loads((self.workdir.path / "report.json").read_text())  # what a later run will find
+        file = self.workdir.path / "report.json"
+        processes.once(lambda: reporting.write_json(file, report))
+        report = json.loads(file.read_text())  # what a later run will find
         self._write_html(report, target, drafts, measured, prompts)
         return report
 
@@ -178,26 +184,21 @@ class _Run:
         count = min(BATCH_ROWS_SHOWN, len(self.text.train))
         shown = {"batch_size": count, "epochs": 1, "seed": 0, "buckets": self.config.data.buckets}
         batch = Batch(**next(data.train_batches(self.text.train[:count], **shown, pad_id=self.text.eos_id)))
-        reporting.write_html(
-            self.workdir.path / "report.html",
-            report,
-            curves={name: reporting.read_metrics(self.workdir.stage(name) / "metrics.jsonl") for name in STAGES},
-            tokens_decoded=decoded_tokens(self.text.tokenizer, measured["draft"].sample, 0, prompts[0].prompt_length),
-            tokens_selected=selected_tokens(
-                self.text.tokenizer,
-                Frozen(target=target, reference=drafts["reference"]),
-                drafts["draft"],
-                batch,
-                divergence=DIVERGENCES[self.config.draft.divergence],
-                fraction=self.config.draft.fraction,
-            ),
+        selected = selected_tokens(
+            self.text.tokenizer,
+            Frozen(target=target, reference=drafts["reference"]),
+            drafts["draft"],
+            batch,
+            divergence=DIVERGENCES[self.config.draft.divergence],
+            fraction=self.config.draft.fraction,
         )
-
-
-def _chunking(config: Experiment, mesh) -> Chunking:
-    """One group of rows for each device that the batch's rows are spread over."""
-    chunking = Chunking.for_backend(jax.default_backend(), groups=mesh.shape["data"] * mesh.shape["fsdp"])
-    return dataclasses.replace(chunking, logits=config.loss_chunk or chunking.logits)
+        sample = measured["draft"].sample
+        page = {
+            "curves": {name: reporting.read_metrics(self.workdir.stage(name) / "metrics.jsonl") for name in STAGES},
+            "tokens_decoded": decoded_tokens(self.text.tokenizer, sample, 0, prompts[0].prompt_length),
+            "tokens_selected": selected,
+        }
+        processes.once(lambda: reporting.write_html(self.workdir.path / "report.html", report, **page))
 
 
 def _mesh(config: Experiment):
@@ -219,5 +220,5 @@ def _mesh(config: Experiment):
     except ValueError as error:
         raise UserError(f"config.mesh: {error}") from None
     if made.size > 1:
-        print(f"mesh: data {across}, fsdp {mesh.fsdp}, tensor {mesh.tensor}", flush=True)
+        processes.say(f"mesh: data {across}, fsdp {mesh.fsdp}, tensor {mesh.tensor}")
     return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import shutil
 import time
 from pathlib import Path
@@ -9,11 +11,13 @@ from typing import Any
 
 import jax
 
-from adaspec_jax import data, models, reporting, sharding
+from adaspec_jax import data, models, processes, reporting, sharding
 from adaspec_jax.config import Experiment, Fit, draft_schedule
 from adaspec_jax.errors import UserError
+from adaspec_jax.memory import SPARE, bytes_limit, cached, choose, compiled_or_needed
+from adaspec_jax.programs import Memory, chunking_for, lowered, program
 from adaspec_jax.text import Text
-from adaspec_jax.training import Checkpoints, Frozen, adamw, fit, init_state, learning_rate, make_step
+from adaspec_jax.training import Checkpoints, Frozen, fit
 from adaspec_jax.workdir import Workdir
 
 _DATA_SEED = 2  # added to the config's seed, so that data order and initial weights are drawn apart
@@ -40,20 +44,19 @@ def num_steps(config: Experiment, name: str, examples: int) -> int:
 
 def fit_stage(
     name: str,
-    objective,
     model: models.CausalLM,
     frozen: Frozen,
     *,
     config: Experiment,
     text: Text,
-    mesh,
+    mesh: sharding.Mesh,
     workdir: Workdir,
     store: data.TokenStore | None = None,
 ) -> models.CausalLM:
     """The fitted model, also written to the stage's directory; resumed from its newest checkpoint if there is one."""
-    spec: Fit = getattr(config, name)
     epochs, batch_size = schedule(config, name)
     steps = num_steps(config, name, len(text.train))
+    index, count = sharding.row_share(mesh)
     batches = data.train_batches(
         text.train,
         batch_size=batch_size,
@@ -62,32 +65,27 @@ def fit_stage(
         buckets=config.data.buckets,
         pad_id=text.eos_id,
         length_window=config.data.length_window,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=index,
+        process_count=count,
         beside=store,
-    )
-    updates = steps // spec.accumulate
-    optimizer = adamw(
-        learning_rate(spec.lr, steps=updates, schedule=spec.schedule, warmup_steps=spec.warmup_steps),
-        weight_decay=spec.weight_decay,
-        clip_norm=spec.clip_norm,
-        b1=spec.beta1,
-        b2=spec.beta2,
-        eps=spec.eps,
-        accumulate=spec.accumulate,
     )
     directory = workdir.stage(name)
     directory.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(directory / "checkpoints")
+    shared = {"config": config, "mesh": mesh, "updates": steps // getattr(config, name).accumulate}
+    shared["chunking"] = chunking_for(config, mesh, jax.default_backend())
+    memory = _memory(name, model, frozen, begun=checkpoints.any, workdir=workdir, **shared)
+    made = program(name, **shared, memory=memory)
     key = jax.random.fold_in(jax.random.key(config.seed), _DATA_SEED)
-    state = sharding.shard(init_state(model, optimizer, key), mesh)
+    state = sharding.shard(made.begin(model, key), mesh, made.table)
+    beside = made.beside(frozen, model)
     began = time.perf_counter()
     with _StageLog(name, directory / "metrics.jsonl", steps, config.tensorboard) as log:
         state = fit(
             state,
-            frozen,
+            beside,
             batches,
-            make_step(objective, optimizer, compute_dtype=config.dtype),
+            made.step,
             num_steps=steps,
             log=log,
             checkpoints=checkpoints,
@@ -96,12 +94,52 @@ def fit_stage(
             stage=name,
         )
     checkpoints.close()
-    models.save(state.model, directory, tokenizer=text.tokenizer)
+    fitted = made.end(state, beside)
+    whole = processes.fetch(fitted)
+    processes.once(lambda: models.save(whole, directory, tokenizer=text.tokenizer))
     record = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "examples_sha256": text.train_sha256}
     seconds = {"seconds_of_last_session": time.perf_counter() - began, "compile_seconds": log.compile_seconds}
-    workdir.finish(name, record | seconds)
-    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-    return state.model
+    record |= seconds | {"memory": dataclasses.asdict(memory)}
+    processes.once(lambda: workdir.finish(name, record))
+    processes.once(lambda: shutil.rmtree(directory / "checkpoints", ignore_errors=True))
+    return fitted
+
+
+def _memory(name: str, model, frozen: Frozen, *, config: Experiment, mesh, begun: bool, workdir, **shared) -> Memory:
+    """What the stage gives up, decided when it begins: as written, or the first step of the ladder that fits."""
+    rows = schedule(config, name)[1] // (mesh.shape["data"] * mesh.shape["fsdp"])
+    noted = processes.once(lambda: workdir.decision(f"{name}_memory"))
+    if begun and noted is not None:
+        memory = Memory(**noted["chosen"])
+        return dataclasses.replace(memory, micro_batches=math.gcd(memory.micro_batches, rows))
+    backend = jax.default_backend()
+    memory = Memory.written(config, name, backend)
+    if rows % memory.micro_batches:
+        raise UserError(
+            f"config.{name}.micro_batches is {memory.micro_batches}, which does not divide the {rows} rows of a batch "
+            "that one group of devices gets"
+        )
+    why = "as written"
+    if config.memory == "auto":
+        length = config.data.buckets[-1]
+
+        def bytes_of(memory: Memory) -> int:
+            made = program(name, config=config, mesh=mesh, memory=memory, **shared)
+            shape = {"rows": rows * mesh.shape["data"] * mesh.shape["fsdp"], "length": length}
+            return compiled_or_needed(lowered(made, model, frozen, mesh=mesh, **shape, backend=backend))[1]
+
+        limit = bytes_limit(jax.local_devices()[0])
+        limit = limit and int(limit * (1 - SPARE))
+        limit = min(processes.everyones(limit or 0)) or None  # every process must choose the same
+        try:
+            memory, size = choose(memory, rows=rows, may_adapt=name == "target", limit=limit, bytes_of=cached(bytes_of))
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+        room = f" of {limit / 2**30:.2f}" if limit else ""
+        why = f"{memory.in_words()}: a step needs {size / 2**30:.2f}{room} GiB per device"
+        processes.say(f"{name}: {why}")
+    processes.once(lambda: workdir.decide(f"{name}_memory", {"chosen": dataclasses.asdict(memory), "why": why}))
+    return memory
 
 
 class _StageLog:
@@ -116,12 +154,16 @@ class _StageLog:
         return self
 
     def rewind(self, step: int) -> None:
+        if not processes.first():
+            return
         self._file = reporting.MetricsFile(self._path, resume_at=step, tensorboard=self._tensorboard)
         self._progress = reporting.track(self._steps, description=self._name, initial=step).__enter__()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        self._file.write(step, **values)
         self.compile_seconds += values.get("compile_seconds", 0.0)
+        if self._file is None:
+            return
+        self._file.write(step, **values)
         self._progress.advance(1, loss=values["loss"])
 
     def __exit__(self, *exception) -> None:

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
-from adaspec_jax import data, models, reporting, sharding
+from adaspec_jax import data, models, processes, reporting, sharding
 from adaspec_jax.config import Experiment
 from adaspec_jax.errors import UserError
 from adaspec_jax.teacher_choice import decide
@@ -66,18 +65,22 @@ def open_store(
             return {HIDDEN: _features(target, batch.tokens_BT)}
 
     size = sum(store.bytes_of(**column) for column in columns.values())
-    decision = workdir.decision("teacher")
+    decision = processes.once(lambda: workdir.decision("teacher"))
     if decision is None or decision["asked"] != config.teacher:
-        decision = decide(config, workdir, store, size, lambda: _seconds_of_a_pass(store, rows, target))
-        workdir.decide("teacher", decision | {"asked": config.teacher})
-    print(f"teacher: {decision['why']}", flush=True)
+        # All measure, because all must compute; what the first one finds holds.
+        mine = processes.each(
+            lambda: decide(config, workdir, store, size, lambda: _seconds_of_a_pass(store, rows, target))
+        )
+        decision = processes.once(lambda: mine | {"asked": config.teacher})
+        processes.once(lambda: workdir.decide("teacher", decision))
+    processes.say(f"teacher: {decision['why']}")
     if decision["choice"] == "recompute":
         return None
     origin = {
         "target weights": _weights_sha256(workdir.stage("target")),
         "tokenizer": text.record["tokenizer_sha256"],
         "training examples": text.train_sha256,
-        "tokens": _tokens_sha256(text),
+        "tokens": text.tokens_sha256,
         "code": _code_sha256(),
     }
     blocks = sorted(
@@ -128,12 +131,11 @@ def add_reference(
     _write(store, [REFERENCE], blocks, rows, lambda batch: {REFERENCE: compute(batch)}, "reference's divergence")
     if IDS in store.columns and (blocks or workdir.decision("teacher_error") is None):
         error = _error(store, rows, chunking, config.draft.fraction, target, reference, base)
-        workdir.decide("teacher_error", error)
-        print(
+        processes.once(lambda: workdir.decide("teacher_error", error))
+        processes.say(
             f"teacher: the {config.teacher_top_k} likeliest tokens hold {100 * (1 - error['tail_mass']):.2f} % of the "
             f"target's mass; the reference's KL is {error['kl_top_k']:.4f} nats for {error['kl_exact']:.4f}, and "
-            f"{100 * error['selected_alike']:.1f} % of the tokens selected at first are those of the whole law",
-            flush=True,
+            f"{100 * error['selected_alike']:.1f} % of the tokens selected at first are those of the whole law"
         )
 
 
@@ -152,24 +154,19 @@ def _write(store: data.TokenStore, columns: list[str], blocks: list[int], rows: 
 
     All processes compute, each its rows of every batch; the first one writes, to a directory that all can read.
     """
-    _together("what is to be stored is known")
+    processes.together("what is to be stored is known")
     if not blocks:
         return
     with reporting.track(sum(len(store.blocks[n]) for n in blocks), description=what, unit="row") as progress:
         for number in blocks:
             found = rows.at_labels(store.blocks[number], values)
             for column in columns:
-                if jax.process_index() == 0:
+                if processes.first():
                     store.write(column, number, found[column])
                 else:
                     store.written_elsewhere(column, number)
             progress.advance(len(store.blocks[number]))
-    _together("stored")
-
-
-def _together(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+    processes.together("stored")
 
 
 def _error(store, rows: _Rows, chunking: Chunking, fraction: float, target, reference, base) -> dict[str, float]:
@@ -211,19 +208,15 @@ class _Rows:
     def batches(self, block):
         data_config, size = self._config.data, self._config.reference.batch_size
         shapes = {"buckets": data_config.buckets, "pad_id": self._text.eos_id}
-        share = size // jax.process_count()
-        mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
         for numbers, batch in data.row_batches(self._text.train, block, size, beside=self._beside, **shapes):
-            own = {name: array[mine] for name, array in batch.items()}
-            yield numbers, sharding.shard_rows(Batch(**own), self._mesh)
+            yield numbers, sharding.shard_rows(Batch(**sharding.my_rows(batch, self._mesh)), self._mesh)
 
     def at_labels(self, block, values) -> dict[str, list[np.ndarray]]:
         """{name: [entries [tokens, ...] of each row]} of `values(batch)`, {name: [B, T, ...]}."""
         found: dict[str, list[np.ndarray]] = {}
         for numbers, batch in self.batches(block):
             for name, array in values(batch).items():
-                whole = array.is_fully_addressable
-                dense = np.asarray(array if whole else multihost_utils.process_allgather(array, tiled=True))
+                dense = processes.fetch(array)
                 found.setdefault(name, []).extend(dense[b][self.predicting(i)] for b, i in enumerate(numbers))
         return found
 
@@ -258,13 +251,6 @@ def _weights_sha256(directory: Path) -> str:
     for file in sorted(directory.glob("*.safetensors")):
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _tokens_sha256(text: Text) -> str:
-    digest = hashlib.sha256()
-    for row in text.train:
-        digest.update(np.int64([row.prompt_length, len(row.tokens)]).tobytes() + row.tokens.tobytes())
     return digest.hexdigest()
 
 

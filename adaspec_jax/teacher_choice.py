@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from adaspec_jax import data
@@ -32,9 +32,6 @@ def decide(
         what = "hidden states" if config.teacher == "hidden" else f"{config.teacher_top_k} likeliest tokens per label"
         why = f"the target's {what} are stored in {store.path}, {data.size_in_words(size)} (config.teacher)"
         return {"choice": config.teacher, "why": why}
-    if jax.process_count() > 1:  # each would measure, and might choose, for itself
-        why = 'frozen models run at every step (several processes; ask for config.teacher "hidden" by name)'
-        return {"choice": "recompute", "why": why}
     passes = sum(
         epochs
         for stage, epochs in (("reference", config.reference.epochs), ("draft", draft_schedule(config.draft)[0]))
@@ -57,7 +54,7 @@ def decide(
 
 def _seconds_per_byte(folder: Path, size: int = 2**24) -> tuple[float, float]:
     """(to write, to read back) in this folder; reading mostly finds the file in memory, as a stage's will."""
-    probe, content = folder / ".probe.tmp", np.random.default_rng(0).bytes(size)
+    probe, content = folder / f".probe.{os.getpid()}.tmp", np.random.default_rng(0).bytes(size)
     try:
         began = time.perf_counter()
         probe.write_bytes(content)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
 from typing import Any
 
-from adaspec_jax import data, models
+import numpy as np
+
+from adaspec_jax import data, models, processes
 from adaspec_jax.config import Data, Experiment, Target
 from adaspec_jax.errors import UserError
 from adaspec_jax.pair import check_own_tokenizer
@@ -29,6 +32,14 @@ class Text:
         """Of the training prompts and answers."""
         return self.record["train"]["examples_sha256"]
 
+    @property
+    def tokens_sha256(self) -> str:
+        """Of the training rows as they are trained on."""
+        digest = hashlib.sha256()
+        for row in self.train:
+            digest.update(np.int64([row.prompt_length, len(row.tokens)]).tobytes() + row.tokens.tobytes())
+        return digest.hexdigest()
+
     def check_own_tokenizer(self, model: str, name: str) -> None:
         """`UserError` where the directory or hub name `model` comes with another tokenizer than the run's."""
         check_own_tokenizer(self.tokenizer, model, ("the run's tokenizer", f"the {name} {model}"))
@@ -37,11 +48,16 @@ class Text:
 def read_text(config: Experiment, workdir: Workdir) -> Text:
     """Training and held-out examples in the tokens of the run's tokenizer, which is kept in the workdir."""
     spec = config.data
-    train = _examples(spec, config.seed, spec.train_split, spec.train, spec.train_rows, spec.num_train)
-    held_out = _examples(
-        spec, config.seed, spec.evaluation_split, spec.evaluation, spec.evaluation_rows, spec.num_evaluation
+    train, held_out = processes.each(
+        lambda: (
+            _examples(spec, config.seed, spec.train_split, spec.train, spec.train_rows, spec.num_train),
+            _examples(
+                spec, config.seed, spec.evaluation_split, spec.evaluation, spec.evaluation_rows, spec.num_evaluation
+            ),
+        )
     )
-    tokenizer = _tokenizer(config, workdir, train)
+    processes.once(lambda: _make_tokenizer(config, workdir, train))
+    tokenizer = processes.each(lambda: data.load_tokenizer(workdir.tokenizer))
     for stage in ("target", "draft"):
         model = getattr(config, stage)
         if model.init == "random":
@@ -78,9 +94,9 @@ def _examples(spec: Data, seed: int, split: str, path: str | None, rows: str | N
     )
 
 
-def _tokenizer(config: Experiment, workdir: Workdir, train: data.Source):
+def _make_tokenizer(config: Experiment, workdir: Workdir, train: data.Source) -> None:
     if workdir.tokenizer.is_dir():
-        return data.load_tokenizer(workdir.tokenizer)
+        return
     if config.tokenizer.init == "train":
         texts = (text for example in train for text in (example.prompt, example.answer))
         tokenizer = data.train_bpe(texts, vocab_size=config.tokenizer.vocab_size)
@@ -90,7 +106,6 @@ def _tokenizer(config: Experiment, workdir: Workdir, train: data.Source):
     shutil.rmtree(unfinished, ignore_errors=True)
     tokenizer.save_pretrained(unfinished)
     unfinished.rename(workdir.tokenizer)
-    return tokenizer
 
 
 def _config_eos(spec: Target) -> int | list[int] | None:

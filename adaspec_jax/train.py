@@ -18,9 +18,12 @@ def main() -> None:
         return print_config(config)
     if not flags.workdir:
         raise UserError("--workdir is missing: say where stages and reports go, e.g. --workdir runs/first")
-    from adaspec_jax import pipeline, reporting
+    from adaspec_jax import pipeline, processes, reporting
 
+    processes.join(config.distributed)
     report = pipeline.run(config, flags.workdir)
+    if not processes.first():
+        return
     reporting.print_table(report)
     print(f"\n{flags.workdir}/report.json and report.html are written.")
 

@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import numpy as np
 
+from adaspec_jax import processes
 from adaspec_jax.decoding import GUESS, PROMPT, TARGET, Generation
 from adaspec_jax.training import Batch, Frozen, selection
 from adaspec_jax.training.divergences import Divergence, gap
@@ -30,7 +31,7 @@ def selected_tokens(
     tokenizer, frozen: Frozen, draft, batch: Batch, *, divergence: Divergence, fraction: float
 ) -> list[list[dict]]:
     """Rows of a training batch with the labels this draft would be trained on now, and their gaps in nats."""
-    gap_BT, kept_BT = jax.device_get(_selection(frozen, draft, batch, divergence=divergence, fraction=fraction))
+    gap_BT, kept_BT = processes.fetch(_selection(frozen, draft, batch, divergence=divergence, fraction=fraction))
     rows = []
     for b, tokens_T in enumerate(batch.tokens_BT):
         length = int(np.max(np.nonzero(batch.loss_mask_BT[b])[0])) + 1

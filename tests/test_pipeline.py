@@ -305,7 +305,7 @@ def test_an_exported_stage_is_what_transformers_loads(finished, capsys, monkeypa
 
 
 def test_a_finished_target_is_used_as_it_is(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "fit_stage", lambda name, objective, model, frozen, **shared: model)
+    monkeypatch.setattr(pipeline, "fit_stage", lambda name, model, frozen, **shared: model)
     monkeypatch.setattr(pipeline._Run, "_report", lambda run, target, drafts: {"target": target})
     config = experiment()
     config.target.init, config.target.epochs = str(finished[0] / "target"), 0

@@ -152,7 +152,7 @@ def _checked_prompt(prompt: Context, max_new_tokens: int) -> tuple[Array, Array]
     if np.ndim(prompt.tokens_BS) != 2 or np.shape(prompt.lengths_B) != np.shape(prompt.tokens_BS)[:1]:
         shapes = f"{np.shape(prompt.tokens_BS)} and {np.shape(prompt.lengths_B)}"
         raise ValueError(f"a prompt is tokens_BS [batch, length] with lengths_B [batch], not {shapes}")
-    if not isinstance(prompt.lengths_B, jax.core.Tracer):
+    if not isinstance(prompt.lengths_B, jax.core.Tracer) and getattr(prompt.lengths_B, "is_fully_addressable", True):
         lengths = np.asarray(prompt.lengths_B)
         if lengths.size and not (1 <= lengths.min() and lengths.max() <= prompt.tokens_BS.shape[1]):
             raise ValueError(

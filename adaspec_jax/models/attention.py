@@ -14,11 +14,14 @@ BLOCK_ELSEWHERE = 1024
 _NEVER = -1e30  # a score no softmax sees, and finite, so that no infinities are subtracted
 
 
-def causal_attention(query_BTHK: Array, key_BTGK: Array, value_BTGK: Array, *, kernel: str = "xla") -> Array:
+def causal_attention(
+    query_BTHK: Array, key_BTGK: Array, value_BTGK: Array, *, kernel: str = "xla", block: int = 0
+) -> Array:
     """Every position attends to itself and what precedes it: [B, T, H, K] of H query heads over G <= H others.
 
-    "xla" goes over blocks of queries and shows each the keys up to its end: about half the work and the scores of a
-    masked square, and the backward pass computes scores again instead of keeping them. Scores and softmax are float32.
+    "xla" goes over blocks of queries (`block`; 0 takes what suits the backend) and shows each the keys up to its end:
+    about half the work and the scores of a masked square, and the backward pass computes scores again instead of
+    keeping them. Scores and softmax are float32.
     "cudnn" is NVIDIA's fused kernel (bfloat16 or float16).
     """
     if kernel == "cudnn":
@@ -29,7 +32,7 @@ def causal_attention(query_BTHK: Array, key_BTGK: Array, value_BTGK: Array, *, k
     query = jnp.moveaxis(query_BTHK.reshape(batch, length, groups, heads // groups, features), 2, 1)
     query *= jnp.asarray(features**-0.5, query.dtype)
     key_BGKT, value_BGTK = jnp.moveaxis(key_BTGK, 1, 3), jnp.moveaxis(value_BTGK, 1, 2)
-    block = BLOCK.get(jax.default_backend(), BLOCK_ELSEWHERE)
+    block = block or BLOCK.get(jax.default_backend(), BLOCK_ELSEWHERE)
     attend = _attend if length <= block else jax.checkpoint(_attend)
     mixed = [
         attend(query[:, :, start : start + block], key_BGKT[..., : start + block], value_BGTK[:, :, : start + block])
@@ -53,12 +56,12 @@ def _attend(query_BGCRK: Array, key_BGKS: Array, value_BGSK: Array) -> Array:
     return mixed_BGXK.astype(value_BGSK.dtype).reshape(batch, groups, count, shared, features)
 
 
-def check_kernel(kernel: str, *, head_dim: int, dtype) -> None:
-    """UserError where "cudnn" cannot run here."""
+def check_kernel(kernel: str, *, head_dim: int, dtype, backend: str) -> None:
+    """UserError where "cudnn" cannot run on this backend."""
     if kernel != "cudnn":
         return
-    if (backend := jax.default_backend()) != "gpu":
-        raise UserError(f'attention "cudnn" needs an NVIDIA GPU, and jax runs on {backend} here; use "xla"')
+    if backend != "gpu":
+        raise UserError(f'attention "cudnn" needs an NVIDIA GPU, and this is {backend}; use "xla"')
     if jnp.dtype(dtype) == jnp.float32:
         raise UserError('attention "cudnn" computes in bfloat16; set dtype to bfloat16, or attention to "xla"')
     if head_dim % 8 or head_dim > 128:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -11,8 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.errors import UserError
-from adaspec_jax.models.attention import check_kernel
-from adaspec_jax.models.decoder import Decoder, DecoderConfig
+from adaspec_jax.models.attention import BLOCK, BLOCK_ELSEWHERE, check_kernel
+from adaspec_jax.models.decoder import STACKED, Decoder, DecoderConfig
 from adaspec_jax.models.families import config_from_hf
 from adaspec_jax.models.kv_cache import KVCache
 
@@ -69,10 +70,35 @@ class CausalLM:
             )
         return replace(self, config=replace(self.config, num_tokens=num_tokens))
 
-    def with_attention(self, kernel: str, dtype) -> CausalLM:
-        """The same model with this attention kernel, "xla" or "cudnn"; UserError where that cannot run here."""
-        check_kernel(kernel, head_dim=self.config.head_dim, dtype=dtype)
-        return replace(self, config=replace(self.config, attention=kernel))
+    def with_attention(self, kernel: str, dtype, *, backend: str | None = None) -> CausalLM:
+        """The same model with this attention kernel, "xla" or "cudnn", as it suits a backend (default: the one here).
+
+        UserError where the kernel cannot run there.
+        """
+        backend = backend or jax.default_backend()
+        check_kernel(kernel, head_dim=self.config.head_dim, dtype=dtype, backend=backend)
+        block = BLOCK.get(backend, BLOCK_ELSEWHERE)
+        return replace(self, config=replace(self.config, attention=kernel, attention_block=block))
+
+    def with_rematerialisation(self, rematerialise: bool) -> CausalLM:
+        """The same model, whose backward pass keeps only the layers' inputs, or all that it needs."""
+        return replace(self, config=replace(self.config, rematerialise=rematerialise))
+
+    def stacked(self) -> CausalLM:
+        """The same model with its layers' parameters stacked, [L, ...]: one layer is compiled instead of L."""
+        if "layers_0" not in self.params:
+            return self
+        layers = [self.params[f"layers_{i}"] for i in range(self.config.num_layers)]
+        rest = {name: value for name, value in self.params.items() if not name.startswith("layers_")}
+        return replace(self, params=rest | {STACKED: jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)})
+
+    def unstacked(self) -> CausalLM:
+        """The same model with parameters layer by layer, as decoding reads them fastest."""
+        if STACKED not in self.params:
+            return self
+        rest = {name: value for name, value in self.params.items() if name != STACKED}
+        layers = (jax.tree.map(itemgetter(i), self.params[STACKED]) for i in range(self.config.num_layers))
+        return replace(self, params=rest | {f"layers_{i}": layer for i, layer in enumerate(layers)})
 
     def astype(self, dtype) -> CausalLM:
         """The same model with every parameter in `dtype`."""

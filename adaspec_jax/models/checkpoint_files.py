@@ -45,7 +45,7 @@ def load(path_or_name: str, *, dtype=jnp.float32, revision: str | None = None) -
 
 def save(model: CausalLM, directory, *, tokenizer=None) -> None:
     """A directory transformers loads, in the parameters' dtype; each file appears whole, config.json last."""
-    directory = Path(directory)
+    directory, model = Path(directory), model.unstacked()
     directory.mkdir(parents=True, exist_ok=True)
     rules = family(model.config.model_type)
     hf = model.config.hf_config()

@@ -2,8 +2,9 @@
 
 Parameter paths: `embed/embedding` [V, D]; per layer `layers_i/attention_norm`, `layers_i/mlp_norm` (absent when
 shared), `layers_i/attention/{q,k,v,out}`, `layers_i/mlp/{up,gate,down}` (gate only when gated); `final_norm`; `head`
-(absent when tied). Linear layers hold a `kernel` [in, out] and perhaps a `bias` [out]; norms hold `scale` and, for
-"layer", `bias`.
+(absent when tied). Linear layers hold a `kernel` [in, out], perhaps a `bias` [out] and perhaps a low-rank update
+`lora_a` [in, R], `lora_b` [R, out]; norms hold `scale` and, for "layer", `bias`. `layers` in place of all `layers_i`
+holds them stacked, [L, ...]: then one layer is compiled, and a scan walks through them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Literal
 
 import jax
@@ -22,6 +24,7 @@ from jax import Array
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.models.attention import causal_attention
 from adaspec_jax.models.kv_cache import KVCache, write_at
+from adaspec_jax.sharding import ROWS, constrain
 
 ACTIVATIONS = {
     "gelu": partial(jax.nn.gelu, approximate=False),
@@ -32,6 +35,7 @@ ACTIVATIONS = {
     "swish": jax.nn.silu,
     "relu": jax.nn.relu,
 }
+STACKED = "layers"  # the parameters of all layers, stacked
 PADDING_ROW_LOGIT = -1e9  # added to the columns no token owns: probability zero, and finite in float32
 
 
@@ -66,6 +70,8 @@ class DecoderConfig:
     eos_token_id: int = -1  # -1: the config names none
     num_tokens: int | None = None  # vocabulary entries the tokenizer has; None becomes vocab_size
     attention: Literal["xla", "cudnn"] = "xla"  # kernel of calls without a cache
+    attention_block: int = 0  # queries at once in "xla"; 0: as suits the backend
+    rematerialise: bool = False  # the backward pass computes a layer's inside again instead of keeping it
     source: str = field(default="{}", compare=False, repr=False)  # config.json, so that unknown keys survive a save
 
     def __post_init__(self):
@@ -110,8 +116,19 @@ def rotate(heads_BTHK: Array, rotation: tuple[Array, Array], *, interleaved: boo
     return jnp.concatenate([turned.astype(heads_BTHK.dtype), passed], axis=-1)
 
 
-def _dense(config: DecoderConfig, features: int, use_bias: bool) -> nn.Dense:
-    return nn.Dense(features, use_bias=use_bias, kernel_init=nn.initializers.normal(config.initializer_range))
+class Linear(nn.Dense):
+    """x W + b, and + x A B where the parameters hold a low-rank update (LoRA, arXiv 2106.09685, with alpha = rank)."""
+
+    def __call__(self, inputs):
+        outputs = super().__call__(inputs)
+        if self.has_variable("params", "lora_a"):
+            down, up = (self.get_variable("params", name) for name in ("lora_a", "lora_b"))
+            outputs = outputs + (inputs @ down) @ up
+        return outputs
+
+
+def _dense(config: DecoderConfig, features: int, use_bias: bool) -> Linear:
+    return Linear(features, use_bias=use_bias, kernel_init=nn.initializers.normal(config.initializer_range))
 
 
 def _norm(config: DecoderConfig) -> nn.Module:
@@ -145,7 +162,7 @@ class Attention(nn.Module):
         dtype = query_BTHK.dtype
         key_BSHK, value_BSHK = key_BSHK.astype(dtype), value_BSHK.astype(dtype)
         if mask_B1TS is None:
-            mixed_BTHK = causal_attention(query_BTHK, key_BSHK, value_BSHK, kernel=c.attention)
+            mixed_BTHK = causal_attention(query_BTHK, key_BSHK, value_BSHK, kernel=c.attention, block=c.attention_block)
         else:
             mixed_BTHK = jax.nn.dot_product_attention(query_BTHK, key_BSHK, value_BSHK, mask=mask_B1TS)
         return self.out(mixed_BTHK.reshape(*hidden_BTD.shape[:2], -1)), written
@@ -192,7 +209,9 @@ class Layer(nn.Module):
 
 @partial(jax.jit, static_argnums=0)
 def _layer(config: DecoderConfig, params, *inputs):
-    return Layer(config, parent=None).apply({"params": params}, *inputs)
+    """Jitted by itself, so that equal layers are traced and lowered once; XLA inlines them."""
+    hidden_BTD, written = Layer(config, parent=None).apply({"params": params}, *inputs)
+    return constrain(hidden_BTD, ROWS, None, None), written
 
 
 class Head(nn.Module):
@@ -241,13 +260,27 @@ class Decoder(nn.Module):
         rotation = rotary_angles(self.config, positions_BT)
         mask_B1TS = None if mask_BTS is None else mask_BTS[:, None, :, :]  # None: causal, from the first slot on
 
-        hidden_BTD = self.embed(tokens_BT)
-        buffers = [None] * len(self.layers) if cache is None else list(zip(cache.keys, cache.values, strict=True))
-        for i, layer in enumerate(self.layers):
-            inputs = (hidden_BTD, rotation, mask_B1TS, buffers[i], start_B)
-            # Jitted by itself, equal layers are traced and lowered once; XLA inlines them.
-            of_layer = layer if self.is_initializing() else partial(_layer, self.config, layer.variables["params"])
-            hidden_BTD, buffers[i] = of_layer(*inputs)
+        hidden_BTD = constrain(self.embed(tokens_BT), ROWS, None, None)
+        if self.is_initializing():
+            for layer in self.layers:
+                hidden_BTD, _ = layer(hidden_BTD, rotation, mask_B1TS, None, start_B)
+            return self.final_norm(hidden_BTD), None
+        c, params = self.config, self.variables["params"]
+        of_layer = partial(_layer, c)
+        if c.rematerialise:
+            of_layer = jax.checkpoint(of_layer, prevent_cse=STACKED not in params)
+        if cache is None and STACKED in params:
+
+            def body(hidden_BTD, layer):
+                return of_layer(layer, hidden_BTD, rotation, mask_B1TS, None, start_B)[0], None
+
+            hidden_BTD, _ = jax.lax.scan(body, hidden_BTD, params[STACKED])
+            return self.final_norm(hidden_BTD), None
+        buffers = [None] * c.num_layers if cache is None else list(zip(cache.keys, cache.values, strict=True))
+        for i in range(c.num_layers):
+            stacked = STACKED in params
+            layer = jax.tree.map(itemgetter(i), params[STACKED]) if stacked else params[f"layers_{i}"]
+            hidden_BTD, buffers[i] = of_layer(layer, hidden_BTD, rotation, mask_B1TS, buffers[i], start_B)
         if cache is not None:
             keys, values = zip(*buffers, strict=True)
             cache = KVCache(keys=keys, values=values, lengths_B=start_B + jnp.int32(count))
@@ -264,4 +297,4 @@ class Decoder(nn.Module):
         if c.num_tokens < c.vocab_size:
             ruled_out_V = np.where(np.arange(c.vocab_size) < c.num_tokens, 0, PADDING_ROW_LOGIT).astype(np.float32)
             logits = logits + ruled_out_V.reshape((1,) * (logits.ndim - 1) + (-1,))
-        return logits
+        return constrain(logits, ROWS, None, "tensor")

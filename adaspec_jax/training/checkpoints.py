@@ -20,13 +20,18 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
 
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return self._checkpointer.latest is not None
+
     def save(self, step: int, state: Any, position: dict) -> None:
         """Writes in the background; a process killed meanwhile leaves the previous checkpoint intact."""
         self._checkpointer.save_checkpointables_async(step, {"state": state, "position": position}, force=True)
 
     def restore(self, like: Any) -> tuple[int, Any, dict] | None:
         """The newest (step, state, data position), laid out on devices as `like`; None where there is none."""
-        if self._checkpointer.latest is None:
+        if not self.any:
             return None
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         loaded = self._checkpointer.load_checkpointables(None, {"state": abstract, "position": None})

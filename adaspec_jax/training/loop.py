@@ -17,6 +17,7 @@ from jax import Array
 from adaspec_jax.errors import UserError
 from adaspec_jax.training.checkpoints import Checkpoints
 from adaspec_jax.training.objectives import Batch, Frozen, Objective
+from adaspec_jax.training.optimizers import rounded_like
 
 
 @jax.tree_util.register_dataclass
@@ -30,10 +31,15 @@ class State:
     key: Array
 
 
-def init_state(model, optimizer: optax.GradientTransformation, key: Array) -> State:
+def init_state(model, optimizer: optax.GradientTransformation, key: Array, *, master: Any = jnp.float32) -> State:
+    """The state before the first step, with the parameters kept in `master` and moments of a float32 model.
+
+    In bfloat16, updates are added in float32 and rounded stochastically, so that small ones are not lost.
+    """
     # A copy: the state is donated, and the caller's model must outlive the first step.
-    model = jax.tree.map(jnp.copy, model)
-    return State(model, optimizer.init(model.params), jnp.zeros((), jnp.int32), key)
+    kept = jax.tree.map(lambda leaf: jnp.array(leaf, master), model)
+    moments = optimizer.init(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), model.params))
+    return State(kept, moments, jnp.zeros((), jnp.int32), key)
 
 
 def make_step(
@@ -41,7 +47,7 @@ def make_step(
 ) -> Callable:
     """`step(state, frozen, batch) -> (state, metrics)`, jitted; the state's buffers are donated.
 
-    The objective sees the parameters in `compute_dtype`; the state keeps them, and the moments, as they are (float32).
+    The objective sees the parameters in `compute_dtype`; the state keeps them, and the moments, as they are.
     """
 
     @partial(jax.jit, donate_argnums=0)
@@ -51,8 +57,11 @@ def make_step(
             return objective(_with_params(state.model, params), frozen, batch)
 
         (loss_value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.model.params)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.model.params)
-        params = optax.apply_updates(state.model.params, updates)
+        kept = state.model.params
+        params, gradient = (jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree) for tree in (kept, gradient))
+        updates, opt_state = optimizer.update(gradient, state.opt_state, params)
+        params = optax.apply_updates(params, updates)
+        params = rounded_like(params, kept, jax.random.fold_in(state.key, state.step))
         metrics = {"loss": loss_value, **metrics, "grad_norm": optax.global_norm(gradient)}
         return State(_with_params(state.model, params), opt_state, state.step + 1, state.key), metrics
 

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from adaspec_jax.training.divergences import Divergence, forward_kl, gap
+from adaspec_jax.sharding import ROWS, constrain
+from adaspec_jax.training.divergences import Divergence, forward_kl
 from adaspec_jax.training.label_chunks import DEFAULT, Chunking, total_at, values_at
+from adaspec_jax.training.lessons import lesson_of
 from adaspec_jax.training.selection import select_top_fraction
-from adaspec_jax.training.top_k import top_k_forward_kl, top_k_law
+from adaspec_jax.training.top_k import top_k_law
 
 
 @jax.tree_util.register_dataclass
@@ -41,19 +43,28 @@ class Frozen:
     """The models an objective only reads; arguments of the step, never closures.
 
     Where a batch brings the target's hidden states, its output matrix is enough (`unembedding`). A target whose
-    likeliest tokens it brings, and a reference whose divergence it brings, may be None.
+    likeliest tokens it brings, and a reference whose divergence it brings, may be None. `base` is the model that
+    low-rank adapters belong to.
     """
 
     target: Any = None
     reference: Any = None
+    base: Any = None
 
 
 Metrics = dict[str, Array]
 Objective = Callable[[Any, Frozen, Batch], tuple[Array, Metrics]]
+Features = Callable[[Any, Array], Array]  # (model, tokens_BT) -> hidden_BTD
 
 
-def fine_tune(*, chunking: Chunking = DEFAULT) -> Objective:
-    """Mean cross-entropy (nats) of the labels. Metrics: tokens, accuracy."""
+def fine_tune(*, chunking: Chunking = DEFAULT, micro_batches: int = 1) -> Objective:
+    """Mean cross-entropy (nats) of the labels. Metrics: tokens, accuracy.
+
+    `micro_batches`, of every objective: rows go through the layers in so many parts, one after another, and the
+    backward pass computes each part again. Losses, choices and gradients are those of the whole batch, memory is that
+    of one part and of all final hidden states. Each row group of `chunking` must divide into them.
+    """
+    features = _in_parts(micro_batches, chunking)
 
     def per_token(model, hidden_GCD, labels_GC, frozen):
         logits_GCV = model.unembed(hidden_GCD)
@@ -64,27 +75,27 @@ def fine_tune(*, chunking: Chunking = DEFAULT) -> Objective:
     def objective(model, frozen: Frozen, batch: Batch):
         del frozen
         labels_BT, mask_BT = _labels(batch)
-        hidden_BTD, _ = model.features(batch.tokens_BT)
+        hidden_BTD = features(model, batch.tokens_BT)
         sizes = {"vocab_size": _vocab_size(model, hidden_BTD), "chunking": chunking}
-        total, values = total_at(mask_BT, per_token, model, hidden_BTD, labels_BT, None, **sizes)
+        total, values = total_at(mask_BT, per_token, model.unembedding(), hidden_BTD, labels_BT, None, **sizes)
         return total / _count(mask_BT), {"tokens": jnp.sum(mask_BT), "accuracy": _mean(values["accuracy"], mask_BT)}
 
     return objective
 
 
-def distill(divergence: Divergence = forward_kl, *, chunking: Chunking = DEFAULT) -> Objective:
+def distill(divergence: Divergence = forward_kl, *, chunking: Chunking = DEFAULT, micro_batches: int = 1) -> Objective:
     """Mean divergence from the target over all labels: AdaSPEC's reference stage, its DistillSpec baseline.
 
     (DistillSpec, arXiv 2310.08461, with the forward KL on fixed dataset answers.) Metrics: tokens, agreement.
     """
-    per_token = _divergence_and_agreement(divergence)
+    per_token, features = _divergence_and_agreement(divergence), _in_parts(micro_batches, chunking)
 
     def objective(model, frozen: Frozen, batch: Batch):
         _, mask_BT = _labels(batch)
-        hidden_BTD, _ = model.features(batch.tokens_BT)
-        taught = _taught(frozen.target, batch)
+        hidden_BTD = features(model, batch.tokens_BT)
+        taught = _taught(frozen.target, batch, features)
         sizes = {"vocab_size": _vocab_size(model, hidden_BTD), "chunking": chunking}
-        total, values = total_at(mask_BT, per_token, model, hidden_BTD, taught, frozen.target, **sizes)
+        total, values = total_at(mask_BT, per_token, model.unembedding(), hidden_BTD, taught, frozen.target, **sizes)
         return total / _count(mask_BT), {"tokens": jnp.sum(mask_BT), "agreement": _mean(values["agreement"], mask_BT)}
 
     return objective
@@ -98,6 +109,7 @@ def selective_distill(
     scope: Literal["global", "shard"] = "global",
     shards: int = 1,
     chunking: Chunking = DEFAULT,
+    micro_batches: int = 1,
 ) -> Objective:
     """AdaSPEC: mean divergence over the `fraction` of labels where the draft lags most behind the reference.
 
@@ -111,6 +123,7 @@ def selective_distill(
       scope: the quantile is taken over the whole batch ("global"), or apart over each of `shards` equal runs of rows
         ("shard"; the released code's per-device micro-batch).
       chunking: how much of the logits is held at once.
+      micro_batches: parts of the batch whose activations are held at once; the choice is made over the whole batch.
 
     Metrics: tokens, share_kept, kl_kept and kl_dropped (mean forward KL on each side), gap (mean), agreement.
     """
@@ -131,18 +144,18 @@ def selective_distill(
         by_shard = jax.vmap(lambda gap_BT, mask_BT: select_top_fraction(gap_BT, mask_BT, fraction))
         return by_shard(gap_BT.reshape(split), mask_BT.reshape(split)).reshape(mask_BT.shape)
 
-    per_token = _divergence_and_agreement(divergence)
+    per_token, features = _divergence_and_agreement(divergence), _in_parts(micro_batches, chunking)
 
     def objective(model, frozen: Frozen, batch: Batch):
         _, mask_BT = _labels(batch)
-        hidden_BTD, _ = model.features(batch.tokens_BT)
-        taught = _taught(frozen.target, batch)
+        hidden_BTD = features(model, batch.tokens_BT)
+        taught = _taught(frozen.target, batch, features)
         sizes = {"vocab_size": _vocab_size(model, hidden_BTD), "chunking": chunking}
-        still = jax.lax.stop_gradient(model)
+        still = jax.lax.stop_gradient(model.unembedding())
 
         def gap_and_more(operands):
             hidden_GCD, taught, shown = operands
-            logits_GCV, lesson = still.unembed(hidden_GCD), _lesson(frozen.target, taught)
+            logits_GCV, lesson = still.unembed(hidden_GCD), lesson_of(frozen.target, taught)
             if batch.reference_divergence_BT is None:
                 gap_GC = lesson.gap(divergence, logits_GCV, frozen.reference.unembed(shown))
             else:  # both divergences are sums of differences: small numbers, which keep their digits
@@ -152,10 +165,10 @@ def selective_distill(
 
         shown = batch.reference_divergence_BT
         if shown is None:
-            shown = _frozen_features(frozen.reference, batch)
+            shown = jax.lax.stop_gradient(features(frozen.reference, batch.tokens_BT))
         values = values_at(mask_BT, gap_and_more, (hidden_BTD, taught, shown), **sizes)
         kept_BT = select(values["gap"], mask_BT)
-        total, _ = total_at(kept_BT, per_token, model, hidden_BTD, taught, frozen.target, **sizes)
+        total, _ = total_at(kept_BT, per_token, model.unembedding(), hidden_BTD, taught, frozen.target, **sizes)
         return total / _count(kept_BT if normalize == "paper" else mask_BT), {
             "tokens": jnp.sum(mask_BT),
             "share_kept": _mean(kept_BT, mask_BT),
@@ -171,11 +184,12 @@ def selective_distill(
 def divergence_at_labels(divergence: Divergence, model, target, batch: Batch, *, chunking: Chunking = DEFAULT) -> Array:
     """[B, T]: of `model` from the target at the positions that predict labels, 0 elsewhere; carries no gradient."""
     _, mask_BT = _labels(batch)
-    operands = (_frozen_features(model, batch), _taught(target, batch))
+    features = _in_parts(1, chunking)
+    operands = (jax.lax.stop_gradient(features(model, batch.tokens_BT)), _taught(target, batch, features))
 
     def value(operands):
         hidden_GCD, taught = operands
-        return {"divergence": _lesson(target, taught).divergence(divergence, model.unembed(hidden_GCD))}
+        return {"divergence": lesson_of(target, taught).divergence(divergence, model.unembed(hidden_GCD))}
 
     sizes = {"vocab_size": _vocab_size(model, operands[0]), "chunking": chunking}
     return values_at(mask_BT, value, operands, **sizes)["divergence"]
@@ -184,7 +198,7 @@ def divergence_at_labels(divergence: Divergence, model, target, batch: Batch, *,
 def top_k_at_labels(target, batch: Batch, k: int, *, chunking: Chunking = DEFAULT) -> tuple[Array, Array]:
     """`top_k_law` of the target, (ids [B, T, K], log-probabilities [B, T, K]), where labels are predicted; else 0."""
     _, mask_BT = _labels(batch)
-    hidden_BTD = _frozen_features(target, batch)
+    hidden_BTD = jax.lax.stop_gradient(target.features(batch.tokens_BT)[0])
 
     def value(hidden_GCD):
         ids_GCK, log_probs_GCK = top_k_law(target.unembed(hidden_GCD), k)
@@ -196,51 +210,10 @@ def top_k_at_labels(target, batch: Batch, k: int, *, chunking: Chunking = DEFAUL
 
 def _divergence_and_agreement(divergence: Divergence):
     def per_token(model, hidden_GCD, taught, target):
-        logits_GCV, lesson = model.unembed(hidden_GCD), _lesson(target, taught)
+        logits_GCV, lesson = model.unembed(hidden_GCD), lesson_of(target, taught)
         return lesson.divergence(divergence, logits_GCV), {"agreement": lesson.agrees(logits_GCV)}
 
     return per_token
-
-
-class _WholeLaw:
-    """A target by its logits: any divergence."""
-
-    def __init__(self, logits_GCV: Array) -> None:
-        self._logits_GCV = logits_GCV
-
-    def divergence(self, divergence: Divergence, logits_GCV: Array) -> Array:
-        return divergence(logits_GCV, self._logits_GCV)
-
-    def gap(self, divergence: Divergence, logits_GCV: Array, reference_GCV: Array) -> Array:
-        return gap(divergence, logits_GCV, reference_GCV, self._logits_GCV)
-
-    def agrees(self, logits_GCV: Array) -> Array:
-        """Whether a likeliest token of the target is one of the model's: `argmax` equality, as XLA:CPU does it fast."""
-        best = self._logits_GCV == jnp.max(self._logits_GCV, axis=-1, keepdims=True)
-        return jnp.max(jnp.where(best, logits_GCV, -jnp.inf), axis=-1) == jnp.max(logits_GCV, axis=-1)
-
-
-class _LikeliestTokens:
-    """A target by its K likeliest tokens: the forward KL alone."""
-
-    def __init__(self, ids_GCK: Array, log_probs_GCK: Array) -> None:
-        self._law = ids_GCK, log_probs_GCK
-
-    def divergence(self, divergence: Divergence, logits_GCV: Array) -> Array:
-        if divergence is not forward_kl:
-            raise ValueError(f"{divergence.__name__} needs the target's whole law, not its likeliest tokens")
-        return top_k_forward_kl(logits_GCV, *self._law)
-
-    def gap(self, divergence: Divergence, logits_GCV: Array, reference_GCV: Array) -> Array:
-        return self.divergence(divergence, logits_GCV) - self.divergence(divergence, reference_GCV)
-
-    def agrees(self, logits_GCV: Array) -> Array:
-        best_GC1 = self._law[0][..., :1]
-        return jnp.take_along_axis(logits_GCV, best_GC1, axis=-1)[..., 0] == jnp.max(logits_GCV, axis=-1)
-
-
-def _lesson(target, taught) -> _WholeLaw | _LikeliestTokens:
-    return _LikeliestTokens(*taught) if isinstance(taught, tuple) else _WholeLaw(target.unembed(taught))
 
 
 def _labels(batch: Batch) -> tuple[Array, Array]:
@@ -249,16 +222,36 @@ def _labels(batch: Batch) -> tuple[Array, Array]:
     return jnp.roll(tokens_BT, -1, axis=1), jnp.roll(mask_BT, -1, axis=1).at[:, -1].set(False)
 
 
-def _taught(target, batch: Batch) -> Array | tuple[Array, Array]:
-    """What `_lesson` takes: the target's likeliest tokens, or its final hidden states, stored or computed now."""
+def _taught(target, batch: Batch, features: Features) -> Array | tuple[Array, Array]:
+    """What `lesson_of` takes: the target's likeliest tokens, or its final hidden states, stored or computed now."""
     if batch.target_ids_BTK is not None:
         return batch.target_ids_BTK, batch.target_log_probs_BTK
     stored = batch.target_hidden_BTD
-    return _frozen_features(target, batch) if stored is None else jax.lax.stop_gradient(stored)
+    return jax.lax.stop_gradient(features(target, batch.tokens_BT) if stored is None else stored)
 
 
-def _frozen_features(model, batch: Batch) -> Array:
-    return jax.lax.stop_gradient(model.features(batch.tokens_BT)[0])
+def _in_parts(micro_batches: int, chunking: Chunking) -> Features:
+    """Final hidden states [B, T, D] of a model, computed for so many parts of the rows one after another.
+
+    Each part has rows of every group, so that no row moves to another device.
+    """
+    groups = chunking.groups
+
+    def features(model, tokens_BT: Array) -> Array:
+        if micro_batches == 1:
+            return model.features(tokens_BT)[0]
+        batch, length = tokens_BT.shape
+        if batch % (groups * micro_batches):
+            parts = f"{micro_batches} micro-batches" + f" on each of {groups} groups of devices" * (groups > 1)
+            raise ValueError(f"a batch of {batch} rows does not divide into {parts}")
+        rows = batch // (groups * micro_batches)
+        parts_MRT = jnp.asarray(tokens_BT).reshape(groups, micro_batches, rows, length).swapaxes(0, 1)
+        parts_MRT = constrain(parts_MRT.reshape(micro_batches, groups * rows, length), None, ROWS, None)
+        hidden_MRTD = jax.lax.map(jax.checkpoint(lambda part_RT: model.features(part_RT)[0]), parts_MRT)
+        hidden = hidden_MRTD.reshape(micro_batches, groups, rows, length, -1).swapaxes(0, 1)
+        return constrain(hidden.reshape(batch, length, -1), ROWS, None, None)
+
+    return features
 
 
 def _vocab_size(model, hidden_BTD: Array) -> int:

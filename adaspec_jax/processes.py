@@ -1,0 +1,151 @@
+"""One run of several processes: joined at the start, agreeing on what they do, writing once.
+
+Every process runs the same program on global arrays and reads its own rows of the data. What fails in one is said by
+all, so that none waits for an answer that will not come. With one process all of this is nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from adaspec_jax.errors import UserError
+
+HEARTBEAT_SECONDS = 30  # a process not heard of for so long is taken for dead
+_WORDS = 4096  # bytes of a message between processes
+_T = TypeVar("_T")
+
+
+def join(mode: str) -> None:
+    """Joins the other processes of this run; nothing for "off". Must come before anything is computed.
+
+    "auto" asks the cluster (Cloud TPU, SLURM, Open MPI, Kubernetes), or takes JAX_COORDINATOR_ADDRESS (host:port of the
+    first process), JAX_NUM_PROCESSES and JAX_PROCESS_ID from the environment. UserError where neither tells.
+    """
+    if mode == "off":
+        return
+    told = {}
+    if os.environ.get("JAX_COORDINATOR_ADDRESS"):
+        told["coordinator_address"] = os.environ["JAX_COORDINATOR_ADDRESS"]
+        for name, variable in (("num_processes", "JAX_NUM_PROCESSES"), ("process_id", "JAX_PROCESS_ID")):
+            value = os.environ.get(variable, "")
+            if not value.isdigit():
+                raise UserError(f'{variable} is "{value}"; with JAX_COORDINATOR_ADDRESS it must be a number')
+            told[name] = int(value)
+    try:
+        jax.distributed.initialize(**told, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f'config.distributed is "auto", and this process could not join a run ({reason}); start it through SLURM, '
+            "Open MPI, Kubernetes or on a Cloud TPU, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID"
+        ) from error
+
+
+def first() -> bool:
+    """Whether this is the process that prints and writes."""
+    return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    if first():
+        print(text, flush=True)
+
+
+def together(name: str) -> None:
+    """Waits for all processes."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def each(function: Callable[[], _T]) -> _T:
+    """The function's value; a UserError in any process is raised in all, with the process it comes from."""
+    if jax.process_count() == 1:
+        return function()
+    value, complaint = None, ""
+    try:
+        value = function()
+    except UserError as error:
+        complaint = str(error)
+    for number, said in enumerate(_gathered(complaint)):
+        if said:
+            raise UserError(f"process {number}: {said}")
+    return value
+
+
+def once(function: Callable[[], _T]) -> _T:
+    """The value (as JSON has it) of a function that the first process alone calls."""
+    if jax.process_count() == 1:
+        return function()
+    value = each(lambda: function() if first() else None)
+    return json.loads(_from_first(json.dumps(value)))
+
+
+def everyones(value: int) -> list[int]:
+    """What each process says."""
+    if jax.process_count() == 1:
+        return [value]
+    return [int(text) for text in _gathered(str(value))]
+
+
+def agree(values: Mapping[str, Any], what: str) -> None:
+    """UserError in all processes, naming the first key whose value is not the first process' in one of them."""
+    if jax.process_count() == 1:
+        return
+    texts = {key: json.dumps(value, sort_keys=True, default=str) for key, value in values.items()}
+    theirs = json.loads(_from_first(json.dumps(texts)))
+
+    def compare() -> None:
+        for key in [*theirs, *(key for key in texts if key not in theirs)]:
+            if texts.get(key) != theirs.get(key):
+                raise UserError(
+                    f"its {what} differs from that of process 0: {key} is {texts.get(key)}, not {theirs.get(key)}; "
+                    "start every process with the same command, code and data"
+                )
+
+    each(compare)
+
+
+def fetch(tree: Any) -> Any:
+    """Whole NumPy arrays of global ones, in every process."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return jax.tree.map(_fetched, tree)
+
+
+def exit_at_once(status: int) -> None:
+    """Ends a process of several without waiting for the others, who will notice."""
+    if jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _fetched(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+    return np.asarray(leaf)
+
+
+def _gathered(text: str) -> list[str]:
+    sent = np.zeros(_WORDS, np.uint8)
+    content = np.frombuffer(text.encode()[:_WORDS], np.uint8)
+    sent[: len(content)] = content
+    received = multihost_utils.process_allgather(sent).reshape(jax.process_count(), _WORDS)
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in received]
+
+
+def _from_first(text: str) -> str:
+    content = np.frombuffer(text.encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    buffer = np.zeros(size, np.uint8)
+    if first():
+        buffer[:] = content
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(buffer))).decode()

@@ -1,0 +1,179 @@
+"""What a stage compiles: its objective, optimiser, state and step, from the config, on real models or abstract ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from adaspec_jax import models, sharding
+from adaspec_jax.config import Experiment, Fit
+from adaspec_jax.training import (
+    Batch,
+    Chunking,
+    Frozen,
+    State,
+    adamw,
+    adapting,
+    init_lora,
+    init_state,
+    learning_rate,
+    make_step,
+    merged,
+    objectives,
+)
+from adaspec_jax.training.divergences import DIVERGENCES
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a stage does to need less memory, and how its layers are laid out: decided before it begins, then kept."""
+
+    micro_batches: int = 1
+    rematerialise: bool = False
+    moments: str = "float32"
+    master: str = "float32"
+    lora_rank: int = 0
+    scanned: bool = False
+
+    @classmethod
+    def written(cls, config: Experiment, name: str, backend: str) -> Memory:
+        """As the config has it. "auto" scans layers on accelerators, where compiling costs more than slicing."""
+        spec: Fit = getattr(config, name)
+        scanned = config.layers == "scanned" or (config.layers == "auto" and backend != "cpu")
+        knobs = spec.micro_batches, spec.rematerialise, spec.moments, spec.master
+        return cls(*knobs, lora_rank=getattr(spec, "lora_rank", 0), scanned=scanned)
+
+    def in_words(self) -> str:
+        """The knobs that are not at their defaults."""
+        words = [f"{self.micro_batches} micro-batches"] * (self.micro_batches > 1)
+        words += ["layers rematerialised"] * self.rematerialise
+        words += [f"{self.moments} moments"] * (self.moments != "float32")
+        words += [f"{self.master} master weights"] * (self.master != "float32")
+        words += [f"LoRA of rank {self.lora_rank}"] * (self.lora_rank > 0)
+        return ", ".join(words) or "nothing given up"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A stage without its data: how its state begins, what a step does, and what model comes out."""
+
+    name: str
+    memory: Memory
+    dtype: str
+    step: Callable
+    optimizer: Any
+    table: sharding.Table
+
+    def begin(self, model: models.CausalLM, key: jax.Array) -> State:
+        """The state before the first step; a pure function, so that `jax.eval_shape` tells its sizes."""
+        if self.memory.lora_rank:
+            base = self.laid_out(model)
+            return init_state(init_lora(base, self.memory.lora_rank, key), self.optimizer, key)
+        model = self.laid_out(model).with_rematerialisation(self.memory.rematerialise)
+        return init_state(model, self.optimizer, key, master=self.memory.master)
+
+    def beside(self, frozen: Frozen, model: models.CausalLM) -> Frozen:
+        """What the step only reads: the frozen models, and the one that adapters are fitted to."""
+        target, reference = (None if m is None else self.laid_out(m) for m in (frozen.target, frozen.reference))
+        base = None
+        if self.memory.lora_rank:
+            base = self.laid_out(model).astype(self.dtype).with_rematerialisation(self.memory.rematerialise)
+        return Frozen(target, reference, base)
+
+    def end(self, state: State, frozen: Frozen) -> models.CausalLM:
+        """The fitted model, ordinary again."""
+        model = merged(frozen.base, state.model) if self.memory.lora_rank else state.model
+        return model.with_rematerialisation(False)
+
+    def laid_out(self, model: models.CausalLM) -> models.CausalLM:
+        return model.stacked() if self.memory.scanned else model
+
+
+def program(
+    name: str, config: Experiment, *, memory: Memory, chunking: Chunking, updates: int, mesh: sharding.Mesh
+) -> Program:
+    """The stage's program for a number of optimiser updates."""
+    spec: Fit = getattr(config, name)
+    shared = {"chunking": chunking, "micro_batches": memory.micro_batches}
+    if name == "target":
+        objective = objectives.fine_tune(**shared)
+    elif name == "reference":
+        objective = objectives.distill(DIVERGENCES[config.reference.divergence], **shared)
+    else:
+        draft = config.draft
+        selection = {"fraction": draft.fraction, "normalize": draft.normalize}
+        scope = {"scope": draft.scope, "shards": draft.shards}
+        objective = objectives.selective_distill(DIVERGENCES[draft.divergence], **selection, **scope, **shared)
+    if memory.lora_rank:
+        objective = adapting(objective)
+    optimizer = adamw(
+        learning_rate(
+            spec.lora_lr if memory.lora_rank else spec.lr,
+            steps=updates,
+            schedule=spec.schedule,
+            warmup_steps=spec.warmup_steps,
+        ),
+        weight_decay=spec.weight_decay,
+        clip_norm=spec.clip_norm,
+        b1=spec.beta1,
+        b2=spec.beta2,
+        eps=spec.eps,
+        accumulate=spec.accumulate,
+        moments=memory.moments,
+    )
+    return Program(
+        name,
+        memory,
+        config.dtype,
+        make_step(objective, optimizer, compute_dtype=config.dtype),
+        optimizer,
+        table_of(config, name),
+    )
+
+
+def table_of(config: Experiment, name: str) -> sharding.Table:
+    """How the parameters of a model lie on the mesh: the target's by the table, the small ones' as the config says."""
+    return sharding.TABLE if name == "target" or config.mesh.draft == "sharded" else sharding.REPLICATED
+
+
+def chunking_for(config: Experiment, mesh: sharding.Mesh, backend: str) -> Chunking:
+    """One group of rows for each device that the batch's rows are spread over."""
+    chunking = Chunking.for_backend(backend, groups=mesh.shape["data"] * mesh.shape["fsdp"])
+    return replace(chunking, logits=config.loss_chunk or chunking.logits)
+
+
+def lowered(
+    made: Program,
+    model: models.CausalLM,
+    frozen: Frozen,
+    *,
+    mesh: sharding.Mesh,
+    rows: int,
+    length: int,
+    backend: str,
+) -> jax.stages.Lowered:
+    """The step on abstract values, for models as they come to the stage (real or abstract) and rows x length tokens.
+
+    Nothing is allocated and nothing runs; `compile()` tells what it needs.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = abstract(jax.eval_shape(made.begin, model, key), mesh, made.table)
+    beside = jax.eval_shape(made.beside, frozen, model)
+    target, base = (abstract(part, mesh) for part in (beside.target, beside.base))
+    beside = Frozen(target, abstract(beside.reference, mesh, made.table), base)
+    shape = partial(jax.ShapeDtypeStruct, (rows, length), sharding=NamedSharding(mesh, sharding.BATCH))
+    with jax.set_mesh(mesh):
+        traced = made.step.trace(state, beside, Batch(shape(jnp.int32), shape(bool)))
+        return traced.lower(lowering_platforms=(backend,))
+
+
+def abstract(tree: Any, mesh: sharding.Mesh, table: sharding.Table = sharding.TABLE) -> Any:
+    """Shapes and types of a tree, laid out on the mesh."""
+    placed = sharding.placements(tree, mesh, table)
+    return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree, placed)
