@@ -106,7 +106,7 @@ class Grouped(Architecture):
 
 @dataclass
 class Llama3Rope:
-    """How Llama 3.2 stretches its rotary frequencies (`factor` 8 in Llama 3.1)."""
+    """How Llama 3.2 stretches its rotary frequencies (`factor` 8 in Llama 3.1); `rope_type` "default" does not."""
 
     factor: float = 32.0
     low_freq_factor: float = 1.0
@@ -117,7 +117,7 @@ class Llama3Rope:
 
 @dataclass
 class Llama(Grouped):
-    """Llama-3.2-1B. Llama 2 has no `rope_scaling`, `rope_theta` 1e4 and as many key heads as query heads."""
+    """Llama-3.2-1B. Llama 2 has the `rope_type` "default", `rope_theta` 1e4 and as many key heads as query heads."""
 
     vocab_size: int = 128256
     hidden_size: int = 2048
@@ -127,7 +127,7 @@ class Llama(Grouped):
     intermediate_size: int = 8192
     max_position_embeddings: int = 131072
     rope_theta: float = 500000.0
-    rope_scaling: Llama3Rope | None = field(default_factory=Llama3Rope)
+    rope_scaling: Llama3Rope = field(default_factory=Llama3Rope)
     hidden_act: str = "silu"
     rms_norm_eps: float = 1e-5
     attention_bias: bool = False
@@ -137,6 +137,9 @@ class Llama(Grouped):
     model_type: str = "llama"
 
     CLASS = "LlamaForCausalLM"
+
+    def hf_config(self) -> dict[str, Any]:
+        return super().hf_config() | ({"rope_scaling": None} if self.rope_scaling.rope_type == "default" else {})
 
 
 @dataclass

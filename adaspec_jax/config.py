@@ -150,6 +150,7 @@ _CHOICES = {
     "scope": ("global", "shard"),
     "budget": ("official", "equal_compute"),
     "teacher": ("auto", "recompute", "hidden", "top_k"),
+    "rope_type": ("default", "llama3"),
 }
 _POSITIVE = {
     *("batch_size", "lr", "accumulate", "num_prompts", "max_new_tokens", "checkpoint_every", "shards"),

@@ -20,7 +20,7 @@ BLOCKS = 4
 def config(hf: dict) -> DecoderConfig:
     """The decoder of a CodeGen config.json."""
     refuse(hf, "tie_word_embeddings", why="the head has a bias")
-    num_heads, head_dim = positive_int(hf, "n_head"), head_size(hf, "n_embd", "n_head")
+    head_dim, num_heads = head_size(hf, "n_embd", "n_head"), positive_int(hf, "n_head")
     if num_heads % BLOCKS:
         raise UserError(f"config.json: n_head {num_heads} is not a multiple of {BLOCKS}, as CodeGen's weights need")
     return DecoderConfig(

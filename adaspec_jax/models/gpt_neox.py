@@ -14,7 +14,7 @@ IGNORED = re.compile(r".*\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)")
 
 def config(hf: dict) -> DecoderConfig:
     """The decoder of a GPT-NeoX config.json, in its old (`rotary_pct`) or new (`rope_parameters`) form."""
-    num_heads, head_dim = positive_int(hf, "num_attention_heads"), head_size(hf, "hidden_size", "num_attention_heads")
+    head_dim, num_heads = head_size(hf, "hidden_size", "num_attention_heads"), positive_int(hf, "num_attention_heads")
     rope = rope_parameters(hf)
     rotary_fraction = rope.get("partial_rotary_factor", hf.get("rotary_pct", 0.25))
     attention_bias = hf.get("attention_bias", True)

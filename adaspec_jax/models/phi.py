@@ -26,7 +26,7 @@ def config(hf: dict) -> DecoderConfig:
     """The decoder of a Phi config.json, with its rotary keys in the old or the new place."""
     refuse(hf, "qk_layernorm", why="queries and keys are used as they are in Phi-1, 1.5 and 2")
     refuse(hf, "tie_word_embeddings", why="the head has a bias")
-    num_heads, head_dim = positive_int(hf, "num_attention_heads"), head_size(hf, "hidden_size", "num_attention_heads")
+    head_dim, num_heads = head_size(hf, "hidden_size", "num_attention_heads"), positive_int(hf, "num_attention_heads")
     rope = rope_parameters(hf)
     return DecoderConfig(
         model_type="phi",
