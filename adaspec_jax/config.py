@@ -9,30 +9,17 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from adaspec_jax.architectures import (  # noqa: F401 (config files take them from here)
+    Architecture,
+    CodeGen,
+    GPTNeoX,
+    Llama,
+    Llama3Rope,
+    Phi,
+    Qwen2,
+    Qwen3,
+)
 from adaspec_jax.errors import UserError
-
-
-@dataclass
-class GPTNeoX:
-    """A GPT-NeoX architecture in Hugging Face's config.json keys. Pythia's sizes are in `configs/pythia_31m_1b4.py`."""
-
-    vocab_size: int = 50304
-    hidden_size: int = 256
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 8
-    intermediate_size: int = 1024
-    max_position_embeddings: int = 2048
-    rotary_pct: float = 0.25
-    rotary_emb_base: float = 10000.0
-    hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-5
-    use_parallel_residual: bool = True
-    tie_word_embeddings: bool = False
-    initializer_range: float = 0.02
-    model_type: str = "gpt_neox"
-
-    def hf_config(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"architectures": ["GPTNeoXForCausalLM"]}
 
 
 @dataclass
@@ -89,9 +76,13 @@ class Target(Fit):
     """The model to be accelerated. `init` "random", a directory or a hub name; `epochs` 0 uses it as it is."""
 
     init: str = "random"
+<<<<<<< HEAD
     architecture: GPTNeoX = field(default_factory=GPTNeoX)
     lora_rank: int = 0  # above 0: low-rank adapters are fitted instead of the whole model, and merged at the end
     lora_lr: float = 2e-4
+=======
+    architecture: Architecture = field(default_factory=GPTNeoX)
+>>>>>>> 6ca3f931f4bf33da4708f68ee76d7b79637511b1
 
 
 @dataclass
@@ -106,7 +97,7 @@ class Draft(Fit):
     """The draft, distilled on the labels where it lags most behind the reference (AdaSPEC)."""
 
     init: str = "random"
-    architecture: GPTNeoX = field(default_factory=GPTNeoX)
+    architecture: Architecture = field(default_factory=GPTNeoX)
     divergence: str = "forward_kl"
     fraction: float = 0.4  # the paper's k
     normalize: str = "paper"  # divide by the selected labels; "official": by all labels, as the released code does
@@ -176,12 +167,16 @@ _CHOICES = {
     "scope": ("global", "shard"),
     "budget": ("official", "equal_compute"),
     "teacher": ("auto", "recompute", "hidden", "top_k"),
+<<<<<<< HEAD
     "moments": ("float32", "bfloat16", "factored"),
     "master": ("float32", "bfloat16"),
     "memory": ("as_written", "auto"),
     "layers": ("auto", "unrolled", "scanned"),
     "distributed": ("off", "auto"),
     "mesh.draft": ("sharded", "replicated"),
+=======
+    "rope_type": ("default", "llama3"),
+>>>>>>> 6ca3f931f4bf33da4708f68ee76d7b79637511b1
 }
 _POSITIVE = {
     *(
@@ -196,6 +191,7 @@ _POSITIVE = {
         "shards",
     ),
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_length"),
+    *("num_key_value_heads", "head_dim", "n_embd", "n_layer", "n_head", "n_inner", "n_positions", "rotary_dim"),
     *("teacher_top_k", "num_train", "num_evaluation", "fraction", "resamples", "length_window", "fsdp", "tensor"),
 }
 _NOT_NEGATIVE = {
@@ -224,9 +220,16 @@ def validate(config: Experiment) -> None:
     """Raises `UserError` naming the first key whose value cannot work."""
     for key, value in flatten(config).items():
         name = key.rsplit(".", 1)[-1]
+<<<<<<< HEAD
         choices = _CHOICES.get(key, _CHOICES.get(name))
         if choices and value not in choices:
             raise UserError(f'{key} is "{value}"; it must be one of {", ".join(choices)}')
+=======
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise UserError(f'{key} is "{value}"; it must be one of {", ".join(_CHOICES[name])}')
+        if value is None:
+            continue
+>>>>>>> 6ca3f931f4bf33da4708f68ee76d7b79637511b1
         if name in _POSITIVE and not value > 0:
             raise UserError(f"{key} is {value}; it must be positive")
         if name in _NOT_NEGATIVE and not value >= 0:
@@ -241,10 +244,9 @@ def validate(config: Experiment) -> None:
         raise UserError(f"data.buckets {config.data.buckets} must be lengths in increasing order")
     if config.data.buckets[-1] < config.data.max_length:
         raise UserError(f"the last of data.buckets is below data.max_length {config.data.max_length}; raise it")
-    for stage in (config.target, config.draft):
-        width, heads = stage.architecture.hidden_size, stage.architecture.num_attention_heads
-        if width % heads:
-            raise UserError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    for stage in ("target", "draft"):
+        if mistake := getattr(config, stage).architecture.mistake():
+            raise UserError(f"{stage}.architecture: {mistake}")
     if config.teacher == "top_k":
         for stage in ("reference", "draft"):
             if (divergence := getattr(config, stage).divergence) != "forward_kl":

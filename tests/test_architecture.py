@@ -15,7 +15,8 @@ BASE = {"models", "training", "decoding", "data", "sharding", "reporting"}
 COMMANDS = {"train", "evaluate", "generate", "export", "plan", "convert", "parity"}
 ARROWS = {
     "configs": {"config"},
-    "config": set(),
+    "config": {"architectures"},
+    "architectures": set(),
     "command_line": {"config"},
     "pipeline": BASE | {"config", "measure", "stages", "teacher", "text", "views", "workdir"},
     "stages": BASE | {"config", "text", "workdir"},

@@ -1,10 +1,16 @@
 """One decoder for every family: what differs between families is data in `DecoderConfig`.
 
 Parameter paths: `embed/embedding` [V, D]; per layer `layers_i/attention_norm`, `layers_i/mlp_norm` (absent when
+<<<<<<< HEAD
 shared), `layers_i/attention/{q,k,v,out}`, `layers_i/mlp/{up,gate,down}` (gate only when gated); `final_norm`; `head`
 (absent when tied). Linear layers hold a `kernel` [in, out], perhaps a `bias` [out] and perhaps a low-rank update
 `lora_a` [in, R], `lora_b` [R, out]; norms hold `scale` and, for "layer", `bias`. `layers` in place of all `layers_i`
 holds them stacked, [L, ...]: then one layer is compiled, and a scan walks through them.
+=======
+shared), `layers_i/attention/{q,k,v,out}`, `layers_i/attention/{q_norm,k_norm}` (one head wide, with `qk_norm`),
+`layers_i/mlp/{up,gate,down}` (gate only when gated); `final_norm`; `head` (absent when tied). Linear layers hold a
+`kernel` [in, out] and perhaps a `bias` [out]; norms hold `scale` and, for "layer", `bias`.
+>>>>>>> 6ca3f931f4bf33da4708f68ee76d7b79637511b1
 """
 
 from __future__ import annotations
@@ -24,7 +30,11 @@ from jax import Array
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.models.attention import causal_attention
 from adaspec_jax.models.kv_cache import KVCache, write_at
+<<<<<<< HEAD
 from adaspec_jax.sharding import ROWS, constrain
+=======
+from adaspec_jax.models.rotary import Llama3Scaling
+>>>>>>> 6ca3f931f4bf33da4708f68ee76d7b79637511b1
 
 ACTIVATIONS = {
     "gelu": partial(jax.nn.gelu, approximate=False),
@@ -60,6 +70,8 @@ class DecoderConfig:
     rotary_dim: int = 0  # of head_dim; the rest passes through
     rotary_interleaved: bool = False  # pairs (0, 1), (2, 3), ... instead of the two halves
     rope_theta: float = 10_000.0
+    rope_scaling: Llama3Scaling | None = None
+    qk_norm: bool = False  # every query and key head normalised before it is rotated
     qkv_bias: bool = True
     out_bias: bool = True
     mlp_bias: bool = True
@@ -87,6 +99,8 @@ class DecoderConfig:
             raise UserError(f"rotary size {self.rotary_dim} must be even and at most the head size {self.head_dim}")
         if self.shared_norm and not self.parallel_residual:
             raise UserError("a shared norm needs a parallel residual")
+        if self.head_bias and self.tie_embeddings:
+            raise UserError("a tied head has no bias")
 
     def hf_config(self) -> dict:
         """The config.json this config was read from, every key kept."""
@@ -97,6 +111,8 @@ def rotary_angles(config: DecoderConfig, positions_BT: Array) -> tuple[Array, Ar
     """Cosines and sines [B, T, 1, rotary_dim / 2], float32 (RoFormer, arXiv 2104.09864, eq. 34)."""
     exponents_R = np.arange(0, config.rotary_dim, 2, dtype=np.float32) / np.float32(max(config.rotary_dim, 1))
     frequencies_R = (1.0 / np.float32(config.rope_theta) ** exponents_R).astype(np.float32)
+    if config.rope_scaling is not None:
+        frequencies_R = config.rope_scaling(frequencies_R)
     angles_BT1R = positions_BT.astype(jnp.float32)[:, :, None, None] * frequencies_R[None, None, None, :]
     return jnp.cos(angles_BT1R), jnp.sin(angles_BT1R)
 
@@ -147,13 +163,18 @@ class Attention(nn.Module):
         self.k = _dense(c, c.num_kv_heads * c.head_dim, c.qkv_bias)
         self.v = _dense(c, c.num_kv_heads * c.head_dim, c.qkv_bias)
         self.out = _dense(c, c.hidden_size, c.out_bias)
+        if c.qk_norm:
+            self.q_norm, self.k_norm = _norm(c), _norm(c)
 
     def __call__(self, hidden_BTD, rotation, mask_B1TS, written, start_B):
         """`written` is this layer's (keys, values) buffers, extended at `start_B` and returned; or None."""
         c = self.config
         heads = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
-        query_BTHK = rotate(heads(self.q(hidden_BTD)), rotation, interleaved=c.rotary_interleaved)
-        key_BSHK = rotate(heads(self.k(hidden_BTD)), rotation, interleaved=c.rotary_interleaved)
+        query_BTHK, key_BSHK = heads(self.q(hidden_BTD)), heads(self.k(hidden_BTD))
+        if c.qk_norm:
+            query_BTHK, key_BSHK = self.q_norm(query_BTHK), self.k_norm(key_BSHK)
+        query_BTHK = rotate(query_BTHK, rotation, interleaved=c.rotary_interleaved)
+        key_BSHK = rotate(key_BSHK, rotation, interleaved=c.rotary_interleaved)
         value_BSHK = heads(self.v(hidden_BTD))
         if written is not None:
             key_BSHK = write_at(written[0], key_BSHK, start_B)

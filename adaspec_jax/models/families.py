@@ -11,10 +11,17 @@ from dataclasses import replace
 from types import ModuleType
 
 from adaspec_jax.errors import UserError, did_you_mean
-from adaspec_jax.models import gpt_neox
+from adaspec_jax.models import codegen, gpt_neox, llama, phi, qwen2, qwen3
 from adaspec_jax.models.decoder import DecoderConfig
 
-FAMILIES: dict[str, ModuleType] = {"gpt_neox": gpt_neox}
+FAMILIES: dict[str, ModuleType] = {
+    "codegen": codegen,
+    "gpt_neox": gpt_neox,
+    "llama": llama,
+    "phi": phi,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+}
 
 
 def family(model_type: str) -> ModuleType:

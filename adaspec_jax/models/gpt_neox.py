@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from adaspec_jax.errors import UserError
 from adaspec_jax.models.decoder import DecoderConfig
-from adaspec_jax.models.hf_config import first_eos, positive_int, rope_parameters
+from adaspec_jax.models.hf_config import activation, first_eos, head_size, positive_int, rope_parameters
 from adaspec_jax.models.weights import Weight, fused_qkv, linear, norm, same, transposed
 
 ARCHITECTURE = "GPTNeoXForCausalLM"
@@ -15,17 +14,14 @@ IGNORED = re.compile(r".*\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)")
 
 def config(hf: dict) -> DecoderConfig:
     """The decoder of a GPT-NeoX config.json, in its old (`rotary_pct`) or new (`rope_parameters`) form."""
-    hidden_size, num_heads = positive_int(hf, "hidden_size"), positive_int(hf, "num_attention_heads")
-    if hidden_size % num_heads:
-        raise UserError(f"config.json: hidden_size {hidden_size} is not a multiple of num_attention_heads {num_heads}")
-    head_dim = hidden_size // num_heads
+    head_dim, num_heads = head_size(hf, "hidden_size", "num_attention_heads"), positive_int(hf, "num_attention_heads")
     rope = rope_parameters(hf)
     rotary_fraction = rope.get("partial_rotary_factor", hf.get("rotary_pct", 0.25))
     attention_bias = hf.get("attention_bias", True)
     return DecoderConfig(
         model_type="gpt_neox",
         vocab_size=positive_int(hf, "vocab_size"),
-        hidden_size=hidden_size,
+        hidden_size=num_heads * head_dim,
         intermediate_size=positive_int(hf, "intermediate_size"),
         num_layers=positive_int(hf, "num_hidden_layers"),
         num_heads=num_heads,
@@ -35,7 +31,7 @@ def config(hf: dict) -> DecoderConfig:
         norm_eps=hf.get("layer_norm_eps", 1e-5),
         parallel_residual=hf.get("use_parallel_residual", True),
         mlp="plain",
-        activation=hf.get("hidden_act", "gelu"),
+        activation=activation(hf, "hidden_act", default="gelu"),
         rotary_dim=int(head_dim * rotary_fraction),
         rope_theta=float(rope.get("rope_theta", hf.get("rotary_emb_base", 10_000))),
         qkv_bias=attention_bias,

@@ -44,16 +44,21 @@ same = Layout(lambda x: (x,), lambda x: x)
 transposed = Layout(lambda x: (x.T,), lambda x: x.T)
 
 
-def fused_qkv(num_heads: int, head_dim: int) -> Layout:
-    """GPT-NeoX's query_key_value: rows ordered [head, (q, k, v), feature]; kernels [D, H * K] and biases [H * K]."""
+def fused_qkv(blocks: int, width: int, *, order: str = "qkv") -> Layout:
+    """Queries, keys and values in one matrix, its rows ordered [block of heads, `order`, `width` features].
+
+    Ours, always as q, k, v: kernels [D, blocks * width] and biases [blocks * width].
+    """
+    places = [order.index(x) for x in "qkv"]
 
     def split(fused):
-        parts = fused.reshape(num_heads, 3, head_dim, *fused.shape[1:])
-        return tuple(parts[:, i].reshape(num_heads * head_dim, *fused.shape[1:]).T for i in range(3))
+        parts = fused.reshape(blocks, 3, width, *fused.shape[1:])
+        return tuple(parts[:, place].reshape(blocks * width, *fused.shape[1:]).T for place in places)
 
     def merge(*qkv):
-        parts = [x.T.reshape(num_heads, head_dim, *x.T.shape[1:]) for x in qkv]
-        return np.stack(parts, axis=1).reshape(3 * num_heads * head_dim, *parts[0].shape[2:])
+        parts = ["qkv".index(x) for x in order]
+        rows = [qkv[i].T.reshape(blocks, width, *qkv[i].T.shape[1:]) for i in parts]
+        return np.stack(rows, axis=1).reshape(3 * blocks * width, *rows[0].shape[2:])
 
     return Layout(split, merge)
 

@@ -1,11 +1,15 @@
-"""Tiny GPT-NeoX models, in JAX and as transformers writes them, with no parameter at zero or one."""
+"""Tiny models of every family, in JAX and as transformers writes them, with no parameter at zero or one."""
 
+import copy
 import json
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from adaspec_jax import models
+from adaspec_jax.models.causal_lm import parameter_shapes
 
 TINY = {
     "model_type": "gpt_neox",
@@ -18,6 +22,26 @@ TINY = {
     "rotary_pct": 0.5,
     "initializer_range": 0.3,
     "eos_token_id": 2,
+}
+# config.json keys of the other families' tiny models
+_GROUPED = {key: TINY[key] for key in TINY if key != "rotary_pct"} | {"num_hidden_layers": 2, "num_key_value_heads": 2}
+TINY_OF = {
+    "gpt_neox": TINY,
+    "phi": _GROUPED | {"model_type": "phi", "num_key_value_heads": 4, "partial_rotary_factor": 0.5},
+    "llama": _GROUPED | {"model_type": "llama"},
+    "qwen2": _GROUPED | {"model_type": "qwen2"},
+    "qwen3": _GROUPED | {"model_type": "qwen3", "head_dim": 16},
+    "codegen": {
+        "model_type": "codegen",
+        "vocab_size": 61,
+        "n_embd": 64,
+        "n_layer": 2,
+        "n_head": 8,
+        "n_positions": 128,
+        "rotary_dim": 4,
+        "initializer_range": 0.2,
+        "eos_token_id": 2,
+    },
 }
 
 
@@ -41,6 +65,19 @@ def tiny_model():
 
 
 @pytest.fixture
+def tiny_of():
+    """`tiny_of(model_type, **config.json keys)` is a CausalLM of that family, drawn by NumPy: nothing is compiled."""
+
+    def build(model_type, **keys):
+        hf = TINY_OF.get(model_type, TINY) | {"model_type": model_type} | keys
+        config, draw = models.config_from_hf(hf), np.random.default_rng(0)
+        leaf = lambda shape: jnp.asarray(0.3 * draw.normal(size=shape.shape), shape.dtype)  # noqa: E731
+        return models.CausalLM(jax.tree.map(leaf, parameter_shapes(config)), config)
+
+    return build
+
+
+@pytest.fixture
 def torch_checkpoint(tmp_path):
     """`torch_checkpoint(**config.json keys)` is (transformers model, the directory it was saved to)."""
     torch = pytest.importorskip("torch")
@@ -48,9 +85,11 @@ def torch_checkpoint(tmp_path):
 
     def make(directory=None, dtype=None, max_shard_size="5GB", **keys):
         torch.manual_seed(0)
-        keys = TINY | keys
-        keys.pop("model_type")
-        model = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**keys)).eval()
+        keys = TINY_OF[keys.get("model_type", "gpt_neox")] | keys
+        config = transformers.AutoConfig.for_model(
+            keys.pop("model_type"), **copy.deepcopy(keys)
+        )  # it edits nested keys
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.02 * torch.randn_like(parameter))

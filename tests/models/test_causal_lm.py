@@ -97,7 +97,7 @@ def test_num_params_counts_tied_embeddings_once(tiny_model):
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"model_type": "gpt_neo"}, 'model_type "gpt_neo" is not supported; supported: gpt_neox'),
+        ({"model_type": "gpt_neo"}, 'model_type "gpt_neo" is not supported; supported: .*did you mean "gpt_neox"'),
         ({"model_type": None}, 'no "model_type"'),
         ({"hidden_act": "tanhh"}, 'unknown activation "tanhh"'),
         ({"hidden_size": "32"}, "\"hidden_size\" is '32'"),

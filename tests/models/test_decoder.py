@@ -9,9 +9,7 @@ import pytest
 
 from adaspec_jax.errors import UserError
 from adaspec_jax.models import CausalLM
-from adaspec_jax.models.causal_lm import parameter_shapes
 from adaspec_jax.models.decoder import Decoder, DecoderConfig, rotary_angles, rotate
-from adaspec_jax.models.weights import StoredTensor, Weight, linear, norm, params_from_tensors, same, transposed
 
 GROUPED = DecoderConfig(
     model_type="llama",
@@ -31,58 +29,6 @@ GROUPED = DecoderConfig(
     out_bias=False,
     mlp_bias=False,
 )
-
-
-def llama_table():
-    rows = [
-        Weight("model.embed_tokens.weight", ("embed/embedding",), same),
-        Weight("lm_head.weight", ("head/kernel",), transposed),
-        *norm("model.norm", "final_norm", bias=False),
-    ]
-    for i in range(GROUPED.num_layers):
-        for theirs in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"):
-            ours = {"q": "q", "k": "k", "v": "v", "o": "out"}[theirs[10]]
-            rows += linear(f"model.layers.{i}.{theirs}", f"layers_{i}/attention/{ours}", bias=False)
-        for part in ("up", "gate", "down"):
-            rows += linear(f"model.layers.{i}.mlp.{part}_proj", f"layers_{i}/mlp/{part}", bias=False)
-        rows += norm(f"model.layers.{i}.input_layernorm", f"layers_{i}/attention_norm", bias=False)
-        rows += norm(f"model.layers.{i}.post_attention_layernorm", f"layers_{i}/mlp_norm", bias=False)
-    return rows
-
-
-def test_grouped_heads_gated_mlp_and_rms_norm_equal_a_llama_of_transformers():
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    import re
-
-    torch.manual_seed(0)
-    settings = transformers.LlamaConfig(
-        vocab_size=53, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, rms_norm_eps=1e-6, initializer_range=0.3, tie_word_embeddings=False,
-    )  # fmt: skip
-    theirs = transformers.LlamaForCausalLM(settings).eval()
-    arrays = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
-    tensors = {name: StoredTensor(x.shape, "F32", lambda x=x: x) for name, x in arrays.items()}
-    params = params_from_tensors(
-        llama_table(),
-        tensors,
-        parameter_shapes(GROUPED),
-        dtype=jnp.float32,
-        ignored=re.compile(""),
-        origin="memory",
-    )
-    ours = CausalLM(params, GROUPED)
-    tokens_BT = np.random.default_rng(0).integers(0, 53, (2, 11))
-    with torch.no_grad():
-        expected = theirs(torch.tensor(tokens_BT)).logits.numpy()
-    assert np.abs(np.asarray(ours(tokens_BT)[0]) - expected).max() <= 1e-4
-    cache = ours.init_cache(2, 12)
-    assert cache.keys[0].shape == (2, 12, 2, 8)
-    stepwise = []
-    for t in range(11):
-        logits, cache = ours(tokens_BT[:, t : t + 1], cache)
-        stepwise.append(logits)
-    assert np.abs(np.concatenate(stepwise, axis=1) - expected).max() <= 1e-4
 
 
 def test_interleaved_rotation_is_half_rotation_of_reordered_features():
@@ -122,6 +68,7 @@ def test_a_shared_norm_has_no_second_norm_and_a_head_bias_is_added():
         ({"num_kv_heads": 3}, "num_kv_heads 3"),
         ({"rotary_dim": 3}, "rotary size 3"),
         ({"rotary_dim": 10}, "rotary size 10"),
+        ({"head_bias": True, "tie_embeddings": True}, "a tied head has no bias"),
     ],
 )
 def test_an_impossible_config_is_a_user_error(changes, words):

@@ -1,0 +1,191 @@
+"""A dataclass per model family, in Hugging Face's config.json keys; the defaults are a small well-known model.
+
+A config carries them so that everything about a run is known before anything is downloaded. Annotations stay real
+types, and nothing here imports jax: see `config.py`.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+class Architecture:
+    """What a family's dataclass offers: its config.json, and what cannot work in it."""
+
+    CLASS: ClassVar[str]  # as transformers calls it
+    WIDTH: ClassVar[str] = "hidden_size"
+    HEADS: ClassVar[str] = "num_attention_heads"
+
+    def hf_config(self) -> dict[str, Any]:
+        """The config.json of this architecture."""
+        return dataclasses.asdict(self) | {"architectures": [self.CLASS]}
+
+    def mistake(self) -> str | None:
+        """What cannot work, in a line that names the keys; None where all is well."""
+        return self._not_multiple(self.WIDTH, self.HEADS)
+
+    def _not_multiple(self, whole: str, part: str) -> str | None:
+        a, b = getattr(self, whole), getattr(self, part)
+        return f"{whole} {a} is not a multiple of {part} {b}" if a % b else None
+
+
+@dataclass
+class GPTNeoX(Architecture):
+    """Pythia-31M."""
+
+    vocab_size: int = 50304
+    hidden_size: int = 256
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 8
+    intermediate_size: int = 1024
+    max_position_embeddings: int = 2048
+    rotary_pct: float = 0.25
+    rotary_emb_base: float = 10000.0
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-5
+    use_parallel_residual: bool = True
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+    model_type: str = "gpt_neox"
+
+    CLASS = "GPTNeoXForCausalLM"
+
+
+@dataclass
+class CodeGen(Architecture):
+    """CodeGen-350M."""
+
+    vocab_size: int = 51200
+    n_embd: int = 1024
+    n_layer: int = 20
+    n_head: int = 16
+    n_inner: int | None = None  # None: 4 * n_embd
+    n_positions: int = 2048
+    rotary_dim: int = 32
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: float = 1e-5
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+    model_type: str = "codegen"
+
+    CLASS = "CodeGenForCausalLM"
+    WIDTH = "n_embd"
+    HEADS = "n_head"
+
+    def mistake(self) -> str | None:
+        return super().mistake() or (f"n_head {self.n_head} is not a multiple of 4" if self.n_head % 4 else None)
+
+
+@dataclass
+class Phi(Architecture):
+    """Phi-1.5."""
+
+    vocab_size: int = 51200
+    hidden_size: int = 2048
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 32
+    intermediate_size: int = 8192
+    max_position_embeddings: int = 2048
+    partial_rotary_factor: float = 0.5
+    rope_theta: float = 10000.0
+    hidden_act: str = "gelu_new"
+    layer_norm_eps: float = 1e-5
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+    model_type: str = "phi"
+
+    CLASS = "PhiForCausalLM"
+
+
+class Grouped(Architecture):
+    """Query heads in groups that share keys and values."""
+
+    def mistake(self) -> str | None:
+        return super().mistake() or self._not_multiple(self.HEADS, "num_key_value_heads")
+
+
+@dataclass
+class Llama3Rope:
+    """How Llama 3.2 stretches its rotary frequencies (`factor` 8 in Llama 3.1); `rope_type` "default" does not."""
+
+    factor: float = 32.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_position_embeddings: int = 8192
+    rope_type: str = "llama3"
+
+
+@dataclass
+class Llama(Grouped):
+    """Llama-3.2-1B. Llama 2 has the `rope_type` "default", `rope_theta` 1e4 and as many key heads as query heads."""
+
+    vocab_size: int = 128256
+    hidden_size: int = 2048
+    num_hidden_layers: int = 16
+    num_attention_heads: int = 32
+    num_key_value_heads: int = 8
+    intermediate_size: int = 8192
+    max_position_embeddings: int = 131072
+    rope_theta: float = 500000.0
+    rope_scaling: Llama3Rope = field(default_factory=Llama3Rope)
+    hidden_act: str = "silu"
+    rms_norm_eps: float = 1e-5
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    tie_word_embeddings: bool = True
+    initializer_range: float = 0.02
+    model_type: str = "llama"
+
+    CLASS = "LlamaForCausalLM"
+
+    def hf_config(self) -> dict[str, Any]:
+        return super().hf_config() | ({"rope_scaling": None} if self.rope_scaling.rope_type == "default" else {})
+
+
+@dataclass
+class Qwen2(Grouped):
+    """Qwen2.5-0.5B."""
+
+    vocab_size: int = 151936
+    hidden_size: int = 896
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 14
+    num_key_value_heads: int = 2
+    intermediate_size: int = 4864
+    max_position_embeddings: int = 32768
+    rope_theta: float = 1000000.0
+    hidden_act: str = "silu"
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = True
+    use_sliding_window: bool = False
+    initializer_range: float = 0.02
+    model_type: str = "qwen2"
+
+    CLASS = "Qwen2ForCausalLM"
+
+
+@dataclass
+class Qwen3(Grouped):
+    """Qwen3-0.6B."""
+
+    vocab_size: int = 151936
+    hidden_size: int = 1024
+    num_hidden_layers: int = 28
+    num_attention_heads: int = 16
+    num_key_value_heads: int = 8
+    head_dim: int = 128
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 40960
+    rope_theta: float = 1000000.0
+    hidden_act: str = "silu"
+    rms_norm_eps: float = 1e-6
+    attention_bias: bool = False
+    tie_word_embeddings: bool = True
+    use_sliding_window: bool = False
+    initializer_range: float = 0.02
+    model_type: str = "qwen3"
+
+    CLASS = "Qwen3ForCausalLM"
+
+    def mistake(self) -> str | None:
+        return self._not_multiple(self.HEADS, "num_key_value_heads")  # the head size is its own
