@@ -76,13 +76,9 @@ class Target(Fit):
     """The model to be accelerated. `init` "random", a directory or a hub name; `epochs` 0 uses it as it is."""
 
     init: str = "random"
-<<<<<<< HEAD
-    architecture: GPTNeoX = field(default_factory=GPTNeoX)
+    architecture: Architecture = field(default_factory=GPTNeoX)
     lora_rank: int = 0  # above 0: low-rank adapters are fitted instead of the whole model, and merged at the end
     lora_lr: float = 2e-4
-=======
-    architecture: Architecture = field(default_factory=GPTNeoX)
->>>>>>> 6ca3f931f4bf33da4708f68ee76d7b79637511b1
 
 
 @dataclass
@@ -167,16 +163,13 @@ _CHOICES = {
     "scope": ("global", "shard"),
     "budget": ("official", "equal_compute"),
     "teacher": ("auto", "recompute", "hidden", "top_k"),
-<<<<<<< HEAD
     "moments": ("float32", "bfloat16", "factored"),
     "master": ("float32", "bfloat16"),
     "memory": ("as_written", "auto"),
     "layers": ("auto", "unrolled", "scanned"),
     "distributed": ("off", "auto"),
     "mesh.draft": ("sharded", "replicated"),
-=======
     "rope_type": ("default", "llama3"),
->>>>>>> 6ca3f931f4bf33da4708f68ee76d7b79637511b1
 }
 _POSITIVE = {
     *(
@@ -220,16 +213,11 @@ def validate(config: Experiment) -> None:
     """Raises `UserError` naming the first key whose value cannot work."""
     for key, value in flatten(config).items():
         name = key.rsplit(".", 1)[-1]
-<<<<<<< HEAD
         choices = _CHOICES.get(key, _CHOICES.get(name))
         if choices and value not in choices:
             raise UserError(f'{key} is "{value}"; it must be one of {", ".join(choices)}')
-=======
-        if name in _CHOICES and value not in _CHOICES[name]:
-            raise UserError(f'{key} is "{value}"; it must be one of {", ".join(_CHOICES[name])}')
         if value is None:
             continue
->>>>>>> 6ca3f931f4bf33da4708f68ee76d7b79637511b1
         if name in _POSITIVE and not value > 0:
             raise UserError(f"{key} is {value}; it must be positive")
         if name in _NOT_NEGATIVE and not value >= 0:

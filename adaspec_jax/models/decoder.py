@@ -1,16 +1,11 @@
 """One decoder for every family: what differs between families is data in `DecoderConfig`.
 
 Parameter paths: `embed/embedding` [V, D]; per layer `layers_i/attention_norm`, `layers_i/mlp_norm` (absent when
-<<<<<<< HEAD
-shared), `layers_i/attention/{q,k,v,out}`, `layers_i/mlp/{up,gate,down}` (gate only when gated); `final_norm`; `head`
-(absent when tied). Linear layers hold a `kernel` [in, out], perhaps a `bias` [out] and perhaps a low-rank update
-`lora_a` [in, R], `lora_b` [R, out]; norms hold `scale` and, for "layer", `bias`. `layers` in place of all `layers_i`
-holds them stacked, [L, ...]: then one layer is compiled, and a scan walks through them.
-=======
 shared), `layers_i/attention/{q,k,v,out}`, `layers_i/attention/{q_norm,k_norm}` (one head wide, with `qk_norm`),
 `layers_i/mlp/{up,gate,down}` (gate only when gated); `final_norm`; `head` (absent when tied). Linear layers hold a
-`kernel` [in, out] and perhaps a `bias` [out]; norms hold `scale` and, for "layer", `bias`.
->>>>>>> 6ca3f931f4bf33da4708f68ee76d7b79637511b1
+`kernel` [in, out], perhaps a `bias` [out] and perhaps a low-rank update `lora_a` [in, R], `lora_b` [R, out]; norms hold
+`scale` and, for "layer", `bias`. `layers` in place of all `layers_i` holds them stacked, [L, ...]: then one layer is
+compiled, and a scan walks through them.
 """
 
 from __future__ import annotations
@@ -30,11 +25,8 @@ from jax import Array
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.models.attention import causal_attention
 from adaspec_jax.models.kv_cache import KVCache, write_at
-<<<<<<< HEAD
-from adaspec_jax.sharding import ROWS, constrain
-=======
 from adaspec_jax.models.rotary import Llama3Scaling
->>>>>>> 6ca3f931f4bf33da4708f68ee76d7b79637511b1
+from adaspec_jax.sharding import ROWS, constrain
 
 ACTIVATIONS = {
     "gelu": partial(jax.nn.gelu, approximate=False),
