@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -20,6 +22,7 @@ from adaspec_jax.errors import UserError
 
 HEARTBEAT_SECONDS = 30  # a process not heard of for so long is taken for dead
 _WORDS = 4096  # bytes of a message between processes
+_LOST = re.compile(r"Gloo|[Cc]onnection|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|heartbeat|coordination service")
 _T = TypeVar("_T")
 
 
@@ -120,12 +123,31 @@ def fetch(tree: Any) -> Any:
     return jax.tree.map(_fetched, tree)
 
 
-def exit_at_once(status: int) -> None:
-    """Ends a process of several without waiting for the others, who will notice."""
-    if jax.process_count() > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+def run(function: Callable[[], _T]) -> _T:
+    """The function's value. A process of several that fails says why and ends without waiting for the others.
+
+    They lose it within `HEARTBEAT_SECONDS`, and end too: status 2 after a UserError, else 1.
+    """
+    if jax.process_count() == 1:
+        return function()
+    try:
+        return function()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except Exception as error:
+        status = 1
+        if not _LOST.search(str(error)):
+            traceback.print_exc()
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        print(
+            f"error: process {jax.process_index()} ends because another process of this run has stopped, or it failed "
+            f"itself ({reason}); start all of them again with the same command: they go on from the last checkpoint",
+            file=sys.stderr,
+        )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # an orderly exit would wait for the others
 
 
 def _fetched(leaf: Any) -> np.ndarray:

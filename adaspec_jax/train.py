@@ -21,7 +21,7 @@ def main() -> None:
     from adaspec_jax import pipeline, processes, reporting
 
     processes.join(config.distributed)
-    report = pipeline.run(config, flags.workdir)
+    report = processes.run(lambda: pipeline.run(config, flags.workdir))
     if not processes.first():
         return
     reporting.print_table(report)
