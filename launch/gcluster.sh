@@ -32,8 +32,8 @@ HELP
 option_name='' option_project='' option_cluster='' option_location='' option_compute_type='' option_bucket=''
 option_image_repo=${GCLUSTER_IMAGE_REPO:-} option_base_image=python:3.12 option_image='' option_workdir=''
 option_num_slices=1 option_spot='' option_restarts=20 option_queue='' option_service_account=''
-parse_arguments "name project cluster location compute-type bucket config image-repo base-image image workdir num-slices
- restarts queue service-account" "spot" "$@"
+parse_arguments "name project cluster location compute-type bucket config image-repo base-image image workdir num-slices \
+restarts queue service-account" "spot" "$@"
 require name project cluster location compute-type bucket config
 [ -n "$option_image" ] || require image-repo
 require_count num-slices

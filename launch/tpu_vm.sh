@@ -79,7 +79,7 @@ set_up_workers() {
     on_workers "cd adaspec_jax && $(quote bash launch/mount_bucket.sh --bucket "${option_bucket%/}" --at /mnt/adaspec)"
 }
 
-train_on_workers() { on_workers "cd adaspec_jax && { $end_earlier; exec $(quote "${train[@]}"); }"; }
+train_on_workers() { on_workers "cd adaspec_jax && { $end_earlier; } && exec $(quote "${train[@]}")"; }
 
 if [ -n "$dry_run" ]; then
   create
