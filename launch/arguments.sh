@@ -99,9 +99,10 @@ topology_of() { # "v6e-8" -> "v6e:2x4", as adaspec_jax.plan wants it; nothing fo
 }
 
 suggest_plan() { # suggest_plan ACCELERATOR: before money is spent
-  local topology
+  local topology plan=(python -m adaspec_jax.plan --config "$option_config")
   topology="$(topology_of "$1")"
-  echo "Before paying, see whether it fits: $(quote python -m adaspec_jax.plan --config "$option_config" ${topology:+--topology "$topology"})" >&2
+  [ -z "$topology" ] || plan+=(--topology "$topology")
+  echo "Before paying, see whether it fits: $(quote "${plan[@]}")" >&2
 }
 
 pack_checkout() { # pack_checkout FILE.tgz: the checkout without environments, caches and runs

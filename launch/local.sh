@@ -56,7 +56,8 @@ if [ "$option_processes" = 1 ]; then
 fi
 
 variables() { # variables I: what tells process I who and where it is
-  echo "JAX_COORDINATOR_ADDRESS=localhost:$option_port JAX_NUM_PROCESSES=$option_processes JAX_PROCESS_ID=$1 ${option_gpu:+CUDA_VISIBLE_DEVICES=$1}"
+  echo "JAX_COORDINATOR_ADDRESS=localhost:$option_port JAX_NUM_PROCESSES=$option_processes JAX_PROCESS_ID=$1"
+  [ -z "$option_gpu" ] || echo "CUDA_VISIBLE_DEVICES=$1"
 }
 
 train+=(--config.distributed=auto)

@@ -179,7 +179,9 @@ fetch_python() { # where no Python will do: uv, and a Python of uv's, in this us
   export PATH="$HOME/.local/bin:$PATH"
   ! (choose_python) >/dev/null 2>&1 || return 0
   echo "Fetching uv and Python 3.12" >&2
-  have_uv || curl -LsSf https://astral.sh/uv/install.sh | env UV_NO_MODIFY_PATH=1 sh >&2 || fail 1 "could not install uv"
+  if ! have_uv; then
+    curl -LsSf https://astral.sh/uv/install.sh | env UV_NO_MODIFY_PATH=1 sh >&2 || fail 1 "could not install uv"
+  fi
   uv python install --quiet 3.12 || fail 1 "uv could not install Python 3.12; its message is above"
 }
 

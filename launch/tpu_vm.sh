@@ -49,8 +49,8 @@ need_command gcloud "see https://cloud.google.com/sdk/docs/install"
 place=("--project=$option_project" "--zone=$option_zone" --quiet)
 every=(--worker=all "${place[@]}")
 archive=${TMPDIR:-/tmp}/adaspec_jax.$option_name.tgz
-train=(bash launch/local.sh --fetch-python --tpu --config "$option_config" --workdir "/mnt/adaspec/${option_workdir:-$option_name}")
-train+=(--config.distributed=auto ${overrides[@]+"${overrides[@]}"})
+train=(bash launch/local.sh --fetch-python --tpu --config "$option_config")
+train+=(--workdir "/mnt/adaspec/${option_workdir:-$option_name}" --config.distributed=auto ${overrides[@]+"${overrides[@]}"})
 # What an earlier connection left running would keep the chips.
 # shellcheck disable=SC2016
 end_earlier='if [ -f train.pid ] && kill "$(cat train.pid)" 2>/dev/null; then sleep 10; fi; echo $$ >train.pid'
@@ -152,12 +152,13 @@ trap 'interrupted=yes; exit 130' INT TERM
 unreachable=0
 while :; do
   wait_until_active
-  status=0
+  status=0 began=$SECONDS
   { copy_code && set_up_workers && say "training" && train_on_workers; } || status=$?
   [ "$status" != 0 ] || break
   [ "$status" != 2 ] || exit 2 # a mistake in the arguments: its message is above
   say "the workers ended with status $status"
   is_still_active || { unreachable=0 && continue; }
+  [ $((SECONDS - began)) -lt 600 ] || unreachable=0
   # 255 is ssh's own failure: a lost connection is worth another try, a failed program is not.
   unreachable=$((unreachable + 1))
   [ "$status" = 255 ] && [ "$unreachable" -lt 5 ] || exit "$status"
