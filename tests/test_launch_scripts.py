@@ -458,7 +458,7 @@ def skypilot():
 
 def test_skypilot_recovers_on_spot_and_writes_to_the_bucket(skypilot):
     assert skypilot["resources"]["use_spot"] is True and skypilot["workdir"] == "."
-    assert skypilot["file_mounts"] == {"/bucket": {"source": "${BUCKET}", "mode": "MOUNT"}}
+    assert skypilot["file_mounts"] == {"/bucket": {"source": "${BUCKET}", "mode": "MOUNT_CACHED"}}
     assert skypilot["envs"]["BUCKET"] is None and (CHECKOUT / skypilot["envs"]["CONFIG"].split(":")[0]).is_file()
 
 
