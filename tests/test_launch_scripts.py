@@ -350,7 +350,8 @@ def test_tpu_vm_keeps_what_it_is_told_to_keep(cloud):
     assert "gcloud compute tpus queued-resources delete mine" in done.stderr.splitlines()[-1]
 
 
-def test_an_interrupted_tpu_vm_deletes_what_costs_money(cloud):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_tpu_vm_deletes_what_costs_money(cloud, number):
     states = Path(cloud.environment()["STATES"])
     states.write_text("ACTIVE\n")
     process = subprocess.Popen(
@@ -359,11 +360,13 @@ def test_an_interrupted_tpu_vm_deletes_what_costs_money(cloud):
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # Jobs in the background ignore SIGINT, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 30
     while not Path(f"{states}.training").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and "deleting mine" in errors
     assert cloud.verbs() == [*SET_UP, "delete"]
