@@ -2,12 +2,18 @@
 # The environment of the launch scripts: .venv in the checkout holds exactly requirements.lock. Sourced, from the
 # checkout's root, by bash 3.2 or newer (macOS); set_up leaves a working "$venv_python", or exits with one line on stderr.
 
-venv=.venv
-venv_python=$venv/bin/python
-stamp=$venv/installed       # what was installed: equal to fingerprint_venv when there is nothing to do
-unfinished=$venv/unfinished # there while an installation runs, with its process ids; found later, .venv is made anew
-torch_note=$venv/torch-tried
 torch_version=2.13.0
+
+use_environment() { # use_environment DIR FILE ...: DIR is what set_up makes, from these requirements and -c constraints
+  venv=$1
+  venv_python=$venv/bin/python
+  stamp=$venv/installed       # what was installed: equal to fingerprint_venv when there is nothing to do
+  unfinished=$venv/unfinished # there while an installation runs, with its process ids; found later, it is made anew
+  torch_note=$venv/torch-tried
+  shift
+  requirements=("$@")
+}
+use_environment .venv -r requirements.lock
 
 # Packages come from the checkout, whatever directory a subprocess runs in.
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
@@ -60,20 +66,21 @@ fingerprint_venv() { # prints what the stamp must say; fails where .venv has no 
     whole = sys.prefix != sys.base_prefix and os.path.isdir(sysconfig.get_paths()["purelib"])
     if not whole or not (3, 11) <= sys.version_info[:2] < (3, 14):
         sys.exit(1)
-    lock = hashlib.sha256(open("requirements.lock", "rb").read()).hexdigest()
-    print("requirements.lock %s python %d.%d" % (lock, *sys.version_info[:2]))' 2>/dev/null
+    files = [name for name in sys.argv[1:] if not name.startswith("-")]
+    lock = hashlib.sha256(b"".join(open(name, "rb").read() for name in files)).hexdigest()
+    print("%s %s python %d.%d" % (" ".join(files), lock, *sys.version_info[:2]))' "${requirements[@]}" 2>/dev/null
 }
 
 setup_is_running() { # true while a process named in the unfinished file lives: another script, or what a killed one left
   local pid
   while read -r pid; do
-    [ "$pid" = "$$" ] || ! ps -ww -p "$pid" -o args= 2>/dev/null | grep -Eq 'quickstart\.sh|test\.sh|-r requirements\.lock|torch==' || return 0
+    [ "$pid" = "$$" ] || ! ps -ww -p "$pid" -o args= 2>/dev/null | grep -Eq 'quickstart\.sh|test\.sh|local\.sh|-r requirements[.-]|torch==|jax\[' || return 0
   done 2>/dev/null <"$unfinished"
   return 1
 }
 
 wait_for_other_setup() {
-  ! setup_is_running || echo "Another launch script is still setting up .venv; waiting for it" >&2
+  ! setup_is_running || echo "Another launch script is still setting up $venv; waiting for it" >&2
   while setup_is_running; do sleep 1; done
 }
 
@@ -101,7 +108,7 @@ make_venv() { # fails when another script makes it
   local python
   python="$(choose_python)" || exit $?
   claim_venv || return 1
-  echo "Making .venv with $python" >&2
+  echo "Making $venv with $python" >&2
   if ! prefer_uv || ! uv venv --quiet --allow-existing --python "$python" "$venv"; then
     "$python" -m venv "$venv" || fail 1 "$python -m venv $venv failed; its message is above"
   fi
@@ -120,14 +127,14 @@ uv_install() { recorded uv pip install --python "$venv_python" "$@"; }
 
 install_lock() {
   if prefer_uv; then
-    uv_install -r requirements.lock && return
+    uv_install "${requirements[@]}" && return
     echo "uv could not install everything; trying pip, which has settings of its own" >&2
   fi
   local quiet=--quiet
   [ ! -t 1 ] || quiet=
   echo "Installing with pip; this takes a few minutes, once" >&2
   # shellcheck disable=SC2086
-  pip_install $quiet -r requirements.lock
+  pip_install $quiet "${requirements[@]}"
 }
 
 set_up() {
@@ -138,11 +145,11 @@ set_up() {
     echo $$ >"$unfinished"
     if ! install_lock; then
       rm -f "$unfinished" # a refused update leaves what was there before
-      fail 1 "could not install requirements.lock into .venv; the installer's message is above"
+      fail 1 "could not install ${requirements[1]} into $venv; the installer's message is above"
     fi
   elif make_venv; then
-    install_lock || fail 1 "could not install requirements.lock into .venv; the installer's message is above"
-    wanted="$(fingerprint_venv)" || fail 1 "the new .venv has no working Python"
+    install_lock || fail 1 "could not install ${requirements[1]} into $venv; the installer's message is above"
+    wanted="$(fingerprint_venv)" || fail 1 "the new $venv has no working Python"
   else
     sleep 1
     setup_is_running || fingerprint_venv >/dev/null || fail 1 "cannot make $PWD/$venv anew; remove it, and see that the checkout is writable"
@@ -151,6 +158,31 @@ set_up() {
   fi
   echo "$wanted" >"$stamp"
   rm -f "$unfinished"
+}
+
+set_up_accelerator() { # set_up_accelerator cuda13|tpu: jax's plugin for it, at the jax version that is installed
+  local version
+  version="$("$venv_python" -c 'import importlib.metadata as m; print(m.version("jax"))')" || fail 1 "$venv has no jax"
+  [ "$(cat "$venv/with-$1" 2>/dev/null)" != "$version" ] || return 0
+  echo "Installing jax[$1]==$version into $venv" >&2
+  echo $$ >"$unfinished"
+  if ! { prefer_uv && uv_install --quiet -c requirements.lock "jax[$1]==$version"; } &&
+    ! pip_install --quiet -c requirements.lock "jax[$1]==$version"; then
+    rm -f "$unfinished"
+    fail 1 "could not install jax[$1]==$version into $venv; the installer's message is above"
+  fi
+  echo "$version" >"$venv/with-$1"
+  rm -f "$unfinished"
+}
+
+fetch_python() { # where no Python will do: uv, and a Python of uv's, in this user's home
+  export PATH="$HOME/.local/bin:$PATH"
+  ! (choose_python) >/dev/null 2>&1 || return 0
+  echo "Fetching uv and Python 3.12" >&2
+  if ! have_uv; then
+    curl -LsSf https://astral.sh/uv/install.sh | env UV_NO_MODIFY_PATH=1 sh >&2 || fail 1 "could not install uv"
+  fi
+  uv python install --quiet 3.12 || fail 1 "uv could not install Python 3.12; its message is above"
 }
 
 has_torch() { "$venv_python" -c 'import importlib.util as i, sys; sys.exit(i.find_spec("torch") is None)'; }

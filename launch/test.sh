@@ -7,12 +7,13 @@ source launch/setup.sh
 
 usage() {
   cat <<'HELP'
-usage: bash launch/test.sh [--slow] [--torch] [pytest arguments ...]
+usage: bash launch/test.sh [--slow] [--torch] [--floor] [pytest arguments ...]
 
 Makes .venv in the checkout on the first call (Python 3.11, 3.12 or 3.13; uv if present, else pip; nothing outside the
 checkout changes), then runs ruff check and pytest; paths among the arguments are relative to the checkout.
   --slow    also the tests marked slow (minutes)
   --torch   look again for a CPU build of torch; without torch the parity tests skip
+  --floor   test in .venv-floor, which holds the oldest versions that work (launch/floor.txt: what Colab ships)
 ADASPEC_DATA and ADASPEC_WEIGHTS name folders with real data and weights; tests that need them skip otherwise.
 PIP_* and UV_* settings are honoured.
 HELP
@@ -26,6 +27,7 @@ for argument; do # takes our own options out of "$@"; the rest is pytest's
   -h | --help) usage && exit 0 ;;
   --slow) slow=yes ;;
   --torch) torch=again ;;
+  --floor) use_environment .venv-floor -r requirements.txt -r requirements-dev.txt -c launch/floor.txt ;;
   *) set -- "$@" "$argument" ;;
   esac
 done

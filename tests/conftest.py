@@ -13,6 +13,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forget_compiled_programs():
+    """Compiled programs stay mapped, and with jax 0.7.2 one process for all files ran into Linux's vm.max_map_count."""
+    yield
+    jax.clear_caches()
+
+
 def _folder(variable: str, *parts: str) -> Path:
     """A path below the folder an environment variable names; skips the test where it is absent."""
     root = os.environ.get(variable)

@@ -213,3 +213,28 @@ def test_the_check_hands_data_beside_the_checkout_to_the_tests(sandbox):
     data = sandbox.checkout.parent / "shared" / "data"
     data.mkdir(parents=True)
     assert sandbox.bash(run, **environment).stdout.strip() == str(data)
+
+
+def test_an_accelerator_is_added_once_at_the_installed_jax_version(sandbox):
+    sandbox.put("uv", UV)
+    python = sandbox.checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    for version, calls in [("0.10.2", 1), ("0.10.2", 0), ("0.11.0", 1)]:
+        python.write_text(f"#!/bin/sh\necho {version}\n")
+        python.chmod(0o755)
+        done = sandbox.function("set_up_accelerator cuda13")
+        assert done.returncode == 0, done.stderr
+        asked = sandbox.uv_calls()
+        assert len(asked) == calls
+        assert all(call.endswith(f"-c requirements.lock jax[cuda13]=={version}") for call in asked)
+    assert not (sandbox.checkout / ".venv" / "unfinished").exists()
+
+
+def test_a_python_is_fetched_only_where_none_will_do(sandbox):
+    sandbox.put("uv", UV)
+    sandbox.put_python("python3", "3.10")
+    assert sandbox.function("fetch_python", HOME=str(sandbox.bin)).returncode == 0
+    assert sandbox.uv_calls() == ["python install --quiet 3.12"]
+    sandbox.put_python("python3.11", "3.11")
+    assert sandbox.function("fetch_python", HOME=str(sandbox.bin)).returncode == 0
+    assert not sandbox.uv_calls()

@@ -1,0 +1,509 @@
+"""The scripts that train elsewhere: what --dry-run prints, what mistakes give, what they do with stand-in clouds."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.running import CHECKOUT
+
+LAUNCH = CHECKOUT / "launch"
+AWKWARD = "a b'c\"d $HOME;*é.jsonl"
+OVERRIDE = f"--config.data.train={AWKWARD}"
+CONFIG = "configs/pythia_31m_1b4.py:gsm8k"
+SCRIPTS = {
+    "local.sh": ["--config", CONFIG],
+    "mount_bucket.sh": ["--bucket", "gs://my-bucket", "--at", "/mnt/adaspec"],
+    "tpu_vm.sh": [
+        *("--name", "mine", "--project", "my-project", "--zone", "us-west4-a", "--bucket", "gs://my-bucket"),
+        *("--accelerator-type", "v5litepod-8", "--config", CONFIG),
+    ],
+    "gcluster.sh": [
+        *("--name", "mine", "--project", "my-project", "--location", "us-west4-a", "--bucket", "gs://my-bucket"),
+        *("--cluster", "my-cluster", "--compute-type", "v6e-16", "--config", CONFIG, "--image-repo", "my-repo"),
+    ],
+    "slurm.sbatch": ["--config", CONFIG],
+}
+TRAINING = sorted(set(SCRIPTS) - {"mount_bucket.sh"})
+
+
+def bash(script, *arguments, checkout=CHECKOUT, **environment):
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "GCLUSTER_"))}
+    return subprocess.run(
+        ["bash", str(checkout / "launch" / script), *arguments],
+        env=kept | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def dry_run(script, *arguments, **environment):
+    """The commands it would run, split into words."""
+    done = bash(script, *SCRIPTS[script], *arguments, "--dry-run", **environment)
+    assert done.returncode == 0, done.stderr
+    return [shlex.split(line, comments=True) for line in done.stdout.splitlines()]
+
+
+def remote_commands(commands):
+    words = [word for command in commands for word in command]
+    return [shlex.split(word.removeprefix("--command=")) for word in words if word.startswith("--command=")]
+
+
+def one_line(done):
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_needs_nothing_and_names_every_option(script):
+    done = bash(script, "--help", PATH=os.defpath)
+    assert done.returncode == 0 and not done.stderr and done.stdout.startswith("usage: ") and script in done.stdout
+    source = (LAUNCH / script).read_text().replace("\\\n", "")
+    valued, flags = re.search(r'parse_arguments "([^"]*)" "([^"]*)"', source).groups()
+    assert all(f"--{option}" in done.stdout for option in [*valued.split(), *flags.split(), "dry-run"])
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (["--nonsense"], "unknown option --nonsense; see --help"),
+        (["--nonsense=3"], "unknown option --nonsense; see --help"),
+        (["nonsense"], 'unexpected argument "nonsense"; see --help'),
+        (["--config.draft.lr"], "--config.draft.lr needs a value, as in --config.draft.lr=VALUE"),
+        (["--dry-run=yes"], "--dry-run takes no value; see --help"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line_and_status_2(script, wrong, says):
+    assert one_line(bash(script, *SCRIPTS[script], *wrong)) == f"error: {says}"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_missing_option_is_named(script):
+    first = SCRIPTS[script][0]
+    assert f"{first} is missing" in one_line(bash(script, "--dry-run", *SCRIPTS[script][2:]))
+    assert f"{first} needs a value" in one_line(bash(script, first))
+
+
+@pytest.mark.parametrize("script", TRAINING)
+def test_a_config_that_is_not_there_is_one_line(script):
+    assert "configs/none.py" in one_line(bash(script, *SCRIPTS[script], "--config", "configs/none.py:x", "--dry-run"))
+
+
+@pytest.mark.parametrize(
+    ("script", "wrong", "says"),
+    [
+        ("local.sh", ["--gpu", "--tpu"], "exclude each other"),
+        ("local.sh", ["--processes", "0"], "whole number from 1"),
+        ("tpu_vm.sh", ["--accelerator-type", "v99-8"], "--runtime-version is missing"),
+        ("tpu_vm.sh", ["--workdir", "/tmp"], "folder in the bucket"),
+        ("tpu_vm.sh", ["--poll", "x"], "whole number from 1"),
+        ("mount_bucket.sh", ["--bucket", "gs://a/b"], "without a folder"),
+        ("slurm.sbatch", [], "sbatch launch/slurm.sbatch"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_refused_first(script, wrong, says):
+    assert says in one_line(bash(script, *SCRIPTS[script], *wrong))
+
+
+def test_a_missing_tool_is_one_line(tmp_path):
+    for tool in ("bash", "dirname"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    for script, tool in [("tpu_vm.sh", "gcloud"), ("gcluster.sh", "gcluster")]:
+        done = bash(script, *SCRIPTS[script], PATH=str(tmp_path))
+        assert done.returncode == 2 and f"error: {tool} is not on PATH" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("script", TRAINING)
+def test_awkward_values_survive_every_shell_on_the_way(script):
+    commands = dry_run(script, OVERRIDE)
+    commands += remote_commands(commands)  # read by a shell once more
+    commands += [shlex.split(c[c.index("--command") + 1]) for c in commands if "--command" in c]
+    assert any(OVERRIDE in command for command in commands)
+
+
+@pytest.mark.parametrize("script", TRAINING)
+def test_what_is_printed_can_be_pasted(script):
+    done = bash(script, *SCRIPTS[script], OVERRIDE, "--dry-run")
+    assert subprocess.run(["bash", "-n"], input=done.stdout, text=True, timeout=60).returncode == 0
+
+
+def test_local_trains_in_the_environment_it_makes():
+    cd, setup, train = dry_run("local.sh", "--gpu")
+    assert cd == ["cd", str(CHECKOUT)]
+    assert setup == ["bash", "-euc", "source launch/setup.sh; set_up; set_up_accelerator cuda13"]
+    start = ".venv/bin/python -m adaspec_jax.train --config".split()
+    assert train == [*start, CONFIG, "--workdir", "runs/pythia_31m_1b4_gsm8k"]
+    assert len(dry_run("local.sh", "--install-only")) == 2
+    assert "fetch_python; set_up; set_up_accelerator tpu" in dry_run("local.sh", "--fetch-python", "--tpu")[1][-1]
+
+
+def test_local_processes_know_each_other():
+    *_, first, second, wait = dry_run("local.sh", "--processes", "2", "--gpu", "--port", "99")
+    assert wait == ["wait"] and first[-1] == second[-1] == "&"
+    for number, command in enumerate([first, second]):
+        places = {"JAX_COORDINATOR_ADDRESS=localhost:99", "JAX_NUM_PROCESSES=2", f"JAX_PROCESS_ID={number}"}
+        assert places | {f"CUDA_VISIBLE_DEVICES={number}", "--config.distributed=auto"} <= set(command)
+
+
+def test_tpu_vm_prints_its_whole_life():
+    commands = dry_run("tpu_vm.sh", "--spot", "--workdir", "runs/one")
+    verbs = [" ".join(command[2:5]) for command in commands if command[0] == "gcloud"]
+    assert verbs[:2] == ["tpus queued-resources create", "tpus queued-resources describe"]
+    assert verbs[2:] == ["tpus tpu-vm scp", *["tpus tpu-vm ssh"] * 4, "tpus queued-resources delete"]
+    create = commands[0]
+    assert {"--spot", "--node-id=mine", "--accelerator-type=v5litepod-8", "--runtime-version=v2-alpha-tpuv5-lite"} <= {
+        *create
+    }
+    assert all({"--project=my-project", "--zone=us-west4-a", "--quiet"} <= set(c) for c in commands if c[0] == "gcloud")
+    assert all("--worker=all" in c for c in commands if "tpu-vm" in c)
+    *_, mount, train = remote_commands(commands)
+    assert mount[-4:] == ["--bucket", "gs://my-bucket", "--at", "/mnt/adaspec"]
+    assert "--config.distributed=auto" in train and "/mnt/adaspec/runs/one" in train
+    assert "--force" in commands[-1]
+    assert not any("delete" in command for command in dry_run("tpu_vm.sh", "--keep"))
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "runtime", "topology"),
+    [
+        ("v5litepod-16", "v2-alpha-tpuv5-lite", "v5e:4x4"),
+        ("v6e-8", "v2-alpha-tpuv6e", "v6e:2x4"),
+        ("v5p-8", "v2-alpha-tpuv5", None),
+        ("v4-8", "tpu-ubuntu2204-base", None),
+    ],
+)
+def test_runtime_and_topology_follow_from_the_accelerator(accelerator, runtime, topology):
+    done = bash("tpu_vm.sh", *SCRIPTS["tpu_vm.sh"], "--accelerator-type", accelerator, "--dry-run")
+    assert f"--runtime-version={runtime}" in done.stdout
+    plan = f"python -m adaspec_jax.plan --config {CONFIG}" + (f" --topology {topology}" if topology else "")
+    assert done.stderr.rstrip().endswith(plan)
+
+
+def test_gcluster_submits_one_job():
+    *_, submit, clean = dry_run("gcluster.sh", "--spot", "--num-slices", "2", "--queue", "q", TMPDIR="/tmp/some where")
+    assert submit[:5] == ["env", "GCLUSTER_IMAGE_REPO=my-repo", "gcluster", "job", "submit"]
+    options = dict(zip(submit[5::2], submit[6::2], strict=True))
+    command = options.pop("--command")
+    assert command.startswith("cd /adaspec && exec bash launch/local.sh --tpu --config ")
+    assert "--workdir /bucket/mine --config.distributed=auto" in command
+    assert options == {
+        **{"--name": "mine", "--project": "my-project", "--cluster": "my-cluster", "--location": "us-west4-a"},
+        **{"--compute-type": "v6e-16", "--num-slices": "2", "--mount": "gs://my-bucket:/bucket:rw"},
+        **{"--restarts": "20", "--grace-period": "2m", "--gke-nap-provisioning": "spot", "--queue": "q"},
+        **{"--base-image": "python:3.12", "--build-context": "/tmp/some where/adaspec_jax.mine"},
+    }
+    assert clean[0] == "rm"
+    (submit,) = dry_run("gcluster.sh", "--image", "my/image", "--compute-type", "nvidia-l4")
+    assert submit[:3] == ["gcluster", "job", "submit"] and submit[-2:] == ["--image", "my/image"]
+    assert "--gpu" in submit[submit.index("--command") + 1] and "distributed" not in " ".join(submit)
+
+
+def test_gcluster_hands_over_the_checkout_under_one_folder(cloud):
+    cloud.put("gcluster", 'echo "gcluster $*" >> "$CALLS"; for last; do :; done; ls "$last/adaspec" >> "$CALLS"')
+    done = cloud.bash("gcluster.sh", *SCRIPTS["gcluster.sh"])
+    assert done.returncode == 0, done.stderr
+    call, *files = cloud.calls()
+    assert call.startswith("gcluster job submit") and {"launch", "configs", "adaspec_jax"} <= set(files)
+    assert not list(cloud.tmp.glob("adaspec_jax.*"))
+
+
+def test_slurm_needs_one_process_per_task():
+    cd, setup, train, _, requeue = dry_run("slurm.sbatch")
+    assert cd == ["cd", str(CHECKOUT)] and setup == "bash launch/local.sh --install-only --gpu".split()
+    assert train[:5] == ["srun", "--kill-on-bad-exit=1", ".venv/bin/python", "-m", "adaspec_jax.train"]
+    assert "--config.distributed=auto" in train and requeue[:2] == ["scontrol", "requeue"]
+    directives = re.findall(r"^#SBATCH --(\S+)", (LAUNCH / "slurm.sbatch").read_text(), re.MULTILINE)
+    assert {"requeue", "open-mode=append", "signal=B:USR1@180"} <= set(directives)
+
+
+class Cloud:
+    """A small checkout, and stand-ins for the clouds' tools that write down their calls."""
+
+    def __init__(self, root: Path):
+        self.checkout, self.bin, self.file, self.tmp = root / "checkout", root / "bin", root / "calls", root / "tmp"
+        shutil.copytree(LAUNCH, self.checkout / "launch")
+        shutil.copytree(CHECKOUT / "configs", self.checkout / "configs")
+        (self.checkout / "adaspec_jax").mkdir()
+        (self.checkout / "requirements.lock").touch()
+        self.bin.mkdir()
+        self.tmp.mkdir()
+
+    def put(self, name, script):
+        (self.bin / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
+        (self.bin / name).chmod(0o755)
+
+    def environment(self, **environment):
+        path = f"{self.bin}{os.pathsep}{os.environ['PATH']}"
+        files = {"CALLS": self.file, "TMPDIR": self.tmp, "STATES": self.tmp / "states"}
+        return {"PATH": path} | {key: str(file) for key, file in files.items()} | environment
+
+    def bash(self, script, *arguments, **environment):
+        return bash(script, *arguments, checkout=self.checkout, **self.environment(**environment))
+
+    def calls(self):
+        return self.file.read_text().splitlines() if self.file.exists() else []
+
+    def verbs(self):
+        """The cloud's calls in a few words, looks at the state left out."""
+        verbs = []
+        for call in self.calls():
+            words = call.split()
+            if "describe" not in words:
+                verbs.append("train" if "adaspec_jax.train" in call or "--workdir" in call else words[4])
+        return verbs
+
+
+# States come from a file, one a look, the last one for good; training ends with the statuses in $ENDS, one a time.
+GCLOUD = r"""
+echo "gcloud $*" >> "$CALLS"
+case "$*" in
+*describe*)
+  head -n 1 "$STATES"
+  [ "$(wc -l < "$STATES")" -lt 2 ] || { tail -n +2 "$STATES" > "$STATES.rest" && mv "$STATES.rest" "$STATES"; }
+  ;;
+*--workdir*)
+  ends="$(cat "$STATES.ends" 2>/dev/null || echo "$ENDS")"
+  case "$ends" in *' '*) echo "${ends#* }" > "$STATES.ends" ;; esac
+  [ -z "${WAIT:-}" ] || { touch "$STATES.training"; /bin/sleep "$WAIT"; }
+  exit "${ends%% *}"
+  ;;
+*queued-resources?create*) exit "${CREATE_STATUS:-0}" ;;
+esac
+"""
+SET_UP = ["scp", "ssh", "ssh", "ssh", "train"]
+
+
+@pytest.fixture
+def cloud(tmp_path):
+    cloud = Cloud(tmp_path)
+    cloud.put("gcloud", GCLOUD)
+    cloud.put("sleep", "exec /bin/sleep 0.01")
+    return cloud
+
+
+def tpu_vm(cloud, states, ends, *arguments, **environment):
+    Path(cloud.environment()["STATES"]).write_text("\n".join(states) + "\n")
+    return cloud.bash("tpu_vm.sh", *SCRIPTS["tpu_vm.sh"], "--poll", "1", *arguments, ENDS=ends, **environment)
+
+
+def test_tpu_vm_creates_trains_and_deletes(cloud):
+    done = tpu_vm(cloud, ["", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"], "0")
+    assert done.returncode == 0, done.stderr
+    assert cloud.verbs() == ["create", *SET_UP, "delete"]
+    assert "gs://my-bucket/mine/report.html" in done.stderr and not list(cloud.tmp.glob("*.tgz"))
+
+
+def test_tpu_vm_starts_anew_after_a_preemption(cloud):
+    done = tpu_vm(cloud, ["", "ACTIVE", "SUSPENDING", "SUSPENDED", "", "ACTIVE"], "255 0", "--spot")
+    assert done.returncode == 0, done.stderr
+    assert cloud.verbs() == ["create", *SET_UP, "delete", "create", *SET_UP, "delete"]
+
+
+def test_tpu_vm_notices_a_preemption_that_shows_late(cloud):
+    done = tpu_vm(cloud, ["ACTIVE", "ACTIVE", "ACTIVE", "SUSPENDED", "SUSPENDED", "", "ACTIVE"], "1 0")
+    assert done.returncode == 0, done.stderr
+    assert cloud.verbs() == [*SET_UP, "delete", "create", *SET_UP, "delete"]
+
+
+def test_tpu_vm_takes_a_resource_that_is_there_and_replaces_a_dead_one(cloud):
+    assert tpu_vm(cloud, ["FAILED", "", "ACTIVE"], "0").returncode == 0
+    assert cloud.verbs() == ["delete", "create", *SET_UP, "delete"]
+
+
+def test_tpu_vm_goes_on_after_a_lost_connection(cloud):
+    assert tpu_vm(cloud, ["ACTIVE"], "255 0").returncode == 0
+    assert cloud.verbs() == [*SET_UP, *SET_UP, "delete"]
+
+
+@pytest.mark.parametrize("status", ["1", "2"])
+def test_tpu_vm_does_not_repeat_a_failed_program(cloud, status):
+    assert tpu_vm(cloud, ["ACTIVE"], status).returncode == int(status)
+    assert cloud.verbs() == [*SET_UP, "delete"]
+
+
+def test_tpu_vm_gives_up_on_what_never_becomes_active(cloud):
+    done = tpu_vm(cloud, ["", "FAILED"], "0")
+    assert done.returncode == 1 and "FAILED 4 times before it was ACTIVE" in done.stderr
+    assert cloud.verbs()[-1] == "delete" and "train" not in cloud.verbs()
+    cloud.file.unlink()
+    assert "could not be created" in tpu_vm(cloud, [""], "0", CREATE_STATUS="1").stderr
+    assert cloud.verbs() == ["create"] * 3 + ["delete"]
+
+
+def test_tpu_vm_keeps_what_it_is_told_to_keep(cloud):
+    done = tpu_vm(cloud, ["ACTIVE"], "1", "--keep")
+    assert done.returncode == 1 and "delete" not in cloud.verbs()
+    assert "gcloud compute tpus queued-resources delete mine" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_tpu_vm_deletes_what_costs_money(cloud, number):
+    states = Path(cloud.environment()["STATES"])
+    states.write_text("ACTIVE\n")
+    process = subprocess.Popen(
+        ["bash", cloud.checkout / "launch" / "tpu_vm.sh", *SCRIPTS["tpu_vm.sh"]],
+        env=os.environ | cloud.environment(ENDS="0", WAIT="1"),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Jobs in the background ignore SIGINT, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 30
+    while not Path(f"{states}.training").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "deleting mine" in errors
+    assert cloud.verbs() == [*SET_UP, "delete"]
+
+
+def test_the_archive_leaves_environments_and_runs_behind(cloud):
+    for folder in (".git", ".venv", ".venv-floor", "runs", ".jax_cache"):
+        (cloud.checkout / folder).mkdir()
+    cloud.put("gcloud", GCLOUD.replace("case", 'case "$*" in *scp*) tar -tzf "$5" >> "$CALLS" ;; esac\ncase', 1))
+    assert tpu_vm(cloud, ["ACTIVE"], "0").returncode == 0
+    packed = {line.split("/")[1] for line in cloud.calls() if line.startswith("./") and len(line) > 2}
+    assert packed == {"launch", "configs", "adaspec_jax", "requirements.lock"}
+
+
+def slurm(cloud, srun, **environment):
+    cloud.put("srun", srun)
+    cloud.put("scontrol", 'echo "scontrol $*" >> "$CALLS"')
+    (cloud.checkout / "launch" / "local.sh").write_text('echo "local.sh $*" >> "$CALLS"\n')
+    spool = cloud.tmp / "slurm_script"  # SLURM runs a copy, elsewhere
+    shutil.copy(cloud.checkout / "launch" / "slurm.sbatch", spool)
+    places = {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(cloud.checkout)} | environment
+    return subprocess.run(
+        ["bash", spool, "--config", CONFIG],
+        env=os.environ | cloud.environment(**places),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_slurm_sets_up_once_and_runs_on_every_task(cloud):
+    done = slurm(cloud, 'echo "srun $*" >> "$CALLS"')
+    assert done.returncode == 0, done.stderr
+    setup, run = cloud.calls()
+    assert setup == "local.sh --install-only --gpu" and run.startswith("srun --kill-on-bad-exit=1 .venv/bin/python -m")
+
+
+def test_slurm_requeues_before_the_time_limit_and_waits_for_the_step(cloud):
+    done = slurm(cloud, 'kill -USR1 $PPID; /bin/sleep 0.3; echo "srun ended" >> "$CALLS"; exit 15')
+    assert done.returncode == 15 and cloud.calls()[1:] == ["scontrol requeue 7", "srun ended"]
+
+
+def test_slurm_passes_a_failure_on(cloud):
+    assert slurm(cloud, "exit 3").returncode == 3 and "scontrol" not in " ".join(cloud.calls())
+
+
+def test_slurm_outside_the_checkout_is_one_line(cloud):
+    assert "call sbatch there" in one_line(slurm(cloud, "exit 0", SLURM_SUBMIT_DIR=str(cloud.tmp)))
+
+
+LOCAL = """
+use_environment() { :; }
+fail() { echo "error: $2" >&2; exit "$1"; }
+set_up() { :; }
+venv_python={python}
+"""
+
+
+def local(cloud, program, *arguments):
+    (cloud.checkout / "launch" / "setup.sh").write_text(LOCAL.replace("{python}", shlex.quote(sys.executable)))
+    (cloud.checkout / "adaspec_jax" / "train.py").write_text(program)
+    return cloud.bash("local.sh", "--config", CONFIG, *arguments, PYTHONPATH=str(cloud.checkout))
+
+
+def test_local_processes_each_get_their_number(cloud):
+    done = local(cloud, "import os; os.write(1, b'I am %s\\n' % os.environb[b'JAX_PROCESS_ID'])", "--processes", "3")
+    assert done.returncode == 0 and sorted(done.stdout.splitlines()) == ["I am 0", "I am 1", "I am 2"]
+
+
+def test_one_failed_local_process_ends_the_others(cloud):
+    program = "import os, sys, time\nif os.environ['JAX_PROCESS_ID'] == '1': sys.exit(3)\ntime.sleep(50)"
+    start = time.monotonic()
+    assert local(cloud, program, "--processes", "2").returncode == 3 and time.monotonic() - start < 30
+
+
+def test_mount_bucket_leaves_a_mounted_one_alone(cloud):
+    cloud.put("mountpoint", "exit 0")
+    cloud.put("gcsfuse", 'echo "gcsfuse $*" >> "$CALLS"')
+    cloud.put("sudo", "exit 0")
+    assert cloud.bash("mount_bucket.sh", *SCRIPTS["mount_bucket.sh"]).returncode == 0 and not cloud.calls()
+    cloud.put("mountpoint", "exit 1")
+    assert cloud.bash("mount_bucket.sh", *SCRIPTS["mount_bucket.sh"]).returncode == 0
+    (call,) = cloud.calls()
+    assert call.endswith("my-bucket /mnt/adaspec") and "--rename-dir-limit=" in call
+
+
+@pytest.fixture(scope="module")
+def skypilot():
+    yaml = pytest.importorskip("yaml")
+    return yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
+
+
+def test_skypilot_recovers_on_spot_and_writes_to_the_bucket(skypilot):
+    assert skypilot["resources"]["use_spot"] is True and skypilot["workdir"] == "."
+    assert skypilot["file_mounts"] == {"/bucket": {"source": "${BUCKET}", "mode": "MOUNT_CACHED"}}
+    assert skypilot["envs"]["BUCKET"] is None and (CHECKOUT / skypilot["envs"]["CONFIG"].split(":")[0]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "nodes", "expected"), [("gpu", "1", []), ("tpu", "1", ["auto"]), ("gpu", "2", ["auto"])]
+)
+def test_skypilot_runs_what_local_sh_understands(skypilot, tmp_path, accelerator, nodes, expected):
+    (tmp_path / "launch").mkdir()
+    (tmp_path / "launch" / "local.sh").write_text(
+        f'echo "$JAX_COORDINATOR_ADDRESS $JAX_PROCESS_ID" >&2; exec bash {LAUNCH}/local.sh "$@" --dry-run\n'
+    )
+    variables = {key: value or "" for key, value in skypilot["envs"].items()} | {"ACCELERATOR": accelerator}
+    variables |= {"OVERRIDES": "--config.seed=1 --config.draft.lr=1e-4"}
+    variables |= {"SKYPILOT_NUM_NODES": nodes, "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NODE_RANK": "1"}
+    for part in ("setup", "run"):
+        done = subprocess.run(
+            ["bash", "-c", skypilot[part]],
+            env={"PATH": os.environ["PATH"]} | variables,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+    train = shlex.split(done.stdout.splitlines()[-1])
+    assert {"--config.seed=1", "--config.draft.lr=1e-4", "/bucket/adaspec"} <= set(train)
+    assert [word.split("=")[1] for word in train if "distributed" in word] == expected
+    assert done.stderr.strip() == ("10.0.0.1:7077 1" if nodes == "2" else "")
+
+
+def test_the_floor_is_an_environment_of_its_own(tmp_path):
+    for name in ("launch", "requirements.txt", "requirements-dev.txt"):
+        copy = shutil.copytree if (CHECKOUT / name).is_dir() else shutil.copy
+        copy(CHECKOUT / name, tmp_path / name)
+    (tmp_path / "launch" / "setup.sh").open("a").write('set_up() { echo "$venv ${requirements[*]}"; exit; }\n')
+    done = bash("test.sh", "--floor", checkout=tmp_path)
+    assert done.stdout == ".venv-floor -r requirements.txt -r requirements-dev.txt -c launch/floor.txt\n"
+
+
+def test_the_floor_pins_what_the_requirements_allow():
+    floor = dict(re.findall(r"^([\w.-]+)==([\w.]+)$", (LAUNCH / "floor.txt").read_text(), re.MULTILINE))
+    least = dict(re.findall(r"^([\w.-]+)>=([\w.]+)", (CHECKOUT / "requirements.txt").read_text(), re.MULTILINE))
+    assert {"jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "transformers"} <= set(floor)
+    for name in set(floor) & set(least):
+        assert floor[name].startswith(least[name].removesuffix(".0")), name
