@@ -50,6 +50,22 @@ def parse_experiment(argv: list[str], *, description: str) -> tuple[Experiment, 
     return values.config, values
 
 
+def take_option(argv: list[str], name: str, *, flag: bool = False) -> str | None:
+    """The value of --name, taken out of `argv` before the config's flags are parsed; of a flag, "" where it is given."""
+    for index, argument in enumerate(argv):
+        if argument == f"--{name}":
+            if flag:
+                argv.pop(index)
+                return ""
+            if index + 1 == len(argv):
+                raise UserError(f"--{name} needs a value; see --help")
+            del argv[index]
+            return argv.pop(index)
+        if argument.startswith(f"--{name}=") and not flag:
+            return argv.pop(index).partition("=")[2]
+    return None
+
+
 def parse_arguments(
     parser: argparse.ArgumentParser, argv: list[str] | None = None, *, positive: tuple[str, ...] = ()
 ) -> argparse.Namespace:

@@ -116,12 +116,20 @@ class Evaluation:
 
 @dataclass
 class Mesh:
-    """Devices along each axis; `data` -1 takes as many as divide the batch sizes."""
+    """Devices along each axis; -1 takes as many as divide the batch sizes, `fsdp` before `data`."""
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
     draft: str = "sharded"  # draft and reference; "replicated": whole on every device, beside a target that is cut
+
+
+@dataclass
+class Published:
+    """Acceptance that the paper reports for this row, in percent; nothing is computed from it."""
+
+    distillspec: float | None = None
+    adaspec: float | None = None
 
 
 @dataclass
@@ -144,6 +152,7 @@ class Experiment:
     draft: Draft = field(default_factory=Draft)
     evaluation: Evaluation = field(default_factory=Evaluation)
     mesh: Mesh = field(default_factory=Mesh)
+    published: Published = field(default_factory=Published)
     checkpoint_every: int = 200  # steps
     tensorboard: bool = False
 
@@ -151,7 +160,7 @@ class Experiment:
 # What may differ when a workdir is used again: nothing a finished stage depends on.
 FREE_TO_CHANGE = (
     *("evaluation.", "mesh.", "attention", "checkpoint_every", "tensorboard", "loss_chunk", "distributed"),
-    *("memory", "layers"),  # what a stage began with is recorded, and kept
+    *("memory", "layers", "published."),  # what a stage began with is recorded, and kept
 )
 
 _CHOICES = {
@@ -185,7 +194,7 @@ _POSITIVE = {
     ),
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_length"),
     *("num_key_value_heads", "head_dim", "n_embd", "n_layer", "n_head", "n_inner", "n_positions", "rotary_dim"),
-    *("teacher_top_k", "num_train", "num_evaluation", "fraction", "resamples", "length_window", "fsdp", "tensor"),
+    *("teacher_top_k", "num_train", "num_evaluation", "fraction", "resamples", "length_window", "tensor"),
 }
 _NOT_NEGATIVE = {
     "lora_rank",
@@ -222,8 +231,9 @@ def validate(config: Experiment) -> None:
             raise UserError(f"{key} is {value}; it must be positive")
         if name in _NOT_NEGATIVE and not value >= 0:
             raise UserError(f"{key} is {value}; it must not be negative")
-    if config.mesh.data == 0 or config.mesh.data < -1:
-        raise UserError(f"mesh.data is {config.mesh.data}; give a number of devices, or -1 for as many as fit")
+    for axis in ("data", "fsdp"):
+        if (count := getattr(config.mesh, axis)) == 0 or count < -1:
+            raise UserError(f"mesh.{axis} is {count}; give a number of devices, or -1 for as many as fit")
     if config.draft.fraction > 1:
         raise UserError(f"draft.fraction is {config.draft.fraction}; it must be at most 1, which keeps every token")
     if (config.data.prompt_column is None) != (config.data.answer_column is None):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from adaspec_jax import __version__, data, models, processes, reporting, shardin
 from adaspec_jax.config import Draft, Experiment, Target, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.measure import MEASURED_HOW, measure, report_fields
-from adaspec_jax.programs import Memory, chunking_for, table_of
-from adaspec_jax.stages import fit_stage, num_steps, schedule
+from adaspec_jax.programs import Memory, chunking_for, mesh_for, table_of
+from adaspec_jax.stages import fit_stage, num_steps
 from adaspec_jax.text import read_text
 from adaspec_jax.training import Batch, Frozen
 from adaspec_jax.training.divergences import DIVERGENCES
@@ -48,7 +47,9 @@ class _Run:
 
     def __init__(self, config: Experiment, workdir: Workdir) -> None:
         self.config, self.workdir = config, workdir
-        self.mesh = _mesh(config)
+        self.mesh = mesh_for(config)
+        if self.mesh.size > 1:
+            processes.say("mesh: " + ", ".join(f"{axis} {count}" for axis, count in self.mesh.shape.items()))
         self.chunking = chunking_for(config, self.mesh, jax.default_backend())
         self.text = read_text(config, workdir)
         processes.agree(self.text.record | {"tokens": self.text.tokens_sha256}, "data")
@@ -199,26 +200,3 @@ class _Run:
             "tokens_selected": selected,
         }
         processes.once(lambda: reporting.write_html(self.workdir.path / "report.html", report, **page))
-
-
-def _mesh(config: Experiment):
-    """The devices to use; as many along `data` as divide every batch, where the config leaves it open."""
-    mesh = config.mesh
-    batches = {f"{stage}.batch_size": schedule(config, stage)[1] for stage in STAGES}
-    batches["evaluation.batch_size"] = config.evaluation.batch_size
-    across = mesh.data
-    if across < 0:
-        rows = math.gcd(*batches.values()) // mesh.fsdp
-        most = jax.device_count() // (mesh.fsdp * mesh.tensor)
-        across = max((n for n in range(1, most + 1) if rows % n == 0), default=1)
-    for key, rows in batches.items():
-        if rows % (across * mesh.fsdp):
-            share = f"mesh.data * mesh.fsdp = {across * mesh.fsdp}"
-            raise UserError(f"config.{key} makes batches of {rows} rows, which {share} does not divide; change either")
-    try:
-        made = sharding.make_mesh(across, mesh.fsdp, mesh.tensor)
-    except ValueError as error:
-        raise UserError(f"config.mesh: {error}") from None
-    if made.size > 1:
-        processes.say(f"mesh: data {across}, fsdp {mesh.fsdp}, tensor {mesh.tensor}")
-    return made

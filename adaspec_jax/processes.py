@@ -6,9 +6,11 @@ all, so that none waits for an answer that will not come. With one process all o
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -23,6 +25,8 @@ from adaspec_jax.errors import UserError
 HEARTBEAT_SECONDS = 30  # a process not heard of for so long is taken for dead
 _WORDS = 4096  # bytes of a message between processes
 _LOST = re.compile(r"Gloo|[Cc]onnection|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|heartbeat|coordination service")
+_AGAIN = "start all of them again with the same command: they go on from the last checkpoint"
+_at_once: list[Callable[[], None]] = []  # what must be done even where an orderly exit is not
 _T = TypeVar("_T")
 
 
@@ -50,6 +54,22 @@ def join(mode: str) -> None:
             f'config.distributed is "auto", and this process could not join a run ({reason}); start it through SLURM, '
             "Open MPI, Kubernetes or on a Cloud TPU, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID"
         ) from error
+    _leave_last_words()
+
+
+def _leave_last_words() -> None:
+    """A line on standard error should this process end without a word, as jax ends it when another one is lost.
+
+    That happens inside jax, where no Python runs any more: a shell waits for the end of a pipe.
+    """
+    words = f"error: process {jax.process_index()} was stopped, or ended because another process was; {_AGAIN}"
+    waiting = subprocess.Popen(["sh", "-c", 'read -r word || echo "$0" >&2', words], stdin=subprocess.PIPE)
+
+    def say_goodbye() -> None:
+        waiting.communicate(b"bye\n")
+
+    atexit.register(say_goodbye)
+    _at_once.append(say_goodbye)
 
 
 def first() -> bool:
@@ -142,11 +162,11 @@ def run(function: Callable[[], _T]) -> _T:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         print(
             f"error: process {jax.process_index()} ends because another process of this run has stopped, or it failed "
-            f"itself ({reason}); start all of them again with the same command: they go on from the last checkpoint",
+            f"itself ({reason}); {_AGAIN}",
             file=sys.stderr,
         )
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for act in (*_at_once, sys.stdout.flush, sys.stderr.flush):
+        act()
     os._exit(status)  # an orderly exit would wait for the others
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from adaspec_jax import models, sharding
-from adaspec_jax.config import Experiment, Fit
+from adaspec_jax.config import Experiment, Fit, draft_schedule
+from adaspec_jax.errors import UserError
 from adaspec_jax.training import (
     Batch,
     Chunking,
@@ -95,9 +97,7 @@ class Program:
         return model.stacked() if self.memory.scanned else model
 
 
-def program(
-    name: str, config: Experiment, *, memory: Memory, chunking: Chunking, updates: int, mesh: sharding.Mesh
-) -> Program:
+def program(name: str, config: Experiment, *, memory: Memory, chunking: Chunking, updates: int) -> Program:
     """The stage's program for a number of optimiser updates."""
     spec: Fit = getattr(config, name)
     shared = {"chunking": chunking, "micro_batches": memory.micro_batches}
@@ -137,6 +137,52 @@ def program(
     )
 
 
+def schedule(config: Experiment, name: str) -> tuple[float, int]:
+    """(epochs, batch size) of a stage."""
+    spec: Fit = getattr(config, name)
+    return draft_schedule(spec) if name == "draft" else (spec.epochs, spec.batch_size)
+
+
+def mesh_for(config: Experiment, devices: Sequence[Any] | None = None) -> sharding.Mesh:
+    """The devices to use, of these or of all: as many as divide every batch, where the config leaves it open."""
+    mesh = config.mesh
+    available = len(jax.devices() if devices is None else devices) // mesh.tensor
+    batches = {f"{stage}.batch_size": schedule(config, stage)[1] for stage in ("target", "reference", "draft")}
+    batches["evaluation.batch_size"] = config.evaluation.batch_size
+    shared = math.gcd(*batches.values())
+
+    def most(given: int, beside: int) -> int:
+        if given > 0:
+            return given
+        return max((n for n in range(1, available // beside + 1) if shared % (n * beside) == 0), default=1)
+
+    fsdp = most(mesh.fsdp, max(mesh.data, 1))
+    data = most(mesh.data, fsdp)
+    for key, rows in batches.items():
+        if rows % (data * fsdp):
+            share = f"mesh.data * mesh.fsdp = {data * fsdp}"
+            raise UserError(f"config.{key} makes batches of {rows} rows, which {share} does not divide; change either")
+    for stage in ("target", "draft"):
+        check_tensor_axis(config, stage)
+    try:
+        return sharding.make_mesh(data, fsdp, mesh.tensor, devices=devices)
+    except ValueError as error:
+        raise UserError(f"config.mesh: {error}") from None
+
+
+def check_tensor_axis(config: Experiment, stage: str) -> None:
+    """UserError where mesh.tensor does not divide what the table lays along it: it would be held, and computed, whole."""
+    if config.mesh.tensor == 1 or table_of(config, stage) is sharding.REPLICATED:
+        return
+    architecture = models.config_from_hf(getattr(config, stage).architecture.hf_config())
+    for name in ("num_heads", "num_kv_heads", "intermediate_size"):
+        if (size := getattr(architecture, name)) % config.mesh.tensor:
+            raise UserError(
+                f"config.mesh.tensor is {config.mesh.tensor}, which does not divide the {stage}'s {name} {size}; "
+                'choose a divisor, or for a small draft mesh.draft="replicated"'
+            )
+
+
 def table_of(config: Experiment, name: str) -> sharding.Table:
     """How the parameters of a model lie on the mesh: the target's by the table, the small ones' as the config says."""
     return sharding.TABLE if name == "target" or config.mesh.draft == "sharded" else sharding.REPLICATED
@@ -148,29 +194,31 @@ def chunking_for(config: Experiment, mesh: sharding.Mesh, backend: str) -> Chunk
     return replace(chunking, logits=config.loss_chunk or chunking.logits)
 
 
-def lowered(
-    made: Program,
-    model: models.CausalLM,
-    frozen: Frozen,
-    *,
-    mesh: sharding.Mesh,
-    rows: int,
-    length: int,
-    backend: str,
-) -> jax.stages.Lowered:
-    """The step on abstract values, for models as they come to the stage (real or abstract) and rows x length tokens.
-
-    Nothing is allocated and nothing runs; `compile()` tells what it needs.
-    """
+def step_arguments(
+    made: Program, model: models.CausalLM, frozen: Frozen, *, mesh: sharding.Mesh, rows: int, length: int
+) -> tuple[State, Frozen, Batch]:
+    """What the step takes, abstract and laid out: for models as they come to the stage and rows x length tokens."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = abstract(jax.eval_shape(made.begin, model, key), mesh, made.table)
     beside = jax.eval_shape(made.beside, frozen, model)
     target, base = (abstract(part, mesh) for part in (beside.target, beside.base))
-    beside = Frozen(target, abstract(beside.reference, mesh, made.table), base)
     shape = partial(jax.ShapeDtypeStruct, (rows, length), sharding=NamedSharding(mesh, sharding.BATCH))
+    frozen = Frozen(target, abstract(beside.reference, mesh, made.table), base)
+    return state, frozen, Batch(shape(jnp.int32), shape(bool))
+
+
+def lowered(function: Callable, *arguments: Any, mesh: sharding.Mesh, backend: str) -> Lowered:
+    """A jitted function on abstract arguments; nothing is allocated and nothing runs. `compile()` tells its needs."""
     with jax.set_mesh(mesh):
-        traced = made.step.trace(state, beside, Batch(shape(jnp.int32), shape(bool)))
-        return traced.lower(lowering_platforms=(backend,))
+        traced = function.trace(*arguments)
+        return Lowered(traced.jaxpr, traced.lower(lowering_platforms=(backend,)))
+
+
+class Lowered(NamedTuple):
+    """A program before it is compiled."""
+
+    jaxpr: Any
+    lowering: jax.stages.Lowered
 
 
 def abstract(tree: Any, mesh: sharding.Mesh, table: sharding.Table = sharding.TABLE) -> Any:

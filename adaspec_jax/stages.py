@@ -12,21 +12,15 @@ from typing import Any
 import jax
 
 from adaspec_jax import data, models, processes, reporting, sharding
-from adaspec_jax.config import Experiment, Fit, draft_schedule
+from adaspec_jax.config import Experiment
 from adaspec_jax.errors import UserError
 from adaspec_jax.memory import SPARE, bytes_limit, cached, choose, compiled_or_needed
-from adaspec_jax.programs import Memory, chunking_for, lowered, program
+from adaspec_jax.programs import Memory, chunking_for, lowered, program, schedule, step_arguments
 from adaspec_jax.text import Text
 from adaspec_jax.training import Checkpoints, Frozen, fit
 from adaspec_jax.workdir import Workdir
 
 _DATA_SEED = 2  # added to the config's seed, so that data order and initial weights are drawn apart
-
-
-def schedule(config: Experiment, name: str) -> tuple[float, int]:
-    """(epochs, batch size) of a stage."""
-    spec: Fit = getattr(config, name)
-    return draft_schedule(spec) if name == "draft" else (spec.epochs, spec.batch_size)
 
 
 def num_steps(config: Experiment, name: str, examples: int) -> int:
@@ -72,9 +66,9 @@ def fit_stage(
     directory = workdir.stage(name)
     directory.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(directory / "checkpoints")
-    shared = {"config": config, "mesh": mesh, "updates": steps // getattr(config, name).accumulate}
-    shared["chunking"] = chunking_for(config, mesh, jax.default_backend())
-    memory = _memory(name, model, frozen, begun=checkpoints.any, workdir=workdir, **shared)
+    chunking = chunking_for(config, mesh, jax.default_backend())
+    shared = {"config": config, "chunking": chunking, "updates": steps // getattr(config, name).accumulate}
+    memory = _memory(name, model, frozen, mesh=mesh, begun=checkpoints.any, workdir=workdir, **shared)
     made = program(name, **shared, memory=memory)
     key = jax.random.fold_in(jax.random.key(config.seed), _DATA_SEED)
     state = sharding.shard(made.begin(model, key), mesh, made.table)
@@ -124,9 +118,9 @@ def _memory(name: str, model, frozen: Frozen, *, config: Experiment, mesh, begun
         length = config.data.buckets[-1]
 
         def bytes_of(memory: Memory) -> int:
-            made = program(name, config=config, mesh=mesh, memory=memory, **shared)
-            shape = {"rows": rows * mesh.shape["data"] * mesh.shape["fsdp"], "length": length}
-            return compiled_or_needed(lowered(made, model, frozen, mesh=mesh, **shape, backend=backend))[1]
+            made = program(name, config=config, memory=memory, **shared)
+            arguments = step_arguments(made, model, frozen, mesh=mesh, rows=schedule(config, name)[1], length=length)
+            return compiled_or_needed(lowered(made.step, *arguments, mesh=mesh, backend=backend).lowering)[1]
 
         limit = bytes_limit(jax.local_devices()[0])
         limit = limit and int(limit * (1 - SPARE))

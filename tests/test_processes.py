@@ -1,4 +1,4 @@
-"""One run of two processes with four devices each: the losses, choices and acceptance of one process with one device."""
+"""Two processes with four devices each give the losses, choices and acceptance of one process with one device."""
 
 import json
 import os
@@ -113,6 +113,7 @@ def test_two_processes_of_four_devices_are_one_of_one_and_a_killed_one_ends_both
     check_same(workdir, alone)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_is_finished_by_one_with_another_mesh(alone, tmp_path):
     workdir = tmp_path / "run"
     both = start_two(workdir)

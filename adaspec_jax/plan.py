@@ -1,0 +1,62 @@
+"""python -m adaspec_jax.plan --config configs/NAME.py[:variant] [--topology v5e:1x1] [--json OUT] [--config.key=value ...]
+
+Will the run fit, and how fast can it be: compiles every stage and the decoding loop ahead of time for a TPU slice that
+need not be there (v5e:1x1, v6e:1x1, v5e:2x4, v5p:2x2x1, v5e:16x16, ...) or for this machine (cpu). Needs no weights,
+tokenizer, data or network; for TPUs it needs libtpu (pip install "jax[tpu]"), and without it gives a rough estimate,
+labelled so. --stages draft,decode plans some stages alone; --no_search leaves out the largest batch that fits.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from adaspec_jax.command_line import parse_experiment, print_config, take_option
+from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
+
+
+def main() -> None:
+    arguments = list(sys.argv)
+    name = take_option(arguments, "topology")
+    out = take_option(arguments, "json")
+    asked = take_option(arguments, "stages")
+    search = take_option(arguments, "no_search", flag=True) is None
+    config, flags = parse_experiment(arguments, description=__doc__)
+    if flags.print_config:
+        return print_config(config)
+    if out and not Path(out).absolute().parent.is_dir():
+        raise UserError(f"--json {out}: there is no directory {Path(out).absolute().parent}")
+    import jax
+
+    from adaspec_jax import planning, topologies
+
+    name = name or "v5e:1x1"
+    stages = asked.split(",") if asked else list(planning.STAGES)
+    for stage in stages:
+        if stage not in planning.STAGES:
+            raise UserError(f'--stages: there is no stage "{stage}"{did_you_mean(stage, planning.STAGES)}')
+    if name != "cpu":
+        topologies.parse(name)
+        jax.config.update("jax_platforms", "cpu")  # what is described must not be mistaken for what is here
+    compiling = name == "cpu" or topologies.have_libtpu()
+    if not compiling:
+        print(f'libtpu is not installed (pip install "jax[tpu]"): figures for {name} are rough estimates', flush=True)
+    topology = topologies.find(name) if compiling else topologies.stand_in(name)
+    made = planning.Plan(config, topology, compiling=compiling)
+    print(f"{name}: {_mesh(made.mesh)}, {planning.in_gib(made.limit)} GiB per device", flush=True)
+    found = {}
+    for stage in stages:
+        found[stage] = made.stage(stage, search=search)
+        print("\n".join(planning.lines(stage, found[stage])), flush=True)
+    if out:
+        document = {"topology": name, "jax": jax.__version__, "stages": found}
+        Path(out).write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _mesh(mesh) -> str:
+    return ", ".join(f"{axis} {count}" for axis, count in mesh.shape.items())
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)
