@@ -51,7 +51,7 @@ def parse_experiment(argv: list[str], *, description: str) -> tuple[Experiment, 
 
 
 def take_option(argv: list[str], name: str, *, flag: bool = False) -> str | None:
-    """The value of --name, taken out of `argv` before the config's flags are parsed; of a flag, "" where it is given."""
+    """The value of --name, taken out of `argv` before the config's flags are parsed; "" for a flag that is there."""
     for index, argument in enumerate(argv):
         if argument == f"--{name}":
             if flag:

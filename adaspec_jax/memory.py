@@ -37,14 +37,20 @@ def needed(compiled: jax.stages.Compiled) -> Needed:
 
 
 def compiled_or_needed(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, int]:
-    """(the program, bytes per device); the program is None where the compiler itself finds that it does not fit."""
+    """(the program, bytes per device); the program is None where the compiler itself finds that it does not fit.
+
+    The bytes are then what it names: all, or at least the temporaries.
+    """
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "Ran out of memory" not in str(error):
             raise
-        used = re.search(r"Used ([\d.]+)([KMGT])i?B? of", str(error))
-        return None, int(float(used[1]) * 1024 ** ("KMGT".index(used[2]) + 1)) if used else 0
+        used = re.search(r"Used ([\d.]+)([KMGT])|\(([\d.]+)([KMGT])\) exceeds", str(error))
+        if used is None:
+            raise  # a shortage in other words than those known here
+        size, unit = used[1] or used[3], used[2] or used[4]
+        return None, int(float(size) * 1024 ** ("KMGT".index(unit) + 1))
     return compiled, needed(compiled).total
 
 

@@ -1,4 +1,4 @@
-"""python -m adaspec_jax.plan --config configs/NAME.py[:variant] [--topology v5e:1x1] [--json OUT] [--config.key=value ...]
+"""python -m adaspec_jax.plan --config FILE.py[:variant] [--topology v5e:1x1] [--json OUT] [--config.key=value ...]
 
 Will the run fit, and how fast can it be: compiles every stage and the decoding loop ahead of time for a TPU slice that
 need not be there (v5e:1x1, v6e:1x1, v5e:2x4, v5p:2x2x1, v5e:16x16, ...) or for this machine (cpu). Needs no weights,

@@ -36,6 +36,8 @@ from adaspec_jax.training import Frozen
 STAGES = ("target", "reference", "draft", "decode")
 TRAINING_SHARE, DECODING_SHARE = 0.4, 0.6  # of the roofline bound; assumed, and said so beside every time
 SUPERVISED = 0.6  # of a batch's positions, assumed: no data is read
+# Rows of the training splits, where a task is not generated.
+EXAMPLES = {"gsm8k": 7473, "alpaca": 52_002, "mbpp": 374, "cnn_dailymail": 287_113, "xsum": 204_045}
 DRAFT_LENGTHS = (1, 2, 3, 5, 8)
 
 
@@ -49,7 +51,7 @@ class Plan:
         self.limit = topology.chip.memory if topology.chip else bytes_limit(topology.devices[0])
 
     def stage(self, name: str, *, search: bool = True) -> dict[str, Any]:
-        """Figures of "target", "reference", "draft" or "decode"; sizes are per device. `search`: for the largest batch."""
+        """Figures of "target", "reference", "draft" or "decode", per device. `search`: for the largest batch."""
         return self._decode() if name == "decode" else self._training(name, search)
 
     def _model(self, name: str, dtype: Any) -> models.CausalLM:
@@ -110,18 +112,21 @@ class Plan:
             "batch": rows,
             "length": length,
             "epochs": epochs,
-            **self._hours(name, epochs, rows),
             "flops": counted,
             "collective_bytes": collective_bytes(compiled.as_text(), rounds=rounds) if compiled else None,
             "largest_batch": None,
             **self._times(counted, compiled and needed(compiled), rows * length, TRAINING_SHARE),
         }
+        examples = EXAMPLES.get(config.data.task, config.data.num_train)
+        steps = round(epochs * examples) // rows
+        hours = figures["step_seconds"] and steps * figures["step_seconds"] / 3600
+        figures |= {"examples": examples, "steps": steps, "hours": hours}
         if search and self.limit and self._compiling:
             figures["largest_batch"] = self._largest(rows, size, groups, lambda n: bytes_of(memory, n), memory)
         return figures
 
     def _largest(self, rows: int, size: int, groups: int, bytes_at, memory: Memory) -> int:
-        """Of rows, by a line through two compiled sizes and a compiled check; 0 where not even one row per group fits."""
+        """Rows, by a line through two compiled sizes and a compiled check; 0 where not one per group fits."""
         step = groups * memory.micro_batches
         other = rows * 2 if size <= self.limit else max(rows // 2 // step, 1) * step
         if other == rows:
@@ -214,7 +219,7 @@ class Plan:
 
 
 def verdict(c: float, v, alpha_percent: float | None) -> dict[str, Any]:
-    """What acceptance each draft length needs to be faster than plain decoding, and what the published one would give."""
+    """What acceptance each draft length needs to gain anything, and what the published one would give."""
     needs = {str(n): break_even_alpha(n, c, v(n)) for n in DRAFT_LENGTHS}
     found: dict[str, Any] = {"draft_step_cost": c, "verification_cost": v(5), "alpha_needed": needs}
     if alpha_percent:
@@ -226,7 +231,7 @@ def verdict(c: float, v, alpha_percent: float | None) -> dict[str, Any]:
 
 
 def activations(model: models.CausalLM, mesh: sharding.Mesh, tokens: int) -> int:
-    """Bytes of a step beside its arguments, by a rough count: a float32 gradient, and what layers keep of each token."""
+    """Bytes of a step beside its arguments, roughly: a float32 gradient, and what layers keep of each token."""
     c = model.config
     gradient = 4 * _size(model) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
     per_token = c.num_layers * (8 * c.hidden_size + 3 * c.intermediate_size) * 2 + 4 * c.vocab_size // 8

@@ -94,7 +94,8 @@ class Program:
         return model.with_rematerialisation(False)
 
     def laid_out(self, model: models.CausalLM) -> models.CausalLM:
-        return model.stacked() if self.memory.scanned else model
+        # XLA:CPU merges what unrolled layers compute again with what they computed before.
+        return model.stacked() if self.memory.scanned or self.memory.rematerialise else model
 
 
 def program(name: str, config: Experiment, *, memory: Memory, chunking: Chunking, updates: int) -> Program:
@@ -171,7 +172,7 @@ def mesh_for(config: Experiment, devices: Sequence[Any] | None = None) -> shardi
 
 
 def check_tensor_axis(config: Experiment, stage: str) -> None:
-    """UserError where mesh.tensor does not divide what the table lays along it: it would be held, and computed, whole."""
+    """UserError where mesh.tensor does not divide what the table lays along it, which would then stay whole."""
     if config.mesh.tensor == 1 or table_of(config, stage) is sharding.REPLICATED:
         return
     architecture = models.config_from_hf(getattr(config, stage).architecture.hf_config())
