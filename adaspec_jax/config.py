@@ -143,6 +143,7 @@ class Experiment:
     teacher_top_k: int = 64  # entries of the target's law that "top_k" stores per label; the rest becomes one event
     memory: str = "as_written"  # or "auto": each stage gives up what it must, in the order of docs/plan.md, to fit
     layers: str = "auto"  # "unrolled", or "scanned": stacked, one compiled; auto: scanned on accelerators
+    accelerator: str = "any"  # "gpu" or "tpu": refuse to run where there is none
     distributed: str = "off"  # "auto": one run of several processes, found by the cluster or JAX_COORDINATOR_ADDRESS
     loss_chunk: int = 0  # logits of a model that a loss holds at once, per device; 0: 2**23 on CPUs, 2**27 elsewhere
     data: Data = field(default_factory=Data)
@@ -159,7 +160,16 @@ class Experiment:
 
 # What may differ when a workdir is used again: nothing a finished stage depends on.
 FREE_TO_CHANGE = (
-    *("evaluation.", "mesh.", "attention", "checkpoint_every", "tensorboard", "loss_chunk", "distributed"),
+    *(
+        "evaluation.",
+        "mesh.",
+        "attention",
+        "checkpoint_every",
+        "tensorboard",
+        "loss_chunk",
+        "distributed",
+        "accelerator",
+    ),
     *("memory", "layers", "published."),  # what a stage began with is recorded, and kept
 )
 
@@ -177,6 +187,7 @@ _CHOICES = {
     "memory": ("as_written", "auto"),
     "layers": ("auto", "unrolled", "scanned"),
     "distributed": ("off", "auto"),
+    "accelerator": ("any", "gpu", "tpu"),
     "mesh.draft": ("sharded", "replicated"),
     "rope_type": ("default", "llama3"),
 }

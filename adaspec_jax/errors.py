@@ -11,6 +11,10 @@ class UserError(Exception):
     """Something the user can mend. The message is one line: what is wrong, where, and how to mend it."""
 
 
+class Stopped(Exception):
+    """A signal asked for an end, and what was done until then is saved. The message says where."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean "x"?` when a known name is close to `name`, else the list of known names."""
     known = sorted(known)
@@ -25,6 +29,9 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Stopped as stop:
+        print(f"{stop}; the same command goes on from there", file=sys.stderr)
+        raise SystemExit(143) from None  # as a shell reports SIGTERM
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None

@@ -29,6 +29,8 @@ _EVALUATION_SEED = 3  # added to the seed
 
 def run(config: Experiment, directory: str | Path) -> dict[str, Any]:
     """The report of the finished run; finished stages are restored, an interrupted one goes on where it stopped."""
+    if config.accelerator not in ("any", backend := jax.default_backend()):
+        raise UserError(f'config.accelerator is "{config.accelerator}", and jax finds no more than {backend} here')
     workdir = Workdir(directory)
     processes.agree(flatten(config) | {"workdir": str(directory), "version": __version__}, "config")
     processes.once(lambda: workdir.claim(config))

@@ -10,8 +10,10 @@ import atexit
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -20,12 +22,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from adaspec_jax.errors import UserError
+from adaspec_jax.errors import Stopped, UserError
 
 HEARTBEAT_SECONDS = 30  # a process not heard of for so long is taken for dead
 _WORDS = 4096  # bytes of a message between processes
 _LOST = re.compile(r"Gloo|[Cc]onnection|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|heartbeat|coordination service")
+_GATHERED_AT_ONCE = 2**28  # bytes
 _AGAIN = "start all of them again with the same command: they go on from the last checkpoint"
+_stop = threading.Event()
 _at_once: list[Callable[[], None]] = []  # what must be done even where an orderly exit is not
 _T = TypeVar("_T")
 
@@ -70,6 +74,19 @@ def _leave_last_words() -> None:
 
     atexit.register(say_goodbye)
     _at_once.append(say_goodbye)
+
+
+def stop_on_signal() -> None:
+    """From now on SIGTERM, which a machine sends before it is taken away, is what `stopping` tells."""
+    if jax.process_count() == 1:  # of several, jax itself listens
+        signal.signal(signal.SIGTERM, lambda *_: _stop.set())
+
+
+def stopping(step: int) -> bool:
+    """Whether all processes should stop after this step, because one was told to."""
+    if jax.process_count() == 1:
+        return _stop.is_set()
+    return multihost_utils.reached_preemption_sync_point(step)
 
 
 def first() -> bool:
@@ -155,6 +172,8 @@ def run(function: Callable[[], _T]) -> _T:
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         status = 2
+    except Stopped:
+        raise  # together: all processes stop after the same step
     except Exception as error:
         status = 1
         if not _LOST.search(str(error)):
@@ -171,9 +190,11 @@ def run(function: Callable[[], _T]) -> _T:
 
 
 def _fetched(leaf: Any) -> np.ndarray:
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated:
-        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-    return np.asarray(leaf)
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+        return np.asarray(leaf)
+    if leaf.ndim > 2 and leaf.nbytes > _GATHERED_AT_ONCE:  # stacked layers: never all of them on one device
+        return np.stack([_fetched(leaf[i]) for i in range(leaf.shape[0])])
+    return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
 
 def _gathered(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import shutil
@@ -74,7 +75,8 @@ def fit_stage(
     state = sharding.shard(made.begin(model, key), mesh, made.table)
     beside = made.beside(frozen, model)
     began = time.perf_counter()
-    with _StageLog(name, directory / "metrics.jsonl", steps, config.tensorboard) as log:
+    log = _StageLog(name, directory / "metrics.jsonl", steps, config.tensorboard)
+    with log, _out_of_memory(name):
         state = fit(
             state,
             beside,
@@ -86,6 +88,7 @@ def fit_stage(
             checkpoint_every=config.checkpoint_every,
             place=lambda batch: sharding.shard_rows(batch, mesh),
             stage=name,
+            stopping=processes.stopping,
         )
     checkpoints.close()
     fitted = made.end(state, beside)
@@ -97,6 +100,21 @@ def fit_stage(
     processes.once(lambda: workdir.finish(name, record))
     processes.once(lambda: shutil.rmtree(directory / "checkpoints", ignore_errors=True))
     return fitted
+
+
+@contextlib.contextmanager
+def _out_of_memory(name: str):
+    """What XLA says when memory is short, as a user's line."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"the {name} stage needs more memory than a device has ({reason}); --config.memory=auto gives up what it must, "
+            "and python -m adaspec_jax.plan says beforehand what would fit"
+        ) from error
 
 
 def _memory(name: str, model, frozen: Frozen, *, config: Experiment, mesh, begun: bool, workdir, **shared) -> Memory:

@@ -149,3 +149,21 @@ def test_a_process_that_finds_no_run_to_join_says_what_it_needs(tmp_path):
     one = start(tmp_path / "run", distributed="auto")
     [(status, said)] = finish(one, timeout=60)
     assert status == 2 and "set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID" in said, said
+
+
+def test_a_run_told_to_stop_saves_its_step_and_ends_with_the_same_losses(alone, tmp_path):
+    workdir = tmp_path / "run"
+    running = start(workdir, checkpoint_every=1000)
+    until = time.monotonic() + 200
+    file = workdir / "target" / "metrics.jsonl"
+    while not file.exists() and running.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    [(status, said)] = finish(running)
+    assert status == 143 and "which is saved; the same command goes on from there" in said, said
+    [saved] = [int(step.name) for step in (workdir / "target" / "checkpoints").iterdir()]
+    assert 1 <= saved < 8
+    [(status, said)] = finish(start(workdir, checkpoint_every=1000))
+    assert status == 0, said
+    check_same(workdir, alone, rtol=0)

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from adaspec_jax.errors import UserError
+
 
 class Checkpoints:
     """The last few training states of one stage below `directory`."""
@@ -14,6 +16,7 @@ class Checkpoints:
     def __init__(self, directory: str | Path, *, keep: int = 2):
         from orbax.checkpoint import v1 as ocp
 
+        self._directory = Path(directory)
         self._checkpointer = ocp.training.Checkpointer(
             Path(directory).absolute(),
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
@@ -30,11 +33,21 @@ class Checkpoints:
         self._checkpointer.save_checkpointables_async(step, {"state": state, "position": position}, force=True)
 
     def restore(self, like: Any) -> tuple[int, Any, dict] | None:
-        """The newest (step, state, data position), laid out on devices as `like`; None where there is none."""
+        """The newest (step, state, data position), laid out on devices as `like`; None where there is none.
+
+        UserError where what lies there is no such state.
+        """
         if not self.any:
             return None
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        loaded = self._checkpointer.load_checkpointables(None, {"state": abstract, "position": None})
+        try:
+            loaded = self._checkpointer.load_checkpointables(None, {"state": abstract, "position": None})
+        except (ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"{self._directory}: the checkpoint there is not one of this model and optimiser ({reason}); use the "
+                "config it was made with, or delete that directory to start the stage again"
+            ) from error
         return self._checkpointer.latest.step, loaded["state"], loaded["position"]
 
     def close(self) -> None:

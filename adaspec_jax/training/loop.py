@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from adaspec_jax.errors import UserError
+from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.training.checkpoints import Checkpoints
 from adaspec_jax.training.objectives import Batch, Frozen, Objective
 from adaspec_jax.training.optimizers import rounded_like
@@ -101,13 +101,14 @@ def fit(
     flush_every: int = 10,
     place: Callable[[Batch], Batch] = lambda batch: batch,
     stage: str = "training",
+    stopping: Callable[[int], bool] = lambda step: False,
 ) -> State:
     """The state after `num_steps` steps, restored from the newest checkpoint first if there is one.
 
     Metrics stay on the device for `flush_every` steps and are fetched while one more step runs, and batches are placed
     while earlier steps run, so that the device does not wait for the host. A step that had to be compiled for its
     batch's shape logs `compile_seconds`, which no rate includes. Raises `UserError` on a non-finite loss; the last
-    checkpoint from before it stays.
+    checkpoint from before it stays. Where `stopping(step)` says so after a step, that step is saved, and `Stopped`.
     """
     done = 0
     if checkpoints and (restored := checkpoints.restore(state)):
@@ -126,13 +127,17 @@ def fit(
             metrics["compile_seconds"] = time.perf_counter() - called
             compiling += metrics["compile_seconds"]
         pending.append((number, metrics))
-        saves = checkpoints is not None and number % checkpoint_every == 0 and number < num_steps
+        stops = checkpoints is not None and number < num_steps and stopping(number)
+        saves = checkpoints is not None and number % checkpoint_every == 0 and number < num_steps or stops
         running = 0 if saves or number == num_steps else 1
         if not running or len(pending) > flush_every:
             _flush(pending[: len(pending) - running], log, stage, began + compiling)
             pending, began, compiling = pending[len(pending) - running :], time.perf_counter(), 0.0
         if saves:
             checkpoints.save(number, state, batches.get_state())
+        if stops:
+            checkpoints.close()
+            raise Stopped(f"stopped by a signal at step {number} of {num_steps} of the {stage} stage, which is saved")
     return state
 
 

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from adaspec_jax import sharding
+from adaspec_jax.errors import UserError
 from adaspec_jax.training import Checkpoints, adamw, init_state
 from tests.training import setting
 
@@ -39,3 +41,15 @@ def test_a_checkpoint_of_one_device_resumes_on_eight(tmp_path):
             jax.random.key_data(ours) if ours.dtype == state.key.dtype else ours,
             jax.random.key_data(wanted) if wanted.dtype == state.key.dtype else wanted,
         )
+
+
+def test_a_checkpoint_of_another_model_or_optimiser_is_refused_in_one_line(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, init_state(setting.model(2), adamw(1e-2), jax.random.key(3)), {"next_index": 1})
+    checkpoints.close()
+    wider = init_state(setting.model(2, hidden=64), adamw(1e-2), jax.random.key(3))
+    factored = init_state(setting.model(2), adamw(1e-2, moments="factored"), jax.random.key(3))
+    stacked = init_state(setting.model(2).stacked(), adamw(1e-2), jax.random.key(3))
+    for other in (wider, factored, stacked):
+        with pytest.raises(UserError, match="the checkpoint there is not one of this model and optimiser"):
+            Checkpoints(tmp_path).restore(other)

@@ -1,0 +1,163 @@
+"""Every row of the paper's table and the Qwen pair, planned for TPU slices; and weak scaling on paper.
+
+    python benchmarks/plan_table.py --json benchmarks/results/plan.json --markdown docs/plan.md
+
+Compiles once per distinct pair, stage, batch, length and topology; cells share it. What the JSON has is kept, so that
+the command can be cut short and resumed (`--minutes 30` stops after a while; `--search` adds the largest batches).
+Needs libtpu (`pip install "jax[tpu]"`) and no TPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from adaspec_jax import planning, topologies  # noqa: E402
+from adaspec_jax.command_line import load_config  # noqa: E402
+from adaspec_jax.programs import schedule  # noqa: E402
+
+TASKS = ("gsm8k", "alpaca", "mbpp", "cnn_dailymail", "xsum")
+VARIANTS = tuple(f"{task}{suffix}" for suffix in ("", "_3epoch") for task in TASKS)
+SLICES = ("v5e:1x1", "v6e:1x1", "v5e:2x4", "v5p:2x2x1", "v5e:16x16")
+TABLE = {  # config file: (variants, slices)
+    "pythia_31m_1b4": (VARIANTS, SLICES),
+    "codegen350m_phi2": (VARIANTS, SLICES),
+    "qwen05b_32b": (("gsm8k_3epoch",), ("v5e:4x4", "v5p:2x2x1", "v5e:16x16")),
+}
+SCALING = {  # config file: (rows per chip, axis the chips lie along)
+    "pythia_31m_1b4": (2, "data"),
+    "qwen05b_32b": (1, "fsdp"),
+}
+SCALED = ("v5p:2x2x2", "v5p:4x8x8", "v5p:8x8x8")
+STAGES = planning.STAGES
+NOTHING = "nothing given up"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--minutes", type=float, default=1e9)
+    parser.add_argument("--search", action="store_true", help="also the largest batch that fits")
+    args = parser.parse_args()
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    known = json.loads(args.json.read_text()) if args.json.is_file() else {}
+    until = time.monotonic() + 60 * args.minutes
+    for key, config, stage, topology in [*cells(), *scaling_cells()]:
+        if key in known and (known[key].get("largest_batch") is not None or not args.search):
+            continue
+        if time.monotonic() > until:
+            break
+        began = time.monotonic()
+        made = planning.Plan(config, topologies.find(topology))
+        known[key] = made.stage(stage, search=args.search)
+        print(f"{key}: {time.monotonic() - began:.0f} s", *planning.lines(stage, known[key]), sep="\n", flush=True)
+        args.json.write_text(json.dumps(known, indent=1) + "\n")
+    if args.markdown:
+        written(args.markdown, known)
+
+
+def configured(file: str, variant: str):
+    return load_config(f"{ROOT / 'configs' / file}.py:{variant}")
+
+
+def key_of(file: str, config, stage: str, topology: str) -> str:
+    batch = config.evaluation.batch_size if stage == "decode" else schedule(config, stage)[1]
+    return f"{file} {stage} {batch} x {config.data.buckets[-1]} on {topology}"
+
+
+def cells():
+    """(key, config, stage, topology), what is asked for most first."""
+    for file, (variants, slices) in TABLE.items():
+        for topology in slices:
+            for stage in STAGES:
+                config = configured(file, variants[0])
+                yield key_of(file, config, stage, topology), config, stage, topology
+    for file, (variants, slices) in TABLE.items():
+        for variant in variants[1:]:
+            for topology in slices:
+                for stage in STAGES:
+                    config = configured(file, variant)
+                    yield key_of(file, config, stage, topology), config, stage, topology
+
+
+def scaling_cells():
+    for file, (rows, axis) in SCALING.items():
+        for topology in SCALED:
+            chips = topologies.parse(topology)[1]
+            config = configured(file, TABLE[file][0][0])
+            config.draft.budget = "equal_compute"
+            for stage in ("target", "reference", "draft"):
+                getattr(config, stage).batch_size = rows * chips
+            config.evaluation.batch_size = chips
+            config.mesh.data, config.mesh.fsdp = (chips, 1) if axis == "data" else (1, chips)
+            for stage in ("target", "draft"):
+                yield f"scaling: {key_of(file, config, stage, topology)}", config, stage, topology
+
+
+def written(file: Path, known: dict) -> None:
+    text = file.read_text() if file.is_file() else ""
+    head = text.split(MARK)[0] if MARK in text else text
+    file.write_text(head.rstrip() + f"\n\n{MARK}\n\n" + "\n".join([*tables(known), *scaling(known)]) + "\n")
+
+
+MARK = "<!-- what follows is written by benchmarks/plan_table.py -->"
+
+
+def tables(known: dict):
+    for file, (variants, slices) in TABLE.items():
+        yield f"### configs/{file}.py\n"
+        yield "| variant | stage | batch x length | " + " | ".join(slices) + " |"
+        yield "|---" * (3 + len(slices)) + "|"
+        for variant in variants:
+            config = configured(file, variant)
+            for stage in STAGES:
+                found = [known.get(key_of(file, config, stage, topology)) for topology in slices]
+                size = key_of(file, config, stage, "").split(" ", 2)[2].removesuffix(" on ")
+                yield f"| {variant} | {stage} | {size} | " + " | ".join(cell(x, config, stage) for x in found) + " |"
+        yield ""
+
+
+def cell(found: dict | None, config, stage: str) -> str:
+    if found is None:
+        return "not planned yet"
+    size = planning.in_gib(found["hbm_bytes"])
+    if not found["fits"]:
+        return f"**no**: {size} GiB"
+    words = f"{size} GiB"
+    if stage == "decode":
+        return f"{words}, {1e3 * found['step_seconds']:.2g} ms"
+    if found["chosen"] != NOTHING:
+        words += f" ({found['chosen']})"
+    epochs, batch = schedule(config, stage)
+    steps = round(epochs * found["examples"]) // batch
+    if found.get("largest_batch"):
+        words += f", up to {found['largest_batch']} rows"
+    return f"{words}, {1e3 * found['step_seconds']:.3g} ms, {steps * found['step_seconds'] / 3600:.2g} h"
+
+
+def scaling(known: dict):
+    yield "### Weak scaling, from the compiled programs\n"
+    yield "| pair, stage | " + " | ".join(SCALED) + " |"
+    yield "|---" * (1 + len(SCALED)) + "|"
+    rows: dict[str, dict[str, str]] = {}
+    for key, _, stage, topology in scaling_cells():
+        found = known.get(key)
+        words = "not planned yet"
+        if found:
+            words = f"{found['collective_bytes'] / 1e9:.2f} GB sent, {1e3 * found['roofline_seconds']:.3g} ms bound"
+            words += f", {planning.in_gib(found['hbm_bytes'])} GiB"
+        rows.setdefault(f"{key.split()[1]}, {stage}", {})[topology] = words
+    for name, found in rows.items():
+        yield f"| {name} | " + " | ".join(found[topology] for topology in SCALED) + " |"
+
+
+if __name__ == "__main__":
+    main()
