@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -39,9 +38,7 @@ def run(config: Experiment, directory: str | Path) -> dict[str, Any]:
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str((workdir.path / "compilation_cache").absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    run = _Run(config, workdir)
-    with jax.set_mesh(run.mesh) if run.mesh.size > 1 else contextlib.nullcontext():
-        return run.everything()
+    return _Run(config, workdir).everything()
 
 
 class _Run:
@@ -65,17 +62,23 @@ class _Run:
         teacher.check(config, self.text)
         base = self._initial(config.draft, "draft")
         target = self._target(base.config.vocab_size)
-        store = teacher.open_store(config, self.workdir, self.text, target, self.mesh, self.chunking)
+        with sharding.over(self.mesh):
+            store = teacher.open_store(config, self.workdir, self.text, target, self.mesh, self.chunking)
         seen = teacher.taught_by(target, store)
         reference = self._fitted("reference", base, Frozen(target=seen), store)
+        untrained = self._placed("draft", base.astype(config.dtype))
         if store:
-            shared = {"target": target, "reference": reference, "base": base, "chunking": self.chunking}
+            shared = {"target": target, "reference": reference, "base": untrained, "chunking": self.chunking}
             divergence = DIVERGENCES[config.draft.divergence]
-            teacher.add_reference(store, config, self.workdir, self.text, self.mesh, divergence=divergence, **shared)
+            with sharding.over(self.mesh):
+                teacher.add_reference(
+                    store, config, self.workdir, self.text, self.mesh, divergence=divergence, **shared
+                )
         frozen = Frozen(target=seen, reference=None if store else reference)
         draft = self._fitted("draft", base, frozen, store)
-        drafts = {"base": base.astype(config.dtype), "reference": reference, "draft": draft}
-        return self._report(target.unstacked(), {name: model.unstacked() for name, model in drafts.items()})
+        drafts = {"base": untrained, "reference": reference, "draft": draft}
+        with sharding.over(self.mesh):
+            return self._report(target.unstacked(), {name: model.unstacked() for name, model in drafts.items()})
 
     def _check_same_examples(self) -> None:
         """`UserError` where a finished stage was trained on other text than what the data key names now."""
@@ -88,20 +91,22 @@ class _Run:
                 )
 
     def _initial(self, spec: Target | Draft, name: str) -> models.CausalLM:
-        """The stock model a stage starts from, in float32 on the mesh, with vocabulary rows no token owns ruled out."""
+        """The stock model a stage starts from, in float32 on the host, with vocabulary rows no token owns ruled out."""
         if spec.init == "random":
-            key = jax.random.fold_in(jax.random.key(self.config.seed), _SALT[name])
             special = dict.fromkeys(("bos_token_id", "eos_token_id"), self.text.eos_id)
-            model = models.build(spec.architecture.hf_config() | special, key)
+            with sharding.on_host():
+                key = jax.random.fold_in(jax.random.key(self.config.seed), _SALT[name])
+                model = models.build(spec.architecture.hf_config() | special, key)
         else:
             self.text.check_own_tokenizer(spec.init, name)
-            model = models.load(spec.init)
+            with sharding.on_host():
+                model = models.load(spec.init)
             data.check_fits(self.text.tokenizer, model.config.vocab_size, f"the {name} {spec.init}")
         model = self._prepared(model)
         processes.say(f"{name}: {model.num_params:,} parameters from {spec.init}")
-        return self._laid_out(name, model)
+        return model
 
-    def _laid_out(self, name: str, model: models.CausalLM) -> models.CausalLM:
+    def _placed(self, name: str, model: models.CausalLM) -> models.CausalLM:
         """On the mesh, with its layers as the stages read them."""
         if Memory.written(self.config, name, jax.default_backend()).scanned:
             model = model.stacked()
@@ -127,7 +132,7 @@ class _Run:
             whole = processes.fetch(model)
             processes.once(lambda: models.save(whole, self.workdir.stage("target"), tokenizer=self.text.tokenizer))
             processes.once(lambda: self.workdir.finish("target", {"steps": 0, "init": str(spec.init)}))
-            return model.astype(self.config.dtype)
+            return self._placed("target", model.astype(self.config.dtype))
         return self._fitted("target", model, Frozen())
 
     def _fitted(self, name: str, model: models.CausalLM, frozen: Frozen, store=None) -> models.CausalLM:
@@ -139,7 +144,9 @@ class _Run:
         return fit_stage(name, model, frozen, **shared).astype(self.config.dtype)
 
     def _restored(self, name: str) -> models.CausalLM:
-        return self._laid_out(name, self._prepared(self.workdir.load(name, dtype=self.config.dtype)))
+        with sharding.on_host():
+            model = self._prepared(self.workdir.load(name, dtype=self.config.dtype))
+        return self._placed(name, model)
 
     def _report(self, target, drafts) -> dict[str, Any]:
         config, evaluation = self.config, self.config.evaluation

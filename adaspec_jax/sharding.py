@@ -7,6 +7,7 @@ lie along "data" and "fsdp" together; parameters and moments are cut along "fsdp
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Sequence
@@ -63,6 +64,19 @@ def shard_rows(tree: Any, mesh: Mesh) -> Any:
     """This process' rows of arrays whose rows lie along the data and fsdp axes."""
     placed = NamedSharding(mesh, BATCH)
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(placed, np.asarray(rows)), tree)
+
+
+def over(mesh: Mesh) -> contextlib.AbstractContextManager:
+    """Where `constrain` knows this mesh. Whatever is made in it lies on all its devices, so models are made outside."""
+    return jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext()
+
+
+def on_host() -> contextlib.AbstractContextManager:
+    """Where new arrays lie in the host's memory: a model as it is read may be larger than what a device has room for."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS names accelerators alone
+        return contextlib.nullcontext()
 
 
 def row_share(mesh: Mesh) -> tuple[int, int]:

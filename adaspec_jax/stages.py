@@ -48,7 +48,10 @@ def fit_stage(
     workdir: Workdir,
     store: data.TokenStore | None = None,
 ) -> models.CausalLM:
-    """The fitted model, also written to the stage's directory; resumed from its newest checkpoint if there is one."""
+    """The fitted model, also written to the stage's directory; resumed from its newest checkpoint if there is one.
+
+    `model` is what it starts from, in the host's memory; frozen models are on the mesh.
+    """
     epochs, batch_size = schedule(config, name)
     steps = num_steps(config, name, len(text.train))
     index, count = sharding.row_share(mesh)
@@ -71,12 +74,14 @@ def fit_stage(
     shared = {"config": config, "chunking": chunking, "updates": steps // getattr(config, name).accumulate}
     memory = _memory(name, model, frozen, mesh=mesh, begun=checkpoints.any, workdir=workdir, **shared)
     made = program(name, **shared, memory=memory)
-    key = jax.random.fold_in(jax.random.key(config.seed), _DATA_SEED)
-    state = sharding.shard(made.begin(model, key), mesh, made.table)
-    beside = made.beside(frozen, model)
+    with sharding.on_host():
+        state = made.begin(model, jax.random.fold_in(jax.random.key(config.seed), _DATA_SEED))
+        base = made.beside(Frozen(), model).base
+    state = sharding.shard(state, mesh, made.table)
+    beside = dataclasses.replace(made.beside(frozen, model), base=sharding.shard(base, mesh))
     began = time.perf_counter()
     log = _StageLog(name, directory / "metrics.jsonl", steps, config.tensorboard)
-    with log, _out_of_memory(name):
+    with log, _out_of_memory(name), sharding.over(mesh):
         state = fit(
             state,
             beside,
@@ -112,8 +117,8 @@ def _out_of_memory(name: str):
             raise
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"the {name} stage needs more memory than a device has ({reason}); --config.memory=auto gives up what it must, "
-            "and python -m adaspec_jax.plan says beforehand what would fit"
+            f"the {name} stage needs more memory than a device has ({reason}); --config.memory=auto gives up what it "
+            "must, and python -m adaspec_jax.plan says beforehand what would fit"
         ) from error
 
 
