@@ -49,32 +49,18 @@ def main() -> None:
 def curve(args, choice: str) -> list[float]:
     import shutil
 
-    import jax
-
-    from adaspec_jax import models, sharding
-    from adaspec_jax.teacher import add_reference, open_store, taught_by
-    from adaspec_jax.training import Batch, Chunking, Frozen, adamw, init_state, make_step, objectives
-    from adaspec_jax.training.divergences import forward_kl
+    from adaspec_jax.training import Batch
 
     config = pipeline.experiment(args)
     config.teacher = choice
-    workdir, text = pipeline.text_of(args, config)
-    mesh, chunking = sharding.make_mesh(1, 1, 1), Chunking.for_backend(jax.default_backend())
-    target, reference, draft = (models.load(args.weights / name) for name in ("target", "reference", "draft"))
-    store = open_store(config, workdir, text, target, mesh, chunking)
-    if store:
-        shared = {"target": target, "reference": reference, "base": draft}
-        add_reference(store, config, workdir, text, mesh, **shared, divergence=forward_kl, chunking=chunking)
-    frozen = Frozen(taught_by(target, store), None if store else reference)
-    spec = config.draft
-    optimizer = adamw(spec.lr, weight_decay=spec.weight_decay, clip_norm=spec.clip_norm)
-    step = make_step(objectives.selective_distill(fraction=spec.fraction, chunking=chunking), optimizer)
-    state, losses = init_state(draft, optimizer, jax.random.key(0)), []
+    text, store, _, step, state, frozen = pipeline.our_stage(args, config)
+    losses = []
     _, batches = pipeline.batches_of(config, text, store)
     for _ in range(args.steps):
         state, metrics = step(state, frozen, Batch(**next(batches)))
         losses.append(float(metrics["loss"]))
-    shutil.rmtree(workdir.path / "teacher", ignore_errors=True)
+    if store:
+        shutil.rmtree(store.path, ignore_errors=True)
     return losses
 
 

@@ -123,27 +123,38 @@ def write_weights(args, folder: Path) -> None:
     models.save(models.build(config.draft.architecture.hf_config(), jax.random.key(2)), folder / "draft")
 
 
-def our_worker(args):
+def our_stage(args, config):
+    """Our draft stage on the models of `--weights`: (text, store or None, seconds to write it, step, state, frozen)."""
     import jax
 
     from adaspec_jax import models, sharding
     from adaspec_jax.teacher import add_reference, open_store, taught_by
-    from adaspec_jax.training import Batch, Chunking, Frozen, adamw, init_state, make_step, objectives
+    from adaspec_jax.training import Chunking, Frozen, adamw, init_state, make_step, objectives
     from adaspec_jax.training.divergences import forward_kl
 
-    config = experiment(args)
     workdir, text = text_of(args, config)
     mesh, chunking = sharding.make_mesh(1, 1, 1), Chunking.for_backend(jax.default_backend())
     target, reference, draft = (models.load(args.weights / name) for name in ("target", "reference", "draft"))
     began = time.perf_counter()
     store = open_store(config, workdir, text, target, mesh, chunking)
-    shared = {"target": target, "reference": reference, "base": draft, "divergence": forward_kl, "chunking": chunking}
-    add_reference(store, config, workdir, text, mesh, **shared)
-    store_seconds = time.perf_counter() - began
-    spec, frozen = config.draft, Frozen(taught_by(target, store))
+    if store:
+        shared = {"target": target, "reference": reference, "base": draft, "chunking": chunking}
+        add_reference(store, config, workdir, text, mesh, **shared, divergence=forward_kl)
+    seconds = time.perf_counter() - began
+    spec = config.draft
     optimizer = adamw(spec.lr, weight_decay=spec.weight_decay, clip_norm=spec.clip_norm)
     step = make_step(objectives.selective_distill(fraction=spec.fraction, chunking=chunking), optimizer)
-    state = init_state(draft, optimizer, jax.random.key(0))
+    frozen = Frozen(taught_by(target, store), None if store else reference)
+    return text, store, seconds, step, init_state(draft, optimizer, jax.random.key(0)), frozen
+
+
+def our_worker(args):
+    import jax
+
+    from adaspec_jax.training import Batch
+
+    config = experiment(args)
+    text, store, store_seconds, step, state, frozen = our_stage(args, config)
     steps, batches = batches_of(config, text, store)
     compile_seconds, seen, done = 0.0, set(), 0
     for batch in itertools.islice(batches_of(config, text, store)[1], 200):  # every bucket once, on a state of its own

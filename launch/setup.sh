@@ -175,6 +175,15 @@ set_up_accelerator() { # set_up_accelerator cuda13|tpu: jax's plugin for it, at 
   rm -f "$unfinished"
 }
 
+set_up_tpu_compiler() { # libtpu, only for the tests that compile for TPUs: never fatal, and tried once
+  ! "$venv_python" -c 'import importlib.util as i, sys; sys.exit(i.find_spec("libtpu") is None)' || return 0
+  if [ ! -e "$venv/libtpu-tried" ]; then
+    : >"$venv/libtpu-tried"
+    (set_up_accelerator tpu) 2>/dev/null || true
+  fi
+  "$venv_python" -c 'import libtpu' 2>/dev/null || echo "No libtpu: the tests that compile for TPUs will skip" >&2
+}
+
 fetch_python() { # where no Python will do: uv, and a Python of uv's, in this user's home
   export PATH="$HOME/.local/bin:$PATH"
   ! (choose_python) >/dev/null 2>&1 || return 0

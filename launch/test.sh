@@ -34,6 +34,7 @@ done
 
 set_up
 set_up_torch "$torch"
+set_up_tpu_compiler
 
 status=0
 "$venv_python" -m ruff check . || status=$?

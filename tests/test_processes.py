@@ -34,7 +34,7 @@ TINY = {
 }
 
 
-def start(workdir, *, processes=1, devices=1, process=0, port=0, **overrides):
+def start(workdir, *, processes=1, devices=1, process=0, port=0, cwd=CHECKOUT, **overrides):
     together = {
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "JAX_NUM_PROCESSES": str(processes),
@@ -42,9 +42,10 @@ def start(workdir, *, processes=1, devices=1, process=0, port=0, **overrides):
     }
     overrides = TINY | {"distributed": "auto" if processes > 1 else "off"} | overrides
     return subprocess.Popen(
-        [sys.executable, "-m", "adaspec_jax.train", "--config", "configs/quickstart.py", "--workdir", str(workdir)]
+        [sys.executable, "-m", "adaspec_jax.train", "--config", f"{CHECKOUT / 'configs' / 'quickstart.py'}"]
+        + ["--workdir", str(workdir)]
         + [f"--config.{key}={value}" for key, value in overrides.items()],
-        cwd=CHECKOUT,
+        cwd=cwd,
         env=os.environ
         | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(CHECKOUT)}
         | (together if processes > 1 else {}),
@@ -59,7 +60,7 @@ def start_two(workdir, differing=None, **overrides):
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     shared = {"processes": 2, "devices": 4, "port": port}
-    return [start(workdir, process=i, **shared, **overrides, **(differing or {} if i else {})) for i in (0, 1)]
+    return [start(workdir, process=i, **shared | overrides | (differing or {} if i else {})) for i in (0, 1)]
 
 
 def finish(*running, timeout=300):
@@ -143,6 +144,21 @@ def test_processes_that_disagree_end_with_one_line_before_anything_is_made(tmp_p
         assert status == 2 and said.count("error:") == 1, said
         assert f"process 1: {complaint}" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_with_other_data_under_the_same_name_end_with_one_line(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder, answer in zip(folders, ("four", "five"), strict=True):
+        folder.mkdir()
+        rows = [json.dumps({"q": f"What is {n} and two? ", "a": answer}) for n in range(64)]
+        for name in ("train", "held_out"):
+            (folder / f"{name}.jsonl").write_text("\n".join(rows))
+    columns = {"data.prompt_column": "q", "data.answer_column": "a", "tokenizer.vocab_size": 280}
+    files = {"data.train": "train.jsonl", "data.evaluation": "held_out.jsonl"}
+    both = start_two(tmp_path / "run", {"cwd": folders[1]}, **columns, **files, cwd=folders[0])
+    for status, said in finish(*both, timeout=120):
+        assert status == 2 and said.count("error:") == 1, said
+        assert "process 1: its data differs from that of process 0: train is" in said
 
 
 def test_a_process_that_finds_no_run_to_join_says_what_it_needs(tmp_path):
