@@ -175,13 +175,18 @@ set_up_accelerator() { # set_up_accelerator cuda13|tpu: jax's plugin for it, at 
   rm -f "$unfinished"
 }
 
-set_up_tpu_compiler() { # libtpu, only for the tests that compile for TPUs: never fatal, and tried once
-  ! "$venv_python" -c 'import importlib.util as i, sys; sys.exit(i.find_spec("libtpu") is None)' || return 0
-  if [ ! -e "$venv/libtpu-tried" ]; then
-    : >"$venv/libtpu-tried"
-    (set_up_accelerator tpu) 2>/dev/null || true
-  fi
-  "$venv_python" -c 'import libtpu' 2>/dev/null || echo "No libtpu: the tests that compile for TPUs will skip" >&2
+set_up_tpu_compiler() { # libtpu beside the packages, for the tests that compile for TPUs: never fatal, and tried once
+  # Not among them: jax on a machine without a TPU would look for one at every start, at length and aloud.
+  local wanted
+  [ ! -e "$venv/tpu-compiler-tried" ] || return 0
+  wanted="$("$venv_python" -c 'if True:
+    import importlib.metadata as m
+    print(next(line.split(";")[0] for line in m.requires("jax") if line.startswith("libtpu")))' 2>/dev/null)" || return 0
+  : >"$venv/tpu-compiler-tried"
+  echo "Looking for $wanted, for the tests that compile for TPUs" >&2
+  { prefer_uv && uv_install --quiet --no-deps --target "$venv/tpu-compiler" "$wanted" 2>/dev/null; } ||
+    pip_install --quiet --no-deps --target "$venv/tpu-compiler" "$wanted" 2>/dev/null ||
+    echo "No libtpu: the tests that compile for TPUs will skip" >&2
 }
 
 fetch_python() { # where no Python will do: uv, and a Python of uv's, in this user's home

@@ -1,10 +1,15 @@
 """Every test sees 8 CPU devices, strict rank promotion and full-precision matmuls."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+
+# Where launch/setup.sh puts libtpu: known to tests that compile for TPUs, not to the programs they start.
+if (compiler := Path(sys.prefix) / "tpu-compiler").is_dir():
+    sys.path.append(str(compiler))
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
