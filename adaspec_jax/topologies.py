@@ -60,6 +60,7 @@ def find(name: str) -> Topology:
     if name == "cpu":
         return Topology(name, jax.devices("cpu"), "cpu", None)
     parse(name)
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # only its compiler is used, by as many as like
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", _ACCELERATOR[name.partition(":")[0]])
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
