@@ -42,6 +42,19 @@ def main() -> None:
     compiling = name == "cpu" or topologies.have_libtpu()
     if not compiling:
         print(f'libtpu is not installed (pip install "jax[tpu]"): figures for {name} are rough estimates', flush=True)
+    kept = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", name == "cpu" and kept)  # it cannot read a TPU's programs here
+    try:
+        _plan(config, name, stages, compiling=compiling, search=search, out=out)
+    finally:
+        jax.config.update("jax_enable_compilation_cache", kept)
+
+
+def _plan(config, name: str, stages: list[str], *, compiling: bool, search: bool, out: str | None) -> None:
+    import jax
+
+    from adaspec_jax import planning, topologies
+
     topology = topologies.find(name) if compiling else topologies.stand_in(name)
     made = planning.Plan(config, topology, compiling=compiling)
     print(f"{name}: {_mesh(made.mesh)}, {planning.in_gib(made.limit)} GiB per device", flush=True)

@@ -72,7 +72,7 @@ def over(mesh: Mesh) -> contextlib.AbstractContextManager:
 
 
 def on_host() -> contextlib.AbstractContextManager:
-    """Where new arrays lie in the host's memory: a model as it is read may be larger than what a device has room for."""
+    """Where new arrays lie in the host's memory: a model as it is read may be too large for one device."""
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])
     except RuntimeError:  # JAX_PLATFORMS names accelerators alone

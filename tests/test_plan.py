@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from adaspec_jax import planning, sharding, topologies
+from adaspec_jax import models, planning, sharding, topologies
 from adaspec_jax.step_costs import collective_bytes, flops
 from tests.running import CHECKOUT, command_line
 
+SMALL = [
+    *("--config.data.buckets=(64,)", "--config.data.max_length=64", "--config.evaluation.max_new_tokens=32"),
+    *(f"--config.{stage}.architecture.vocab_size=256" for stage in ("target", "draft")),
+    *(f"--config.{stage}.architecture.num_hidden_layers=1" for stage in ("target", "draft")),
+]
 QUICKSTART = CHECKOUT / "configs" / "quickstart.py"
 needs_libtpu = pytest.mark.skipif(
     not topologies.have_libtpu(), reason='libtpu is not installed (pip install "jax[tpu]")'
@@ -52,7 +57,7 @@ def test_collectives_count_by_the_loops_they_are_in():
 
 def test_a_plan_for_this_machine_has_every_stage(tmp_path, capsys, monkeypatch):
     out = tmp_path / "plan.json"
-    small = ["--config.mesh.data=1", "--config.data.buckets=(64,)", "--config.data.max_length=64"]
+    small = ["--config.mesh.data=1", *SMALL]
     status, said, _ = command_line(
         capsys, monkeypatch, "plan", "--config", QUICKSTART, "--topology", "cpu", "--json", out, "--no_search", *small
     )
@@ -69,22 +74,24 @@ def test_a_plan_for_this_machine_has_every_stage(tmp_path, capsys, monkeypatch):
     batch = target["batch"] * target["length"] * 5
     from adaspec_jax.command_line import load_config
 
-    weights = planning._size(
-        planning.Plan(load_config(str(QUICKSTART)), topologies.find("cpu"))._model("target", "float32")
-    )
+    config = load_config(str(QUICKSTART))
+    config.target.architecture.vocab_size, config.target.architecture.num_hidden_layers = 256, 1
+    weights = models.build(config.target.architecture.hf_config(), jax.random.key(0)).num_params
     assert target["arguments_bytes"] == pytest.approx(3 * 4 * weights + batch, abs=100)
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_a_slice_that_is_not_there_is_planned_in_the_order_of_the_ladder(tmp_path, capsys, monkeypatch):
-    """On one described chip, with its memory said to be less and less, what is given up grows."""
-    config_overrides = ["--config.memory=auto", "--config.data.buckets=(64,)", "--config.data.max_length=64"]
+    """On one described chip; then with its memory said to be less than that took."""
+    config_overrides = ["--config.memory=auto", *SMALL]
     found = []
-    for share in (1.0, 0.05):
-        chip = topologies.CHIPS["v5e"]
-        smaller = {"v5e": topologies.Chip(int(chip.memory * share * 0.01), chip.flops, chip.bandwidth)}
-        monkeypatch.setattr(topologies, "CHIPS", topologies.CHIPS | smaller)
-        out = tmp_path / f"{share}.json"
+    for number in range(2):
+        if found:
+            chip = topologies.CHIPS["v5e"]
+            smaller = {"v5e": topologies.Chip(int(0.9 * found[0]["hbm_bytes"]), chip.flops, chip.bandwidth)}
+            monkeypatch.setattr(topologies, "CHIPS", topologies.CHIPS | smaller)
+        out = tmp_path / f"{number}.json"
         arguments = [
             "--config",
             QUICKSTART,
@@ -102,7 +109,7 @@ def test_a_slice_that_is_not_there_is_planned_in_the_order_of_the_ladder(tmp_pat
         found.append(json.loads(out.read_text())["stages"]["target"])
     roomy, narrow = found
     assert roomy["fits"] and roomy["chosen"] == "nothing given up" and roomy["step_seconds"] > 0
-    assert narrow["memory"]["micro_batches"] == 16 and narrow["hbm_bytes"] < roomy["hbm_bytes"]
+    assert narrow["memory"]["micro_batches"] > 1 and narrow["hbm_bytes"] < 0.9 * roomy["hbm_bytes"]
 
 
 @needs_libtpu
@@ -121,7 +128,7 @@ def test_a_slice_of_four_chips_takes_a_quarter_of_the_parameters(capsys, monkeyp
             out,
             "--no_search",
         ]
-        mesh = ["--config.mesh.data=1", f"--config.mesh.fsdp={fsdp}", "--config.data.buckets=(256,)"]
+        mesh = ["--config.mesh.data=1", f"--config.mesh.fsdp={fsdp}", *SMALL]
         assert command_line(capsys, monkeypatch, "plan", *arguments, *mesh)[0] == 0
         sizes[fsdp] = json.loads(out.read_text())["stages"]["target"]
     assert sizes[4]["arguments_bytes"] < 0.35 * sizes[1]["arguments_bytes"]

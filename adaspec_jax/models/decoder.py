@@ -20,12 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax import Array
 
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.models.attention import causal_attention
 from adaspec_jax.models.kv_cache import KVCache, write_at
-from adaspec_jax.models.rotary import Llama3Scaling
+from adaspec_jax.models.rotary import Llama3Scaling, rotary_angles, rotate
 from adaspec_jax.sharding import ROWS, constrain
 
 ACTIVATIONS = {
@@ -97,31 +96,6 @@ class DecoderConfig:
     def hf_config(self) -> dict:
         """The config.json this config was read from, every key kept."""
         return json.loads(self.source)
-
-
-def rotary_angles(config: DecoderConfig, positions_BT: Array) -> tuple[Array, Array]:
-    """Cosines and sines [B, T, 1, rotary_dim / 2], float32 (RoFormer, arXiv 2104.09864, eq. 34)."""
-    exponents_R = np.arange(0, config.rotary_dim, 2, dtype=np.float32) / np.float32(max(config.rotary_dim, 1))
-    frequencies_R = (1.0 / np.float32(config.rope_theta) ** exponents_R).astype(np.float32)
-    if config.rope_scaling is not None:
-        frequencies_R = config.rope_scaling(frequencies_R)
-    angles_BT1R = positions_BT.astype(jnp.float32)[:, :, None, None] * frequencies_R[None, None, None, :]
-    return jnp.cos(angles_BT1R), jnp.sin(angles_BT1R)
-
-
-def rotate(heads_BTHK: Array, rotation: tuple[Array, Array], *, interleaved: bool) -> Array:
-    """The first rotary_dim features of every head rotated by position, computed in float32."""
-    cos_BT1R, sin_BT1R = rotation
-    half = cos_BT1R.shape[-1]
-    turned, passed = jnp.split(heads_BTHK, [2 * half], axis=-1)
-    turned = turned.astype(jnp.float32)
-    if interleaved:
-        first, second = turned[..., 0::2], turned[..., 1::2]
-    else:
-        first, second = turned[..., :half], turned[..., half:]
-    rotated = (first * cos_BT1R - second * sin_BT1R, second * cos_BT1R + first * sin_BT1R)
-    turned = jnp.stack(rotated, axis=-1).reshape(turned.shape) if interleaved else jnp.concatenate(rotated, axis=-1)
-    return jnp.concatenate([turned.astype(heads_BTHK.dtype), passed], axis=-1)
 
 
 class Linear(nn.Dense):

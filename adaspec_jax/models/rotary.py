@@ -1,10 +1,16 @@
-"""How rotary frequencies are stretched for contexts longer than the ones a model was first trained on."""
+"""Rotary position embeddings, and how their frequencies are stretched for longer contexts than first trained on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
+
+if TYPE_CHECKING:
+    from adaspec_jax.models.decoder import DecoderConfig
 
 
 @dataclass(frozen=True)
@@ -22,3 +28,28 @@ class Llama3Scaling:
         kept_R = (turns_R - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
         kept_R = np.clip(kept_R, 0, 1).astype(np.float32)
         return (1 - kept_R) * frequencies_R / np.float32(self.factor) + kept_R * frequencies_R
+
+
+def rotary_angles(config: DecoderConfig, positions_BT: Array) -> tuple[Array, Array]:
+    """Cosines and sines [B, T, 1, rotary_dim / 2], float32 (RoFormer, arXiv 2104.09864, eq. 34)."""
+    exponents_R = np.arange(0, config.rotary_dim, 2, dtype=np.float32) / np.float32(max(config.rotary_dim, 1))
+    frequencies_R = (1.0 / np.float32(config.rope_theta) ** exponents_R).astype(np.float32)
+    if config.rope_scaling is not None:
+        frequencies_R = config.rope_scaling(frequencies_R)
+    angles_BT1R = positions_BT.astype(jnp.float32)[:, :, None, None] * frequencies_R[None, None, None, :]
+    return jnp.cos(angles_BT1R), jnp.sin(angles_BT1R)
+
+
+def rotate(heads_BTHK: Array, rotation: tuple[Array, Array], *, interleaved: bool) -> Array:
+    """The first rotary_dim features of every head rotated by position, computed in float32."""
+    cos_BT1R, sin_BT1R = rotation
+    half = cos_BT1R.shape[-1]
+    turned, passed = jnp.split(heads_BTHK, [2 * half], axis=-1)
+    turned = turned.astype(jnp.float32)
+    if interleaved:
+        first, second = turned[..., 0::2], turned[..., 1::2]
+    else:
+        first, second = turned[..., :half], turned[..., half:]
+    rotated = (first * cos_BT1R - second * sin_BT1R, second * cos_BT1R + first * sin_BT1R)
+    turned = jnp.stack(rotated, axis=-1).reshape(turned.shape) if interleaved else jnp.concatenate(rotated, axis=-1)
+    return jnp.concatenate([turned.astype(heads_BTHK.dtype), passed], axis=-1)

@@ -9,7 +9,8 @@ import pytest
 
 from adaspec_jax.errors import UserError
 from adaspec_jax.models import CausalLM
-from adaspec_jax.models.decoder import Decoder, DecoderConfig, rotary_angles, rotate
+from adaspec_jax.models.decoder import Decoder, DecoderConfig
+from adaspec_jax.models.rotary import rotary_angles, rotate
 
 GROUPED = DecoderConfig(
     model_type="llama",
