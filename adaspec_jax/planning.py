@@ -78,7 +78,9 @@ class Plan:
                 made = program(name, config, memory=memory, chunking=self.chunking, updates=1000)
                 arguments = step_arguments(made, model, frozen, mesh=self.mesh, rows=rows, length=length)
                 tokens = rows * length // memory.micro_batches // groups
-                seen[memory, rows] = self._compiled(made.step, *arguments, more=activations(model, self.mesh, tokens))
+                seen[memory, rows] = self._compiled(
+                    made.step, *arguments, more=activations(model, memory, self.mesh, tokens)
+                )
             return seen[memory, rows][2]
 
         written = Memory.written(config, name, self.topology.backend)
@@ -230,11 +232,13 @@ def verdict(c: float, v, alpha_percent: float | None) -> dict[str, Any]:
     return found
 
 
-def activations(model: models.CausalLM, mesh: sharding.Mesh, tokens: int) -> int:
+def activations(model: models.CausalLM, memory: Memory, mesh: sharding.Mesh, tokens: int) -> int:
     """Bytes of a step beside its arguments, roughly: a float32 gradient, and what layers keep of each token."""
     c = model.config
-    gradient = 4 * _size(model) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
-    per_token = c.num_layers * (8 * c.hidden_size + 3 * c.intermediate_size) * 2 + 4 * c.vocab_size // 8
+    item = 4 if memory.master == "float32" else 2
+    gradient = 0 if memory.lora_rank else item * _size(model) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
+    inside = (8 * c.hidden_size + 3 * c.intermediate_size) * 2
+    per_token = c.num_layers * 2 * c.hidden_size + inside if memory.rematerialise else c.num_layers * inside
     return int(gradient + tokens * per_token)
 
 

@@ -20,6 +20,7 @@ from adaspec_jax.config import (
     Draft,
     Evaluation,
     Experiment,
+    Mesh,
     Phi,
     Published,
     Reference,
@@ -73,5 +74,6 @@ def get_config(variant: str = "gsm8k") -> Experiment:
             init="Salesforce/codegen-350M-mono", architecture=CodeGen(**CODEGEN_350M), epochs=draft, fraction=0.4, **fit
         ),
         evaluation=Evaluation(num_prompts=1319, batch_size=16, max_new_tokens=256),
+        mesh=Mesh(fsdp=-1, draft="replicated"),
         published=Published(*PUBLISHED[task, "3epoch" if three_epochs else "optimal"]),
     )

@@ -20,6 +20,7 @@ from adaspec_jax.config import (
     Evaluation,
     Experiment,
     GPTNeoX,
+    Mesh,
     Published,
     Reference,
     Target,
@@ -78,5 +79,6 @@ def get_config(variant: str = "gsm8k") -> Experiment:
             init="EleutherAI/pythia-31m", architecture=GPTNeoX(**PYTHIA_31M), epochs=draft, fraction=0.4, **fit
         ),
         evaluation=Evaluation(num_prompts=1319, batch_size=16, max_new_tokens=256),
+        mesh=Mesh(fsdp=-1, draft="replicated"),
         published=Published(*PUBLISHED[task, "3epoch" if three_epochs else "optimal"]),
     )
