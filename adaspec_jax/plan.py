@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from adaspec_jax.command_line import parse_experiment, print_config, take_option
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
@@ -57,14 +58,58 @@ def _plan(config, name: str, stages: list[str], *, compiling: bool, search: bool
 
     topology = topologies.find(name) if compiling else topologies.stand_in(name)
     made = planning.Plan(config, topology, compiling=compiling)
-    print(f"{name}: {_mesh(made.mesh)}, {planning.in_gib(made.limit)} GiB per device", flush=True)
+    print(f"{name}: {_mesh(made.mesh)}, {in_gib(made.limit)} GiB per device", flush=True)
     found = {}
     for stage in stages:
         found[stage] = made.stage(stage, search=search)
-        print("\n".join(planning.lines(stage, found[stage])), flush=True)
+        print("\n".join(lines(stage, found[stage])), flush=True)
     if out:
         document = {"topology": name, "jax": jax.__version__, "stages": found}
         Path(out).write_text(json.dumps(document, indent=1) + "\n")
+
+
+def in_gib(size: int | None) -> str:
+    return "?" if size is None else f"{size / 2**30:.2f}"
+
+
+def lines(stage: str, figures: dict[str, Any]) -> list[str]:
+    """One stage's figures in words."""
+    from adaspec_jax import planning
+
+    if "skipped" in figures:
+        return [f"{stage}: {figures['skipped']}"]
+    size, limit = figures["hbm_bytes"], figures["hbm_limit_bytes"]
+    fits = "fits" if figures["fits"] else f"does NOT fit, {in_gib(size - limit)} GiB too much"
+    parts = [in_gib(figures[f"{name}_bytes"]) for name in ("arguments", "temporaries", "outputs")]
+    split = "" if "?" in parts else f" (arguments {parts[0]}, temporaries {parts[1]}, outputs {parts[2]})"
+    said = [
+        f"{stage}: {fits}: {in_gib(size)} GiB per device{split}, {figures['how']}; batch {figures['batch']} x "
+        f"{figures['length']}; {figures['chosen']}"
+    ]
+    if figures.get("largest_batch"):
+        said.append(f"  largest batch that fits so: {figures['largest_batch']}")
+    if figures.get("step_seconds"):
+        share = planning.DECODING_SHARE if stage == "decode" else planning.TRAINING_SHARE
+        said.append(
+            f"  {1e3 * figures['step_seconds']:.3g} ms a step, {figures['tokens_per_second']:,.0f} tokens/s "
+            f"({100 * share:.0f} % of the roofline bound is assumed, {1e3 * figures['roofline_seconds']:.3g} ms)"
+        )
+    if figures.get("hours"):
+        said.append(
+            f"  {figures['hours']:.2f} hours for {figures['epochs']:g} epochs of {figures['examples']:,} examples"
+        )
+    if found := figures.get("break_even"):
+        needs = ", ".join(
+            f"{n}: {'never' if alpha is None else f'{100 * alpha:.0f} %'}" for n, alpha in found["alpha_needed"].items()
+        )
+        cost = f"a draft step costs {found['draft_step_cost']:.3f} of a target step, by the roofline"
+        said.append(f"  {cost}; acceptance needed to gain anything, by draft length: {needs}")
+        if "published_alpha" in found:
+            said.append(
+                f"  the published {100 * found['published_alpha']:.1f} % would give {found['best_speedup']:.2f} times "
+                f"plain decoding at draft length {found['best_draft_length']}"
+            )
+    return said
 
 
 def _mesh(mesh) -> str:

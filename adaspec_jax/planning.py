@@ -30,7 +30,7 @@ from adaspec_jax.programs import (
 )
 from adaspec_jax.reporting import best_draft_length, break_even_alpha, speedup
 from adaspec_jax.step_costs import collective_bytes, flops
-from adaspec_jax.topologies import GIB, Chip, Topology
+from adaspec_jax.topologies import Chip, Topology
 from adaspec_jax.training import Frozen
 
 STAGES = ("target", "reference", "draft", "decode")
@@ -259,45 +259,3 @@ def _parts(compiled) -> dict[str, int | None]:
 
 def _size(model: models.CausalLM) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.params))
-
-
-def in_gib(size: int | None) -> str:
-    return "?" if size is None else f"{size / GIB:.2f}"
-
-
-def lines(stage: str, figures: dict[str, Any]) -> list[str]:
-    """One stage's figures in words."""
-    if "skipped" in figures:
-        return [f"{stage}: {figures['skipped']}"]
-    size, limit = figures["hbm_bytes"], figures["hbm_limit_bytes"]
-    fits = "fits" if figures["fits"] else f"does NOT fit, {in_gib(size - limit)} GiB too much"
-    parts = [in_gib(figures[f"{name}_bytes"]) for name in ("arguments", "temporaries", "outputs")]
-    split = "" if "?" in parts else f" (arguments {parts[0]}, temporaries {parts[1]}, outputs {parts[2]})"
-    said = [
-        f"{stage}: {fits}: {in_gib(size)} GiB per device{split}, {figures['how']}; batch {figures['batch']} x "
-        f"{figures['length']}; {figures['chosen']}"
-    ]
-    if figures.get("largest_batch"):
-        said.append(f"  largest batch that fits so: {figures['largest_batch']}")
-    if figures.get("step_seconds"):
-        share = DECODING_SHARE if stage == "decode" else TRAINING_SHARE
-        said.append(
-            f"  {1e3 * figures['step_seconds']:.3g} ms a step, {figures['tokens_per_second']:,.0f} tokens/s "
-            f"({100 * share:.0f} % of the roofline bound is assumed, {1e3 * figures['roofline_seconds']:.3g} ms)"
-        )
-    if figures.get("hours"):
-        said.append(
-            f"  {figures['hours']:.2f} hours for {figures['epochs']:g} epochs of {figures['examples']:,} examples"
-        )
-    if found := figures.get("break_even"):
-        needs = ", ".join(
-            f"{n}: {'never' if alpha is None else f'{100 * alpha:.0f} %'}" for n, alpha in found["alpha_needed"].items()
-        )
-        cost = f"a draft step costs {found['draft_step_cost']:.3f} of a target step, by the roofline"
-        said.append(f"  {cost}; acceptance needed to gain anything, by draft length: {needs}")
-        if "published_alpha" in found:
-            said.append(
-                f"  the published {100 * found['published_alpha']:.1f} % would give {found['best_speedup']:.2f} times "
-                f"plain decoding at draft length {found['best_draft_length']}"
-            )
-    return said

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from adaspec_jax import planning, topologies  # noqa: E402
 from adaspec_jax.command_line import load_config  # noqa: E402
+from adaspec_jax.plan import in_gib, lines  # noqa: E402
 from adaspec_jax.programs import schedule  # noqa: E402
 
 TASKS = ("gsm8k", "alpaca", "mbpp", "cnn_dailymail", "xsum")
@@ -58,7 +59,7 @@ def main() -> None:
         began = time.monotonic()
         made = planning.Plan(config, topologies.find(topology))
         known[key] = made.stage(stage, search=args.search)
-        print(f"{key}: {time.monotonic() - began:.0f} s", *planning.lines(stage, known[key]), sep="\n", flush=True)
+        print(f"{key}: {time.monotonic() - began:.0f} s", *lines(stage, known[key]), sep="\n", flush=True)
         args.json.write_text(json.dumps(known, indent=1) + "\n")
     if args.markdown:
         written(args.markdown, known)
@@ -128,7 +129,7 @@ def tables(known: dict):
 def cell(found: dict | None, config, stage: str) -> str:
     if found is None:
         return "not planned yet"
-    size = planning.in_gib(found["hbm_bytes"])
+    size = in_gib(found["hbm_bytes"])
     if not found["fits"]:
         return f"**no**: {size} GiB"
     words = f"{size} GiB"
@@ -153,7 +154,7 @@ def scaling(known: dict):
         words = "not planned yet"
         if found:
             words = f"{found['collective_bytes'] / 1e9:.2f} GB sent, {1e3 * found['roofline_seconds']:.3g} ms bound"
-            words += f", {planning.in_gib(found['hbm_bytes'])} GiB"
+            words += f", {in_gib(found['hbm_bytes'])} GiB"
         rows.setdefault(f"{key.split()[1]}, {stage}", {})[topology] = words
     for name, found in rows.items():
         yield f"| {name} | " + " | ".join(found[topology] for topology in SCALED) + " |"
