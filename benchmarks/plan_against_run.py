@@ -42,8 +42,8 @@ def main() -> None:
         rows.append(row)
         planned, found = row["planned_bytes"] / 1e9, row["measured_bytes"] / 1e9
         print(f"{name:>28}{planned:12.3f}{found:13.3f}{row['ratio']:7.2f}", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+        if args.json:
+            args.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def worker(**case) -> dict:
