@@ -159,19 +159,10 @@ class Experiment:
 
 
 # What may differ when a workdir is used again: nothing a finished stage depends on.
-FREE_TO_CHANGE = (
-    *(
-        "evaluation.",
-        "mesh.",
-        "attention",
-        "checkpoint_every",
-        "tensorboard",
-        "loss_chunk",
-        "distributed",
-        "accelerator",
-    ),
-    *("memory", "layers", "published."),  # what a stage began with is recorded, and kept
-)
+_MEASUREMENT = ("evaluation.", "published.")
+_MACHINE = ("mesh.", "attention", "loss_chunk", "accelerator", "distributed", "checkpoint_every", "tensorboard")
+_RECORDED = ("memory", "layers")  # what a stage began with is kept
+FREE_TO_CHANGE = _MEASUREMENT + _MACHINE + _RECORDED
 
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
@@ -191,32 +182,13 @@ _CHOICES = {
     "mesh.draft": ("sharded", "replicated"),
     "rope_type": ("default", "llama3"),
 }
-_POSITIVE = {
-    *(
-        "batch_size",
-        "lr",
-        "lora_lr",
-        "accumulate",
-        "micro_batches",
-        "num_prompts",
-        "max_new_tokens",
-        "checkpoint_every",
-        "shards",
-    ),
-    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_length"),
-    *("num_key_value_heads", "head_dim", "n_embd", "n_layer", "n_head", "n_inner", "n_positions", "rotary_dim"),
-    *("teacher_top_k", "num_train", "num_evaluation", "fraction", "resamples", "length_window", "tensor"),
-}
-_NOT_NEGATIVE = {
-    "lora_rank",
-    "loss_chunk",
-    "draft_length",
-    "epochs",
-    "warmup_steps",
-    "weight_decay",
-    "clip_norm",
-    "temperature",
-}
+_POSITIVE = set(
+    "batch_size lr lora_lr accumulate micro_batches num_prompts max_new_tokens checkpoint_every shards fraction "
+    "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size num_key_value_heads head_dim "
+    "n_embd n_layer n_head n_inner n_positions rotary_dim max_length length_window num_train num_evaluation "
+    "teacher_top_k resamples tensor".split()
+)
+_NOT_NEGATIVE = set("epochs warmup_steps weight_decay clip_norm lora_rank loss_chunk draft_length temperature".split())
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -80,7 +80,7 @@ def choose(
     Args:
       rows: of a batch, per group of devices that rows are spread over.
       may_adapt: whether low-rank adapters may stand in for the whole model (the target stage).
-      bytes_of: compiles the stage and tells its bytes per device.
+      bytes_of: compiles the stage and tells its bytes per device; asked more than once, so it should remember.
 
     UserError, by how much the last step is too large, where nothing fits.
     """
@@ -127,15 +127,3 @@ def ladder(
             yield memory
     if may_adapt and not written.lora_rank:
         yield replace(last, rematerialise=True, lora_rank=LORA_RANK)
-
-
-def cached(bytes_of: Callable[[Memory], int]) -> Callable[[Memory], int]:
-    """The same, compiling nothing twice."""
-    known: dict[Memory, int] = {}
-
-    def look_up(memory: Memory) -> int:
-        if memory not in known:
-            known[memory] = bytes_of(memory)
-        return known[memory]
-
-    return look_up

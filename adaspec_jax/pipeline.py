@@ -48,7 +48,7 @@ class _Run:
         self.config, self.workdir = config, workdir
         self.mesh = mesh_for(config)
         if self.mesh.size > 1:
-            processes.say("mesh: " + ", ".join(f"{axis} {count}" for axis, count in self.mesh.shape.items()))
+            processes.say(f"mesh: {sharding.in_words(self.mesh)}")
         self.chunking = chunking_for(config, self.mesh, jax.default_backend())
         self.text = read_text(config, workdir)
         processes.agree(self.text.record | {"tokens": self.text.tokens_sha256}, "data")

@@ -54,11 +54,11 @@ def main() -> None:
 def _plan(config, name: str, stages: list[str], *, compiling: bool, search: bool, out: str | None) -> None:
     import jax
 
-    from adaspec_jax import planning, topologies
+    from adaspec_jax import planning, sharding, topologies
 
     topology = topologies.find(name) if compiling else topologies.stand_in(name)
     made = planning.Plan(config, topology, compiling=compiling)
-    print(f"{name}: {_mesh(made.mesh)}, {in_gib(made.limit)} GiB per device", flush=True)
+    print(f"{name}: {sharding.in_words(made.mesh)}, {in_gib(made.limit)} GiB per device", flush=True)
     found = {}
     for stage in stages:
         found[stage] = made.stage(stage, search=search)
@@ -110,10 +110,6 @@ def lines(stage: str, figures: dict[str, Any]) -> list[str]:
                 f"plain decoding at draft length {found['best_draft_length']}"
             )
     return said
-
-
-def _mesh(mesh) -> str:
-    return ", ".join(f"{axis} {count}" for axis, count in mesh.shape.items())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from adaspec_jax import models, sharding
 from adaspec_jax.config import Experiment
 from adaspec_jax.decoding import ChainDrafter, Context, Sampling, generate
 from adaspec_jax.errors import UserError
-from adaspec_jax.memory import SPARE, Needed, bytes_limit, cached, choose, compiled_or_needed, needed
+from adaspec_jax.memory import SPARE, Needed, bytes_limit, choose, compiled_or_needed, needed
 from adaspec_jax.models.causal_lm import parameter_shapes
 from adaspec_jax.programs import (
     Memory,
@@ -92,7 +92,7 @@ class Plan:
                     rows=rows // groups,
                     may_adapt=name == "target",
                     limit=self.limit and int(self.limit * (1 - SPARE)),
-                    bytes_of=cached(bytes_of),
+                    bytes_of=bytes_of,
                 )
             except UserError:
                 memory = list(seen)[-1][0]

@@ -7,6 +7,7 @@ all, so that none waits for an answer that will not come. With one process all o
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -76,10 +77,25 @@ def _leave_last_words() -> None:
     _at_once.append(say_goodbye)
 
 
-def stop_on_signal() -> None:
-    """From now on SIGTERM, which a machine sends before it is taken away, is what `stopping` tells."""
-    if jax.process_count() == 1:  # of several, jax itself listens
-        signal.signal(signal.SIGTERM, lambda *_: _stop.set())
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """In it SIGTERM, which a machine sends before it is taken away, is what `stopping` tells; a second ends at once.
+
+    Elsewhere it ends the process as ever: there is no step to save.
+    """
+    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
+        yield  # of several processes, jax itself listens; and handlers belong to the main thread
+        return
+
+    def note(*_) -> None:
+        _stop.set()
+        signal.signal(signal.SIGTERM, before)
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def stopping(step: int) -> bool:

@@ -66,6 +66,10 @@ def shard_rows(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(placed, np.asarray(rows)), tree)
 
 
+def in_words(mesh: Mesh) -> str:
+    return ", ".join(f"{axis} {count}" for axis, count in mesh.shape.items())
+
+
 def over(mesh: Mesh) -> contextlib.AbstractContextManager:
     """Where `constrain` knows this mesh. Whatever is made in it lies on all its devices, so models are made outside."""
     return jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext()

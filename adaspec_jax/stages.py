@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import shutil
 import time
@@ -15,7 +16,7 @@ import jax
 from adaspec_jax import data, models, processes, reporting, sharding
 from adaspec_jax.config import Experiment
 from adaspec_jax.errors import UserError
-from adaspec_jax.memory import SPARE, bytes_limit, cached, choose, compiled_or_needed
+from adaspec_jax.memory import SPARE, bytes_limit, choose, compiled_or_needed
 from adaspec_jax.programs import Memory, chunking_for, lowered, program, schedule, step_arguments
 from adaspec_jax.text import Text
 from adaspec_jax.training import Checkpoints, Frozen, fit
@@ -81,7 +82,7 @@ def fit_stage(
     beside = dataclasses.replace(made.beside(frozen, model), base=sharding.shard(base, mesh))
     began = time.perf_counter()
     log = _StageLog(name, directory / "metrics.jsonl", steps, config.tensorboard)
-    with log, _out_of_memory(name), sharding.over(mesh):
+    with log, _out_of_memory(name), sharding.over(mesh), processes.listening():
         state = fit(
             state,
             beside,
@@ -149,7 +150,9 @@ def _memory(name: str, model, frozen: Frozen, *, config: Experiment, mesh, begun
         limit = limit and int(limit * (1 - SPARE))
         limit = min(processes.everyones(limit or 0)) or None  # every process must choose the same
         try:
-            memory, size = choose(memory, rows=rows, may_adapt=name == "target", limit=limit, bytes_of=cached(bytes_of))
+            memory, size = choose(
+                memory, rows=rows, may_adapt=name == "target", limit=limit, bytes_of=functools.cache(bytes_of)
+            )
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
         room = f" of {limit / 2**30:.2f}" if limit else ""

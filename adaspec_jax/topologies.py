@@ -78,7 +78,7 @@ def find(name: str) -> Topology:
 
 
 def stand_in(name: str) -> Topology:
-    """The slice without its compiler: as many devices of this machine as it takes, or as there are."""
+    """The slice without its compiler: this machine's CPU as that many devices. Comes before jax computes anything."""
     chip, count = parse(name)
     jax.config.update("jax_num_cpu_devices", count)
     return Topology(name, jax.devices("cpu"), "tpu", chip)

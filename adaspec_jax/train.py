@@ -21,7 +21,6 @@ def main() -> None:
     from adaspec_jax import pipeline, processes, reporting
 
     processes.join(config.distributed)
-    processes.stop_on_signal()
     report = processes.run(lambda: pipeline.run(config, flags.workdir))
     if not processes.first():
         return

@@ -35,7 +35,7 @@ ARROWS = {
         COMMANDS, BASE | {"command_line", "config", "pipeline", "measure", "pair", "text", "views", "workdir"}
     ),
     "train": {"command_line", "pipeline", "processes", "reporting"},
-    "plan": {"command_line", "planning", "topologies"},
+    "plan": {"command_line", "planning", "sharding", "topologies"},
     # ... and below it nobody knows the config.
     "training": {"models", "data", "sharding"},
     "models": {"sharding"},

@@ -1,6 +1,7 @@
 """What a stage gives up to fit, and that giving it up changes nothing but memory, or as little as it says."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -157,6 +158,22 @@ def test_adapters_train_alone_and_merge_into_the_model_they_made(stacked):
     assert float(again) == pytest.approx(float(tuned), rel=1e-5) and float(tuned) < float(before)
 
 
+def test_adapters_leave_how_the_base_is_computed_to_the_base():
+    base = setting.model(2, hidden=64, layers=6).stacked()
+    objective, adapters, optimizer = (
+        adapting(objectives.fine_tune()),
+        init_lora(base, 4, jax.random.key(1)),
+        adamw(1e-3),
+    )
+    step, state = make_step(objective, optimizer), init_state(adapters, optimizer, jax.random.key(0))
+    batch = setting.batch(0, rows=16, length=256)
+
+    def temporary(base):
+        return step.lower(state, Frozen(base=base), batch).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(base.with_rematerialisation(True)) < 0.7 * temporary(base)
+
+
 def sizes(**smaller):
     """Bytes by knob: what each one saves of 100."""
 
@@ -187,7 +204,7 @@ def test_auto_takes_the_first_step_that_fits(limit, chosen):
         asked.append(candidate)
         return sizes(**saves)(candidate)
 
-    taken, size = memory.choose(Memory(), rows=8, may_adapt=True, limit=limit, bytes_of=memory.cached(bytes_of))
+    taken, size = memory.choose(Memory(), rows=8, may_adapt=True, limit=limit, bytes_of=functools.cache(bytes_of))
     assert dataclasses.asdict(taken) == dataclasses.asdict(Memory()) | chosen
     assert size <= limit and len(asked) == len(set(asked))
 

@@ -146,6 +146,20 @@ def test_processes_that_disagree_end_with_one_line_before_anything_is_made(tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_outside_training_a_signal_ends_the_run_as_ever(tmp_path):
+    """While held-out prompts are decoded there is no step to save, and nothing to wait for."""
+    workdir = tmp_path / "run"
+    many = {"data.num_evaluation": 2000, "evaluation.num_prompts": 2000, "evaluation.max_new_tokens": 64}
+    running = start(workdir, **many)
+    until = time.monotonic() + 200
+    while not (workdir / "draft" / "stage.json").exists() and running.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    [(status, _)] = finish(running, timeout=20)
+    assert status == -signal.SIGTERM and not (workdir / "report.json").exists()
+
+
 def test_processes_with_other_data_under_the_same_name_end_with_one_line(tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder, answer in zip(folders, ("four", "five"), strict=True):

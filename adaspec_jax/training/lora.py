@@ -40,7 +40,7 @@ def init_lora(model: CausalLM, rank: int, key: Array) -> CausalLM:
 
 def attached(base: CausalLM, adapters: CausalLM) -> CausalLM:
     """The base with its adapters beside the kernels they change."""
-    return replace(adapters, params=_united(base.params, adapters.params))
+    return replace(base, params=_united(base.params, adapters.params))
 
 
 def merged(base: CausalLM, adapters: CausalLM) -> CausalLM:
