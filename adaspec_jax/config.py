@@ -35,9 +35,12 @@ class Data:
     evaluation_rows: str | None = None
     num_train: int = 4000  # generated tasks only
     num_evaluation: int = 200
+    seed: int | None = None  # of generated tasks; None: the run's
     prompt_column: str | None = None  # with answer_column: any jsonl, prompt and answer taken as they are
     answer_column: str | None = None
     max_length: int = 512  # tokens of prompt and answer together; what is longer is cut
+    max_prompt_length: int = 0  # a longer prompt loses tokens from its middle; 0: it is left out where no answer fits
+    contamination: str = "remove"  # training rows with an evaluation prompt: leave them out, or "allow" them
     buckets: tuple[int, ...] = (128, 192, 256, 384, 512)  # padded batch lengths: one compiled step each
     length_window: int = 1  # batches regrouped by length among so many in a row: less padding, less random batches
 
@@ -82,10 +85,26 @@ class Target(Fit):
 
 
 @dataclass
+class Answers:
+    """The text that reference and draft are distilled on (DistillSpec's data G); prompts are always the data set's.
+
+    `source` "dataset": its answers. "target": the target's own, sampled once before the stages. "draft": the model's
+    own as it stands, sampled anew at every step (on-policy). "mixed": that in a `share` of the steps, else the data
+    set's.
+    """
+
+    source: str = "dataset"
+    temperature: float = 1.0
+    max_new_tokens: int = 128  # of a sampled answer
+    share: float = 0.5
+
+
+@dataclass
 class Reference(Fit):
     """The draft's starting weights distilled on every label: the DistillSpec baseline."""
 
-    divergence: str = "forward_kl"
+    divergence: str = "forward_kl"  # a name in training.divergences; "jensen_shannon:0.1" has its beta
+    equal_data: bool = False  # distil another baseline on the selective draft's batches: is it the data?
 
 
 @dataclass
@@ -96,8 +115,12 @@ class Draft(Fit):
     architecture: Architecture = field(default_factory=GPTNeoX)
     divergence: str = "forward_kl"
     fraction: float = 0.4  # the paper's k
+    final_fraction: float | None = None  # k goes to this along a line; None: it stays
+    selection: str = "top"  # or "bottom" or "random", to compare with; a name in training.selection
+    reference: str = "trained"  # "moving_average": of the draft itself; then reference.epochs may be 0
+    average_decay: float = 0.999
     normalize: str = "paper"  # divide by the selected labels; "official": by all labels, as the released code does
-    scope: str = "global"  # the quantile over the whole batch; "shard": over each of `shards` runs of rows
+    scope: str = "global"  # the quantile over the whole batch; "shard": over each of `shards` runs of rows; "sequence"
     shards: int = 1
     budget: str = "official"  # epochs / k at batch / k: the reference's number of steps; "equal_compute": as written
 
@@ -149,6 +172,7 @@ class Experiment:
     data: Data = field(default_factory=Data)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     target: Target = field(default_factory=Target)
+    answers: Answers = field(default_factory=Answers)
     reference: Reference = field(default_factory=Reference)
     draft: Draft = field(default_factory=Draft)
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -162,15 +186,18 @@ class Experiment:
 _MEASUREMENT = ("evaluation.", "published.")
 _MACHINE = ("mesh.", "attention", "loss_chunk", "accelerator", "distributed", "checkpoint_every", "tensorboard")
 _RECORDED = ("memory", "layers")  # what a stage began with is kept
-FREE_TO_CHANGE = _MEASUREMENT + _MACHINE + _RECORDED
+_ADDED = ("reference.equal_data",)  # another draft beside the others
+FREE_TO_CHANGE = _MEASUREMENT + _MACHINE + _RECORDED + _ADDED
 
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "attention": ("xla", "cudnn"),
     "schedule": ("constant", "linear", "cosine"),
-    "divergence": ("forward_kl", "reverse_kl", "jensen_shannon", "total_variation"),
+    "contamination": ("remove", "allow"),
+    "answers.source": ("dataset", "target", "draft", "mixed"),
+    "draft.reference": ("trained", "moving_average"),
     "normalize": ("paper", "official"),
-    "scope": ("global", "shard"),
+    "scope": ("global", "shard", "sequence"),
     "budget": ("official", "equal_compute"),
     "teacher": ("auto", "recompute", "hidden", "top_k"),
     "moments": ("float32", "bfloat16", "factored"),
@@ -186,9 +213,13 @@ _POSITIVE = set(
     "batch_size lr lora_lr accumulate micro_batches num_prompts max_new_tokens checkpoint_every shards fraction "
     "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size num_key_value_heads head_dim "
     "n_embd n_layer n_head n_inner n_positions rotary_dim max_length length_window num_train num_evaluation "
-    "teacher_top_k resamples tensor".split()
+    "teacher_top_k resamples tensor share final_fraction".split()
 )
-_NOT_NEGATIVE = set("epochs warmup_steps weight_decay clip_norm lora_rank loss_chunk draft_length temperature".split())
+_NOT_NEGATIVE = set(
+    "epochs warmup_steps weight_decay clip_norm lora_rank loss_chunk draft_length temperature max_prompt_length "
+    "average_decay".split()
+)
+_SHARES = ("draft.fraction", "draft.final_fraction", "answers.share")
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -214,15 +245,27 @@ def validate(config: Experiment) -> None:
             raise UserError(f"{key} is {value}; it must be positive")
         if name in _NOT_NEGATIVE and not value >= 0:
             raise UserError(f"{key} is {value}; it must not be negative")
+        if key in _SHARES and value > 1:
+            raise UserError(f"{key} is {value}; it must be at most 1, which is all")
     for axis in ("data", "fsdp"):
         if (count := getattr(config.mesh, axis)) == 0 or count < -1:
             raise UserError(f"mesh.{axis} is {count}; give a number of devices, or -1 for as many as fit")
-    if config.draft.fraction > 1:
-        raise UserError(f"draft.fraction is {config.draft.fraction}; it must be at most 1, which keeps every token")
+    if config.draft.average_decay >= 1:
+        raise UserError(f"draft.average_decay is {config.draft.average_decay}; at 1 and above the average never moves")
+    if not config.reference.epochs and (config.draft.reference == "trained" or config.reference.equal_data):
+        raise UserError(
+            'reference.epochs is 0, which is possible with draft.reference="moving_average" and without '
+            "reference.equal_data alone"
+        )
     if (config.data.prompt_column is None) != (config.data.answer_column is None):
         raise UserError("data.prompt_column and data.answer_column must be given together")
     if not config.data.buckets or sorted(config.data.buckets) != list(config.data.buckets):
         raise UserError(f"data.buckets {config.data.buckets} must be lengths in increasing order")
+    if config.data.max_prompt_length >= config.data.max_length:
+        raise UserError(
+            f"data.max_prompt_length {config.data.max_prompt_length} leaves no room for an answer within "
+            f"data.max_length {config.data.max_length}"
+        )
     if config.data.buckets[-1] < config.data.max_length:
         raise UserError(f"the last of data.buckets is below data.max_length {config.data.max_length}; raise it")
     for stage in ("target", "draft"):
@@ -245,7 +288,9 @@ def draft_schedule(draft: Draft) -> tuple[float, int]:
 
     The released code's "3 epochs at batch 16" are 3/k epochs at batch 16/k: the baseline's number of steps and of
     back-propagated labels, on 1/k times its data. That is budget "official"; "equal_compute" takes both as written.
+    Where k changes, its mean counts.
     """
     if draft.budget == "equal_compute":
         return draft.epochs, draft.batch_size
-    return draft.epochs / draft.fraction, max(round(draft.batch_size / draft.fraction), 1)
+    kept = (draft.fraction + (draft.final_fraction or draft.fraction)) / 2
+    return draft.epochs / kept, max(round(draft.batch_size / kept), 1)

@@ -17,11 +17,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.evaluate", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", required=True, help="directory or hub name")
-    parser.add_argument("--task", help="gsm8k or word_problems; not needed with the two columns of a file")
+    parser.add_argument("--task", help="gsm8k, alpaca, mbpp, cnn_dailymail, xsum or word_problems; or give two columns")
     parser.add_argument("--data", help="a .jsonl or .jsonl.gz file (default: ADASPEC_DATA, tensorflow-datasets, hub)")
     parser.add_argument("--prompt_column", help="with --answer_column: any file, columns taken as they are")
     parser.add_argument("--answer_column")
     parser.add_argument("--split", default="test")
+    parser.add_argument("--rows", help='a slice of the split, as in "0:800"')
     parser.add_argument("--seed", type=int, default=0, help="of a generated task and of sampling")
     parser.add_argument("--num_prompts", type=int, default=200)
     parser.add_argument("--batch_size", type=int, default=8)
@@ -30,7 +31,14 @@ def main() -> None:
     )
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--lenience", type=float, default=1.0, help="below 1: lossy acceptance, by p / lenience")
+    parser.add_argument(
+        "--lenience_form", choices=("linear", "square", "exponential"), default="linear", help="see decoding.Lenient"
+    )
     parser.add_argument("--max_length", type=int, default=512, help="longer prompts are left out")
+    parser.add_argument(
+        "--max_prompt_length", type=int, default=0, help="above 0: longer prompts lose tokens from their middle"
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--json", required=True, help="where the report goes")
     arguments = parse_arguments(parser, positive=("num_prompts", "batch_size", "max_new_tokens"))
@@ -56,20 +64,28 @@ def _evaluate(arguments: argparse.Namespace) -> dict:
     import jax
 
     from adaspec_jax import data, reporting
+    from adaspec_jax.decoding import Lenient, rejection_sample
     from adaspec_jax.measure import MEASURED_HOW, measure, report_fields
     from adaspec_jax.pair import load_pair
 
+    try:
+        strict = arguments.lenience == 1
+        accept = rejection_sample if strict else Lenient(arguments.lenience, arguments.lenience_form)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
     examples = data.load_examples(
         arguments.task or "columns",
         arguments.split,
         path=arguments.data,
         prompt_column=arguments.prompt_column,
         answer_column=arguments.answer_column,
+        rows=arguments.rows,
         num=arguments.num_prompts,
         seed=arguments.seed,
     )
     target, draft, tokenizer, eos_id = load_pair(arguments.target, arguments.draft, dtype=arguments.dtype)
-    encoded, counts = data.encode(examples, tokenizer, max_length=arguments.max_length, eos_id=eos_id)
+    lengths = {"max_length": arguments.max_length, "max_prompt_length": arguments.max_prompt_length}
+    encoded, counts = data.encode(examples, tokenizer, eos_id=eos_id, **lengths)
     buckets = [length for length in (64, 128, 256, 512, 1024, 2048) if length < arguments.max_length]
     batches = data.prompt_batches(
         encoded, arguments.batch_size, buckets=[*buckets, arguments.max_length], pad_id=eos_id
@@ -84,6 +100,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict:
             temperature=arguments.temperature,
             eos_id=eos_id,
             seed=arguments.seed,
+            accept=accept,
             advance=progress.advance,
         )
     return {

@@ -28,6 +28,7 @@ def main() -> None:
     import jax
     import numpy as np
 
+    from adaspec_jax import data
     from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate
     from adaspec_jax.pair import load_pair
 
@@ -39,8 +40,8 @@ def main() -> None:
         arguments.target, arguments.draft or arguments.target, dtype=arguments.dtype
     )
     drafter = ChainDrafter(draft, length=arguments.draft_length) if arguments.draft else NoDraft()
-    tokens = tokenizer(arguments.prompt, add_special_tokens=False)["input_ids"]
-    if not tokens:
+    tokens = data.opening(tokenizer) + tokenizer(arguments.prompt, add_special_tokens=False)["input_ids"]
+    if not arguments.prompt:
         raise UserError("--prompt is empty; give at least one character")
     prompt = Context(np.asarray([tokens]), np.asarray([len(tokens)]))
     knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "eos_id": eos_id}

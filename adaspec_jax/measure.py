@@ -21,6 +21,7 @@ from adaspec_jax.decoding import (
     Sampling,
     between,
     generate,
+    rejection_sample,
     seconds_per_call,
     verification_seconds,
 )
@@ -59,6 +60,7 @@ def measure(
     temperature: float,
     eos_id: int,
     seed: int = 0,
+    accept: Callable[..., Any] = rejection_sample,
     place: Callable[[Any], Any] = lambda rows: rows,
     advance: Callable[[int], None] = lambda prompts: None,
 ) -> tuple[dict[str, Measured], dict[str, Any]]:
@@ -68,6 +70,7 @@ def measure(
       batches: {"tokens_BT", "lengths_B", "valid"} as `data.prompt_batches` gives them; only `valid` rows count.
       draft_length: guesses per round; 0 takes the best for the last of `drafts`, by its acceptance on the first batch
         and the costs measured here.
+      accept: the acceptance rule of the drafts; plain decoding is never lenient.
       place: puts rows onto the devices of a mesh.
 
     Returns:
@@ -81,7 +84,7 @@ def measure(
     if not draft_length:
         name, model = list(drafts.items())[-1]
         first = Context(place(batches[0]["tokens_BT"]), place(batches[0]["lengths_B"]))
-        knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": eos_id}
+        knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": eos_id, "accept": accept}
         probe = processes.fetch(generate(target, ChainDrafter(model, length=_PROBE_LENGTH), first, root, **knobs))
         alpha = float(probe.accepted_BN.sum() / max(probe.judged_BN.sum(), 1))
         draft_length = best_length(costs, name, alpha)["best_draft_length"] or 1
@@ -96,6 +99,7 @@ def measure(
 
         def decode(name, key, sampling=sampling, prompt=prompt):
             knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": eos_id}
+            knobs |= {} if name == "plain" else {"accept": accept}
             return jax.block_until_ready(generate(target, drafters[name], prompt, key, **knobs))
 
         plain = None

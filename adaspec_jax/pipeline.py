@@ -4,48 +4,70 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from adaspec_jax import __version__, data, models, processes, reporting, sharding, teacher
-from adaspec_jax.config import Draft, Experiment, Target, flatten
+from adaspec_jax import __version__, answers, data, models, processes, reporting, sharding, teacher
+from adaspec_jax.config import Draft, Experiment, Reference, Target, draft_schedule, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.measure import MEASURED_HOW, measure, report_fields
-from adaspec_jax.programs import Memory, chunking_for, mesh_for, table_of
+from adaspec_jax.programs import Memory, chunking_for, find_selection, mesh_for, table_of
 from adaspec_jax.stages import fit_stage, num_steps
 from adaspec_jax.text import read_text
 from adaspec_jax.training import Batch, Frozen
-from adaspec_jax.training.divergences import DIVERGENCES
+from adaspec_jax.training.divergences import find_divergence
 from adaspec_jax.views import decoded_tokens, selected_tokens
-from adaspec_jax.workdir import STAGES, Workdir
+from adaspec_jax.workdir import Workdir, stages_of
 
 BATCH_ROWS_SHOWN = 4
+EQUAL_DATA = "reference_equal_data"
+Arm = Reference | Draft
 _SALT = {"target": 0, "draft": 1}  # folded into the seed's key for initial weights
 _EVALUATION_SEED = 3  # added to the seed
 
 
-def run(config: Experiment, directory: str | Path) -> dict[str, Any]:
-    """The report of the finished run; finished stages are restored, an interrupted one goes on where it stopped."""
+def run(config: Experiment, directory: str | Path, arms: Mapping[str, Arm] | None = None) -> dict[str, Any]:
+    """The report of the finished run; finished stages are restored, an interrupted one goes on where it stopped.
+
+    `arms`: further drafts by name, each distilled under its own settings from the same start by the same target (and
+    measured on the same prompts), below DIR/<name>.
+    """
     if config.accelerator not in ("any", backend := jax.default_backend()):
         raise UserError(f'config.accelerator is "{config.accelerator}", and jax finds no more than {backend} here')
     workdir = Workdir(directory)
+    arms = all_arms(config, arms or {})
+    for arm in (config.reference, config.draft, *arms.values()):
+        find_divergence(arm.divergence)
+        if isinstance(arm, Draft):
+            find_selection(arm.selection)
     processes.agree(flatten(config) | {"workdir": str(directory), "version": __version__}, "config")
-    processes.once(lambda: workdir.claim(config))
-    if (report := processes.once(lambda: workdir.finished_report(config))) is not None:
+    processes.once(lambda: workdir.claim(config, {name: flatten(arm) for name, arm in arms.items()}))
+    if (report := processes.once(lambda: workdir.finished_report(config, list(arms)))) is not None:
         return report
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str((workdir.path / "compilation_cache").absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    return _Run(config, workdir).everything()
+    return _Run(config, workdir, arms).everything()
+
+
+def all_arms(config: Experiment, arms: Mapping[str, Arm]) -> dict[str, Arm]:
+    """These arms, after the baseline on equal data where the config asks for it."""
+    if not config.reference.equal_data:
+        return dict(arms)
+    epochs, batch_size = draft_schedule(config.draft)
+    same_data = dataclasses.replace(config.reference, epochs=epochs, batch_size=batch_size, equal_data=False)
+    return {EQUAL_DATA: same_data, **arms}
 
 
 class _Run:
     """One walk through the stages: what they share, and nothing that outlives it."""
 
-    def __init__(self, config: Experiment, workdir: Workdir) -> None:
-        self.config, self.workdir = config, workdir
+    def __init__(self, config: Experiment, workdir: Workdir, arms: Mapping[str, Arm]) -> None:
+        self.config, self.workdir, self.arms = config, workdir, arms
+        self.stages = stages_of(config)
         self.mesh = mesh_for(config)
         if self.mesh.size > 1:
             processes.say(f"mesh: {sharding.in_words(self.mesh)}")
@@ -56,33 +78,55 @@ class _Run:
     def everything(self) -> dict[str, Any]:
         config = self.config
         self._check_same_examples()
-        for stage in STAGES:
+        for stage in self.stages:
             if stage != "target" or config.target.epochs:
                 num_steps(config, stage, len(self.text.train))  # whatever cannot be done is said before anything is
+        for arm in self.arms.values():
+            num_steps(*self._as_stage(arm), len(self.text.train))
         teacher.check(config, self.text)
         base = self._initial(config.draft, "draft")
         target = self._target(base.config.vocab_size)
-        with sharding.over(self.mesh):
-            store = teacher.open_store(config, self.workdir, self.text, target, self.mesh, self.chunking)
+        if config.answers.source == "target":
+            with sharding.over(self.mesh):
+                self.text = answers.targets_own(config, self.workdir, self.text, target, self.mesh)
+        store = None
+        if not all(map(self.workdir.finished, (*self.stages, *self.arms))):
+            with sharding.over(self.mesh):
+                store = teacher.open_store(config, self.workdir, self.text, target, self.mesh, self.chunking)
         seen = teacher.taught_by(target, store)
-        reference = self._fitted("reference", base, Frozen(target=seen), store)
         untrained = self._placed("draft", base.astype(config.dtype))
-        if store:
+        drafts, reference = {"base": untrained}, None
+        if "reference" in self.stages:
+            reference = drafts["reference"] = self._fitted("reference", base, Frozen(target=seen), store)
+        if store and reference:
             shared = {"target": target, "reference": reference, "base": untrained, "chunking": self.chunking}
-            divergence = DIVERGENCES[config.draft.divergence]
+            divergence = find_divergence(config.draft.divergence)
             with sharding.over(self.mesh):
                 teacher.add_reference(
                     store, config, self.workdir, self.text, self.mesh, divergence=divergence, **shared
                 )
-        frozen = Frozen(target=seen, reference=None if store else reference)
-        draft = self._fitted("draft", base, frozen, store)
-        drafts = {"base": untrained, "reference": reference, "draft": draft}
+        for name, arm in {**self.arms, "draft": config.draft}.items():
+            drafts[name] = self._distilled(name, arm, base, seen, reference, store)
         with sharding.over(self.mesh):
             return self._report(target.unstacked(), {name: model.unstacked() for name, model in drafts.items()})
 
+    def _distilled(self, name: str, arm: Arm, base, seen, reference, store) -> models.CausalLM:
+        """A draft under its own settings, from the same start as all others."""
+        config, stage = self._as_stage(arm)
+        selects_by_reference = stage == "draft" and arm.reference == "trained"
+        stored = store is not None and selects_by_reference and arm.divergence == self.config.draft.divergence
+        frozen = Frozen(target=seen, reference=reference if selects_by_reference and not stored else None)
+        beside = store if stored or store is None else store.without(teacher.REFERENCE)
+        return self._fitted(stage, base, frozen, beside, config=config, label=name)
+
+    def _as_stage(self, arm: Arm) -> tuple[Experiment, str]:
+        """The config in which this arm is what it is an alternative to, and that stage's name."""
+        stage = "draft" if isinstance(arm, Draft) else "reference"
+        return dataclasses.replace(self.config, **{stage: arm}), stage
+
     def _check_same_examples(self) -> None:
         """`UserError` where a finished stage was trained on other text than what the data key names now."""
-        for stage in STAGES:
+        for stage in (*self.stages, *self.arms):
             record = self.workdir.finished(stage) or {}
             if record.get("examples_sha256", self.text.train_sha256) != self.text.train_sha256:
                 raise UserError(
@@ -93,7 +137,8 @@ class _Run:
     def _initial(self, spec: Target | Draft, name: str) -> models.CausalLM:
         """The stock model a stage starts from, in float32 on the host, with vocabulary rows no token owns ruled out."""
         if spec.init == "random":
-            special = dict.fromkeys(("bos_token_id", "eos_token_id"), self.text.eos_id)
+            begin = self.text.tokenizer.bos_token_id
+            special = {"bos_token_id": self.text.eos_id if begin is None else begin, "eos_token_id": self.text.eos_id}
             with sharding.on_host():
                 key = jax.random.fold_in(jax.random.key(self.config.seed), _SALT[name])
                 model = models.build(spec.architecture.hf_config() | special, key)
@@ -135,18 +180,21 @@ class _Run:
             return self._placed("target", model.astype(self.config.dtype))
         return self._fitted("target", model, Frozen())
 
-    def _fitted(self, name: str, model: models.CausalLM, frozen: Frozen, store=None) -> models.CausalLM:
+    def _fitted(
+        self, stage: str, model: models.CausalLM, frozen: Frozen, store=None, *, config=None, label: str | None = None
+    ) -> models.CausalLM:
         """The stage's finished model in the compute type: restored, resumed or fitted now."""
+        name = label or stage
         if self.workdir.finished(name):
             processes.say(f"{name}: finished earlier")
-            return self._restored(name)
-        shared = {"config": self.config, "text": self.text, "mesh": self.mesh, "workdir": self.workdir, "store": store}
-        return fit_stage(name, model, frozen, **shared).astype(self.config.dtype)
+            return self._restored(stage, name)
+        shared = {"text": self.text, "mesh": self.mesh, "workdir": self.workdir, "store": store, "label": name}
+        return fit_stage(stage, model, frozen, config=config or self.config, **shared).astype(self.config.dtype)
 
-    def _restored(self, name: str) -> models.CausalLM:
+    def _restored(self, stage: str, label: str | None = None) -> models.CausalLM:
         with sharding.on_host():
-            model = self._prepared(self.workdir.load(name, dtype=self.config.dtype))
-        return self._placed(name, model)
+            model = self._prepared(self.workdir.load(label or stage, dtype=self.config.dtype))
+        return self._placed(stage, model)
 
     def _report(self, target, drafts) -> dict[str, Any]:
         config, evaluation = self.config, self.config.evaluation
@@ -167,17 +215,21 @@ class _Run:
                 place=lambda rows: sharding.shard_rows(sharding.my_rows(rows, self.mesh), self.mesh),
                 advance=progress.advance,
             )
-        pairs = [("draft", "reference"), ("reference", "base"), ("draft", "base")]
+        baselines = [name for name in ("reference", EQUAL_DATA) if name in drafts]
+        pairs = [("draft", other) for other in (*baselines, "base")] + [(other, "base") for other in baselines[:1]]
+        pairs += [(arm, other) for arm in self.arms for other in baselines if other != arm]
         report = {
             "task": self.text.record["train"]["task"],
             "settings": dataclasses.asdict(config) | {"eos_id": self.text.eos_id, "measured": MEASURED_HOW},
             "environment": reporting.environment(jax.devices()[0].device_kind) | {"devices": jax.device_count()},
             "data": self.text.record,
             "models": {name: model.num_params for name, model in {"target": target, **drafts}.items()},
-            "stages": {name: self.workdir.finished(name) for name in STAGES},
+            "stages": {name: self.workdir.finished(name) for name in (*self.stages, *self.arms)},
             "teacher": self._teacher(),
             **report_fields(measured, plain, resamples=evaluation.resamples, pairs=pairs),
         }
+        counts = {name: result.counts.as_lists() for name, result in measured.items()}
+        processes.once(lambda: reporting.write_json(self.workdir.path / "counts.json", counts))
         file = self.workdir.path / "report.json"
         processes.once(lambda: reporting.write_json(file, report))
         report = json.loads(file.read_text())  # what a later run will find
@@ -191,21 +243,24 @@ class _Run:
         return {**chosen, "error": self.workdir.decision("teacher_error")}
 
     def _write_html(self, report, target, drafts, measured, prompts) -> None:
+        sample = measured["draft"].sample
+        shown = (*self.stages, *self.arms)
+        page = {
+            "curves": {name: reporting.read_metrics(self.workdir.stage(name) / "metrics.jsonl") for name in shown},
+            "tokens_decoded": decoded_tokens(self.text.tokenizer, sample, 0, prompts[0].prompt_length),
+            "tokens_selected": self._selected(target, drafts) if "reference" in drafts else None,
+        }
+        processes.once(lambda: reporting.write_html(self.workdir.path / "report.html", report, **page))
+
+    def _selected(self, target, drafts) -> list[list[dict]]:
         count = min(BATCH_ROWS_SHOWN, len(self.text.train))
         shown = {"batch_size": count, "epochs": 1, "seed": 0, "buckets": self.config.data.buckets}
         batch = Batch(**next(data.train_batches(self.text.train[:count], **shown, pad_id=self.text.eos_id)))
-        selected = selected_tokens(
+        return selected_tokens(
             self.text.tokenizer,
             Frozen(target=target, reference=drafts["reference"]),
             drafts["draft"],
             batch,
-            divergence=DIVERGENCES[self.config.draft.divergence],
+            divergence=find_divergence(self.config.draft.divergence),
             fraction=self.config.draft.fraction,
         )
-        sample = measured["draft"].sample
-        page = {
-            "curves": {name: reporting.read_metrics(self.workdir.stage(name) / "metrics.jsonl") for name in STAGES},
-            "tokens_decoded": decoded_tokens(self.text.tokenizer, sample, 0, prompts[0].prompt_length),
-            "tokens_selected": selected,
-        }
-        processes.once(lambda: reporting.write_html(self.workdir.path / "report.html", report, **page))

@@ -28,6 +28,9 @@ def main() -> None:
         return print_config(config)
     if out and not Path(out).absolute().parent.is_dir():
         raise UserError(f"--json {out}: there is no directory {Path(out).absolute().parent}")
+    if config.answers.source in ("draft", "mixed"):
+        print("planned on the data set's answers: what sampling others on the way costs is not counted", flush=True)
+        config.answers.source = "dataset"
     import jax
 
     from adaspec_jax import planning, topologies

@@ -64,8 +64,8 @@ class Plan:
     def _training(self, name: str, search: bool) -> dict[str, Any]:
         config = self.config
         epochs, rows = schedule(config, name)
-        if name == "target" and not epochs:
-            return {"fits": True, "skipped": "target.epochs is 0: the target is used as it is"}
+        if not epochs:
+            return {"fits": True, "skipped": f"{name}.epochs is 0: nothing is trained"}
         length = config.data.buckets[-1]
         compute = partial(self._model, dtype=config.dtype)
         frozen = Frozen(None if name == "target" else compute("target"), compute("draft") if name == "draft" else None)

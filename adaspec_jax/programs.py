@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import NamedSharding
 
 from adaspec_jax import models, sharding
-from adaspec_jax.config import Experiment, Fit, draft_schedule
-from adaspec_jax.errors import UserError
+from adaspec_jax.config import Draft, Experiment, Fit, draft_schedule
+from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.on_policy import on_policy
 from adaspec_jax.training import (
     Batch,
     Chunking,
@@ -29,7 +31,8 @@ from adaspec_jax.training import (
     merged,
     objectives,
 )
-from adaspec_jax.training.divergences import DIVERGENCES
+from adaspec_jax.training.divergences import find_divergence
+from adaspec_jax.training.selection import SELECTIONS, Rule
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Program:
     step: Callable
     optimizer: Any
     table: sharding.Table
+    averaged: bool = False  # the state keeps the moving average that stands for the reference
 
     def begin(self, model: models.CausalLM, key: jax.Array) -> State:
         """The state before the first step; a pure function, so that `jax.eval_shape` tells its sizes."""
@@ -78,7 +82,7 @@ class Program:
             base = self.laid_out(model)
             return init_state(init_lora(base, self.memory.lora_rank, key), self.optimizer, key)
         model = self.laid_out(model).with_rematerialisation(self.memory.rematerialise)
-        return init_state(model, self.optimizer, key, master=self.memory.master)
+        return init_state(model, self.optimizer, key, master=self.memory.master, averaged=self.averaged)
 
     def beside(self, frozen: Frozen, model: models.CausalLM) -> Frozen:
         """What the step only reads: the frozen models, and the one that adapters are fitted to."""
@@ -98,19 +102,27 @@ class Program:
         return model.stacked() if self.memory.scanned or self.memory.rematerialise else model
 
 
-def program(name: str, config: Experiment, *, memory: Memory, chunking: Chunking, updates: int) -> Program:
-    """The stage's program for a number of optimiser updates."""
+def program(
+    name: str, config: Experiment, *, memory: Memory, chunking: Chunking, updates: int, eos_id: int = -1
+) -> Program:
+    """The stage's program for a number of optimiser updates; `eos_id` ends answers that are sampled on the way."""
     spec: Fit = getattr(config, name)
     shared = {"chunking": chunking, "micro_batches": memory.micro_batches}
     if name == "target":
         objective = objectives.fine_tune(**shared)
     elif name == "reference":
-        objective = objectives.distill(DIVERGENCES[config.reference.divergence], **shared)
+        objective = objectives.distill(find_divergence(config.reference.divergence), **shared)
     else:
         draft = config.draft
-        selection = {"fraction": draft.fraction, "normalize": draft.normalize}
-        scope = {"scope": draft.scope, "shards": draft.shards}
-        objective = objectives.selective_distill(DIVERGENCES[draft.divergence], **selection, **scope, **shared)
+        objective = objectives.selective_distill(
+            find_divergence(draft.divergence),
+            fraction=_share_kept(draft, updates * spec.accumulate),
+            normalize=draft.normalize,
+            scope=draft.scope,
+            shards=draft.shards,
+            rule=find_selection(draft.selection),
+            **shared,
+        )
     if memory.lora_rank:
         objective = adapting(objective)
     optimizer = adamw(
@@ -128,14 +140,37 @@ def program(name: str, config: Experiment, *, memory: Memory, chunking: Chunking
         accumulate=spec.accumulate,
         moments=memory.moments,
     )
-    return Program(
-        name,
-        memory,
-        config.dtype,
-        make_step(objective, optimizer, compute_dtype=config.dtype),
+    averaged = name == "draft" and config.draft.reference == "moving_average"
+    step = make_step(
+        objective,
         optimizer,
-        table_of(config, name),
+        compute_dtype=config.dtype,
+        average_decay=config.draft.average_decay,
+        rewrite=None if name == "target" else _rewrite(config, eos_id),
     )
+    return Program(name, memory, config.dtype, step, optimizer, table_of(config, name), averaged)
+
+
+def find_selection(name: str) -> Rule:
+    """The selection rule of that name; UserError with the nearest name otherwise."""
+    if name not in SELECTIONS:
+        raise UserError(f'there is no selection "{name}"{did_you_mean(name, SELECTIONS)}')
+    return SELECTIONS[name]
+
+
+def _share_kept(draft: Draft, batches: int) -> float | Callable[[jax.Array], jax.Array]:
+    if draft.final_fraction is None:
+        return draft.fraction
+    return optax.linear_schedule(draft.fraction, draft.final_fraction, max(batches - 1, 1))
+
+
+def _rewrite(config: Experiment, eos_id: int):
+    answers = config.answers
+    if answers.source not in ("draft", "mixed"):
+        return None
+    share = answers.share if answers.source == "mixed" else 1.0
+    knobs = {"max_new_tokens": answers.max_new_tokens, "temperature": answers.temperature}
+    return on_policy(**knobs, eos_id=eos_id, share=share)
 
 
 def schedule(config: Experiment, name: str) -> tuple[float, int]:

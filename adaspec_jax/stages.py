@@ -48,11 +48,14 @@ def fit_stage(
     mesh: sharding.Mesh,
     workdir: Workdir,
     store: data.TokenStore | None = None,
+    label: str | None = None,
 ) -> models.CausalLM:
     """The fitted model, also written to the stage's directory; resumed from its newest checkpoint if there is one.
 
-    `model` is what it starts from, in the host's memory; frozen models are on the mesh.
+    `model` is what it starts from, in the host's memory; frozen models are on the mesh. `label` names the directory
+    and the progress of a stage that is run more than once, each time under another config.
     """
+    label = label or name
     epochs, batch_size = schedule(config, name)
     steps = num_steps(config, name, len(text.train))
     index, count = sharding.row_share(mesh)
@@ -68,12 +71,14 @@ def fit_stage(
         process_count=count,
         beside=store,
     )
-    directory = workdir.stage(name)
+    directory = workdir.stage(label)
     directory.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(directory / "checkpoints")
     chunking = chunking_for(config, mesh, jax.default_backend())
-    shared = {"config": config, "chunking": chunking, "updates": steps // getattr(config, name).accumulate}
-    memory = _memory(name, model, frozen, mesh=mesh, begun=checkpoints.any, workdir=workdir, **shared)
+    updates = steps // getattr(config, name).accumulate
+    shared = {"config": config, "chunking": chunking, "updates": updates, "eos_id": text.eos_id}
+    begun = {"begun": checkpoints.any, "workdir": workdir, "label": label}
+    memory = _memory(name, model, frozen, mesh=mesh, **begun, **shared)
     made = program(name, **shared, memory=memory)
     with sharding.on_host():
         state = made.begin(model, jax.random.fold_in(jax.random.key(config.seed), _DATA_SEED))
@@ -81,7 +86,7 @@ def fit_stage(
     state = sharding.shard(state, mesh, made.table)
     beside = dataclasses.replace(made.beside(frozen, model), base=sharding.shard(base, mesh))
     began = time.perf_counter()
-    log = _StageLog(name, directory / "metrics.jsonl", steps, config.tensorboard)
+    log = _StageLog(label, directory / "metrics.jsonl", steps, config.tensorboard)
     with log, _out_of_memory(name), sharding.over(mesh), processes.listening():
         state = fit(
             state,
@@ -93,7 +98,7 @@ def fit_stage(
             checkpoints=checkpoints,
             checkpoint_every=config.checkpoint_every,
             place=lambda batch: sharding.shard_rows(batch, mesh),
-            stage=name,
+            stage=label,
             stopping=processes.stopping,
         )
     checkpoints.close()
@@ -103,7 +108,7 @@ def fit_stage(
     record = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "examples_sha256": text.train_sha256}
     seconds = {"seconds_of_last_session": time.perf_counter() - began, "compile_seconds": log.compile_seconds}
     record |= seconds | {"memory": dataclasses.asdict(memory)}
-    processes.once(lambda: workdir.finish(name, record))
+    processes.once(lambda: workdir.finish(label, record))
     processes.once(lambda: shutil.rmtree(directory / "checkpoints", ignore_errors=True))
     return fitted
 
@@ -123,10 +128,12 @@ def _out_of_memory(name: str):
         ) from error
 
 
-def _memory(name: str, model, frozen: Frozen, *, config: Experiment, mesh, begun: bool, workdir, **shared) -> Memory:
+def _memory(
+    name: str, model, frozen: Frozen, *, config: Experiment, mesh, begun: bool, workdir, label: str, **shared
+) -> Memory:
     """What the stage gives up, decided when it begins: as written, or the first step of the ladder that fits."""
     rows = schedule(config, name)[1] // (mesh.shape["data"] * mesh.shape["fsdp"])
-    noted = processes.once(lambda: workdir.decision(f"{name}_memory"))
+    noted = processes.once(lambda: workdir.decision(f"{label}_memory"))
     if begun and noted is not None:
         memory = Memory(**noted["chosen"])
         return dataclasses.replace(memory, micro_batches=math.gcd(memory.micro_batches, rows))
@@ -154,11 +161,11 @@ def _memory(name: str, model, frozen: Frozen, *, config: Experiment, mesh, begun
                 memory, rows=rows, may_adapt=name == "target", limit=limit, bytes_of=functools.cache(bytes_of)
             )
         except UserError as error:
-            raise UserError(f"{name}: {error}") from None
+            raise UserError(f"{label}: {error}") from None
         room = f" of {limit / 2**30:.2f}" if limit else ""
         why = f"{memory.in_words()}: a step needs {size / 2**30:.2f}{room} GiB per device"
-        processes.say(f"{name}: {why}")
-    processes.once(lambda: workdir.decide(f"{name}_memory", {"chosen": dataclasses.asdict(memory), "why": why}))
+        processes.say(f"{label}: {why}")
+    processes.once(lambda: workdir.decide(f"{label}_memory", {"chosen": dataclasses.asdict(memory), "why": why}))
     return memory
 
 

@@ -47,7 +47,8 @@ def open_store(
     What `config.teacher` "auto" decides is recorded in the workdir, so that a resumed run does the same. UserError
     where a store is asked for and the disk is too small, or the store there was made from something else.
     """
-    if workdir.finished("draft"):
+    if config.answers.source in ("draft", "mixed"):
+        processes.say("teacher: frozen models run at every step: answers sampled on the way cannot be stored before")
         return None
     store = data.TokenStore(workdir.path / "teacher", text.train)
     rows = _Rows(config, text, mesh)
@@ -77,7 +78,7 @@ def open_store(
     if decision["choice"] == "recompute":
         return None
     origin = {
-        "target weights": _weights_sha256(workdir.stage("target")),
+        "target weights": workdir.weights_sha256("target"),
         "tokenizer": text.record["tokenizer_sha256"],
         "training examples": text.train_sha256,
         "tokens": text.tokens_sha256,
@@ -119,8 +120,8 @@ def add_reference(
     """
     rows = _Rows(config, text, mesh, store)
     origin = {
-        "reference weights": _weights_sha256(workdir.stage("reference")),
-        "target weights": _weights_sha256(workdir.stage("target")),
+        "reference weights": workdir.weights_sha256("reference"),
+        "target weights": workdir.weights_sha256("target"),
         "divergence": divergence.__name__,
         "target's law": "whole" if HIDDEN in store.columns else f"{config.teacher_top_k} likeliest tokens",
         "training examples": text.train_sha256,
@@ -244,14 +245,6 @@ def _likeliest(chunking: Chunking, k: int, target, batch: Batch):
 @jax.jit
 def _tail_mass(batch: Batch):
     return 1 - jax.numpy.sum(jax.numpy.exp(batch.target_log_probs_BTK), axis=-1)
-
-
-def _weights_sha256(directory: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(directory.glob("*.safetensors")):
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _code_sha256() -> str:

@@ -48,14 +48,7 @@ class Text:
 def read_text(config: Experiment, workdir: Workdir) -> Text:
     """Training and held-out examples in the tokens of the run's tokenizer, which is kept in the workdir."""
     spec = config.data
-    train, held_out = processes.each(
-        lambda: (
-            _examples(spec, config.seed, spec.train_split, spec.train, spec.train_rows, spec.num_train),
-            _examples(
-                spec, config.seed, spec.evaluation_split, spec.evaluation, spec.evaluation_rows, spec.num_evaluation
-            ),
-        )
-    )
+    train, held_out, removed = processes.each(lambda: _both(spec, config.seed if spec.seed is None else spec.seed))
     processes.once(lambda: _make_tokenizer(config, workdir, train))
     tokenizer = processes.each(lambda: data.load_tokenizer(workdir.tokenizer))
     for stage in ("target", "draft"):
@@ -63,15 +56,31 @@ def read_text(config: Experiment, workdir: Workdir) -> Text:
         if model.init == "random":
             data.check_fits(tokenizer, model.architecture.vocab_size, f"config.{stage}.architecture")
     eos_id = data.end_of_text_id(tokenizer, None if tokenizer.eos_token_id is not None else _config_eos(config.target))
-    train_rows, train_counts = data.encode(train, tokenizer, max_length=spec.max_length, eos_id=eos_id)
-    held_out_rows, held_out_counts = data.encode(held_out, tokenizer, max_length=spec.max_length, eos_id=eos_id)
+    knobs = {"max_length": spec.max_length, "eos_id": eos_id, "max_prompt_length": spec.max_prompt_length}
+    train_rows, train_counts = data.encode(train, tokenizer, **knobs)
+    held_out_rows, held_out_counts = data.encode(held_out, tokenizer, **knobs)
     record = {
         "train": train.description | train_counts,
         "evaluation": held_out.description | held_out_counts,
         "tokenizer_sha256": data.fingerprint(tokenizer),
-        "shared_prompts": len({e.prompt for e in train} & {e.prompt for e in held_out}),
+        "contamination": {
+            "rows_removed": removed,
+            "shared_prompts_left": len(data.shared_prompts(train, held_out)),
+        },
     }
+    if removed:
+        processes.say(f"data: {removed} training rows with an evaluation prompt are left out")
     return Text(tokenizer, eos_id, train_rows, held_out_rows, record)
+
+
+def _both(spec: Data, seed: int) -> tuple[data.Source, data.Source, int]:
+    """Training and held-out examples, and how many of the former were left out because the latter have them."""
+    train = _examples(spec, seed, spec.train_split, spec.train, spec.train_rows, spec.num_train)
+    held_out = _examples(spec, seed, spec.evaluation_split, spec.evaluation, spec.evaluation_rows, spec.num_evaluation)
+    if spec.contamination == "allow":
+        return train, held_out, 0
+    train, removed = data.without_shared(train, held_out)
+    return train, held_out, removed
 
 
 def _examples(spec: Data, seed: int, split: str, path: str | None, rows: str | None, num: int) -> data.Source:

@@ -6,7 +6,9 @@ import gzip
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from adaspec_jax import models
@@ -17,18 +19,36 @@ from adaspec_jax.reporting import write_json
 STAGES = ("target", "reference", "draft")
 
 
+def stages_of(config: Experiment) -> tuple[str, ...]:
+    """The stages of a run: no reference is trained where the draft's own average stands for it."""
+    return tuple(stage for stage in STAGES if stage != "reference" or config.reference.epochs)
+
+
 class Workdir:
     """`DIR/{target,reference,draft}` are Hugging Face directories with metrics.jsonl, checkpoints/ and stage.json."""
 
     def __init__(self, directory: str | Path) -> None:
         self.path = Path(directory)
 
-    def claim(self, config: Experiment) -> None:
-        """Makes the directory this config's.
+    def claim(self, config: Experiment, arms: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> None:
+        """Makes the directory this config's, and DIR/<arm> those settings'.
 
         What differs from the config that was here may only concern stages that hold no work yet; else `UserError`
         names the key and the directory that stands in the way.
         """
+        self._claim_for_all(config)
+        for name, settings in arms.items():
+            settings = json.loads(json.dumps(settings))
+            before = self.decision(f"arm {name}")
+            if before is not None and before != settings and self._holds_work(name):
+                key = next(key for key in settings if settings[key] != before.get(key))
+                raise UserError(
+                    f"{self.stage(name)} was made with {key}={before.get(key)!r}, not {settings[key]!r}; delete it to "
+                    "redo it, or use another --workdir"
+                )
+            self.decide(f"arm {name}", settings)
+
+    def _claim_for_all(self, config: Experiment) -> None:
         file = self.path / "config.json"
         ours = json.loads(json.dumps(flatten(config)))
         if not file.is_file():
@@ -89,10 +109,18 @@ class Workdir:
             )
         return models.load(self.stage(name), dtype=dtype)
 
-    def finished_report(self, config: Experiment) -> dict[str, Any] | None:
+    def weights_sha256(self, name: str) -> str:
+        """Of a stage's weights (hex)."""
+        digest = hashlib.sha256()
+        for file in sorted(self.stage(name).glob("*.safetensors")):
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+        return digest.hexdigest()
+
+    def finished_report(self, config: Experiment, arms: Sequence[str] = ()) -> dict[str, Any] | None:
         """The report of an earlier run of this config, if it measured the same and nothing is missing."""
-        file = self.path / "report.json"
-        if not (file.is_file() and (self.path / "report.html").is_file() and all(map(self.finished, STAGES))):
+        file, stages = self.path / "report.json", (*stages_of(config), *arms)
+        if not (file.is_file() and (self.path / "report.html").is_file() and all(map(self.finished, stages))):
             return None
         try:
             report = json.loads(file.read_text())
@@ -101,7 +129,7 @@ class Workdir:
                 path is None or _content_sha256(Path(path)) == report["data"][name]["content_sha256"]
                 for name, path in (("train", config.data.train), ("evaluation", config.data.evaluation))
             )
-            same &= report["stages"] == {name: self.finished(name) for name in STAGES}
+            same &= report["stages"] == {name: self.finished(name) for name in stages}
         except (ValueError, KeyError, TypeError, OSError):
             return None  # damaged or moved: looked at again
         return report if same else None
@@ -118,7 +146,7 @@ class Workdir:
 
 def _first_stage_of(key: str) -> int:
     """Index in `STAGES` of the first stage a config key matters to."""
-    if key.startswith(("teacher", "draft.init", "draft.architecture.")):
+    if key.startswith(("teacher", "answers.", "draft.init", "draft.architecture.")):
         return STAGES.index("reference")
     owner = key.partition(".")[0]
     return STAGES.index(owner) if owner in STAGES else 0

@@ -2,9 +2,10 @@
 
     python benchmarks/plan_table.py --json benchmarks/results/plan.json --markdown docs/plan.md
 
-Compiles once per distinct pair, stage, batch, length and topology; cells share it. What the JSON has is kept, so that
-the command can be cut short and resumed (`--minutes 30` stops after a while; `--search` adds the largest batches).
-Needs libtpu (`pip install "jax[tpu]"`) and no TPU.
+Compiles once per distinct pair, stage, batch, length, chip and mesh; cells share it. (A slice with more chips than
+divide the batches is used in part: 16 x 16 chips are then no other mesh than 2 x 4.) What the JSON has is kept, so that
+the command can be cut short and resumed (`--minutes 30` stops after a while; `--only pythia` takes part of the cells,
+so that two can run at once; `--search` adds the largest batches). Needs libtpu (`pip install "jax[tpu]"`) and no TPU.
 """
 
 from __future__ import annotations
@@ -44,25 +45,44 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--minutes", type=float, default=1e9)
+    parser.add_argument("--only", default="", help="cells with this in their name")
     parser.add_argument("--search", action="store_true", help="also the largest batch that fits")
     args = parser.parse_args()
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    known = json.loads(args.json.read_text()) if args.json.is_file() else {}
     until = time.monotonic() + 60 * args.minutes
     for key, config, stage, topology in [*cells(), *scaling_cells()]:
+        known = read(args.json)
+        if args.only not in key:
+            continue
         if key in known and (known[key].get("largest_batch") is not None or not args.search):
             continue
         if time.monotonic() > until:
             break
         began = time.monotonic()
         made = planning.Plan(config, topologies.find(topology))
-        known[key] = made.stage(stage, search=args.search)
-        print(f"{key}: {time.monotonic() - began:.0f} s", *lines(stage, known[key]), sep="\n", flush=True)
-        args.json.write_text(json.dumps(known, indent=1) + "\n")
+        figures = same_program(known, key, made)
+        if figures is None or args.search:
+            figures = made.stage(stage, search=args.search)
+        print(f"{key}: {time.monotonic() - began:.0f} s", *lines(stage, figures), sep="\n", flush=True)
+        args.json.write_text(json.dumps(read(args.json) | {key: figures}, indent=1) + "\n")
     if args.markdown:
-        written(args.markdown, known)
+        written(args.markdown, read(args.json))
+
+
+def read(file: Path) -> dict:
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def same_program(known: dict, key: str, made: planning.Plan) -> dict | None:
+    """The figures of a cell that differs in the slice alone, not in its chip or mesh."""
+    what, _, topology = key.rpartition(" on ")
+    for other, figures in known.items():
+        same, _, slice_ = other.rpartition(" on ")
+        if same == what and slice_.split(":")[0] == topology.split(":")[0] and figures["mesh"] == dict(made.mesh.shape):
+            return figures
+    return None
 
 
 def configured(file: str, variant: str):

@@ -14,11 +14,13 @@ LONGEST_FILE = 300
 BASE = {"models", "training", "decoding", "data", "sharding", "reporting"}
 COMMANDS = {"train", "evaluate", "generate", "export", "plan", "convert", "parity"}
 ARROWS = {
-    "configs": {"config"},
+    "configs": {"config", "paper"},
+    "paper": {"config"},
     "config": {"architectures"},
     "architectures": set(),
     "command_line": {"config"},
-    "pipeline": BASE | {"config", "measure", "processes", "programs", "stages", "teacher", "text", "views", "workdir"},
+    "pipeline": BASE
+    | {"answers", "config", "measure", "processes", "programs", "stages", "teacher", "text", "views", "workdir"},
     "stages": BASE | {"config", "memory", "processes", "programs", "text", "workdir"},
     "teacher": BASE | {"config", "processes", "teacher_choice", "text", "workdir"},
     "teacher_choice": {"config", "data", "workdir"},
@@ -27,13 +29,16 @@ ARROWS = {
     "measure": {"decoding", "processes", "reporting"},
     "views": {"decoding", "processes", "training"},
     # A stage's program is the same whether it runs (stages) or is only compiled (planning).
-    "programs": {"config", "models", "sharding", "training"},
+    "programs": {"config", "models", "on_policy", "sharding", "training"},
+    "on_policy": {"decoding", "training"},
+    "answers": BASE | {"config", "processes", "text", "workdir"},
     "memory": {"programs"},
     "planning": BASE | {"config", "memory", "programs", "step_costs", "topologies"},
     "pair": {"data", "models"},
     **dict.fromkeys(
         COMMANDS, BASE | {"command_line", "config", "pipeline", "measure", "pair", "text", "views", "workdir"}
     ),
+    "ablate": {"command_line", "config", "pipeline", "processes", "reporting"},
     "train": {"command_line", "pipeline", "processes", "reporting"},
     "plan": {"command_line", "planning", "sharding", "topologies"},
     # ... and below it nobody knows the config.

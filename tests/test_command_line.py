@@ -43,7 +43,19 @@ MISTAKES = {
     "no mesh": (["--config", QUICK, "--config.mesh.fsdp=0"], "mesh.fsdp is 0"),
     "no epochs": (
         ["--config", QUICK, "--config.reference.epochs=0", "--workdir", "{tmp}/w"],
-        "config.reference.epochs",
+        "reference.epochs is 0",
+    ),
+    "more than all": (["--config", QUICK, "--config.answers.share=2"], "answers.share is 2.0; it must be at most 1"),
+    "still average": (["--config", QUICK, "--config.draft.average_decay=1"], "the average never moves"),
+    "no room": (["--config", QUICK, "--config.data.max_prompt_length=256"], "leaves no room for an answer"),
+    "unknown divergence": (
+        ["--config", QUICK, "--config.draft.divergence=kl", "--workdir", "{tmp}/w"],
+        'there is no divergence "kl"; known: forward_kl',
+    ),
+    "evaluation is training": (
+        ["--config", QUICK, "--config.data.train={tmp}/good.jsonl", "--config.data.evaluation={tmp}/good.jsonl"]
+        + ["--workdir", "{tmp}/w"],
+        "2 of 2 training rows have one of 2 of 2 evaluation prompts",
     ),
     "broken config": (["--config", "{tmp}/broken.py"], "SyntaxError"),
     "config of another kind": (["--config", "{tmp}/other.py"], "dict"),
@@ -56,6 +68,7 @@ MISTAKES = {
 def test_a_users_mistake_is_one_line_and_exit_status_2(mistake, capsys, monkeypatch, tmp_path):
     arguments, says = MISTAKES[mistake]
     (tmp_path / "bad.jsonl").write_text('{"question": "q", "answer": "a"}\n{"question": "q"}\n')
+    (tmp_path / "good.jsonl").write_text('{"question": "q", "answer": "a"}\n{"question": "r", "answer": "a"}\n')
     (tmp_path / "broken.py").write_text("def get_config(:")
     (tmp_path / "other.py").write_text("def get_config():\n    return {}")
     monkeypatch.chdir(CHECKOUT)

@@ -321,7 +321,7 @@ def test_a_mistake_that_is_mended_does_not_cost_the_workdir(finished, tmp_path, 
     config.data.train = str(tmp_path / "nowhere.jsonl")
     with pytest.raises(UserError, match="nowhere"):
         pipeline.run(config, tmp_path / "run")
-    monkeypatch.setattr(pipeline, "_Run", lambda config, workdir: pytest.skip.Exception)
+    monkeypatch.setattr(pipeline, "_Run", lambda config, workdir, arms: pytest.skip.Exception)
     with pytest.raises(AttributeError):  # past the claim
         pipeline.run(experiment(), tmp_path / "run")
     # Two finished stages stay when only the third, not begun yet, is to be done differently.

@@ -1,6 +1,7 @@
 """Text to batches: tasks, where their rows come from, tokenizers, and padded batches of tokens."""
 
 from adaspec_jax.data.batches import Encoded, encode, num_steps, prompt_batches, train_batches
+from adaspec_jax.data.contamination import shared_prompts, without_shared
 from adaspec_jax.data.sources import Source, load_examples
 from adaspec_jax.data.tasks import TASKS, Example, Task, columns_task
 from adaspec_jax.data.token_store import TokenStore, free_bytes, row_batches, size_in_words
@@ -10,6 +11,7 @@ from adaspec_jax.data.tokenization import (
     end_of_text_id,
     fingerprint,
     load_tokenizer,
+    opening,
     train_bpe,
 )
 
@@ -30,9 +32,12 @@ __all__ = [
     "load_examples",
     "load_tokenizer",
     "num_steps",
+    "opening",
     "prompt_batches",
     "row_batches",
+    "shared_prompts",
     "size_in_words",
     "train_batches",
     "train_bpe",
+    "without_shared",
 ]

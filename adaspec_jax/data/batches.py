@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from adaspec_jax.data.tasks import Example
+from adaspec_jax.data.tokenization import opening
 from adaspec_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,30 +31,49 @@ class Encoded:
         return self.tokens[: self.prompt_length]
 
 
+PROMPT_TAIL = 32  # tokens that a prompt cut in the middle keeps at its end, where instructions stand
+
+
 def encode(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, max_length: int, eos_id: int
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    eos_id: int,
+    max_prompt_length: int = 0,
 ) -> tuple[list[Encoded], dict[str, int]]:
     """Token rows in order, and counts for the report: examples, dropped, truncated, tokens, supervised_tokens.
 
-    Prompt and answer are tokenised apart (so a prompt's tokens never depend on its answer) without the tokenizer's own
-    special tokens, joined, ended with `eos_id` and cut to `max_length`; a cut row has lost its end of text. An example
-    with no supervised token left, or no prompt token, is dropped. UserError where all are.
+    A prompt longer than `max_prompt_length`, where that is not 0, loses tokens from its middle (`prompts_cut`).
+
+    Prompt and answer are tokenised apart (so a prompt's tokens never depend on its answer), joined, begun with what the
+    tokenizer begins every text with (`opening`), ended with `eos_id` and cut to `max_length`; a cut row has lost its
+    end of text. An example with no supervised token left, or no prompt token, is dropped. UserError where all are.
     """
-    prompts = _tokenise([example.prompt for example in examples], tokenizer)
+    begin = opening(tokenizer)
+    prompts = [[*begin, *tokens] for tokens in _tokenise([example.prompt for example in examples], tokenizer)]
     answers = _tokenise([example.answer for example in examples], tokenizer)
-    rows, truncated = [], 0
+    rows, truncated, cut = [], 0, 0
     for prompt, answer in zip(prompts, answers, strict=True):
+        if 0 < max_prompt_length < len(prompt):
+            cut += 1
+            tail = min(PROMPT_TAIL, max_prompt_length // 2)
+            prompt = prompt[: max_prompt_length - tail] + prompt[len(prompt) - tail :]
         if not 0 < len(prompt) < max_length:
             continue
         tokens = np.array([*prompt, *answer, eos_id], np.int32)
         truncated += len(tokens) > max_length
         rows.append(Encoded(tokens[:max_length], len(prompt)))
     if not rows:
-        raise UserError(f"none of {len(examples)} examples has a prompt shorter than max_length={max_length}; raise it")
+        raise UserError(
+            f"none of {len(examples)} examples has a prompt shorter than max_length={max_length}; raise it, or set "
+            "max_prompt_length to cut prompts in the middle"
+        )
     counts = {
         "examples": len(examples),
         "dropped": len(examples) - len(rows),
         "truncated": truncated,
+        "prompts_cut": cut,
         "tokens": sum(len(row.tokens) for row in rows),
         "supervised_tokens": sum(len(row.tokens) - row.prompt_length for row in rows),
     }

@@ -8,18 +8,24 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from adaspec_jax.errors import UserError, did_you_mean
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> tuple[list[dict], str]:
+def read_rows(
+    path: Path, columns: Sequence[str], *, may_be_empty: Sequence[str] = (), renamed: Mapping[str, str] = NO_NAMES
+) -> tuple[list[dict], str]:
     """All rows of a file of JSON lines, or of one JSON list (`.json`), and the SHA-256 of its unpacked bytes.
 
-    Every row holds text in each of `columns`. UserError with file, line (or row) and column at the first that does not.
+    Every row holds text in each of `columns`, under that name or one that `renamed` translates to it; those in
+    `may_be_empty` may hold none, or be absent. Where one column is all, a row may be its bare text. UserError with
+    file, line (or row) and column at the first that does not.
     """
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: not a data file; its name must end in one of {', '.join(SUFFIXES)}")
@@ -28,28 +34,41 @@ def read_rows(path: Path, columns: Sequence[str]) -> tuple[list[dict], str]:
     parse = _list_rows if is_list else _line_rows
     rows = []
     for where, row in parse(path, digest):
-        check_row(row, columns, where)
-        rows.append(row)
+        rows.append(checked_row(row, columns, where, may_be_empty=may_be_empty, renamed=renamed))
     if not rows:
         raise UserError(f"{path}: no rows in it")
     return rows, digest.hexdigest()
 
 
-def check_row(row: object, columns: Sequence[str], where: str) -> None:
-    """UserError unless `row` is an object that holds text which is not blank in each of `columns`."""
+def checked_row(
+    row: object,
+    columns: Sequence[str],
+    where: str,
+    *,
+    may_be_empty: Sequence[str] = (),
+    renamed: Mapping[str, str] = NO_NAMES,
+) -> dict:
+    """The row under our column names; UserError unless it is an object with text in `columns`, as `read_rows` says."""
+    if isinstance(row, str) and len(columns) == 1:
+        row = {columns[0]: row}
     if not isinstance(row, Mapping):
         raise UserError(f"{where}: a row must be a JSON object, not {_kind(row)}")
+    row = {ours if (ours := renamed.get(name, name)) not in row else name: value for name, value in row.items()}
     for column in columns:
+        optional = column in may_be_empty
         if column not in row:
-            raise UserError(f'{where}: no column "{column}"{did_you_mean(column, row)}')
+            if not optional:
+                raise UserError(f'{where}: no column "{column}"{did_you_mean(column, map(str, row))}')
+            row[column] = ""
         value = row[column]
         if not isinstance(value, str):
             raise UserError(f'{where}: column "{column}" must be text, not {_kind(value)}')
-        if not value.strip():
+        if not value.strip() and not optional:
             raise UserError(f'{where}: column "{column}" is empty')
         # JSON may spell half of a surrogate pair, which no tokenizer and no file can hold.
         if any("\ud800" <= letter <= "\udfff" for letter in value):
             raise UserError(f'{where}: column "{column}" holds half of a surrogate pair, which is not text')
+    return row
 
 
 def _line_rows(path: Path, digest) -> Iterator[tuple[str, object]]:

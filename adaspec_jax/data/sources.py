@@ -13,7 +13,7 @@ from pathlib import Path
 
 from adaspec_jax.data import tfds_jsonl
 from adaspec_jax.data.network import offline_unless_reachable, reachable
-from adaspec_jax.data.rows import SUFFIXES, check_row, read_rows
+from adaspec_jax.data.rows import SUFFIXES, checked_row, read_rows
 from adaspec_jax.data.tasks import Example, Task, columns_task, find_task
 from adaspec_jax.errors import UserError, did_you_mean
 
@@ -91,7 +91,7 @@ def load_examples(
         "rows": len(examples),
         "rows_available": len(found),
         "slice": rows,
-        "examples_sha256": _digest(examples),
+        "examples_sha256": digest(examples),
     }
     return Source(examples, description)
 
@@ -124,24 +124,63 @@ def _from_path(task: Task, split: str, path: Path, via: str | None) -> tuple[lis
     file = _split_file(task, split, path) if path.is_dir() else path
     if not file.exists():
         raise UserError(f"there is no data file {file}")
-    rows, sha256 = read_rows(file, task.columns)
-    if via == "tfds":
-        # Read from array_record from here on; the file's own rows have been checked with their line numbers.
-        rows = tfds_jsonl.read(file, columns=task.columns)
-    return rows, {"kind": via or "file", "name": file.name, "content_sha256": sha256}
+    return _read(task, split, file, packed=via == "tfds")
+
+
+def _read(task: Task, split: str, file: Path, *, packed: bool = False) -> tuple[list[dict], dict]:
+    rows, sha256 = read_rows(file, **task.reading)
+    if packed:
+        # Text is read from array_record from here on; the file's own rows have been checked with their line numbers.
+        rows = [row | text for row, text in zip(rows, tfds_jsonl.read(file, **task.reading), strict=True)]
+    kind = "tfds" if packed else "file"
+    return _of_split(task, split, file, rows), {"kind": kind, "name": file.name, "content_sha256": sha256}
+
+
+def _of_split(task: Task, split: str, file: Path, rows: list[dict]) -> list[dict]:
+    """Those of the split, where the file is named as the task and so holds all of them."""
+    if task.split_of is None or file.name.split(".")[0] != task.name:
+        return rows
+    if split not in task.splits:
+        raise _no_split(task, split)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("task_id"), int):
+            raise UserError(f'{file} row {number}: no number in column "task_id", which tells its split')
+    return [row for row in rows if task.split_of(row) == split]
 
 
 def _split_file(task: Task, split: str, directory: Path) -> Path:
+    if found := _find_file(task, split, directory):
+        return found
+    raise UserError(f"{directory} has no {split}.jsonl (or .jsonl.gz, .json); it has: {_listing(directory)}")
+
+
+def _find_file(task: Task, split: str, directory: Path) -> Path | None:
+    """The file of a split, by the first name that is there; UserError where a pattern names several."""
     for name in _file_names(task, split):
-        if (directory / name).is_file():
-            return directory / name
+        found = sorted(file for file in directory.glob(name) if file.is_file())
+        if len(found) > 1:
+            names = ", ".join(file.name for file in found)
+            raise UserError(
+                f"{directory} has several files for {task.name} {split}: {names}; give one as the data path"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _listing(directory: Path) -> str:
     there = sorted(file.name for file in directory.iterdir() if file.name.endswith(SUFFIXES))
-    listing = ", ".join(there[:8]) or "nothing"
-    raise UserError(f"{directory} has no {split}.jsonl (or .jsonl.gz, .json); it has: {listing}")
+    return ", ".join(there[:8]) or "nothing"
 
 
 def _file_names(task: Task, split: str) -> list[str]:
-    return [stem.format(split=split) + suffix for stem in task.files for suffix in SUFFIXES]
+    stems = [stem.format(split=split) for stem in task.files] + [task.name] * (task.split_of is not None)
+    return [stem + suffix for stem in stems for suffix in SUFFIXES]
+
+
+def _no_split(task: Task, split: str) -> UserError:
+    remedy = '; take disjoint rows of it, as in rows="0:800"' if len(task.splits) == 1 else ""
+    return UserError(f'{task.name} has no split "{split}"{did_you_mean(split, task.splits)}{remedy}')
 
 
 def _from_anywhere(
@@ -150,7 +189,7 @@ def _from_anywhere(
     if not task.splits:
         raise UserError("a task of two columns needs a data file: set its path")
     if split not in task.splits:
-        raise UserError(f'{task.name} has no split "{split}"{did_you_mean(split, task.splits)}')
+        raise _no_split(task, split)
     ways = {
         "generated": lambda: _generated(task, split, wanted=wanted, seed=seed),
         "file": lambda: _from_data_folder(task, split),
@@ -181,12 +220,12 @@ def _from_data_folder(task: Task, split: str) -> tuple[list[dict], dict]:
     root = os.environ.get("ADASPEC_DATA")
     if not root:
         raise _Unavailable("ADASPEC_DATA is not set")
-    for name in _file_names(task, split):
-        file = Path(root).expanduser() / task.name / name
-        if file.is_file():
-            rows, sha256 = read_rows(file, task.columns)
-            return rows, {"kind": "file", "name": file.name, "content_sha256": sha256}
-    raise _Unavailable(f"ADASPEC_DATA has no {task.name}/{split}.jsonl[.gz]")
+    directory = Path(root).expanduser() / task.name
+    if not directory.is_dir():
+        raise _Unavailable(f"ADASPEC_DATA has no {task.name}/{split}.jsonl[.gz]")
+    if file := _find_file(task, split, directory):
+        return _read(task, split, file)
+    raise _Unavailable(f"ADASPEC_DATA has no {task.name}/{split}.jsonl[.gz], only {_listing(directory)}")
 
 
 def _from_tfds(task: Task, split: str) -> tuple[list[dict], dict]:
@@ -202,7 +241,7 @@ def _from_tfds(task: Task, split: str) -> tuple[list[dict], dict]:
                 raise ConnectionError(f"{task.tfds_host} cannot be reached, nor is it in {builder.data_dir}")
             builder.download_and_prepare()
         found = builder.as_data_source(split=task.splits[split])
-        rows = [tfds_jsonl.decode(row, task.columns) for row in found]
+        rows = [tfds_jsonl.decode(row, (*task.columns, *task.renamed)) for row in found]
     except Exception as error:
         raise _Unavailable(f"tensorflow-datasets {task.tfds} failed ({_short(error)})") from error
     return _checked(task, rows), {"kind": "tfds", "name": builder.info.full_name}
@@ -226,17 +265,16 @@ def _from_hub(task: Task, split: str) -> tuple[list[dict], dict]:
 
 
 def _checked(task: Task, rows: list[dict]) -> list[dict]:
-    for number, row in enumerate(rows, 1):
-        check_row(row, task.columns, f"{task.name} row {number}")
-    return rows
+    return [checked_row(row, where=f"{task.name} row {n}", **task.reading) for n, row in enumerate(rows, 1)]
 
 
 def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
-def _digest(examples: Sequence[Example]) -> str:
-    digest = hashlib.sha256()
+def digest(examples: Sequence[Example]) -> str:
+    """SHA-256 (hex) of prompts and answers in order."""
+    content = hashlib.sha256()
     for example in examples:
-        digest.update(json.dumps([example.prompt, example.answer], separators=(",", ":")).encode() + b"\n")
-    return digest.hexdigest()
+        content.update(json.dumps([example.prompt, example.answer], separators=(",", ":")).encode() + b"\n")
+    return content.hexdigest()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from adaspec_jax.data import word_problems
 from adaspec_jax.errors import UserError, did_you_mean
@@ -28,13 +28,22 @@ class Task:
     columns: tuple[str, ...]  # those `format` reads: each must hold text that is not blank
     format: Callable[[Row], Example]
     splits: Mapping[str, str] = field(default_factory=dict)  # our split -> its name in tensorflow-datasets and the hub
-    files: tuple[str, ...] = ("{split}",)  # stems below ADASPEC_DATA/<name>/, tried with .jsonl, .jsonl.gz, .json
+    may_be_empty: tuple[str, ...] = ()  # columns that may be blank, or absent
+    renamed: Mapping[str, str] = field(default_factory=dict)  # what other sources call a column -> our name of it
+    # Stems below ADASPEC_DATA/<name>/, tried with .jsonl, .jsonl.gz, .json; a "*" stands for anything.
+    files: tuple[str, ...] = ("{split}", "{split}_*")
+    split_of: Callable[[Mapping], str] | None = None  # of a row in a file named as the task, which holds all splits
     tfds: str | None = None  # builder name
     tfds_module: str | None = None  # imported to register the builder where TensorFlow is absent
     tfds_host: str | None = None  # asked first, because its downloader retries for minutes without a network
     hf: tuple[str, str | None] | None = None  # (hub id, configuration)
     generate: Callable[..., list[dict[str, str]]] | None = None  # (num, *, seed, split) -> rows
     generated_rows: Mapping[str, int] = field(default_factory=dict)  # how many, where the user does not say
+
+    @property
+    def reading(self) -> dict:
+        """What `read_rows` must know of the columns."""
+        return {"columns": self.columns, "may_be_empty": self.may_be_empty, "renamed": self.renamed}
 
 
 _GSM8K_INSTRUCTION = "\nAnswer the above question. First think step by step and then answer the final number.\n"
@@ -43,6 +52,48 @@ _GSM8K_INSTRUCTION = "\nAnswer the above question. First think step by step and 
 def _gsm8k(row: Row) -> Example:
     """The strings of AdaSPEC's released training code."""
     return Example(row["question"] + _GSM8K_INSTRUCTION, row["answer"].replace("####", "The final answer is: "))
+
+
+_ALPACA = (
+    "Below is an instruction that describes a task{context}. "
+    "Write a response that appropriately completes the request.\n\n"
+)
+
+
+def _alpaca(row: Row) -> Example:
+    """The two prompts of Stanford Alpaca's training code, with and without an input."""
+    given = row["input"].strip()
+    begin = _ALPACA.format(context=", paired with an input that provides further context" if given else "")
+    asked = f"### Instruction:\n{row['instruction']}\n\n" + (f"### Input:\n{row['input']}\n\n" if given else "")
+    return Example(f"{begin}{asked}### Response:", row["output"])
+
+
+def _mbpp(row: Row) -> Example:
+    """Ours: the problem's text and one line in the manner of GSM8K's; carriage returns of the code are left out."""
+    return Example(row["text"] + "\nWrite a Python function that solves the above problem.\n", _unix(row["code"]))
+
+
+def _mbpp_split(row: Mapping) -> str:
+    """Of the row's task_id (Austin et al., arXiv 2108.07732, section 2.1)."""
+    number = row["task_id"]
+    return "prompt" if number <= 10 else "test" if number <= 510 else "validation" if number <= 600 else "train"
+
+
+def _summary(instruction: str) -> Callable[[Row], Example]:
+    """Ours: the document and one line in the manner of GSM8K's."""
+    return lambda row: Example(f"{row['document']}\n{instruction}\n", row["summary"])
+
+
+def _story(row: Row) -> Example:
+    """Ours: its first sentence, and how it goes on."""
+    text = _unix(row["text"]).strip()
+    end = re.search(r"[.!?][\"']?\s", text)
+    at = end.end() - 1 if end else len(text) // 2
+    return Example(text[:at], text[at:])
+
+
+def _unix(text: str) -> str:
+    return text.replace("\r\n", "\n")
 
 
 def columns_task(prompt_column: str, answer_column: str) -> Task:
@@ -54,31 +105,72 @@ def columns_task(prompt_column: str, answer_column: str) -> Task:
     )
 
 
-TASKS: Mapping[str, Task] = MappingProxyType(
-    {
-        task.name: task
-        for task in (
-            Task(
-                name="word_problems",
-                columns=("question", "answer"),
-                format=_gsm8k,
-                splits={split: split for split in word_problems.SPLITS},
-                generate=word_problems.generate,
-                generated_rows={"train": 4000, "validation": 400, "test": 400},
-            ),
-            Task(
-                name="gsm8k",
-                columns=("question", "answer"),
-                format=_gsm8k,
-                splits={"train": "train", "test": "test"},
-                tfds="gsm8k",
-                tfds_module="tensorflow_datasets.text.gsm8k.gsm8k",
-                tfds_host="https://raw.githubusercontent.com",
-                hf=("openai/gsm8k", "main"),
-            ),
-        )
-    }
-)
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            name="word_problems",
+            columns=("question", "answer"),
+            format=_gsm8k,
+            splits={split: split for split in word_problems.SPLITS},
+            generate=word_problems.generate,
+            generated_rows={"train": 4000, "validation": 400, "test": 400},
+        ),
+        Task(
+            name="gsm8k",
+            columns=("question", "answer"),
+            format=_gsm8k,
+            splits={"train": "train", "test": "test"},
+            tfds="gsm8k",
+            tfds_module="tensorflow_datasets.text.gsm8k.gsm8k",
+            tfds_host="https://raw.githubusercontent.com",
+            hf=("openai/gsm8k", "main"),
+        ),
+        Task(
+            name="alpaca",  # one split: take disjoint rows of it
+            columns=("instruction", "input", "output"),
+            may_be_empty=("input", "output"),  # a few have nothing to say
+            format=_alpaca,
+            splits={"train": "train"},
+            files=("train", "alpaca_data", "alpaca_*"),
+            hf=("tatsu-lab/alpaca", None),
+        ),
+        Task(
+            name="mbpp",
+            columns=("text", "code"),
+            format=_mbpp,
+            splits={split: split for split in ("train", "validation", "test", "prompt")},
+            split_of=_mbpp_split,
+            hf=("google-research-datasets/mbpp", "full"),
+        ),
+        Task(
+            name="cnn_dailymail",
+            columns=("document", "summary"),
+            renamed={"article": "document", "highlights": "summary"},
+            format=_summary("Summarize the above article in a few sentences."),
+            splits={split: split for split in ("train", "validation", "test")},
+            tfds="cnn_dailymail",
+            tfds_module="tensorflow_datasets.summarization.cnn_dailymail",
+            tfds_host="https://drive.google.com",
+            hf=("abisee/cnn_dailymail", "3.0.0"),
+        ),
+        Task(
+            name="xsum",  # tensorflow-datasets has it for those who download it by hand
+            columns=("document", "summary"),
+            format=_summary("Summarize the above article in one sentence."),
+            splits={split: split for split in ("train", "validation", "test")},
+            hf=("EdinburghNLP/xsum", None),
+        ),
+        Task(
+            name="tinystories",
+            columns=("text",),
+            format=_story,
+            splits={"train": "train", "validation": "validation"},
+            files=("{split}", "tinystories_*"),
+            hf=("roneneldan/TinyStories", None),
+        ),
+    )
+}
 
 
 def find_task(name: str) -> Task:

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from adaspec_jax.data.rows import read_rows
 from adaspec_jax.errors import UserError
@@ -18,19 +19,24 @@ from adaspec_jax.errors import UserError
 VERSION = "1.0.0"
 
 
-def read(path: str | os.PathLike, *, columns: Sequence[str], data_dir: str | os.PathLike | None = None) -> list[dict]:
+def read(
+    path: str | os.PathLike, *, columns: Sequence[str], data_dir: str | os.PathLike | None = None, **reading: Any
+) -> list[dict]:
     """The file's rows in its order, of `columns` only, read from array_record.
 
     The packed copy lies below `data_dir` (else TFDS_DATA_DIR, else ~/tensorflow_datasets) under a name made of the
-    file's content and the columns, so a changed file is packed anew. UserError (file, line, column) for a bad row.
+    file's content and the columns, so a changed file is packed anew. `reading` goes to `read_rows`. UserError (file,
+    line, column) for a bad row.
     """
-    rows = builder(path, columns=columns, data_dir=data_dir).as_data_source(split="rows")
+    rows = builder(path, columns=columns, data_dir=data_dir, **reading).as_data_source(split="rows")
     return [decode(row, columns) for row in rows]
 
 
-def builder(path: str | os.PathLike, *, columns: Sequence[str], data_dir: str | os.PathLike | None = None):
+def builder(
+    path: str | os.PathLike, *, columns: Sequence[str], data_dir: str | os.PathLike | None = None, **reading: Any
+):
     """The prepared `tfds.core.DatasetBuilder` of the file, with one split, `rows`, of text features."""
-    rows, sha256 = read_rows(Path(path), columns)
+    rows, sha256 = read_rows(Path(path), columns, **reading)
     key = hashlib.sha256("\0".join([sha256, *columns]).encode()).hexdigest()[:16]
     with quiet():
         made = _builder_class()(rows, tuple(columns), key, data_dir or os.environ.get("TFDS_DATA_DIR"))

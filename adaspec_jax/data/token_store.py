@@ -8,6 +8,7 @@ is missing or cut short is written again, one of other origin is refused.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -43,6 +44,12 @@ class TokenStore:
     def columns(self) -> tuple[str, ...]:
         """Those begun."""
         return tuple(self._columns)
+
+    def without(self, column: str) -> TokenStore:
+        """The same store as if this column had not been begun."""
+        other = copy.copy(self)
+        other._columns = {name: value for name, value in self._columns.items() if name != column}
+        return other
 
     @property
     def num_tokens(self) -> int:

@@ -124,6 +124,13 @@ def end_of_text_id(tokenizer: PreTrainedTokenizerBase, model_eos_id: int | Seque
     return int(model_eos_id)
 
 
+def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that the tokenizer puts before every text by itself: Llama's begin of text, nothing for most others."""
+    plain, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
+    return list(whole[:at])
+
+
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 (hex) of vocabulary, merges and special tokens: survives saving, loading and library versions."""
     special = sorted((i, token.content) for i, token in tokenizer.added_tokens_decoder.items() if token.special)

@@ -1,6 +1,6 @@
 """Lossless speculative decoding: one jitted loop of propose, verify and commit for every drafter."""
 
-from adaspec_jax.decoding.acceptance import rejection_sample
+from adaspec_jax.decoding.acceptance import Lenient, rejection_sample
 from adaspec_jax.decoding.costs import LONGEST, between, seconds_per_call, verification_seconds
 from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
@@ -16,6 +16,7 @@ __all__ = [
     "Context",
     "Drafter",
     "Generation",
+    "Lenient",
     "NoDraft",
     "Proposal",
     "Sampling",

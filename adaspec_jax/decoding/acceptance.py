@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -22,6 +25,39 @@ def rejection_sample(key: Array, proposal: Proposal, logits_BMV: Array, sampling
 
     Row 0 of `logits_BMV` follows the root, row n + 1 follows node n.
     """
+    return _walk(key, proposal, logits_BMV, sampling, lambda probability: probability)
+
+
+@dataclass(frozen=True)
+class Lenient:
+    """Lossy: accepts with probability min(1, f(p[x]) / q[x]), more than the target's law allows (DistillSpec).
+
+    f(p) is p / epsilon ("linear"), p / epsilon^2 ("square") or p^epsilon ("exponential"), with epsilon in (0, 1]; 1 is
+    `rejection_sample`. What is drawn after a refusal is as there. Greedy decoding is left as it is: one-hot laws leave
+    nothing to be lenient about. (arXiv 2310.08461; from notes on the paper.)
+    """
+
+    epsilon: float
+    form: str = "linear"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon <= 1 or self.form not in _FORMS:
+            forms = ", ".join(_FORMS)
+            raise ValueError(f"lenience needs epsilon in (0, 1] and one of {forms}, not {self.epsilon}, {self.form!r}")
+
+    def __call__(self, key: Array, proposal: Proposal, logits_BMV: Array, sampling: Sampling) -> Verdict:
+        return _walk(key, proposal, logits_BMV, sampling, lambda p: _FORMS[self.form](p, self.epsilon))
+
+
+_FORMS = {
+    "linear": lambda p, epsilon: p / epsilon,
+    "square": lambda p, epsilon: p / epsilon**2,
+    "exponential": lambda p, epsilon: p**epsilon,
+}
+
+
+def _walk(key, proposal: Proposal, logits_BMV, sampling: Sampling, raised: Callable[[Array], Array]) -> Verdict:
+    """The rule above, with the target's probability of a guess replaced by `raised` of it where it is tested."""
     batch, nodes = proposal.tokens_BN.shape
     parents_BN = proposal.parents_BN
     if parents_BN is None:
@@ -42,7 +78,7 @@ def rejection_sample(key: Array, proposal: Proposal, logits_BMV: Array, sampling
             drafted_at_B, guess_BV = 1.0, jax.nn.one_hot(token_B, residual_BV.shape[1], dtype=jnp.float32)
         else:
             drafted_at_B, guess_BV = jnp.take_along_axis(probs_BV, token_B[:, None], axis=1)[:, 0], probs_BV
-        accepted_B = judged_B & (uniform_B * drafted_at_B < residual_at_B)
+        accepted_B = judged_B & (uniform_B * drafted_at_B < raised(residual_at_B))
         left_BV = jnp.maximum(residual_BV - guess_BV, 0.0)
         mass_B1 = jnp.sum(left_BV, axis=1, keepdims=True)
         # Where p and q agree up to rounding nothing is left; a refusal then has probability zero up to rounding too.

@@ -5,13 +5,14 @@ from adaspec_jax.reporting.metrics_file import MetricsFile
 from adaspec_jax.reporting.metrics_file import read as read_metrics
 from adaspec_jax.reporting.progress import Progress, track
 from adaspec_jax.reporting.report import environment, print_table, table, write_json
-from adaspec_jax.reporting.statistics import Counts, paired, summarize
+from adaspec_jax.reporting.statistics import Counts, across_runs, paired, summarize
 from adaspec_jax.reporting.theory import best_draft_length, break_even_alpha, speedup, tokens_per_round
 
 __all__ = [
     "Counts",
     "MetricsFile",
     "Progress",
+    "across_runs",
     "best_draft_length",
     "break_even_alpha",
     "environment",

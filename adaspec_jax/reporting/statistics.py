@@ -7,7 +7,7 @@ permutation moves whole prompts.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,11 @@ class Counts:
     @property
     def prompts(self) -> int:
         return len(self.accepted)
+
+    def as_lists(self) -> dict[str, list[float]]:
+        """Every field as a list, for a file; `Counts(**lists)` is this again."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value.tolist() for name, value in fields.items() if value is not None}
 
 
 def summarize(counts: Counts, *, seed: int = 0, resamples: int = 10_000) -> dict[str, Any]:
@@ -114,6 +119,37 @@ def paired(counts_a: Counts, counts_b: Counts, *, seed: int = 0, resamples: int 
         "difference": observed,
         "ci95": _percentiles(differences_R),
         "p_value": (1 + hits) / (1 + resamples),
+    }
+
+
+def across_runs(
+    runs: Sequence[Counts], others: Sequence[Counts] | None = None, *, seed: int = 0, resamples: int = 10_000
+) -> dict[str, Any]:
+    """Mean alpha of several training runs measured on the same prompts, or of its difference from `others`, paired.
+
+    {"value", "ci95", "per_run"}; the interval is a bootstrap of two levels, over runs and over prompts (the same
+    resampled prompts in every run), so that it holds what training another time would change. With few runs that part
+    is itself uncertain, hence `per_run`. `others` are the paired runs, in the same order. ValueError where they, or
+    the prompts, do not match.
+    """
+    sides = [runs] if others is None else [runs, others]
+    if len({len(side) for side in sides}) != 1 or len({counts.prompts for side in sides for counts in side}) != 1:
+        raise ValueError("a paired comparison of runs needs as many runs on both sides, and the same prompts in all")
+    prompts, number = runs[0].prompts, len(runs)
+    run_seed, prompt_seed = np.random.SeedSequence(seed).spawn(2)
+
+    def values(weights_RP: np.ndarray) -> np.ndarray:
+        """[R, runs]."""
+        alphas = [np.stack([_alphas(counts, weights_RP) for counts in side], axis=1) for side in sides]
+        return alphas[0] if others is None else alphas[0] - alphas[1]
+
+    observed = values(np.ones((1, prompts)))[0]
+    resampled_RN = _bootstrap(prompts, resamples, prompt_seed, values)
+    drawn_RN = _multinomial_weights(np.random.default_rng(run_seed), resamples, number) / number
+    return {
+        "value": float(observed.mean()),
+        "ci95": _percentiles(np.sum(drawn_RN * resampled_RN, axis=1)),
+        "per_run": [float(value) for value in observed],
     }
 
 

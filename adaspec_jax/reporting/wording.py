@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LABELS = {"base": "untrained draft", "reference": "reference (DistillSpec)", "draft": "AdaSPEC draft"}
+LABELS = {
+    "base": "untrained draft",
+    "reference": "reference (DistillSpec)",
+    "reference_equal_data": "AdaSPEC's data, no selection",
+    "draft": "AdaSPEC draft",
+}
 COLUMNS = (
     "draft",
     "acceptance (alpha)",

@@ -6,11 +6,14 @@ minus infinity (or the -1e9 of masked vocabulary rows) on both sides contribute 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from adaspec_jax.errors import UserError, did_you_mean
 
 Divergence = Callable[[Array, Array], Array]
 
@@ -25,18 +28,42 @@ def reverse_kl(draft_logits_BTV: Array, target_logits_BTV: Array) -> Array:
     return _kl_of_logits(draft_logits_BTV.astype(jnp.float32), target_logits_BTV.astype(jnp.float32))
 
 
-def jensen_shannon(draft_logits_BTV: Array, target_logits_BTV: Array) -> Array:
-    """KL(p|m)/2 + KL(q|m)/2 with m = (p + q) / 2 [B, T]; at most ln 2 (DistillSpec, with beta = 1/2)."""
+def jensen_shannon(draft_logits_BTV: Array, target_logits_BTV: Array, beta: float = 0.5) -> Array:
+    """beta KL(p|m) + (1 - beta) KL(q|m) with m = beta p + (1 - beta) q [B, T]: the generalised JSD of DistillSpec.
+
+    With beta 1/2, the symmetric one, it is at most ln 2. Small beta comes near beta KL(p|q), near 1 (1 - beta) KL(q|p).
+    """
     p_BTV, q_BTV = _log_law(target_logits_BTV), _log_law(draft_logits_BTV)
     # The floor keeps the gradient defined where both are minus infinity.
-    m_BTV = jnp.logaddexp(jnp.maximum(p_BTV, -1e9), jnp.maximum(q_BTV, -1e9)) - jnp.log(2.0)
-    return (_kl(p_BTV, m_BTV) + _kl(q_BTV, m_BTV)) / 2
+    m_BTV = jnp.logaddexp(
+        jnp.maximum(p_BTV, -1e9) + jnp.log(jnp.float32(beta)), jnp.maximum(q_BTV, -1e9) + jnp.log(jnp.float32(1 - beta))
+    )
+    return beta * _kl(p_BTV, m_BTV) + (1 - beta) * _kl(q_BTV, m_BTV)
 
 
 def total_variation(draft_logits_BTV: Array, target_logits_BTV: Array) -> Array:
     """sum |p - q| / 2 [B, T]: one minus the acceptance rate at temperature 1 (Leviathan et al. 2023, cor. 3.6)."""
     p_BTV, q_BTV = jnp.exp(_log_law(target_logits_BTV)), jnp.exp(_log_law(draft_logits_BTV))
     return jnp.sum(jnp.abs(p_BTV - q_BTV), axis=-1) / 2
+
+
+def negative_log_acceptance(draft_logits_BTV: Array, target_logits_BTV: Array) -> Array:
+    """-log sum min(p, q) [B, T]: minus the logarithm of the acceptance rate at temperature 1.
+
+    The total variation's aim with 1 / acceptance times its gradient, so that it trains where the two laws hardly
+    overlap. (As `nla` in vLLM's speculators, by its documentation.)
+    """
+    return -jax.nn.logsumexp(jnp.minimum(_log_law(target_logits_BTV), _log_law(draft_logits_BTV)), axis=-1)
+
+
+def hybrid_acceptance(draft_logits_BTV: Array, target_logits_BTV: Array) -> Array:
+    """w KL(p|q) + (1 - w) TV(p, q) [B, T] with w = exp(-3 acceptance): the KL where laws hardly overlap, then the TV.
+
+    The weight carries no gradient. (As `lk_hybrid` in vLLM's speculators, by its documentation.)
+    """
+    variation_BT = total_variation(draft_logits_BTV, target_logits_BTV)
+    weight_BT = jax.lax.stop_gradient(jnp.exp(-3 * (1 - variation_BT)))
+    return weight_BT * forward_kl(draft_logits_BTV, target_logits_BTV) + (1 - weight_BT) * variation_BT
 
 
 def gap(
@@ -107,5 +134,35 @@ def _kl(log_p_BTV: Array, log_q_BTV: Array) -> Array:
 
 
 DIVERGENCES: dict[str, Divergence] = {
-    function.__name__: function for function in (forward_kl, reverse_kl, jensen_shannon, total_variation)
+    function.__name__: function
+    for function in (
+        forward_kl,
+        reverse_kl,
+        jensen_shannon,
+        total_variation,
+        negative_log_acceptance,
+        hybrid_acceptance,
+    )
 }
+
+
+@functools.cache
+def find_divergence(name: str) -> Divergence:
+    """The divergence of that name; "jensen_shannon:0.1" is the generalised one with beta 0.1. UserError otherwise."""
+    name, _, beta = name.partition(":")
+    if name not in DIVERGENCES:
+        raise UserError(f'there is no divergence "{name}"{did_you_mean(name, DIVERGENCES)}')
+    if not beta:
+        return DIVERGENCES[name]
+    try:
+        number = float(beta)
+    except ValueError:
+        number = 0.0
+    if name != "jensen_shannon" or not 0 < number < 1:
+        raise UserError(f'"{name}:{beta}" is no divergence; only jensen_shannon takes a number, between 0 and 1')
+
+    def generalised(draft_logits_BTV: Array, target_logits_BTV: Array) -> Array:
+        return jensen_shannon(draft_logits_BTV, target_logits_BTV, number)
+
+    generalised.__name__ = f"{name}:{number:g}"
+    return generalised

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from jax import Array
 
 from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.training.checkpoints import Checkpoints
-from adaspec_jax.training.objectives import Batch, Frozen, Objective
+from adaspec_jax.training.objectives import Batch, Frozen, Now, Objective
 from adaspec_jax.training.optimizers import rounded_like
 
 
@@ -29,9 +29,17 @@ class State:
     opt_state: Any
     step: Array
     key: Array
+    average: Any = None  # of the parameters, float32, where one is kept
 
 
-def init_state(model, optimizer: optax.GradientTransformation, key: Array, *, master: Any = jnp.float32) -> State:
+def init_state(
+    model,
+    optimizer: optax.GradientTransformation,
+    key: Array,
+    *,
+    master: Any = jnp.float32,
+    averaged: bool = False,
+) -> State:
     """The state before the first step, with the parameters kept in `master` and moments of a float32 model.
 
     In bfloat16, updates are added in float32 and rounded stochastically, so that small ones are not lost.
@@ -39,19 +47,42 @@ def init_state(model, optimizer: optax.GradientTransformation, key: Array, *, ma
     # A copy: the state is donated, and the caller's model must outlive the first step.
     kept = jax.tree.map(lambda leaf: jnp.array(leaf, master), model)
     moments = optimizer.init(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), model.params))
-    return State(kept, moments, jnp.zeros((), jnp.int32), key)
+    average = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), model.params) if averaged else None
+    return State(kept, moments, jnp.zeros((), jnp.int32), key, average)
+
+
+Rewrite = Callable[[Any, Batch, Array], Batch]  # (model, batch, key) -> the batch to train on
 
 
 def make_step(
-    objective: Objective, optimizer: optax.GradientTransformation, *, compute_dtype: Any = jnp.float32
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    compute_dtype: Any = jnp.float32,
+    average_decay: float = 0.999,
+    rewrite: Rewrite | None = None,
 ) -> Callable:
     """`step(state, frozen, batch) -> (state, metrics)`, jitted; the state's buffers are donated.
 
     The objective sees the parameters in `compute_dtype`; the state keeps them, and the moments, as they are.
+
+    Args:
+      average_decay: where the state keeps a moving average of the parameters, d in `average = d average + (1 - d)
+        params`, and that average is the reference; in the first steps d is at most (1 + t) / (10 + t).
+      rewrite: replaces the batch by what the model itself makes of it, as on-policy distillation does.
     """
 
     @partial(jax.jit, donate_argnums=0)
     def step(state: State, frozen: Frozen, batch: Batch):
+        key = jax.random.fold_in(state.key, state.step)
+        frozen = replace(frozen, now=Now(state.step, jax.random.fold_in(key, 1)))
+        if state.average is not None:
+            still = jax.tree.map(lambda leaf: leaf.astype(compute_dtype), state.average)
+            frozen = replace(frozen, reference=_with_params(state.model, still))
+        if rewrite is not None:
+            now = jax.tree.map(lambda leaf: leaf.astype(compute_dtype), state.model.params)
+            batch = rewrite(_with_params(state.model, now), batch, jax.random.fold_in(key, 2))
+
         def loss(params):
             params = jax.tree.map(lambda leaf: leaf.astype(compute_dtype), params)
             return objective(_with_params(state.model, params), frozen, batch)
@@ -61,11 +92,17 @@ def make_step(
         params, gradient = (jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree) for tree in (kept, gradient))
         updates, opt_state = optimizer.update(gradient, state.opt_state, params)
         params = optax.apply_updates(params, updates)
-        params = rounded_like(params, kept, jax.random.fold_in(state.key, state.step))
+        average = _averaged(state.average, params, state.step, average_decay)
+        params = rounded_like(params, kept, key)
         metrics = {"loss": loss_value, **metrics, "grad_norm": optax.global_norm(gradient)}
-        return State(_with_params(state.model, params), opt_state, state.step + 1, state.key), metrics
+        return State(_with_params(state.model, params), opt_state, state.step + 1, state.key, average), metrics
 
     return step
+
+
+def _averaged(average: Any, params: Any, step: Array, decay: float) -> Any:
+    d = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return None if average is None else jax.tree.map(lambda old, new: d * old + (1 - d) * new, average, params)
 
 
 def _with_params(model, params):

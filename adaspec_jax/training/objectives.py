@@ -15,7 +15,7 @@ from adaspec_jax.sharding import ROWS, constrain
 from adaspec_jax.training.divergences import Divergence, forward_kl
 from adaspec_jax.training.label_chunks import DEFAULT, Chunking, total_at, values_at
 from adaspec_jax.training.lessons import lesson_of
-from adaspec_jax.training.selection import select_top_fraction
+from adaspec_jax.training.selection import Rule, by_rows, top
 from adaspec_jax.training.top_k import top_k_law
 
 
@@ -39,17 +39,27 @@ class Batch:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Now:
+    """Where training stands: what a rule that changes with time, or draws, may depend on."""
+
+    step: Array  # int32, batches seen
+    key: Array  # of this step alone
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Frozen:
     """The models an objective only reads; arguments of the step, never closures.
 
     Where a batch brings the target's hidden states, its output matrix is enough (`unembedding`). A target whose
     likeliest tokens it brings, and a reference whose divergence it brings, may be None. `base` is the model that
-    low-rank adapters belong to.
+    low-rank adapters belong to; `now` is set by the training step.
     """
 
     target: Any = None
     reference: Any = None
     base: Any = None
+    now: Now | None = None
 
 
 Metrics = dict[str, Array]
@@ -104,10 +114,11 @@ def distill(divergence: Divergence = forward_kl, *, chunking: Chunking = DEFAULT
 def selective_distill(
     divergence: Divergence = forward_kl,
     *,
-    fraction: float = 0.4,
+    fraction: float | Callable[[Array], Array] = 0.4,
     normalize: Literal["paper", "official"] = "paper",
-    scope: Literal["global", "shard"] = "global",
+    scope: Literal["global", "shard", "sequence"] = "global",
     shards: int = 1,
+    rule: Rule = top,
     chunking: Chunking = DEFAULT,
     micro_batches: int = 1,
 ) -> Objective:
@@ -118,31 +129,29 @@ def selective_distill(
 
     Args:
       divergence: from target to draft, and in the gap.
-      fraction: the paper's k, in (0, 1].
+      fraction: the paper's k, in (0, 1]; or a schedule, k by the number of batches seen.
       normalize: "paper" divides by the number of selected labels, "official" (the released code) by that of all labels.
       scope: the quantile is taken over the whole batch ("global"), or apart over each of `shards` equal runs of rows
-        ("shard"; the released code's per-device micro-batch).
+        ("shard"; the released code's per-device micro-batch), or over each row ("sequence").
+      rule: which labels of such a set are kept; see `selection`.
       chunking: how much of the logits is held at once.
       micro_batches: parts of the batch whose activations are held at once; the choice is made over the whole batch.
 
+    Schedules and random rules read `frozen.now`, which the training step sets; without it they see the beginning.
     Metrics: tokens, share_kept, kl_kept and kl_dropped (mean forward KL on each side), gap (mean), agreement.
     """
-    if not 0 < fraction <= 1:
+    if not callable(fraction) and not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], not {fraction}")
     if normalize not in ("paper", "official"):
         raise ValueError(f'normalize must be "paper" or "official", not {normalize!r}')
-    if scope not in ("global", "shard"):
-        raise ValueError(f'scope must be "global" or "shard", not {scope!r}')
+    if scope not in ("global", "shard", "sequence"):
+        raise ValueError(f'scope must be "global", "shard" or "sequence", not {scope!r}')
+    if scope != "global":
+        rule = by_rows(rule, shards if scope == "shard" else None)
 
-    def select(gap_BT, mask_BT):
-        if scope == "global" or shards == 1:
-            return select_top_fraction(gap_BT, mask_BT, fraction)
-        batch = gap_BT.shape[0]
-        if batch % shards:
-            raise ValueError(f"a batch of {batch} rows does not divide into {shards} selection shards")
-        split = (shards, batch // shards, -1)
-        by_shard = jax.vmap(lambda gap_BT, mask_BT: select_top_fraction(gap_BT, mask_BT, fraction))
-        return by_shard(gap_BT.reshape(split), mask_BT.reshape(split)).reshape(mask_BT.shape)
+    def select(gap_BT, mask_BT, now: Now | None):
+        now = now or Now(jnp.zeros((), jnp.int32), jax.random.key(0))
+        return rule(gap_BT, mask_BT, fraction(now.step) if callable(fraction) else fraction, now.key)
 
     per_token, features = _divergence_and_agreement(divergence), _in_parts(micro_batches, chunking)
 
@@ -167,7 +176,7 @@ def selective_distill(
         if shown is None:
             shown = jax.lax.stop_gradient(features(frozen.reference, batch.tokens_BT))
         values = values_at(mask_BT, gap_and_more, (hidden_BTD, taught, shown), **sizes)
-        kept_BT = select(values["gap"], mask_BT)
+        kept_BT = select(values["gap"], mask_BT, frozen.now)
         total, _ = total_at(kept_BT, per_token, model.unembedding(), hidden_BTD, taught, frozen.target, **sizes)
         return total / _count(kept_BT if normalize == "paper" else mask_BT), {
             "tokens": jnp.sum(mask_BT),

@@ -1,9 +1,15 @@
-"""Which tokens the draft is trained on."""
+"""Which tokens the draft is trained on: rules for a set of tokens, and the sets they are applied to."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from jax import Array
+
+# (gap_BT, mask_BT, fraction, key) -> mask_BT of the kept tokens
+Rule = Callable[[Array, Array, float | Array, Array], Array]
 
 
 def select_top_fraction(gap_BT: Array, mask_BT: Array, fraction: float | Array) -> Array:
@@ -29,3 +35,38 @@ def select_top_fraction(gap_BT: Array, mask_BT: Array, fraction: float | Array) 
     weight = position - below
     threshold = sorted_X[below] + weight * (sorted_X[above] - sorted_X[below])
     return mask_BT & (gap_BT >= jnp.where(jnp.sum(mask_BT) > 0, threshold, jnp.inf))
+
+
+def top(gap_BT: Array, mask_BT: Array, fraction: float | Array, key: Array | None = None) -> Array:
+    """The largest gaps: AdaSPEC."""
+    del key
+    return select_top_fraction(gap_BT, mask_BT, fraction)
+
+
+def bottom(gap_BT: Array, mask_BT: Array, fraction: float | Array, key: Array | None = None) -> Array:
+    """The smallest gaps: the paper's ablation."""
+    del key
+    return select_top_fraction(-gap_BT, mask_BT, fraction)
+
+
+def random(gap_BT: Array, mask_BT: Array, fraction: float | Array, key: Array) -> Array:
+    """As many tokens, whatever their gaps: the control that tells selection from training on fewer tokens."""
+    return select_top_fraction(jax.random.uniform(key, gap_BT.shape), mask_BT, fraction)
+
+
+SELECTIONS: dict[str, Rule] = {rule.__name__: rule for rule in (top, bottom, random)}
+
+
+def by_rows(rule: Rule, groups: int | None = None) -> Rule:
+    """The rule applied apart to each of `groups` equal runs of rows, or to each row: a quantile of its own for each."""
+
+    def apart(gap_BT: Array, mask_BT: Array, fraction: float | Array, key: Array) -> Array:
+        batch, count = gap_BT.shape[0], groups or gap_BT.shape[0]
+        if batch % count:
+            raise ValueError(f"a batch of {batch} rows does not divide into {count} selection shards")
+        split = (count, batch // count, -1)
+        keys = jax.random.split(key, count)
+        each = jax.vmap(rule, in_axes=(0, 0, None, 0))
+        return each(gap_BT.reshape(split), mask_BT.reshape(split), fraction, keys).reshape(mask_BT.shape)
+
+    return apart

@@ -81,6 +81,7 @@ def test_prompt_and_answer_are_tokenised_apart_and_ended(small):
         "examples": 1,
         "dropped": 0,
         "truncated": 0,
+        "prompts_cut": 0,
         "tokens": len(row.tokens),
         "supervised_tokens": len(answer) + 1,
     }

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adaspec_jax.decoding import Proposal, Sampling, rejection_sample
+from adaspec_jax.decoding import Lenient, Proposal, Sampling, rejection_sample
 from adaspec_jax.decoding.sampling import GREEDY, most_likely
 
 COLD = Sampling(temperature=1e-6)  # the same laws, through the general rule
@@ -47,3 +47,37 @@ def test_a_pick_comes_with_its_law():
     token_B, law_BV = sampling.pick(jax.random.key(0), logits_BV)
     np.testing.assert_array_equal(law_BV, sampling.probs(logits_BV))
     assert (jnp.take_along_axis(law_BV, token_B[:, None], axis=1) > 0).all()
+
+
+def acceptance_of(rule, p, q, *, rows=40_000):
+    """The measured share of first guesses from q that stay under the law p, and the mean of min(1, f(p) / q)."""
+    tokens = jax.random.categorical(jax.random.key(1), jnp.log(q), shape=(rows, 1))
+    proposal = Proposal(tokens, probs_BNV=jnp.broadcast_to(q[None, None], (rows, 1, len(q))))
+    logits = jnp.broadcast_to(jnp.log(p)[None, None], (rows, 2, len(p)))
+    return float(rule(jax.random.key(2), proposal, logits, Sampling(1.0)).accepted_BN.mean())
+
+
+@pytest.mark.parametrize(
+    ("rule", "raised"),
+    [
+        (rejection_sample, lambda p: p),
+        (Lenient(1.0), lambda p: p),
+        (Lenient(0.5), lambda p: p / 0.5),
+        (Lenient(0.5, "square"), lambda p: p / 0.25),
+        (Lenient(0.5, "exponential"), lambda p: p**0.5),
+    ],
+    ids=["strict", "1", "1/2", "square", "exponential"],
+)
+def test_lenience_accepts_as_often_as_its_formula_says(rule, raised):
+    p, q = jnp.asarray([0.1, 0.2, 0.3, 0.4]), jnp.asarray([0.7, 0.1, 0.1, 0.1])
+    expected = float(jnp.sum(q * jnp.minimum(1, raised(p) / q)))
+    assert abs(acceptance_of(rule, p, q) - expected) < 4 * (0.25 / 40_000) ** 0.5
+
+
+def test_lenience_leaves_greedy_decoding_as_it_is_and_refuses_what_is_none():
+    proposal, logits_BMV = random_round(3)
+    ours, strict = (rule(jax.random.key(0), proposal, logits_BMV, GREEDY) for rule in (Lenient(0.1), rejection_sample))
+    jax.tree.map(np.testing.assert_array_equal, ours, strict)
+    for wrong in ({"epsilon": 0.0}, {"epsilon": 1.5}, {"epsilon": 0.5, "form": "cubic"}):
+        with pytest.raises(ValueError, match="lenience needs"):
+            Lenient(**wrong)

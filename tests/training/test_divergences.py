@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from adaspec_jax.errors import UserError
 from adaspec_jax.training import divergences, selection
 
 
@@ -24,6 +25,11 @@ BY_HAND = {
     "reverse_kl": lambda q, p: (q * np.log(q / p)).sum(-1),
     "jensen_shannon": lambda q, p: ((p * np.log(2 * p / (p + q))).sum(-1) + (q * np.log(2 * q / (p + q))).sum(-1)) / 2,
     "total_variation": lambda q, p: np.abs(p - q).sum(-1) / 2,
+    "negative_log_acceptance": lambda q, p: -np.log(np.minimum(p, q).sum(-1)),
+    "hybrid_acceptance": lambda q, p: (
+        (w := np.exp(-3 * np.minimum(p, q).sum(-1))) * BY_HAND["forward_kl"](q, p)
+        + (1 - w) * BY_HAND["total_variation"](q, p)
+    ),
 }
 
 
@@ -57,6 +63,37 @@ def test_ruled_out_vocabulary_changes_neither_value_nor_gradient(name, masked):
     gradient = jax.grad(loss)(*padded)
     np.testing.assert_allclose(gradient[..., :-4], jax.grad(loss)(draft, target), rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(gradient[..., -4:], 0.0)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+def test_the_generalised_jensen_shannon_divergence_is_found_by_its_name(beta):
+    draft, target = laws()
+    p, q = softmax(target), softmax(draft)
+    m = beta * p + (1 - beta) * q
+    by_hand = beta * (p * np.log(p / m)).sum(-1) + (1 - beta) * (q * np.log(q / m)).sum(-1)
+    function = divergences.find_divergence(f"jensen_shannon:{beta}")
+    ours = function(jnp.asarray(draft, jnp.float32), jnp.asarray(target, jnp.float32))
+    np.testing.assert_allclose(ours, by_hand, rtol=3e-5, atol=1e-6)
+    assert divergences.find_divergence(f"jensen_shannon:{beta}") is function  # a jitted step is found again by it
+
+
+@pytest.mark.parametrize("name", ["forward_lk", "forward_kl:0.1", "jensen_shannon:1", "jensen_shannon:x"])
+def test_an_unknown_divergence_is_refused_in_one_line(name):
+    with pytest.raises(UserError) as error:
+        divergences.find_divergence(name)
+    assert name.partition(":")[0] in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_direct_losses_have_gradients_where_the_total_variation_has_none():
+    """Two laws that hardly overlap: the acceptance is near zero, and so is its slope, but not its logarithm's."""
+    target = jnp.zeros((1, 8)).at[0, 0].set(30.0)
+    draft = jnp.zeros((1, 8)).at[0, 1].set(30.0)
+    slope = {
+        name: float(jnp.abs(jax.grad(lambda d, f=function: f(d, target)[0])(draft)).max())
+        for name, function in divergences.DIVERGENCES.items()
+    }
+    assert slope["total_variation"] < 1e-6 and slope["negative_log_acceptance"] > 0.49
+    assert slope["hybrid_acceptance"] > 0.49
 
 
 def test_forward_kl_agrees_with_optax():
@@ -116,3 +153,30 @@ def test_selection_keeps_ties_and_takes_an_empty_mask():
     assert selection.select_top_fraction(gap, jnp.ones((1, 4), bool), 0.25).tolist() == [[True, True, True, False]]
     assert not selection.select_top_fraction(gap, jnp.zeros((1, 4), bool), 0.4).any()
     assert not jnp.isnan(selection.select_top_fraction(gap, jnp.zeros((1, 4), bool), 1.0)).any()
+
+
+def test_the_other_rules_keep_the_lowest_gaps_or_a_random_share():
+    rng = np.random.default_rng(3)
+    gap, mask = jnp.asarray(rng.normal(size=(8, 40)), jnp.float32), jnp.asarray(rng.random((8, 40)) < 0.7)
+    key = jax.random.key(0)
+    top, bottom, drawn = (np.asarray(rule(gap, mask, 0.4, key)) for rule in selection.SELECTIONS.values())
+    assert np.asarray(gap)[bottom].max() < np.asarray(gap)[top].min()
+    for kept in (top, bottom, drawn):
+        assert not (kept & ~np.asarray(mask)).any() and abs(kept.sum() / mask.sum() - 0.4) < 0.01
+    assert abs((drawn & top).sum() / drawn.sum() - 0.4) < 0.12  # what chance would give
+    again = np.asarray(selection.random(gap, mask, 0.4, jax.random.key(1)))
+    assert (again != drawn).any() and (np.asarray(selection.random(gap, mask, 1.0, key)) == np.asarray(mask)).all()
+
+
+def test_a_rule_by_rows_is_the_rule_of_each_row():
+    rng = np.random.default_rng(4)
+    gap, mask = jnp.asarray(rng.normal(size=(6, 50)), jnp.float32), jnp.asarray(rng.random((6, 50)) < 0.7)
+    each = selection.by_rows(selection.top)(gap, mask, 0.4, jax.random.key(0))
+    pairs = selection.by_rows(selection.top, 3)(gap, mask, 0.4, jax.random.key(0))
+    for row in range(6):
+        alone = selection.select_top_fraction(gap[row : row + 1], mask[row : row + 1], 0.4)
+        np.testing.assert_array_equal(each[row], alone[0])
+    for first in (0, 2, 4):
+        together = selection.select_top_fraction(gap[first : first + 2], mask[first : first + 2], 0.4)
+        np.testing.assert_array_equal(pairs[first : first + 2], together)
+    assert (np.asarray(each) != np.asarray(selection.select_top_fraction(gap, mask, 0.4))).any()

@@ -1,0 +1,40 @@
+"""Training rows whose prompt is also an evaluation prompt."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from adaspec_jax.data.sources import Source, digest
+from adaspec_jax.errors import UserError
+
+MOST = 0.01  # of either side's prompts: beyond that the two were not meant to be apart
+
+
+def shared_prompts(train: Source, held_out: Source) -> set[str]:
+    """Prompts, in plain form (letter case and white space do not count), that both have."""
+    return {plain(e.prompt) for e in train} & {plain(e.prompt) for e in held_out}
+
+
+def without_shared(train: Source, held_out: Source) -> tuple[Source, int]:
+    """The training examples without those whose prompt is held out, and how many those were.
+
+    UserError where more than 1 % of either side would be concerned.
+    """
+    shared = shared_prompts(train, held_out)
+    kept = tuple(example for example in train if plain(example.prompt) not in shared)
+    removed = len(train) - len(kept)
+    met = sum(plain(example.prompt) in shared for example in held_out)
+    if removed > MOST * len(train) or met > MOST * len(held_out):
+        raise UserError(
+            f"{removed} of {len(train)} training rows have one of {met} of {len(held_out)} evaluation prompts, which "
+            "is more than 1 %: take rows that do not overlap (data.train_rows, data.evaluation_rows), another file or "
+            'split, or set data.contamination="allow"'
+        )
+    if not removed:
+        return train, 0
+    described = train.description | {"rows": len(kept), "examples_sha256": digest(kept)}
+    return dataclasses.replace(train, examples=kept, description=described), removed
+
+
+def plain(prompt: str) -> str:
+    return " ".join(prompt.split()).casefold()
