@@ -1,6 +1,8 @@
 """python -m adaspec_jax.export --workdir DIR --stage target|reference|draft --out DIR
 
-Writes a finished stage as a Hugging Face directory with its tokenizer, for transformers, vLLM or SGLang.
+Writes a finished stage as a Hugging Face directory with its tokenizer, for transformers, vLLM or SGLang. A draft or
+reference gets as many vocabulary rows as the run's target, those without a token such that none is guessed, and a
+generation_config.json with a constant draft length; then it is said which engines can serve the two.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ def main() -> None:
     parser.add_argument("--stage", required=True, choices=("target", "reference", "draft"))
     parser.add_argument("--out", required=True)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--draft_length", type=int, help="guesses per round (default: the run's evaluation, else 5)")
     arguments = parse_arguments(parser)
 
-    from adaspec_jax import data, models
+    from adaspec_jax import data, models, serving
     from adaspec_jax.workdir import Workdir
 
     workdir, out = Workdir(arguments.workdir), Path(arguments.out)
@@ -28,9 +31,20 @@ def main() -> None:
         raise UserError(f"--workdir {workdir.path} does not exist")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} is there already and not an empty directory; choose another")
-    model = workdir.load(arguments.stage, dtype=arguments.dtype)
-    models.save(model, out, tokenizer=data.load_tokenizer(workdir.tokenizer))
+    if arguments.draft_length is not None and arguments.draft_length < 1:
+        raise UserError(f"--draft_length is {arguments.draft_length}; it must be at least 1")
+    model, tokenizer = workdir.load(arguments.stage, dtype=arguments.dtype), data.load_tokenizer(workdir.tokenizer)
+    generation = None
+    if arguments.stage != "target":
+        rows = workdir.vocab_size("target") or model.config.vocab_size
+        model = model.with_vocabulary(data.rows_needed(tokenizer)).with_vocabulary_size(rows)
+        length = arguments.draft_length or workdir.setting("evaluation.draft_length") or serving.DRAFT_LENGTH
+        generation = serving.pinned_generation(length)
+    models.save(model, out, tokenizer=tokenizer, generation=generation)
     print(f"{out}: {arguments.stage}, {model.num_params:,} parameters, {arguments.dtype}")
+    if generation and workdir.finished("target") is not None:
+        verdicts = serving.judge(serving.read_pair(str(workdir.stage("target")), str(out)))
+        print(*(verdict.in_one_line(engine) for engine, verdict in verdicts.items()), sep="\n")
 
 
 if __name__ == "__main__":

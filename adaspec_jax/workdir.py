@@ -90,6 +90,15 @@ class Workdir:
     def finish(self, name: str, record: dict[str, Any]) -> None:
         write_json(self.stage(name) / "stage.json", record)
 
+    def vocab_size(self, name: str) -> int | None:
+        """Vocabulary rows of a finished stage's model; None of one that is not finished."""
+        return None if self.finished(name) is None else _read(self.stage(name) / "config.json")["vocab_size"]
+
+    def setting(self, key: str) -> Any:
+        """The value of a config key in this run; None where the run or the key is not there."""
+        file = self.path / "config.json"
+        return _read(file).get(key) if file.is_file() else None
+
     def decision(self, name: str) -> dict[str, Any] | None:
         """What an earlier session of this run chose where the config says "auto"."""
         file = self.path / "decisions.json"

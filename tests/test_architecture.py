@@ -12,7 +12,7 @@ LONGEST_FILE = 300
 
 # What each room may import from the others. Upstairs, a command hands a config to the pipeline ...
 BASE = {"models", "training", "decoding", "data", "sharding", "reporting"}
-COMMANDS = {"train", "evaluate", "generate", "export", "plan", "convert", "parity"}
+COMMANDS = {"train", "evaluate", "generate", "export", "plan", "convert", "doctor", "parity"}
 ARROWS = {
     "configs": {"config", "paper"},
     "paper": {"config"},
@@ -36,14 +36,19 @@ ARROWS = {
     "planning": BASE | {"config", "memory", "programs", "step_costs", "topologies"},
     "pair": {"data", "models"},
     **dict.fromkeys(
-        COMMANDS, BASE | {"command_line", "config", "pipeline", "measure", "pair", "text", "views", "workdir"}
+        COMMANDS,
+        BASE | {"command_line", "config", "pipeline", "measure", "pair", "serving", "text", "views", "workdir"},
     ),
     "ablate": {"command_line", "config", "pipeline", "processes", "reporting"},
     "train": {"command_line", "pipeline", "processes", "reporting"},
     "plan": {"command_line", "planning", "sharding", "topologies"},
+    # Nothing here needs jax, which would take longer to import than the check takes.
+    "doctor": {"command_line", "reporting", "serving"},
+    "serving": {"data", "model_directories"},
     # ... and below it nobody knows the config.
     "training": {"models", "data", "sharding"},
-    "models": {"sharding"},
+    "models": {"sharding", "model_directories"},
+    "model_directories": set(),
     "decoding": set(),
     "data": set(),
     "sharding": set(),

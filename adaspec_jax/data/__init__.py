@@ -10,8 +10,10 @@ from adaspec_jax.data.tokenization import (
     check_same_tokenizer,
     end_of_text_id,
     fingerprint,
+    first_difference,
     load_tokenizer,
     opening,
+    rows_needed,
     train_bpe,
 )
 
@@ -28,6 +30,7 @@ __all__ = [
     "encode",
     "end_of_text_id",
     "fingerprint",
+    "first_difference",
     "free_bytes",
     "load_examples",
     "load_tokenizer",
@@ -35,6 +38,7 @@ __all__ = [
     "opening",
     "prompt_batches",
     "row_batches",
+    "rows_needed",
     "shared_prompts",
     "size_in_words",
     "train_batches",

@@ -138,24 +138,37 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
 
+def first_difference(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase) -> str | None:
+    """The first place where the two differ, in words; None where equal text becomes equal ids in both."""
+    tokens_a, tokens_b = _by_id(a), _by_id(b)
+    for i in sorted(tokens_a.keys() | tokens_b.keys()):
+        if tokens_a.get(i) != tokens_b.get(i):
+            return f"token {i} is {_quoted(tokens_a, i)} in one and {_quoted(tokens_b, i)} in the other"
+    for rank, (one, other) in enumerate(zip(_merges(a), _merges(b), strict=False)):
+        if one != other:
+            return f"merge {rank} is {one} in one and {other} in the other"
+    if len(_merges(a)) != len(_merges(b)):
+        return f"one has {len(_merges(a))} merges and the other {len(_merges(b))}"
+    for probe in _PROBES:
+        one, other = (t(probe, add_special_tokens=False)["input_ids"] for t in (a, b))
+        if one != other:
+            return f"{probe!r} becomes {one} in one and {other} in the other"
+    return None
+
+
 def check_same_tokenizer(
     a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase, names: tuple[str, str] = ("the target", "the draft")
 ) -> None:
     """UserError, naming the first difference, unless equal text becomes equal ids in both."""
-    tokens_a, tokens_b = _by_id(a), _by_id(b)
-    for i in sorted(tokens_a.keys() | tokens_b.keys()):
-        if tokens_a.get(i) != tokens_b.get(i):
-            one, other = _quoted(tokens_a, i), _quoted(tokens_b, i)
-            raise _different(names, f"token {i} is {one} in one and {other} in the other")
-    for rank, (one, other) in enumerate(zip(_merges(a), _merges(b), strict=False)):
-        if one != other:
-            raise _different(names, f"merge {rank} is {one} in one and {other} in the other")
-    if len(_merges(a)) != len(_merges(b)):
-        raise _different(names, f"one has {len(_merges(a))} merges and the other {len(_merges(b))}")
-    for probe in _PROBES:
-        one, other = (t(probe, add_special_tokens=False)["input_ids"] for t in (a, b))
-        if one != other:
-            raise _different(names, f"{probe!r} becomes {one} in one and {other} in the other")
+    if where := first_difference(a, b):
+        raise UserError(
+            f"{names[0]} and {names[1]} have different tokenizers: {where}; a draft must share its target's tokenizer"
+        )
+
+
+def rows_needed(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Rows of an embedding that tokens own: the largest id + 1."""
+    return max(tokenizer.get_vocab().values()) + 1
 
 
 def check_fits(tokenizer: PreTrainedTokenizerBase, vocab_size: int, name: str = "the model") -> None:
@@ -167,12 +180,6 @@ def check_fits(tokenizer: PreTrainedTokenizerBase, vocab_size: int, name: str = 
             f"the tokenizer has ids up to {largest} ({token!r}), but {name} has a vocabulary of {vocab_size}; "
             "use the tokenizer that belongs to the model"
         )
-
-
-def _different(names: tuple[str, str], where: str) -> UserError:
-    return UserError(
-        f"{names[0]} and {names[1]} have different tokenizers: {where}; a draft must share its target's tokenizer"
-    )
 
 
 def _by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
@@ -16,6 +17,8 @@ from adaspec_jax.models.attention import BLOCK, BLOCK_ELSEWHERE, check_kernel
 from adaspec_jax.models.decoder import STACKED, Decoder, DecoderConfig
 from adaspec_jax.models.families import config_from_hf
 from adaspec_jax.models.kv_cache import KVCache
+
+RULED_OUT_BIAS = -1e4  # of a padding row's logit where the head has a bias; finite in float16
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["config"])
@@ -70,6 +73,28 @@ class CausalLM:
             )
         return replace(self, config=replace(self.config, num_tokens=num_tokens))
 
+    def with_vocabulary_size(self, vocab_size: int) -> CausalLM:
+        """The same model with `vocab_size` rows in embedding and output matrix; UserError below `num_tokens`.
+
+        Each row that no token owns becomes the mean of the tokens' rows, for engines that do not mask it. Its logit is
+        then the mean of the tokens' logits: never above the largest, so that greedy decoding does not take it, and
+        sampling, at any temperature, gives it at most the probability of an average token (Jensen), all P such rows
+        beside V tokens at most P / (P + V). Where the head has a bias, that of such a row is -1e4, and its probability
+        0. The tokens' rows stay as they are, and in this package the others stay masked.
+        """
+        count, c = self.config.num_tokens, self.config
+        if vocab_size < count:
+            raise UserError(f"a vocabulary of {vocab_size} rows has no room for the tokenizer's {count} tokens")
+        embed, params = self.params["embed"], dict(self.params)
+        params["embed"] = embed | {"embedding": _padded(embed["embedding"][:count], vocab_size)}
+        if not c.tie_embeddings:
+            head = params["head"] = dict(self.params["head"])
+            head["kernel"] = _padded(head["kernel"][:, :count].T, vocab_size).T
+            if c.head_bias:
+                head["bias"] = jnp.pad(head["bias"][:count], (0, vocab_size - count), constant_values=RULED_OUT_BIAS)
+        source = json.dumps(c.hf_config() | {"vocab_size": vocab_size}, sort_keys=True)
+        return replace(self, params=params, config=replace(c, vocab_size=vocab_size, source=source))
+
     def with_attention(self, kernel: str, dtype, *, backend: str | None = None) -> CausalLM:
         """The same model with this attention kernel, "xla" or "cudnn", as it suits a backend (default: the one here).
 
@@ -115,6 +140,12 @@ class CausalLM:
 
     def _apply(self, *args, method: str):
         return Decoder(self.config).apply({"params": self.params}, *args, method=method)
+
+
+def _padded(rows_VD: Array, count: int) -> Array:
+    """`count` rows: these, and their mean for the rest."""
+    mean_1D = jnp.mean(rows_VD, axis=0, keepdims=True, dtype=jnp.float32).astype(rows_VD.dtype)
+    return jnp.concatenate([rows_VD, jnp.broadcast_to(mean_1D, (count - len(rows_VD), rows_VD.shape[1]))])
 
 
 @partial(jax.jit, static_argnames=("config", "dtype"))

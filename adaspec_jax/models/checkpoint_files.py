@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import re
 import tempfile
 from pathlib import Path
 
 import jax.numpy as jnp
 
 from adaspec_jax.errors import UserError
+from adaspec_jax.model_directories import find_local, not_given_by_the_hub
 from adaspec_jax.models.causal_lm import CausalLM, parameter_shapes
 from adaspec_jax.models.families import config_from_hf, family
 from adaspec_jax.models.safetensors_files import SINGLE, open_tensors, read_json, replacing, write_json, write_tensors
 from adaspec_jax.models.weights import params_from_tensors, tensors_from_params
 
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*", "*.model", "*.txt"]
 
 
@@ -43,8 +41,11 @@ def load(path_or_name: str, *, dtype=jnp.float32, revision: str | None = None) -
     return CausalLM(params, config)
 
 
-def save(model: CausalLM, directory, *, tokenizer=None) -> None:
-    """A directory transformers loads, in the parameters' dtype; each file appears whole, config.json last."""
+def save(model: CausalLM, directory, *, tokenizer=None, generation: dict | None = None) -> None:
+    """A directory transformers loads, in the parameters' dtype; each file appears whole, config.json last.
+
+    `generation` goes into generation_config.json, which then no longer says that it follows from config.json.
+    """
     directory, model = Path(directory), model.unstacked()
     directory.mkdir(parents=True, exist_ok=True)
     rules = family(model.config.model_type)
@@ -58,33 +59,22 @@ def save(model: CausalLM, directory, *, tokenizer=None) -> None:
     write_tensors(directory / SINGLE, tensors_from_params(rules.table(model.config), model.params))
     if tokenizer is not None:
         _write_tokenizer(tokenizer, directory)
-    write_json(directory / "generation_config.json", {"_from_model_config": True, **token_ids})
+    origin = {} if generation else {"_from_model_config": True}
+    write_json(directory / "generation_config.json", {**origin, **token_ids, **(generation or {})})
     write_json(directory / "config.json", hf)
 
 
 def find_directory(path_or_name: str, *, revision: str | None = None) -> Path:
     """The local directory, that name below ADASPEC_WEIGHTS, or the hub's snapshot; or UserError."""
     path_or_name = str(path_or_name)
-    if Path(path_or_name).is_dir():
-        return Path(path_or_name)
-    if os.environ.get("ADASPEC_WEIGHTS") and HUB_NAME.fullmatch(path_or_name):
-        for name in (path_or_name, path_or_name.rpartition("/")[2]):
-            if (Path(os.environ["ADASPEC_WEIGHTS"], name) / "config.json").is_file():
-                return Path(os.environ["ADASPEC_WEIGHTS"], name)
-    if Path(path_or_name).exists():
-        raise UserError(f"{path_or_name} is a file; give the directory that holds config.json and model.safetensors")
-    if not HUB_NAME.fullmatch(path_or_name):
-        raise UserError(f"{path_or_name}: no such directory")
+    if (local := find_local(path_or_name)) is not None:
+        return local
     import huggingface_hub  # here, because a local directory needs neither the package nor its import time
 
     try:
         return Path(huggingface_hub.snapshot_download(path_or_name, revision=revision, allow_patterns=HUB_FILES))
-    except Exception as error:  # the hub's client raises many kinds: not found, gated, offline, broken proxy
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f'"{path_or_name}" is not a local directory, and the hub did not give it ({reason}); '
-            "without network, pass the path of a downloaded directory"
-        ) from error
+    except Exception as error:
+        raise not_given_by_the_hub(path_or_name, error) from error
 
 
 def _write_tokenizer(tokenizer, directory: Path) -> None:

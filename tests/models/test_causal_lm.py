@@ -114,3 +114,49 @@ def test_an_unusable_config_names_the_value(tiny_model, keys, words):
 def test_a_config_without_a_size_names_the_missing_key():
     with pytest.raises(UserError, match='"hidden_size" is missing'):
         models.config_from_hf({"model_type": "gpt_neox"})
+
+
+def unmasked(model):
+    """The model as an engine sees it that knows nothing of rows without a token."""
+    return model.with_vocabulary(model.config.vocab_size)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("family", "tied"), [("gpt_neox", False), ("llama", True), ("qwen2", False), ("phi", False), ("codegen", False)]
+)
+def test_a_row_without_a_token_never_wins_and_weighs_no_more_than_an_average_token(tiny_of, family, tied, dtype):
+    keys = {} if family in ("phi", "codegen") else {"tie_word_embeddings": tied}
+    small = tiny_of(family, **keys).astype(dtype).with_vocabulary(50)
+    # The first feature lifts every logit or lowers it: then a longer row, or one of zeros, would win.
+    group, leaf = ("embed", "embedding") if tied else ("head", "kernel")
+    rows = small.params[group][leaf]
+    rows = rows.at[:, 0].set(3) if tied else rows.at[0].set(3)
+    small = models.CausalLM(small.params | {group: small.params[group] | {leaf: rows}}, small.config)
+    padded = small.with_vocabulary_size(80)
+    hidden_BD = jax.random.normal(jax.random.key(1), (2000, small.config.hidden_size), dtype)
+    hidden_BD = hidden_BD.at[:, 0].multiply(20)
+    logits_BV = unmasked(padded).unembed(hidden_BD)
+    assert logits_BV.shape == (2000, 80)
+    assert int(logits_BV.argmax(-1).max()) < 50
+    for temperature in (0.5, 1.0, 2.0):
+        others = jax.nn.softmax(logits_BV / temperature)[:, 50:].sum(-1)
+        bound = 0.0 if small.config.head_bias else 30 / 80
+        assert float(others.max()) <= bound + 1e-6
+    np.testing.assert_allclose(padded.unembed(hidden_BD)[:, :50], small.unembed(hidden_BD)[:, :50], atol=1e-4)
+    assert float(padded.unembed(hidden_BD)[:, 50:].max()) < -1e8
+
+
+def test_another_vocabulary_size_is_the_same_model_stacked_or_not_and_in_config_json(tiny_of):
+    small = tiny_of("gpt_neox", some_unknown_key=3).with_vocabulary(50)
+    padded = small.with_vocabulary_size(80)
+    assert padded.config.vocab_size == 80 and padded.config.num_tokens == 50
+    assert padded.config.hf_config() == small.config.hf_config() | {"vocab_size": 80}
+    np.testing.assert_allclose(padded(TOKENS_BT % 50)[0][..., :50], small(TOKENS_BT % 50)[0][..., :50], atol=1e-5)
+    stacked = small.stacked().with_vocabulary_size(80).unstacked()
+    jax.tree.map(np.testing.assert_array_equal, stacked.params, padded.params)
+    back = padded.with_vocabulary_size(50)
+    assert back.params["embed"]["embedding"].shape == (50, 32) and back.params["head"]["kernel"].shape == (32, 50)
+    np.testing.assert_allclose(back(TOKENS_BT % 50)[0], small(TOKENS_BT % 50)[0][..., :50], atol=1e-5)
+    with pytest.raises(UserError, match="49 rows has no room for the tokenizer's 50 tokens"):
+        padded.with_vocabulary_size(49)

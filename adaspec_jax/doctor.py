@@ -1,0 +1,62 @@
+"""python -m adaspec_jax.doctor --target A --draft B
+
+Says in plain words whether a target and a draft (directories or hub names) can serve together in transformers, vLLM and
+SGLang: with which command, or why not and what to do. Reads config.json, generation_config.json and the tokenizers, no
+weights. Exit status 0 whenever the check ran, whatever it found (--json has the verdicts); 2 where it could not.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from adaspec_jax import serving
+from adaspec_jax.command_line import parse_arguments
+from adaspec_jax.errors import UserError, exit_with_one_line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.doctor", description=__doc__.split("\n\n", 1)[1])
+    parser.add_argument("--target", required=True, help="directory or hub name")
+    parser.add_argument("--draft", required=True, help="directory or hub name")
+    parser.add_argument("--draft_length", type=int, help="guesses per round (default: as the draft says, else 5)")
+    parser.add_argument("--json", help="also write the verdicts here")
+    arguments = parse_arguments(parser)
+    if arguments.draft_length is not None and arguments.draft_length < 1:
+        raise UserError(f"--draft_length is {arguments.draft_length}; it must be at least 1")
+    if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
+        raise UserError(f"--json {arguments.json}: there is no such directory")
+    if arguments.json and Path(arguments.json).is_dir():
+        raise UserError(f"--json {arguments.json} is a directory; name a file in it")
+
+    pair = serving.read_pair(arguments.target, arguments.draft, draft_length=arguments.draft_length)
+    verdicts = serving.judge(pair)
+    print(f"target: {pair.target.name} ({pair.target.model_type})")
+    print(f"draft:  {pair.draft.name} ({pair.draft.model_type})")
+    print(serving.vocabulary_in_words(pair))
+    for engine, verdict in verdicts.items():
+        print(f"\n{verdict.in_one_line(engine)}")
+        if not verdict.reasons:
+            print(f"  {verdict.command}")
+            print(*(f"  note: {warning}\n" for warning in verdict.warnings), sep="", end="")
+    if arguments.json:
+        from adaspec_jax import reporting
+
+        reporting.write_json(arguments.json, _as_json(pair, verdicts))
+
+
+def _as_json(pair: serving.Pair, verdicts: dict[str, serving.Verdict]) -> dict:
+    models = {
+        role: {key: getattr(model, key) for key in ("name", "model_type", "vocab_size", "positions")}
+        for role, model in (("target", pair.target), ("draft", pair.draft))
+    }
+    engines = {}
+    for engine, verdict in verdicts.items():
+        can_serve = not verdict.reasons
+        command = verdict.command if can_serve else None
+        engines[engine] = verdict._asdict() | {"can_serve": can_serve, "command": command}
+    return models | {"draft_length": pair.draft_length, "engines": engines}
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)
