@@ -12,7 +12,7 @@ LONGEST_FILE = 300
 
 # What each room may import from the others. Upstairs, a command hands a config to the pipeline ...
 BASE = {"models", "training", "decoding", "data", "sharding", "reporting"}
-COMMANDS = {"train", "evaluate", "generate", "export", "plan", "convert", "parity"}
+COMMANDS = {"train", "evaluate", "generate", "export", "plan", "convert", "parity", "compare"}
 ARROWS = {
     "configs": {"config"},
     "config": {"architectures"},
@@ -35,6 +35,7 @@ ARROWS = {
         COMMANDS, BASE | {"command_line", "config", "pipeline", "measure", "pair", "text", "views", "workdir"}
     ),
     "train": {"command_line", "pipeline", "processes", "reporting"},
+    "compare": {"command_line", "paper", "parity", "reporting"},
     "plan": {"command_line", "planning", "sharding", "topologies"},
     # ... and below it nobody knows the config.
     "training": {"models", "data", "sharding"},
@@ -47,6 +48,7 @@ ARROWS = {
     "step_costs": set(),
     "reporting": set(),
     "errors": set(),
+    "paper": set(),
     "__init__": BASE,
 }
 FOR_EVERYBODY = {"errors", "__version__"}
