@@ -85,7 +85,8 @@ class _Run:
             num_steps(*self._as_stage(arm), len(self.text.train))
         teacher.check(config, self.text)
         base = self._initial(config.draft, "draft")
-        target = self._target(base.config.vocab_size)
+        target = self._target(base)
+        base = self._with_vocabulary_of(target, base)
         if config.answers.source == "target":
             with sharding.over(self.mesh):
                 self.text = answers.targets_own(config, self.workdir, self.text, target, self.mesh)
@@ -158,21 +159,30 @@ class _Run:
         return sharding.shard(model, self.mesh, table_of(self.config, name))
 
     def _prepared(self, model: models.CausalLM) -> models.CausalLM:
-        model = model.with_vocabulary(len(self.text.tokenizer))
+        model = model.with_vocabulary(data.rows_needed(self.text.tokenizer))
         return model.with_attention(self.config.attention, self.config.dtype)
 
-    def _target(self, vocab_size: int) -> models.CausalLM:
+    def _with_vocabulary_of(self, target: models.CausalLM, draft: models.CausalLM) -> models.CausalLM:
+        """The draft with as many vocabulary rows as its target; only rows that no token owns may differ."""
+        ours, theirs = draft.config.vocab_size, target.config.vocab_size
+        if ours == theirs:
+            return draft
+        if self.config.draft.init == "random":
+            raise UserError(
+                f"the target has vocab_size {theirs} and the draft {ours}: a draft must share its target's vocabulary; "
+                "set draft.architecture.vocab_size or choose another pair"
+            )
+        with sharding.on_host():
+            return draft.with_vocabulary_size(theirs)
+
+    def _target(self, draft: models.CausalLM) -> models.CausalLM:
         spec = self.config.target
         if self.workdir.finished("target"):
             return self._restored("target")
         if spec.epochs == 0 and spec.init == "random":
             raise UserError("target.epochs is 0 and target.init is random: an untrained target teaches nothing")
         model = self._initial(spec, "target")
-        if model.config.vocab_size != vocab_size:
-            raise UserError(
-                f"the target has vocab_size {model.config.vocab_size} and the draft {vocab_size}: "
-                "a draft must share its target's vocabulary; set draft.architecture.vocab_size or choose another pair"
-            )
+        self._with_vocabulary_of(model, draft)  # said before anything is fitted
         if spec.epochs == 0:
             whole = processes.fetch(model)
             processes.once(lambda: models.save(whole, self.workdir.stage("target"), tokenizer=self.text.tokenizer))

@@ -12,7 +12,7 @@ LONGEST_FILE = 300
 
 # What each room may import from the others. Upstairs, a command hands a config to the pipeline ...
 BASE = {"models", "training", "decoding", "data", "sharding", "reporting"}
-COMMANDS = {"train", "evaluate", "generate", "export", "plan", "convert", "doctor", "parity"}
+COMMANDS = {"train", "evaluate", "generate", "export", "plan", "convert", "doctor", "parity", "compare"}
 ARROWS = {
     "configs": {"config", "paper"},
     "paper": {"config"},
@@ -41,6 +41,7 @@ ARROWS = {
     ),
     "ablate": {"command_line", "config", "pipeline", "processes", "reporting"},
     "train": {"command_line", "pipeline", "processes", "reporting"},
+    "compare": {"command_line", "paper", "parity", "reporting"},
     "plan": {"command_line", "planning", "sharding", "topologies"},
     # Nothing here needs jax, which would take longer to import than the check takes.
     "doctor": {"command_line", "reporting", "serving"},

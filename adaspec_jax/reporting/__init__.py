@@ -4,7 +4,7 @@ from adaspec_jax.reporting.html import write_html
 from adaspec_jax.reporting.metrics_file import MetricsFile
 from adaspec_jax.reporting.metrics_file import read as read_metrics
 from adaspec_jax.reporting.progress import Progress, track
-from adaspec_jax.reporting.report import environment, print_table, table, write_json
+from adaspec_jax.reporting.report import environment, print_table, read_report, table, write_json
 from adaspec_jax.reporting.statistics import Counts, across_runs, paired, summarize
 from adaspec_jax.reporting.theory import best_draft_length, break_even_alpha, speedup, tokens_per_round
 
@@ -19,6 +19,7 @@ __all__ = [
     "paired",
     "print_table",
     "read_metrics",
+    "read_report",
     "speedup",
     "summarize",
     "table",

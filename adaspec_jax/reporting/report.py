@@ -12,9 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from adaspec_jax.errors import UserError
 from adaspec_jax.reporting import wording
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy", "adaspec_jax")
+_OF_A_RUN = (  # what the report of a training run has, and that of a measured pair has not
+    ("task",),
+    ("settings", "evaluation", "max_new_tokens"),
+    ("drafts", "reference", "alpha"),
+    ("drafts", "draft", "alpha"),
+    ("paired", "draft-reference", "difference"),
+)
 
 
 def write_json(path: str | os.PathLike, report: Mapping[str, Any]) -> None:
@@ -123,3 +131,26 @@ def print_table(report: Mapping[str, Any], file: IO[str] | None = None) -> None:
     console.print(drawn, markup=False)
     for sentence in wording.sentences(report):
         console.print(sentence, markup=False)
+
+
+def read_report(path: str | os.PathLike) -> dict[str, Any]:
+    """The report of a finished training run, given the run's directory or the file itself.
+
+    UserError where there is none, where it is damaged, or where it is the report of something else.
+    """
+    path = Path(path)
+    file = path / "report.json" if path.is_dir() else path
+    if not file.is_file():
+        made = f"{path} has no report.json" if path.is_dir() else f"there is no {path}"
+        raise UserError(f"{made}; give the directory of a run that python -m adaspec_jax.train has finished")
+    try:
+        report = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is damaged ({error}); call the run's own command again, which measures anew") from None
+    for keys in _OF_A_RUN:
+        at = report
+        for depth, key in enumerate(keys, start=1):
+            if not isinstance(at, dict) or key not in at:
+                raise UserError(f"{file} is not the report of a training run: it has no {'.'.join(keys[:depth])}")
+            at = at[key]
+    return report

@@ -1,0 +1,44 @@
+"""python -m adaspec_jax.parity --workdir DIR
+
+A certificate that a finished run's pair does in PyTorch what it does here. transformers loads the run's stages, which
+are Hugging Face directories; both sides continue the same held-out prompts greedily in float32, there with assisted
+generation (constant schedule, threshold 0), and logits, tokens and acceptance counts must agree. The certificate is
+stored in DIR/report.json under "parity" (of the reference: "parity_reference"). Exit status 1: they do not agree.
+Needs `pip install "adaspec-jax[parity]"`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from adaspec_jax.command_line import parse_arguments
+from adaspec_jax.errors import UserError, exit_with_one_line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.parity", description=__doc__.split("\n\n", 1)[1])
+    parser.add_argument("--workdir", required=True, help="of a finished run")
+    parser.add_argument("--num_prompts", type=int, default=20, help="of the run's held-out prompts")
+    parser.add_argument("--draft_stage", choices=("draft", "reference"), default="draft")
+    parser.add_argument("--json", help="where the certificate goes as well")
+    arguments = parse_arguments(parser, positive=("num_prompts",))
+    if not Path(arguments.workdir).is_dir():
+        raise UserError(f"--workdir {arguments.workdir} is not a directory; give that of a finished run")
+    if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
+        raise UserError(f"--json {arguments.json}: there is no such directory")
+
+    from adaspec_jax import reporting
+    from adaspec_jax.parity import certificate, in_words, store
+
+    found = certificate(arguments.workdir, num_prompts=arguments.num_prompts, draft_stage=arguments.draft_stage)
+    store(arguments.workdir, found)
+    if arguments.json:
+        reporting.write_json(arguments.json, found)
+    print(in_words(found))
+    if not found["passed"]:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)
