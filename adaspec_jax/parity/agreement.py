@@ -61,7 +61,7 @@ def held_out(report: Mapping[str, Any], tokenizer: Any) -> list[data.Encoded]:
             "answer_column": spec["answer_column"],
             "rows": spec["evaluation_rows"],
             "num": spec["num_evaluation"] if record["kind"] == "generated" else None,
-            "seed": settings["seed"],
+            "seed": settings["seed"] if spec["seed"] is None else spec["seed"],
         }
     except (KeyError, TypeError) as error:
         raise UserError(
@@ -73,7 +73,8 @@ def held_out(report: Mapping[str, Any], tokenizer: Any) -> list[data.Encoded]:
             f"the held-out examples of {source.description['name']} are not those the report was made with; "
             "restore the data, or measure anew by the run's own command"
         )
-    rows, _ = data.encode(source, tokenizer, max_length=spec["max_length"], eos_id=settings["eos_id"])
+    lengths = {name: spec[name] for name in ("max_length", "max_prompt_length")}
+    rows, _ = data.encode(source, tokenizer, eos_id=settings["eos_id"], **lengths)
     return rows[: settings["evaluation"]["num_prompts"]]
 
 
