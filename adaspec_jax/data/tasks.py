@@ -84,11 +84,14 @@ def _summary(instruction: str) -> Callable[[Row], Example]:
     return lambda row: Example(f"{row['document']}\n{instruction}\n", row["summary"])
 
 
+_OPENING_WORDS = 30  # of a story: fewer are too often the same
+
+
 def _story(row: Row) -> Example:
-    """Ours: its first sentence, and how it goes on."""
+    """Ours: its first sentences, and how it goes on."""
     text = _unix(row["text"]).strip()
-    end = re.search(r"[.!?][\"']?\s", text)
-    at = end.end() - 1 if end else len(text) // 2
+    ends = (match.end() - 1 for match in re.finditer(r"[.!?][\"']?\s", text))
+    at = next((end for end in ends if len(text[:end].split()) >= _OPENING_WORDS), len(text) // 2)
     return Example(text[:at], text[at:])
 
 

@@ -132,6 +132,17 @@ def test_overlap_beyond_a_percent_is_refused(tmp_path):
     assert none == 0 and same.description["rows"] == 1
 
 
+def test_a_story_goes_on_after_its_first_sentences(shared_data):
+    source = load_examples("tinystories", "train", rows="0:900")
+    with gzip.open(shared_data("tinystories", "tinystories_1000.json.gz"), "rt", encoding="utf-8") as file:
+        stories = json.load(file)
+    for example, story in zip(source, stories, strict=False):
+        assert example.prompt + example.answer == story.replace("\r\n", "\n").strip()
+        assert example.answer[0].isspace() or len(story.split()) < 60
+    kept, removed = without_shared(source, load_examples("tinystories", "train", rows="900:1000"))
+    assert removed == 0 and len(kept) == 900
+
+
 def test_a_long_prompt_loses_its_middle_and_keeps_its_instruction(shared_data):
     tokenizer = load_tokenizer(shared_data("tokenizers", "gpt_neox_20b"))
     examples = load_examples("cnn_dailymail", "test", rows="0:50")
