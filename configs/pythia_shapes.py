@@ -2,10 +2,11 @@
 
     timeout 560 python -m adaspec_jax.train --config configs/pythia_shapes.py:160m --workdir runs/shape_160m
 
-Variants: 160m and 410m, the target; the draft has the shape of Pythia-31M. The same command goes on where it was stopped.
-Hardware: one GPU with 16 GB or more; nothing of it was run on one. Data and tokenizer: `ADASPEC_DATA/gsm8k` and
-`ADASPEC_DATA/tokenizers/gpt_neox_20b`, else tensorflow-datasets and the hub (`--config.tokenizer.init=EleutherAI/pythia-31m`).
-It is for step times and for the whole path at the real vocabulary; models from scratch accept what such models do.
+Variants: 160m and 410m, the target; the draft has the shape of Pythia-31M. The same command goes on where it was
+stopped. Hardware: one GPU with 16 GB or more; nothing was run on one. Data and tokenizer: `ADASPEC_DATA/gsm8k` and
+`ADASPEC_DATA/tokenizers/gpt_neox_20b`, else tensorflow-datasets and the hub (with
+`--config.tokenizer.init=EleutherAI/pythia-31m`). It is for step times and for the whole path at the real vocabulary;
+models from scratch accept what such models do.
 """
 
 from adaspec_jax.config import Data, Draft, Evaluation, Experiment, GPTNeoX, Reference, Target, Tokenizer
