@@ -39,10 +39,12 @@ class Arm(NamedTuple):
     def name(self) -> str:
         return f"{self.kind}_{self.fraction:g}" + ("" if self.budget == "official" else f"_{self.budget}")
 
-    @property
-    def same_data(self) -> str:
-        """The arm that is trained on all labels of the same batches."""
-        return f"plain_{self.fraction:g}" if self.budget == "official" else "reference"
+    def same_data(self, config: Experiment) -> str | None:
+        """The arm that is trained on all labels of as much data; None where there is none."""
+        if self.budget == "official":
+            return f"plain_{self.fraction:g}"
+        of_reference = config.reference.epochs, config.reference.batch_size
+        return "reference" if draft_schedule(self.spec(config)) == of_reference else None
 
     def spec(self, config: Experiment) -> Draft | Reference:
         """What the pipeline trains."""
@@ -60,6 +62,8 @@ def main() -> None:
     seeds = _whole("seeds", take_option(argv, "seeds") or "3")
     arms = parse_arms(take_option(argv, "arms") or ARMS, take_option(argv, "budgets") or "official")
     markdown = take_option(argv, "markdown")
+    if markdown and not Path(markdown).absolute().parent.is_dir():
+        raise UserError(f"--markdown {markdown}: there is no directory {Path(markdown).absolute().parent}")
     config, flags = parse_experiment(argv, description=__doc__)
     if flags.print_config:
         return print_config(config)
@@ -71,7 +75,7 @@ def main() -> None:
     from adaspec_jax import pipeline, processes, reporting
 
     processes.join(config.distributed)
-    workdir = Path(flags.workdir)
+    workdir = Path(flags.workdir).resolve()  # later seeds name the first one's target by it
     specs = {arm.name: arm.spec(config) for arm in arms}
     specs = {name: spec for name, spec in specs.items() if spec != config.draft}  # that one is the run's own draft
     reports = []
@@ -133,7 +137,7 @@ def summarised(config: Experiment, arms: list[Arm], workdir: Path, reports: list
     counts = {name: [Counts(**file[name]) for file in files] for name in files[0]}
     own = next((arm.name for arm in arms if arm.spec(config) == config.draft), "draft")
     counts[own] = counts.pop("draft")
-    same_data = {arm.name: arm.same_data for arm in arms} | {"reference": "reference"}
+    same_data = {arm.name: arm.same_data(config) for arm in arms}
     resamples = config.evaluation.resamples
     found = {}
     for name in ["reference", *sorted(set(counts) - {"base", "reference"}, key=_order(arms))]:
@@ -142,7 +146,7 @@ def summarised(config: Experiment, arms: list[Arm], workdir: Path, reports: list
             "expected_alpha": sum(expected) / len(expected),
             "expected_alpha_per_run": expected,
         }
-        baselines = {"minus_reference": "reference", "minus_same_data": same_data.get(name, "")}
+        baselines = {"minus_reference": "reference", "minus_same_data": same_data.get(name)}
         for key, other in baselines.items():
             if other in counts and other != name:
                 found[name][key] = across_runs(counts[name], counts[other], resamples=resamples)
@@ -176,7 +180,8 @@ def table(results: dict) -> list[str]:
             f"{100 * arm['expected_alpha']:.1f} %",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, "", f"{seeds} seeds, {prompts} prompts; points, with 95 % intervals over seeds and prompts."]
+    over = "seeds and prompts (Student's t)" if seeds > 1 else "prompts, not over seeds: there is one"
+    return [*lines, "", f"{seeds} seeds, {prompts} prompts; points, with 95 % intervals over {over}."]
 
 
 def _difference(test: dict | None) -> str:

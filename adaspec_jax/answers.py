@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def targets_own(config: Experiment, workdir: Workdir, text: Text, target: models
         "seed": config.seed,
         "batch_size": size,
     }
-    processes.once(lambda: _claim(workdir, directory, origin))
+    processes.once(lambda: _claim(directory, origin))
     root = jax.random.key(config.seed + _SEED)
     found: dict[int, data.Encoded] = {}
     target = target.unstacked()
@@ -75,14 +76,16 @@ def _sampled(config: Experiment, text: Text, target, batch, key, mesh) -> tuple[
     return processes.fetch((generation.tokens_BS, generation.lengths_B))
 
 
-def _claim(workdir: Workdir, directory: Path, origin: dict) -> None:
-    if (before := workdir.decision("answers")) is None:
-        directory.mkdir(parents=True, exist_ok=True)
-        return workdir.decide("answers", origin)
+def _claim(directory: Path, origin: dict) -> None:
+    """Makes the directory, or finds it to be of this origin; `UserError` where it holds what is not."""
+    file = directory / "origin.json"
+    if not directory.is_dir() or not any(directory.iterdir()):
+        return reporting.write_json(file, origin)
+    before = json.loads(file.read_text()) if file.is_file() else {}
     if differing := [key for key in origin if before.get(key) != origin[key]]:
         raise UserError(
-            f"the answers in {directory} were sampled with another {differing[0]}; delete that directory and "
-            f'"answers" in {workdir.path / "decisions.json"}, or use another --workdir'
+            f"the answers in {directory} were sampled with another {differing[0]}; delete that directory to have them "
+            "sampled again, or use another --workdir"
         )
 
 

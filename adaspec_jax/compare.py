@@ -40,6 +40,8 @@ def compare(report: Mapping[str, Any]) -> dict[str, Any]:
     published gain or no interval.
     """
     settings, drafts, paired = report["settings"], report["drafts"], report["paired"]
+    if "reference" not in drafts:
+        raise UserError("this run trained no reference (reference.epochs=0), so there is no gain over DistillSpec")
     published = _published(settings)
     ours = {name: {key: drafts[name].get(key) for key in ("alpha", "ci95", "prompts")} for name in _drafts(report)}
     gains = {other: paired.get(f"draft-{other}") for other in ours if other != "draft"}

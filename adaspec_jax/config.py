@@ -90,7 +90,7 @@ class Answers:
 
     `source` "dataset": its answers. "target": the target's own, sampled once before the stages. "draft": the model's
     own as it stands, sampled anew at every step (on-policy). "mixed": that in a `share` of the steps, else the data
-    set's.
+    set's. Answers sampled on the way end at the latest where the batch's rows do, whose length is the data set's.
     """
 
     source: str = "dataset"

@@ -52,6 +52,10 @@ def main() -> None:
         raise UserError(f"--json {arguments.json} is a directory; name a file in it")
     if not arguments.temperature >= 0:
         raise UserError(f"--temperature is {arguments.temperature}; it must be 0 (greedy) or positive")
+    if arguments.lenience != 1 and not arguments.temperature:
+        raise UserError("--lenience changes nothing in greedy decoding; give a --temperature above 0")
+    if arguments.max_prompt_length >= arguments.max_length:
+        raise UserError(f"--max_prompt_length {arguments.max_prompt_length} must be below --max_length")
     report = _evaluate(arguments)
 
     from adaspec_jax import reporting

@@ -17,7 +17,7 @@ from adaspec_jax.errors import UserError, exit_with_one_line
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.export", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--workdir", required=True)
-    parser.add_argument("--stage", required=True, choices=("target", "reference", "draft"))
+    parser.add_argument("--stage", required=True, help="target, reference, draft, or another draft of the run")
     parser.add_argument("--out", required=True)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--draft_length", type=int, help="guesses per round (default: the run's evaluation, else 5)")
@@ -38,7 +38,7 @@ def main() -> None:
     if arguments.stage != "target":
         rows = workdir.vocab_size("target") or model.config.vocab_size
         model = model.with_vocabulary(data.rows_needed(tokenizer)).with_vocabulary_size(rows)
-        length = arguments.draft_length or workdir.setting("evaluation.draft_length") or serving.DRAFT_LENGTH
+        length = arguments.draft_length or workdir.draft_length() or serving.DRAFT_LENGTH
         generation = serving.pinned_generation(length)
     models.save(model, out, tokenizer=tokenizer, generation=generation)
     print(f"{out}: {arguments.stage}, {model.num_params:,} parameters, {arguments.dtype}")

@@ -114,6 +114,14 @@ def departures(settings: Mapping[str, Any]) -> list[str]:
         found.append(f"fraction k = {fraction:g} (paper: {FRACTION:g})")
     if stages["draft"].get("budget") == "equal_compute":
         found.append("budget equal_compute (the paper's code: official, 1/k times the baseline's data)")
+    expected = {"selection": "top", "reference": "trained", "scope": "global", "final_fraction": None}
+    for key, papers in expected.items():
+        if (value := stages["draft"].get(key, papers)) != papers:
+            found.append(f"draft.{key} {value} (paper: {'none' if papers is None else papers})")
+    if (source := (settings.get("answers") or {}).get("source", "dataset")) != "dataset":
+        found.append(f"distilled on answers of the {source} (paper: the data set's)")
+    if settings.get("teacher") == "top_k":
+        found.append("target known by its likeliest tokens alone (paper: whole law)")
     for name in ("reference", "draft"):
         if (divergence := stages[name].get("divergence")) not in (None, "forward_kl"):
             found.append(f"{name} distilled by {divergence} (paper: forward_kl)")

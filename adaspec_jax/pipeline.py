@@ -11,10 +11,11 @@ from typing import Any
 import jax
 
 from adaspec_jax import __version__, answers, data, models, processes, reporting, sharding, teacher
-from adaspec_jax.config import Draft, Experiment, Reference, Target, draft_schedule, flatten
+from adaspec_jax.arms import EQUAL_DATA, Arm, as_stage, checked_arms
+from adaspec_jax.config import Draft, Experiment, Target, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.measure import MEASURED_HOW, measure, report_fields
-from adaspec_jax.programs import Memory, chunking_for, find_selection, mesh_for, table_of
+from adaspec_jax.programs import Memory, chunking_for, mesh_for, schedule, table_of
 from adaspec_jax.stages import fit_stage, num_steps
 from adaspec_jax.text import read_text
 from adaspec_jax.training import Batch, Frozen
@@ -23,8 +24,6 @@ from adaspec_jax.views import decoded_tokens, selected_tokens
 from adaspec_jax.workdir import Workdir, stages_of
 
 BATCH_ROWS_SHOWN = 4
-EQUAL_DATA = "reference_equal_data"
-Arm = Reference | Draft
 _SALT = {"target": 0, "draft": 1}  # folded into the seed's key for initial weights
 _EVALUATION_SEED = 3  # added to the seed
 
@@ -38,13 +37,10 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, Arm] | Non
     if config.accelerator not in ("any", backend := jax.default_backend()):
         raise UserError(f'config.accelerator is "{config.accelerator}", and jax finds no more than {backend} here')
     workdir = Workdir(directory)
-    arms = all_arms(config, arms or {})
-    for arm in (config.reference, config.draft, *arms.values()):
-        find_divergence(arm.divergence)
-        if isinstance(arm, Draft):
-            find_selection(arm.selection)
-    processes.agree(flatten(config) | {"workdir": str(directory), "version": __version__}, "config")
-    processes.once(lambda: workdir.claim(config, {name: flatten(arm) for name, arm in arms.items()}))
+    arms = checked_arms(config, arms or {})
+    settings = {f"arm {name}": flatten(arm) for name, arm in arms.items()}
+    processes.agree(flatten(config) | settings | {"workdir": str(directory), "version": __version__}, "config")
+    processes.once(lambda: workdir.claim(config, arms))
     if (report := processes.once(lambda: workdir.finished_report(config, list(arms)))) is not None:
         return report
     if not jax.config.jax_compilation_cache_dir:
@@ -53,22 +49,14 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, Arm] | Non
     return _Run(config, workdir, arms).everything()
 
 
-def all_arms(config: Experiment, arms: Mapping[str, Arm]) -> dict[str, Arm]:
-    """These arms, after the baseline on equal data where the config asks for it."""
-    if not config.reference.equal_data:
-        return dict(arms)
-    epochs, batch_size = draft_schedule(config.draft)
-    same_data = dataclasses.replace(config.reference, epochs=epochs, batch_size=batch_size, equal_data=False)
-    return {EQUAL_DATA: same_data, **arms}
-
-
 class _Run:
     """One walk through the stages: what they share, and nothing that outlives it."""
 
     def __init__(self, config: Experiment, workdir: Workdir, arms: Mapping[str, Arm]) -> None:
         self.config, self.workdir, self.arms = config, workdir, arms
         self.stages = stages_of(config)
-        self.mesh = mesh_for(config)
+        rows = {f"the arm {name}": schedule(*as_stage(config, arm))[1] for name, arm in arms.items()}
+        self.mesh = mesh_for(config, more=rows)
         if self.mesh.size > 1:
             processes.say(f"mesh: {sharding.in_words(self.mesh)}")
         self.chunking = chunking_for(config, self.mesh, jax.default_backend())
@@ -82,7 +70,7 @@ class _Run:
             if stage != "target" or config.target.epochs:
                 num_steps(config, stage, len(self.text.train))  # whatever cannot be done is said before anything is
         for arm in self.arms.values():
-            num_steps(*self._as_stage(arm), len(self.text.train))
+            num_steps(*as_stage(self.config, arm), len(self.text.train))
         teacher.check(config, self.text)
         base = self._initial(config.draft, "draft")
         target = self._target(base)
@@ -93,7 +81,9 @@ class _Run:
         store = None
         if not all(map(self.workdir.finished, (*self.stages, *self.arms))):
             with sharding.over(self.mesh):
-                store = teacher.open_store(config, self.workdir, self.text, target, self.mesh, self.chunking)
+                store = teacher.open_store(
+                    config, self.workdir, self.text, target, self.mesh, self.chunking, passes=self._passes()
+                )
         seen = teacher.taught_by(target, store)
         untrained = self._placed("draft", base.astype(config.dtype))
         drafts, reference = {"base": untrained}, None
@@ -113,27 +103,29 @@ class _Run:
 
     def _distilled(self, name: str, arm: Arm, base, seen, reference, store) -> models.CausalLM:
         """A draft under its own settings, from the same start as all others."""
-        config, stage = self._as_stage(arm)
+        config, stage = as_stage(self.config, arm)
         selects_by_reference = stage == "draft" and arm.reference == "trained"
         stored = store is not None and selects_by_reference and arm.divergence == self.config.draft.divergence
         frozen = Frozen(target=seen, reference=reference if selects_by_reference and not stored else None)
         beside = store if stored or store is None else store.without(teacher.REFERENCE)
         return self._fitted(stage, base, frozen, beside, config=config, label=name)
 
-    def _as_stage(self, arm: Arm) -> tuple[Experiment, str]:
-        """The config in which this arm is what it is an alternative to, and that stage's name."""
-        stage = "draft" if isinstance(arm, Draft) else "reference"
-        return dataclasses.replace(self.config, **{stage: arm}), stage
+    def _passes(self) -> float:
+        """Over the text, that are still to be trained."""
+        stages = {name: as_stage(self.config, arm) for name, arm in self.arms.items()}
+        stages |= {name: (self.config, name) for name in self.stages if name != "target"}
+        return sum(schedule(*stage)[0] for name, stage in stages.items() if not self.workdir.finished(name))
 
     def _check_same_examples(self) -> None:
         """`UserError` where a finished stage was trained on other text than what the data key names now."""
         for stage in (*self.stages, *self.arms):
-            record = self.workdir.finished(stage) or {}
-            if record.get("examples_sha256", self.text.train_sha256) != self.text.train_sha256:
-                raise UserError(
-                    f"the training examples have changed since {self.workdir.stage(stage)} was made; "
-                    "use another --workdir, or restore the data"
-                )
+            record, now = self.workdir.finished(stage) or {}, self.text.record["train"]
+            for key, what in (("examples_sha256", "examples have"), ("tokens_sha256", "examples' tokens have")):
+                if record.get(key, now[key]) != now[key]:
+                    raise UserError(
+                        f"the training {what} changed since {self.workdir.stage(stage)} was made; "
+                        "use another --workdir, or restore the data"
+                    )
 
     def _initial(self, spec: Target | Draft, name: str) -> models.CausalLM:
         """The stock model a stage starts from, in float32 on the host, with vocabulary rows no token owns ruled out."""
@@ -148,7 +140,7 @@ class _Run:
             with sharding.on_host():
                 model = models.load(spec.init)
             data.check_fits(self.text.tokenizer, model.config.vocab_size, f"the {name} {spec.init}")
-        model = self._prepared(model)
+        model = self._prepared(model, f"the {name} {spec.init}")
         processes.say(f"{name}: {model.num_params:,} parameters from {spec.init}")
         return model
 
@@ -158,7 +150,17 @@ class _Run:
             model = model.stacked()
         return sharding.shard(model, self.mesh, table_of(self.config, name))
 
-    def _prepared(self, model: models.CausalLM) -> models.CausalLM:
+    def _prepared(self, model: models.CausalLM, name: str) -> models.CausalLM:
+        """Padding rows ruled out, and the kernel chosen; `UserError` where text is longer than the model's context."""
+        context, evaluation = model.config.max_positions, self.config.evaluation
+        prompts = self.text.held_out[: evaluation.num_prompts]
+        asked = max(row.prompt_length for row in prompts) + evaluation.max_new_tokens
+        for tokens, keys in (
+            (max(len(row.tokens) for row in self.text.train), "data.max_length"),
+            (asked, "evaluation.max_new_tokens or data.max_prompt_length"),
+        ):
+            if tokens > context:
+                raise UserError(f"{name} has a context of {context} tokens, and {tokens} are needed; lower {keys}")
         model = model.with_vocabulary(data.rows_needed(self.text.tokenizer))
         return model.with_attention(self.config.attention, self.config.dtype)
 
@@ -203,7 +205,7 @@ class _Run:
 
     def _restored(self, stage: str, label: str | None = None) -> models.CausalLM:
         with sharding.on_host():
-            model = self._prepared(self.workdir.load(label or stage, dtype=self.config.dtype))
+            model = self._prepared(self.workdir.load(label or stage, dtype=self.config.dtype), f"the {label or stage}")
         return self._placed(stage, model)
 
     def _report(self, target, drafts) -> dict[str, Any]:
@@ -258,11 +260,16 @@ class _Run:
         page = {
             "curves": {name: reporting.read_metrics(self.workdir.stage(name) / "metrics.jsonl") for name in shown},
             "tokens_decoded": decoded_tokens(self.text.tokenizer, sample, 0, prompts[0].prompt_length),
-            "tokens_selected": self._selected(target, drafts) if "reference" in drafts else None,
+            "tokens_selected": self._selected(target, drafts),
         }
         processes.once(lambda: reporting.write_html(self.workdir.path / "report.html", report, **page))
 
-    def _selected(self, target, drafts) -> list[list[dict]]:
+    def _selected(self, target, drafts) -> list[list[dict]] | None:
+        """Rows with what the draft would be trained on now; None where that is not the rule `selected_tokens` shows."""
+        spec = self.config.draft
+        ordinary = spec.selection == "top" and spec.scope == "global" and spec.reference == "trained"
+        if not ordinary or self.config.answers.source != "dataset" or "reference" not in drafts:
+            return None
         count = min(BATCH_ROWS_SHOWN, len(self.text.train))
         shown = {"batch_size": count, "epochs": 1, "seed": 0, "buckets": self.config.data.buckets}
         batch = Batch(**next(data.train_batches(self.text.train[:count], **shown, pad_id=self.text.eos_id)))
@@ -272,5 +279,5 @@ class _Run:
             drafts["draft"],
             batch,
             divergence=find_divergence(self.config.draft.divergence),
-            fraction=self.config.draft.fraction,
+            fraction=spec.final_fraction or spec.fraction,
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jax.sharding import NamedSharding
 
 from adaspec_jax import models, sharding
 from adaspec_jax.config import Draft, Experiment, Fit, draft_schedule
-from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.errors import UserError
 from adaspec_jax.on_policy import on_policy
 from adaspec_jax.training import (
     Batch,
@@ -32,7 +33,7 @@ from adaspec_jax.training import (
     objectives,
 )
 from adaspec_jax.training.divergences import find_divergence
-from adaspec_jax.training.selection import SELECTIONS, Rule
+from adaspec_jax.training.selection import find_selection
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,6 @@ def program(
     return Program(name, memory, config.dtype, step, optimizer, table_of(config, name), averaged)
 
 
-def find_selection(name: str) -> Rule:
-    """The selection rule of that name; UserError with the nearest name otherwise."""
-    if name not in SELECTIONS:
-        raise UserError(f'there is no selection "{name}"{did_you_mean(name, SELECTIONS)}')
-    return SELECTIONS[name]
-
-
 def _share_kept(draft: Draft, batches: int) -> float | Callable[[jax.Array], jax.Array]:
     if draft.final_fraction is None:
         return draft.fraction
@@ -179,12 +173,17 @@ def schedule(config: Experiment, name: str) -> tuple[float, int]:
     return draft_schedule(spec) if name == "draft" else (spec.epochs, spec.batch_size)
 
 
-def mesh_for(config: Experiment, devices: Sequence[Any] | None = None) -> sharding.Mesh:
-    """The devices to use, of these or of all: as many as divide every batch, where the config leaves it open."""
+def mesh_for(
+    config: Experiment, devices: Sequence[Any] | None = None, more: Mapping[str, int] = MappingProxyType({})
+) -> sharding.Mesh:
+    """The devices to use, of these or of all: as many as divide every batch, where the config leaves it open.
+
+    `more`: rows of further batches, by what to call them.
+    """
     mesh = config.mesh
     available = len(jax.devices() if devices is None else devices) // mesh.tensor
-    batches = {f"{stage}.batch_size": schedule(config, stage)[1] for stage in ("target", "reference", "draft")}
-    batches["evaluation.batch_size"] = config.evaluation.batch_size
+    batches = {f"config.{stage}.batch_size": schedule(config, stage)[1] for stage in ("target", "reference", "draft")}
+    batches |= {"config.evaluation.batch_size": config.evaluation.batch_size, **more}
     shared = math.gcd(*batches.values())
 
     def most(given: int, beside: int) -> int:
@@ -197,7 +196,7 @@ def mesh_for(config: Experiment, devices: Sequence[Any] | None = None) -> shardi
     for key, rows in batches.items():
         if rows % (data * fsdp):
             share = f"mesh.data * mesh.fsdp = {data * fsdp}"
-            raise UserError(f"config.{key} makes batches of {rows} rows, which {share} does not divide; change either")
+            raise UserError(f"{key} makes batches of {rows} rows, which {share} does not divide; change either")
     for stage in ("target", "draft"):
         check_tensor_axis(config, stage)
     try:

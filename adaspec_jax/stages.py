@@ -105,7 +105,8 @@ def fit_stage(
     fitted = made.end(state, beside)
     whole = processes.fetch(fitted)
     processes.once(lambda: models.save(whole, directory, tokenizer=text.tokenizer))
-    record = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "examples_sha256": text.train_sha256}
+    record = {"steps": steps, "epochs": epochs, "batch_size": batch_size}
+    record |= {key: text.record["train"][key] for key in ("examples_sha256", "tokens_sha256")}
     seconds = {"seconds_of_last_session": time.perf_counter() - began, "compile_seconds": log.compile_seconds}
     record |= seconds | {"memory": dataclasses.asdict(memory)}
     processes.once(lambda: workdir.finish(label, record))

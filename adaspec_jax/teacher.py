@@ -40,7 +40,14 @@ def check(config: Experiment, text: Text) -> None:
 
 
 def open_store(
-    config: Experiment, workdir: Workdir, text: Text, target: models.CausalLM, mesh, chunking: Chunking
+    config: Experiment,
+    workdir: Workdir,
+    text: Text,
+    target: models.CausalLM,
+    mesh,
+    chunking: Chunking,
+    *,
+    passes: float,
 ) -> data.TokenStore | None:
     """The store with what the target says of every label, written now as far as it is not there; None to recompute it.
 
@@ -48,7 +55,9 @@ def open_store(
     where a store is asked for and the disk is too small, or the store there was made from something else.
     """
     if config.answers.source in ("draft", "mixed"):
-        processes.say("teacher: frozen models run at every step: answers sampled on the way cannot be stored before")
+        why = "frozen models run at every step: answers sampled on the way cannot be stored before"
+        processes.say(f"teacher: {why}")
+        processes.once(lambda: workdir.decide("teacher", {"choice": "recompute", "why": why, "asked": config.teacher}))
         return None
     store = data.TokenStore(workdir.path / "teacher", text.train)
     rows = _Rows(config, text, mesh)
@@ -70,7 +79,7 @@ def open_store(
     if decision is None or decision["asked"] != config.teacher:
         # All measure, because all must compute; what the first one finds holds.
         mine = processes.each(
-            lambda: decide(config, workdir, store, size, lambda: _seconds_of_a_pass(store, rows, target))
+            lambda: decide(config, workdir, store, size, passes, lambda: _seconds_of_a_pass(store, rows, target))
         )
         decision = processes.once(lambda: mine | {"asked": config.teacher})
         processes.once(lambda: workdir.decide("teacher", decision))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from adaspec_jax import data
-from adaspec_jax.config import Experiment, draft_schedule
+from adaspec_jax.config import Experiment
 from adaspec_jax.workdir import Workdir
 
 _WORTH = 0.9  # "auto" stores where that costs at most this share of recomputing
@@ -18,12 +18,17 @@ _SPARE = 2.0  # and where the disk has this many times the room
 
 
 def decide(
-    config: Experiment, workdir: Workdir, store: data.TokenStore, size: int, seconds_of_a_pass: Callable[[], float]
+    config: Experiment,
+    workdir: Workdir,
+    store: data.TokenStore,
+    size: int,
+    passes: float,
+    seconds_of_a_pass: Callable[[], float],
 ) -> dict[str, str]:
     """{"choice": "recompute" | "hidden" | "top_k", "why"}; "auto" never takes the inexact "top_k".
 
-    It compares passes of the target over the text still to be trained on with writing `size` bytes once and reading
-    them in every pass, by times measured here. UserError where the store asked for cannot be.
+    It compares `passes` of the target over the text, those still to be trained, with writing `size` bytes once and
+    reading them in every pass, by times measured here. UserError where the store asked for cannot be.
     """
     if config.teacher == "recompute":
         return {"choice": "recompute", "why": "frozen models run at every step (config.teacher)"}
@@ -32,11 +37,6 @@ def decide(
         what = "hidden states" if config.teacher == "hidden" else f"{config.teacher_top_k} likeliest tokens per label"
         why = f"the target's {what} are stored in {store.path}, {data.size_in_words(size)} (config.teacher)"
         return {"choice": config.teacher, "why": why}
-    passes = sum(
-        epochs
-        for stage, epochs in (("reference", config.reference.epochs), ("draft", draft_schedule(config.draft)[0]))
-        if not workdir.finished(stage)
-    )
     free = data.free_bytes(store.path)
     if free < _SPARE * size:
         needed, left = data.size_in_words(size), data.size_in_words(free)

@@ -35,10 +35,7 @@ class Text:
     @property
     def tokens_sha256(self) -> str:
         """Of the training rows as they are trained on."""
-        digest = hashlib.sha256()
-        for row in self.train:
-            digest.update(np.int64([row.prompt_length, len(row.tokens)]).tobytes() + row.tokens.tobytes())
-        return digest.hexdigest()
+        return _sha256(self.train)
 
     def check_own_tokenizer(self, model: str, name: str) -> None:
         """`UserError` where the directory or hub name `model` comes with another tokenizer than the run's."""
@@ -60,7 +57,7 @@ def read_text(config: Experiment, workdir: Workdir) -> Text:
     train_rows, train_counts = data.encode(train, tokenizer, **knobs)
     held_out_rows, held_out_counts = data.encode(held_out, tokenizer, **knobs)
     record = {
-        "train": train.description | train_counts,
+        "train": train.description | train_counts | {"tokens_sha256": _sha256(train_rows)},
         "evaluation": held_out.description | held_out_counts,
         "tokenizer_sha256": data.fingerprint(tokenizer),
         "contamination": {
@@ -71,6 +68,13 @@ def read_text(config: Experiment, workdir: Workdir) -> Text:
     if removed:
         processes.say(f"data: {removed} training rows with an evaluation prompt are left out")
     return Text(tokenizer, eos_id, train_rows, held_out_rows, record)
+
+
+def _sha256(rows: list[data.Encoded]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(np.int64([row.prompt_length, len(row.tokens)]).tobytes() + row.tokens.tobytes())
+    return digest.hexdigest()
 
 
 def _both(spec: Data, seed: int) -> tuple[data.Source, data.Source, int]:

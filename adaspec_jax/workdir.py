@@ -12,11 +12,12 @@ from types import MappingProxyType
 from typing import Any
 
 from adaspec_jax import models
-from adaspec_jax.config import FREE_TO_CHANGE, Experiment, flatten
+from adaspec_jax.config import FREE_TO_CHANGE, Draft, Experiment, Reference, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.reporting import write_json
 
 STAGES = ("target", "reference", "draft")
+_ARM = "arm "  # before the name of a further draft, in decisions.json
 
 
 def stages_of(config: Experiment) -> tuple[str, ...]:
@@ -30,23 +31,27 @@ class Workdir:
     def __init__(self, directory: str | Path) -> None:
         self.path = Path(directory)
 
-    def claim(self, config: Experiment, arms: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> None:
+    def claim(self, config: Experiment, arms: Mapping[str, Draft | Reference] = MappingProxyType({})) -> None:
         """Makes the directory this config's, and DIR/<arm> those settings'.
 
         What differs from the config that was here may only concern stages that hold no work yet; else `UserError`
         names the key and the directory that stands in the way.
         """
         self._claim_for_all(config)
-        for name, settings in arms.items():
-            settings = json.loads(json.dumps(settings))
-            before = self.decision(f"arm {name}")
-            if before is not None and before != settings and self._holds_work(name):
-                key = next(key for key in settings if settings[key] != before.get(key))
+        for name, arm in arms.items():
+            settings = json.loads(json.dumps(flatten(arm)))
+            # A key that is new since then had its default's meaning.
+            before = json.loads(json.dumps(flatten(type(arm)()))) | (self.decision(_ARM + name) or {})
+            changed = [key for key in settings if settings[key] != before.get(key)]
+            if changed and self._holds_work(name):
+                key = changed[0]
                 raise UserError(
                     f"{self.stage(name)} was made with {key}={before.get(key)!r}, not {settings[key]!r}; delete it to "
                     "redo it, or use another --workdir"
                 )
-            self.decide(f"arm {name}", settings)
+            if changed:
+                shutil.rmtree(self.stage(name), ignore_errors=True)
+            self.decide(_ARM + name, settings)
 
     def _claim_for_all(self, config: Experiment) -> None:
         file = self.path / "config.json"
@@ -57,8 +62,11 @@ class Workdir:
         # A key that is new since then had its default's meaning.
         before = json.loads(json.dumps(flatten(Experiment()))) | _read(file)
         changed = [key for key in ours if ours[key] != before.get(key) and not key.startswith(FREE_TO_CHANGE)]
+        # Further drafts come from everything but the settings of the draft stage itself, and have their own of those.
+        arms = [name.removeprefix(_ARM) for name in self._decisions() if name.startswith(_ARM)]
         for key in changed:
-            for stage in STAGES[_first_stage_of(key) :]:
+            first = _first_stage_of(key)
+            for stage in (*STAGES[first:], *(arms if first < STAGES.index("draft") else ())):
                 if self._holds_work(stage):
                     raise UserError(
                         f"{self.path} was made with {key}={before.get(key)!r}, not {ours[key]!r}; use another "
@@ -66,7 +74,8 @@ class Workdir:
                     )
         if changed:  # what lies there is no more than a beginning
             first = min(map(_first_stage_of, changed))
-            for beginning in [*map(self.stage, STAGES[first:]), *([self.tokenizer] if first == 0 else [])]:
+            begun = [*STAGES[first:], *(arms if first < STAGES.index("draft") else ())]
+            for beginning in [*map(self.stage, begun), *([self.tokenizer] if first == 0 else [])]:
                 shutil.rmtree(beginning, ignore_errors=True)
         write_json(file, ours)
 
@@ -94,19 +103,22 @@ class Workdir:
         """Vocabulary rows of a finished stage's model; None of one that is not finished."""
         return None if self.finished(name) is None else _read(self.stage(name) / "config.json")["vocab_size"]
 
-    def setting(self, key: str) -> Any:
-        """The value of a config key in this run; None where the run or the key is not there."""
-        file = self.path / "config.json"
-        return _read(file).get(key) if file.is_file() else None
+    def draft_length(self) -> int | None:
+        """Guesses per round that the run measured with, or will; None where it has not chosen them yet."""
+        report, file = self.path / "report.json", self.path / "config.json"
+        measured = _read(report).get("speed", {}).get("draft_length") if report.is_file() else None
+        return measured or (_read(file).get("evaluation.draft_length") if file.is_file() else None) or None
 
     def decision(self, name: str) -> dict[str, Any] | None:
         """What an earlier session of this run chose where the config says "auto"."""
-        file = self.path / "decisions.json"
-        return _read(file).get(name) if file.is_file() else None
+        return self._decisions().get(name)
 
     def decide(self, name: str, decision: dict[str, Any]) -> None:
+        write_json(self.path / "decisions.json", self._decisions() | {name: decision})
+
+    def _decisions(self) -> dict[str, Any]:
         file = self.path / "decisions.json"
-        write_json(file, (_read(file) if file.is_file() else {}) | {name: decision})
+        return _read(file) if file.is_file() else {}
 
     def load(self, name: str, *, dtype="float32") -> models.CausalLM:
         """A finished stage's model; `UserError` says which stages there are."""

@@ -81,8 +81,8 @@ def experiment(args):
     """The config with ten epochs at batch 16 / k, which is what its draft stage's official budget multiplies out to."""
     from adaspec_jax.command_line import load_config
 
-    config = load_config(str(ROOT / "configs" / "gsm8k_small.py"))
-    config.data.task = args.task
+    config = load_config(str(getattr(args, "config", None) or ROOT / "configs" / "gsm8k_small.py"))
+    config.data.task = args.task or config.data.task
     config.draft.epochs = args.epochs * config.draft.fraction
     config.teacher = "hidden"
     return config
@@ -128,6 +128,7 @@ def our_stage(args, config):
     import jax
 
     from adaspec_jax import models, sharding
+    from adaspec_jax.config import draft_schedule
     from adaspec_jax.teacher import add_reference, open_store, taught_by
     from adaspec_jax.training import Chunking, Frozen, adamw, init_state, make_step, objectives
     from adaspec_jax.training.divergences import forward_kl
@@ -136,7 +137,7 @@ def our_stage(args, config):
     mesh, chunking = sharding.make_mesh(1, 1, 1), Chunking.for_backend(jax.default_backend())
     target, reference, draft = (models.load(args.weights / name) for name in ("target", "reference", "draft"))
     began = time.perf_counter()
-    store = open_store(config, workdir, text, target, mesh, chunking)
+    store = open_store(config, workdir, text, target, mesh, chunking, passes=draft_schedule(config.draft)[0])
     if store:
         shared = {"target": target, "reference": reference, "base": draft, "chunking": chunking}
         add_reference(store, config, workdir, text, mesh, **shared, divergence=forward_kl)

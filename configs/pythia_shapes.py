@@ -3,10 +3,9 @@
     timeout 560 python -m adaspec_jax.train --config configs/pythia_shapes.py:160m --workdir runs/shape_160m
 
 Variants: 160m and 410m, the target; the draft has the shape of Pythia-31M. The same command goes on where it was
-stopped. Hardware: one GPU with 16 GB or more; nothing was run on one. Data and tokenizer: `ADASPEC_DATA/gsm8k` and
-`ADASPEC_DATA/tokenizers/gpt_neox_20b`, else tensorflow-datasets and the hub (with
-`--config.tokenizer.init=EleutherAI/pythia-31m`). It is for step times and for the whole path at the real vocabulary;
-models from scratch accept what such models do.
+stopped. Hardware: one GPU with 16 GB or more; nothing was run on one. Data: `ADASPEC_DATA/gsm8k`, else
+tensorflow-datasets or the hub, which also has the tokenizer; `--config.tokenizer.init=DIR` takes one from a directory.
+It is for step times and for the whole path at the real vocabulary; models from scratch accept what such models do.
 """
 
 from adaspec_jax.config import Data, Draft, Evaluation, Experiment, GPTNeoX, Reference, Target, Tokenizer
@@ -27,7 +26,7 @@ def get_config(variant: str = "160m") -> Experiment:
         dtype="bfloat16",
         memory="auto",
         data=Data(task="gsm8k", max_length=384, buckets=(128, 192, 256, 320, 384), length_window=16),
-        tokenizer=Tokenizer(init="gpt_neox_20b"),
+        tokenizer=Tokenizer(init="EleutherAI/pythia-31m"),
         target=Target(architecture=GPTNeoX(**TARGETS[variant]), epochs=3, lr=5e-4, **fit),
         reference=Reference(epochs=2, lr=1e-3, equal_data=True, **fit),
         draft=Draft(architecture=GPTNeoX(**PYTHIA_31M), epochs=2, lr=1e-3, fraction=0.4, **fit),

@@ -7,6 +7,8 @@ only a test split is at hand (CNN/DailyMail, XSum), disjoint rows of it stand fo
 that every task goes through the pipeline, not what the method gives: `benchmarks/results/tasks/` has the reports.
 """
 
+import dataclasses
+
 from adaspec_jax.config import Data, Draft, Evaluation, Experiment, GPTNeoX, Reference, Target, Tokenizer
 from adaspec_jax.errors import UserError, did_you_mean
 
@@ -28,13 +30,13 @@ def get_config(variant: str = "gsm8k") -> Experiment:
     if variant not in TASKS:
         raise UserError(f'tasks_small has no variant "{variant}"{did_you_mean(variant, TASKS)}')
     data, epochs = TASKS[variant]
-    data.max_length, data.max_prompt_length, data.buckets, data.length_window = 320, 192, (128, 192, 256, 320), 16
+    lengths = {"max_length": 320, "max_prompt_length": 192, "buckets": (128, 192, 256, 320), "length_window": 16}
     sizes = {"vocab_size": 2048, "max_position_embeddings": 512}
     target = GPTNeoX(hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=512, **sizes)
     draft = GPTNeoX(hidden_size=48, num_hidden_layers=1, num_attention_heads=3, intermediate_size=192, **sizes)
     fit = {"batch_size": 16, "schedule": "cosine", "warmup_steps": 10}
     return Experiment(
-        data=data,
+        data=dataclasses.replace(data, **lengths),
         tokenizer=Tokenizer(init="train", vocab_size=2048),
         target=Target(architecture=target, epochs=2 * epochs, lr=3e-3, **fit),
         reference=Reference(epochs=epochs, lr=5e-3, equal_data=True, **fit),

@@ -20,7 +20,8 @@ ARROWS = {
     "architectures": set(),
     "command_line": {"config"},
     "pipeline": BASE
-    | {"answers", "config", "measure", "processes", "programs", "stages", "teacher", "text", "views", "workdir"},
+    | {"answers", "arms", "config", "measure", "processes", "programs", "stages", "teacher", "text", "views"}
+    | {"workdir"},
     "stages": BASE | {"config", "memory", "processes", "programs", "text", "workdir"},
     "teacher": BASE | {"config", "processes", "teacher_choice", "text", "workdir"},
     "teacher_choice": {"config", "data", "workdir"},
@@ -31,6 +32,7 @@ ARROWS = {
     # A stage's program is the same whether it runs (stages) or is only compiled (planning).
     "programs": {"config", "models", "on_policy", "sharding", "training"},
     "on_policy": {"decoding", "training"},
+    "arms": {"config", "training"},
     "answers": BASE | {"config", "processes", "text", "workdir"},
     "memory": {"programs"},
     "planning": BASE | {"config", "memory", "programs", "step_costs", "topologies"},

@@ -2,19 +2,19 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from adaspec_jax import data, models, pipeline
+from adaspec_jax import data, models, pipeline, processes
 from adaspec_jax.config import Answers, Draft
 from adaspec_jax.data.tasks import TASKS, Example, Task
-from adaspec_jax.errors import UserError
+from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.models import families, gpt_neox
 from adaspec_jax.reporting import read_metrics
 from adaspec_jax.training import divergences, selection
-from adaspec_jax.workdir import Workdir
 from tests.test_pipeline import experiment
 
 FEW = {"num_prompts": 4, "max_new_tokens": 8, "resamples": 50, "draft_length": 2, "batch_size": 4}
@@ -57,6 +57,30 @@ def test_arms_are_restored_and_refused_under_other_settings(with_arms, monkeypat
         pipeline.run(config, directory, {"random_0.4": dataclasses.replace(arms["random_0.4"], lr=0.1)})
     monkeypatch.setattr(pipeline, "_Run", None)
     assert pipeline.run(config, directory, arms) == report
+
+
+@pytest.mark.parametrize("key", ["target.lr", "reference.lr", "seed", "draft.init"])
+def test_an_arm_stands_in_the_way_of_what_it_follows_from(with_arms, tmp_path, key):
+    """Otherwise a user who deletes the stages would compare drafts of one target with drafts of another."""
+    shutil.copytree(with_arms[0], tmp_path / "run")
+    for stage in ("target", "reference", "draft"):
+        shutil.rmtree(tmp_path / "run" / stage)
+    config = short()
+    config.reference.equal_data = True
+    group, _, name = key.rpartition(".")
+    setattr(getattr(config, group) if group else config, name, "elsewhere" if name == "init" else 7)
+    with pytest.raises(UserError, match=f"{key}=.* delete .*(reference_equal_data|random_0.4)"):
+        pipeline.run(config, tmp_path / "run", with_arms[2])
+
+
+def test_an_arm_whose_batch_the_devices_do_not_divide_is_refused_at_once(tmp_path):
+    config = short()
+    config.mesh.data = 4
+    arm = dataclasses.replace(config.draft, fraction=0.6)  # 13 rows
+    with pytest.raises(UserError, match="the arm odd makes batches of 13 rows"):
+        pipeline.run(config, tmp_path / "run", {"odd": arm})
+    with pytest.raises(UserError, match='cannot be called "teacher"'):
+        pipeline.run(config, tmp_path / "run", {"teacher": arm})
 
 
 def test_an_arm_with_another_divergence_selects_by_it(with_arms):
@@ -120,10 +144,36 @@ def test_drafts_are_distilled_on_the_targets_answers_which_are_kept(tmp_path, mo
     before = [file.stat().st_mtime_ns for file in files]
     pipeline.run(config, directory)
     assert [file.stat().st_mtime_ns for file in files] == before  # sampled once
-    Workdir(directory).decide("answers", Workdir(directory).decision("answers") | {"temperature": 1.0})
+    origin = directory / "answers" / "origin.json"
+    origin.write_text(origin.read_text().replace('"temperature": 0.0', '"temperature": 1.0'))
     (directory / "draft" / "stage.json").unlink()
     with pytest.raises(UserError, match="sampled with another temperature"):
         pipeline.run(config, directory)
+
+
+@pytest.mark.parametrize("way", ["moving_average", "random", "on-policy"])
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, way):
+    config = short()
+    config.draft.epochs = 1.0
+    if way == "on-policy":
+        config.answers = Answers(source="mixed", max_new_tokens=8)
+    elif way == "random":
+        config.draft.selection = "random"
+    else:
+        config.draft.reference, config.draft.average_decay = "moving_average", 0.8
+    pipeline.run(config, tmp_path / "whole")
+    for stage in ("target", "reference"):
+        shutil.copytree(tmp_path / "whole" / stage, tmp_path / "stopped" / stage)
+    for name in ("tokenizer", "config.json", "decisions.json"):
+        copy = shutil.copytree if (tmp_path / "whole" / name).is_dir() else shutil.copy
+        copy(tmp_path / "whole" / name, tmp_path / "stopped" / name)
+    monkeypatch.setattr(processes, "stopping", lambda step: step == 4)
+    with pytest.raises(Stopped):
+        pipeline.run(config, tmp_path / "stopped")
+    monkeypatch.setattr(processes, "stopping", lambda step: False)
+    pipeline.run(config, tmp_path / "stopped")
+    files = [(tmp_path / run / "draft" / "model.safetensors").read_bytes() for run in ("whole", "stopped")]
+    assert files[0] == files[1]
 
 
 def test_a_toy_task_family_divergence_and_selection_are_a_table_entry_each(tmp_path, monkeypatch):

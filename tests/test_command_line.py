@@ -39,6 +39,10 @@ MISTAKES = {
         + ["--workdir", "{tmp}/w"],
         "1088",
     ),
+    "short context": (
+        ["--config", QUICK, "--config.draft.architecture.max_position_embeddings=200", "--workdir", "{tmp}/w"],
+        "the draft random has a context of 200 tokens",
+    ),
     "batch and mesh": (["--config", QUICK, "--config.mesh.data=3", "--workdir", "{tmp}/w"], "3 does not divide"),
     "no mesh": (["--config", QUICK, "--config.mesh.fsdp=0"], "mesh.fsdp is 0"),
     "no epochs": (

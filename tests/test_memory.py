@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from adaspec_jax import memory, sharding
+from adaspec_jax import memory, sharding, stages
 from adaspec_jax.errors import UserError
 from adaspec_jax.programs import Memory
 from adaspec_jax.training import (
@@ -214,3 +214,12 @@ def test_where_nothing_fits_it_says_by_how_much():
         UserError, match=r"a step needs 0\.50 GiB per device with .*factored.*, 0\.25 more than there are"
     ):
         memory.choose(Memory(), rows=4, may_adapt=False, limit=2**28, bytes_of=lambda memory: 2**29)
+
+
+def test_a_device_s_words_for_too_little_memory_become_one_line_with_the_remedy():
+    with pytest.raises(UserError, match="the draft stage needs more memory.*memory=auto") as error:
+        with stages._out_of_memory("draft"):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.\nmore")
+    assert "12 bytes" in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), stages._out_of_memory("draft"):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")

@@ -145,7 +145,7 @@ models = {{
     name: sharding.shard(workdir.load(name).with_vocabulary(len(text.tokenizer)), mesh)
     for name in ("target", "reference")
 }}
-store = teacher.open_store(config, workdir, text, models["target"], mesh, chunking)
+store = teacher.open_store(config, workdir, text, models["target"], mesh, chunking, passes=3)
 shared = {{"base": models["reference"], "divergence": forward_kl, "chunking": chunking}}
 teacher.add_reference(store, config, workdir, text, mesh, **models, **shared)
 assert set(store.padded([0], 256)) == {{teacher.HIDDEN, teacher.REFERENCE}}

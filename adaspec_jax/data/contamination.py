@@ -12,7 +12,8 @@ MOST = 0.01  # of either side's prompts: beyond that the two were not meant to b
 
 def shared_prompts(train: Source, held_out: Source) -> set[str]:
     """Prompts, in plain form (letter case and white space do not count), that both have."""
-    return {plain(e.prompt) for e in train} & {plain(e.prompt) for e in held_out}
+    asked = {plain(example.prompt) for example in held_out}
+    return {prompt for example in train if (prompt := plain(example.prompt)) in asked}
 
 
 def without_shared(train: Source, held_out: Source) -> tuple[Source, int]:
@@ -20,10 +21,12 @@ def without_shared(train: Source, held_out: Source) -> tuple[Source, int]:
 
     UserError where more than 1 % of either side would be concerned.
     """
-    shared = shared_prompts(train, held_out)
-    kept = tuple(example for example in train if plain(example.prompt) not in shared)
-    removed = len(train) - len(kept)
-    met = sum(plain(example.prompt) in shared for example in held_out)
+    asked = [plain(example.prompt) for example in held_out]
+    taken = set(asked)
+    shared = {i: prompt for i, example in enumerate(train) if (prompt := plain(example.prompt)) in taken}
+    kept = tuple(example for i, example in enumerate(train) if i not in shared)
+    removed = len(shared)
+    met = sum(prompt in set(shared.values()) for prompt in asked) if shared else 0
     if removed > MOST * len(train) or met > MOST * len(held_out):
         raise UserError(
             f"{removed} of {len(train)} training rows have one of {met} of {len(held_out)} evaluation prompts, which "

@@ -168,8 +168,8 @@ TASKS: dict[str, Task] = {
             name="tinystories",
             columns=("text",),
             format=_story,
-            splits={"train": "train", "validation": "validation"},
-            files=("{split}", "tinystories_*"),
+            splits={"train": "train"},
+            files=("train", "tinystories_*"),
             hf=("roneneldan/TinyStories", None),
         ),
     )

@@ -19,9 +19,8 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers
 _OF_A_RUN = (  # what the report of a training run has, and that of a measured pair has not
     ("task",),
     ("settings", "evaluation", "max_new_tokens"),
-    ("drafts", "reference", "alpha"),
     ("drafts", "draft", "alpha"),
-    ("paired", "draft-reference", "difference"),
+    ("paired", "draft-base", "difference"),
 )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 _PER_PROMPT = ("accepted", "judged", "drafted", "committed", "rounds", "overlap_sum", "agreement_sum", "positions")
 _CHUNK_ELEMENTS = 2_000_000  # resamples x prompts held at once: 16 MB of float64
@@ -127,30 +128,29 @@ def across_runs(
 ) -> dict[str, Any]:
     """Mean alpha of several training runs measured on the same prompts, or of its difference from `others`, paired.
 
-    {"value", "ci95", "per_run"}; the interval is a bootstrap of two levels, over runs and over prompts (the same
-    resampled prompts in every run), so that it holds what training another time would change. With few runs that part
-    is itself uncertain, hence `per_run`. `others` are the paired runs, in the same order. ValueError where they, or
-    the prompts, do not match.
+    {"value", "ci95", "per_run"}. The interval holds what other prompts and other training runs would change: the
+    variance of the mean is that over prompts (bootstrap, the same resampled prompts in every run) plus that between
+    runs over their number, with Student's t at the degrees of freedom of Satterthwaite (1946), which are few where runs
+    are few. One run has the variance over prompts alone. `others` are the paired runs, in the same order. ValueError
+    where they, or the prompts, do not match.
     """
     sides = [runs] if others is None else [runs, others]
     if len({len(side) for side in sides}) != 1 or len({counts.prompts for side in sides for counts in side}) != 1:
         raise ValueError("a paired comparison of runs needs as many runs on both sides, and the same prompts in all")
     prompts, number = runs[0].prompts, len(runs)
-    run_seed, prompt_seed = np.random.SeedSequence(seed).spawn(2)
 
     def values(weights_RP: np.ndarray) -> np.ndarray:
         """[R, runs]."""
         alphas = [np.stack([_alphas(counts, weights_RP) for counts in side], axis=1) for side in sides]
         return alphas[0] if others is None else alphas[0] - alphas[1]
 
-    observed = values(np.ones((1, prompts)))[0]
-    resampled_RN = _bootstrap(prompts, resamples, prompt_seed, values)
-    drawn_RN = _multinomial_weights(np.random.default_rng(run_seed), resamples, number) / number
-    return {
-        "value": float(observed.mean()),
-        "ci95": _percentiles(np.sum(drawn_RN * resampled_RN, axis=1)),
-        "per_run": [float(value) for value in observed],
-    }
+    per_run = values(np.ones((1, prompts)))[0]
+    over_prompts = float(np.nanvar(np.mean(_bootstrap(prompts, resamples, seed, values), axis=1)))
+    between = float(np.var(per_run, ddof=1)) / number if number > 1 else 0.0
+    freedom = (over_prompts + between) ** 2 / (between**2 / (number - 1)) if between else np.inf
+    half = float(stats.t.ppf(0.975, freedom)) * (over_prompts + between) ** 0.5
+    mean = float(per_run.mean())
+    return {"value": mean, "ci95": [mean - half, mean + half], "per_run": [float(value) for value in per_run]}
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> float | None:

@@ -93,7 +93,7 @@ def make_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, params)
         params = optax.apply_updates(params, updates)
         average = _averaged(state.average, params, state.step, average_decay)
-        params = rounded_like(params, kept, key)
+        params = rounded_like(params, kept, jax.random.fold_in(key, 0))
         metrics = {"loss": loss_value, **metrics, "grad_norm": optax.global_norm(gradient)}
         return State(_with_params(state.model, params), opt_state, state.step + 1, state.key, average), metrics
 
@@ -187,6 +187,6 @@ def _flush(pending: list[tuple[int, dict]], log: Log, stage: str, began: float) 
         if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
             raise UserError(
                 f"the {stage} stage's loss is {values['loss']} (gradient norm {values['grad_norm']}) at step {number}; "
-                f"lower {stage}.lr or check the data, and delete the {stage} directory to start that stage again"
+                f"lower its learning rate or check the data, and delete the {stage} directory to start it again"
             )
         log.write(number, values | {"tokens_per_second": rate})

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.errors import UserError, did_you_mean
+
 # (gap_BT, mask_BT, fraction, key) -> mask_BT of the kept tokens
 Rule = Callable[[Array, Array, float | Array, Array], Array]
 
@@ -55,6 +57,13 @@ def random(gap_BT: Array, mask_BT: Array, fraction: float | Array, key: Array) -
 
 
 SELECTIONS: dict[str, Rule] = {rule.__name__: rule for rule in (top, bottom, random)}
+
+
+def find_selection(name: str) -> Rule:
+    """The selection rule of that name; UserError with the nearest name otherwise."""
+    if name not in SELECTIONS:
+        raise UserError(f'there is no selection "{name}"{did_you_mean(name, SELECTIONS)}')
+    return SELECTIONS[name]
 
 
 def by_rows(rule: Rule, groups: int | None = None) -> Rule:

@@ -8,12 +8,15 @@ import sys
 import pytest
 
 from adaspec_jax.data import (
+    Example,
     check_fits,
     check_same_tokenizer,
+    encode,
     end_of_text_id,
     fingerprint,
     load_examples,
     load_tokenizer,
+    opening,
     tokenization,
     train_bpe,
 )
@@ -158,3 +161,13 @@ def test_a_tokenizer_too_large_for_a_model_is_refused(neox):
     check_fits(neox, 50304, "Pythia")
     with pytest.raises(UserError, match=r"ids up to 50276 .*, but Pythia has a vocabulary of 50276"):
         check_fits(neox, 50276, "Pythia")
+
+
+def test_a_text_opens_as_its_tokenizer_opens_it(shared_data, shared_weights):
+    llama = load_tokenizer(shared_weights("stories260K-hf"))
+    neox = load_tokenizer(shared_data("tokenizers", "gpt_neox_20b"))
+    assert opening(llama) == [llama.bos_token_id] == llama("Once upon")["input_ids"][:1]
+    assert opening(neox) == []
+    ((row,), _) = encode([Example("Once", " upon")], llama, max_length=32, eos_id=llama.eos_token_id)
+    assert row.prompt.tolist() == llama("Once")["input_ids"]
+    assert llama.bos_token_id not in row.tokens[row.prompt_length :]
