@@ -2,10 +2,10 @@
 
     python -m adaspec_jax.train --config configs/stories.py --workdir runs/stories
 
-Target: `ADASPEC_WEIGHTS/stories260K-hf`, used as it is, with its tokenizer: llama2.c's stories260K.bin as a Hugging Face
-directory, as llama2.c's export.py writes it. Data: TinyStories from `ADASPEC_DATA/tinystories`, else the hub; a story's
-first sentences are the prompt. Hardware: two CPU cores, minutes. The report is `benchmarks/results/stories.json`; its
-parity certificate is made by `python -m adaspec_jax.parity --workdir runs/stories`.
+Target: `ADASPEC_WEIGHTS/stories260K-hf`, used as it is, with its tokenizer: llama2.c's stories260K.bin as a directory
+of Hugging Face files, which llama2.c's export.py writes. Data: TinyStories from `ADASPEC_DATA/tinystories`, else the
+hub; a story's first sentences are the prompt. Hardware: two CPU cores, minutes. The report is in
+`benchmarks/results/stories.json`; `python -m adaspec_jax.parity --workdir runs/stories` makes its parity certificate.
 """
 
 from adaspec_jax.config import Data, Draft, Evaluation, Experiment, Llama, Llama3Rope, Reference, Target, Tokenizer

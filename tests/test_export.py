@@ -71,14 +71,27 @@ def test_the_target_is_exported_as_it_is(export, run):
     assert "serve" not in out
 
 
-def test_the_draft_length_of_a_run_that_chose_it_by_costs_is_five_unless_given(run, export, monkeypatch):
-    monkeypatch.setattr("adaspec_jax.workdir.Workdir.setting", lambda workdir, key: 0)
-    draft, _ = export("draft")
-    assert json.loads((draft / "generation_config.json").read_text())["num_assistant_tokens"] == 5
-    for file in draft.iterdir():
-        file.unlink()
-    export("draft", "--draft_length", "7")
-    assert json.loads((draft / "generation_config.json").read_text())["num_assistant_tokens"] == 7
+def test_the_draft_length_is_the_measured_one_then_the_written_one_then_five(run, export, monkeypatch):
+    report, config = run / "report.json", run / "config.json"
+    before = config.read_text()
+
+    def exported(*options):
+        draft, _ = export("draft", *options)
+        length = json.loads((draft / "generation_config.json").read_text())["num_assistant_tokens"]
+        for file in draft.iterdir():
+            file.unlink()
+        return length
+
+    try:
+        report.write_text(json.dumps({"speed": {"draft_length": 6}}))
+        assert exported() == 6 and exported("--draft_length", "7") == 7
+        report.unlink()
+        assert exported() == 3
+        config.write_text(json.dumps(json.loads(before) | {"evaluation.draft_length": 0}))
+        assert exported() == 5
+    finally:
+        config.write_text(before)
+        report.unlink(missing_ok=True)
 
 
 def test_a_draft_length_that_cannot_be_is_one_line(run, capsys, monkeypatch, tmp_path):

@@ -20,7 +20,7 @@ _OF_A_RUN = (  # what the report of a training run has, and that of a measured p
     ("task",),
     ("settings", "evaluation", "max_new_tokens"),
     ("drafts", "draft", "alpha"),
-    ("paired", "draft-base", "difference"),
+    ("paired",),
 )
 
 
