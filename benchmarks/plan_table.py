@@ -82,7 +82,11 @@ def same_program(known: dict, key: str, made: planning.Plan) -> dict | None:
     what, _, topology = key.rpartition(" on ")
     for other, figures in known.items():
         same, _, slice_ = other.rpartition(" on ")
-        if same == what and slice_.split(":")[0] == topology.split(":")[0] and figures.get("mesh") == dict(made.mesh.shape):
+        if (
+            same == what
+            and slice_.split(":")[0] == topology.split(":")[0]
+            and figures.get("mesh") == dict(made.mesh.shape)
+        ):
             return figures
     return None
 
