@@ -164,8 +164,8 @@ def test_processes_with_other_data_under_the_same_name_end_with_one_line(tmp_pat
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder, answer in zip(folders, ("four", "five"), strict=True):
         folder.mkdir()
-        rows = [json.dumps({"q": f"What is {n} and two? ", "a": answer}) for n in range(64)]
-        for name in ("train", "held_out"):
+        for name, numbers in (("train", range(64)), ("held_out", range(64, 128))):
+            rows = [json.dumps({"q": f"What is {n} and two? ", "a": answer}) for n in numbers]
             (folder / f"{name}.jsonl").write_text("\n".join(rows))
     columns = {"data.prompt_column": "q", "data.answer_column": "a", "tokenizer.vocab_size": 280}
     files = {"data.train": "train.jsonl", "data.evaluation": "held_out.jsonl"}
