@@ -37,7 +37,7 @@ SCALING = {  # config file: (rows per chip, axis the chips lie along)
 }
 SCALED = ("v5p:2x2x2", "v5p:4x8x8", "v5p:8x8x8")
 STAGES = planning.STAGES
-EFFORT = -1.0  # of the compiler: half the time, and memory within half a percent of what the default plans
+EFFORT = -1.0  # of the compiler: less time for nearly the same memory (docs/plan.md)
 NOTHING = "nothing given up"
 
 

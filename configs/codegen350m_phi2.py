@@ -12,8 +12,8 @@ three of each stage (NAME_3epoch):
     xsum           66.78 -> 68.19   58.88 -> 59.93
 
 Hardware: one chip with 16 GB distils, and fine-tunes with LoRA, but does not decode 16 rows at once (lower
-evaluation.batch_size); eight fine-tune the whole target and decode; by docs/plan.md, nothing of it was run. `python
--m adaspec_jax.plan --config configs/codegen350m_phi2.py --topology v5e:1x1` says before a run what fits where;
+evaluation.batch_size); eight fine-tune the whole target and decode; by docs/plan.md, nothing of it was run.
+`python -m adaspec_jax.plan --config configs/codegen350m_phi2.py --topology v5e:1x1` says before a run what fits where;
 `memory="auto"` then gives up what it must. Weights and tokenizer come from the hub.
 
 The two models share a tokenizer and a vocabulary of 51,200 rows.

@@ -25,8 +25,8 @@ def without_shared(train: Source, held_out: Source) -> tuple[Source, int]:
     taken = set(asked)
     shared = {i: prompt for i, example in enumerate(train) if (prompt := plain(example.prompt)) in taken}
     kept = tuple(example for i, example in enumerate(train) if i not in shared)
-    removed = len(shared)
-    met = sum(prompt in set(shared.values()) for prompt in asked) if shared else 0
+    removed, both = len(shared), set(shared.values())
+    met = sum(prompt in both for prompt in asked)
     if removed > MOST * len(train) or met > MOST * len(held_out):
         raise UserError(
             f"{removed} of {len(train)} training rows have one of {met} of {len(held_out)} evaluation prompts, which "

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 _PER_PROMPT = ("accepted", "judged", "drafted", "committed", "rounds", "overlap_sum", "agreement_sum", "positions")
 _CHUNK_ELEMENTS = 2_000_000  # resamples x prompts held at once: 16 MB of float64
@@ -134,6 +133,8 @@ def across_runs(
     are few (with two runs it still holds the truth only 17 times in 20). One run has the variance over prompts alone.
     `others` are the paired runs, in the same order. ValueError where they, or the prompts, do not match.
     """
+    from scipy import stats  # here, because it takes longer to import than doctor and compare run
+
     sides = [runs] if others is None else [runs, others]
     if len({len(side) for side in sides}) != 1 or len({counts.prompts for side in sides for counts in side}) != 1:
         raise ValueError("a paired comparison of runs needs as many runs on both sides, and the same prompts in all")
