@@ -117,9 +117,9 @@ class _Run:
         return sum(schedule(*stage)[0] for name, stage in stages.items() if not self.workdir.finished(name))
 
     def _check_same_examples(self) -> None:
-        """`UserError` where a finished stage was trained on other text than what the data key names now."""
+        """`UserError` where a stage was trained, so far or to its end, on other text than the data key names now."""
         for stage in (*self.stages, *self.arms):
-            record, now = self.workdir.finished(stage) or {}, self.text.record["train"]
+            record, now = self.workdir.trained_on(stage), self.text.record["train"]
             for key, what in (("examples_sha256", "examples have"), ("tokens_sha256", "examples' tokens have")):
                 if record.get(key, now[key]) != now[key]:
                     raise UserError(

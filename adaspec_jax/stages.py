@@ -77,8 +77,11 @@ def fit_stage(
     chunking = chunking_for(config, mesh, jax.default_backend())
     updates = steps // getattr(config, name).accumulate
     shared = {"config": config, "chunking": chunking, "updates": updates, "eos_id": text.eos_id}
-    begun = {"begun": checkpoints.any, "workdir": workdir, "label": label}
-    memory = _memory(name, model, frozen, mesh=mesh, **begun, **shared)
+    examples = {key: text.record["train"][key] for key in ("examples_sha256", "tokens_sha256")}
+    begun = checkpoints.any
+    if not begun:
+        processes.once(lambda: workdir.begin(label, examples))
+    memory = _memory(name, model, frozen, mesh=mesh, begun=begun, workdir=workdir, label=label, **shared)
     made = program(name, **shared, memory=memory)
     with sharding.on_host():
         state = made.begin(model, jax.random.fold_in(jax.random.key(config.seed), _DATA_SEED))
@@ -105,8 +108,7 @@ def fit_stage(
     fitted = made.end(state, beside)
     whole = processes.fetch(fitted)
     processes.once(lambda: models.save(whole, directory, tokenizer=text.tokenizer))
-    record = {"steps": steps, "epochs": epochs, "batch_size": batch_size}
-    record |= {key: text.record["train"][key] for key in ("examples_sha256", "tokens_sha256")}
+    record = {"steps": steps, "epochs": epochs, "batch_size": batch_size} | examples
     seconds = {"seconds_of_last_session": time.perf_counter() - began, "compile_seconds": log.compile_seconds}
     record |= seconds | {"memory": dataclasses.asdict(memory)}
     processes.once(lambda: workdir.finish(label, record))

@@ -18,6 +18,7 @@ from adaspec_jax.reporting import write_json
 
 STAGES = ("target", "reference", "draft")
 _ARM = "arm "  # before the name of a further draft, in decisions.json
+_EXAMPLES = "examples of "  # before the name of a stage, there
 
 
 def stages_of(config: Experiment) -> tuple[str, ...]:
@@ -98,6 +99,15 @@ class Workdir:
 
     def finish(self, name: str, record: dict[str, Any]) -> None:
         write_json(self.stage(name) / "stage.json", record)
+
+    def begin(self, name: str, examples: dict[str, str]) -> None:
+        """Notes what text a stage is trained on, before its first checkpoint."""
+        self.decide(_EXAMPLES + name, examples)
+
+    def trained_on(self, name: str) -> dict[str, Any]:
+        """`examples_sha256` and `tokens_sha256` a stage was trained on, to its end or so far; {} where it was not."""
+        begun = self.decision(_EXAMPLES + name) if self._holds_work(name) else None
+        return self.finished(name) or begun or {}
 
     def vocab_size(self, name: str) -> int | None:
         """Vocabulary rows of a finished stage's model; None of one that is not finished."""

@@ -15,7 +15,7 @@ import pytest
 from adaspec_jax import data, models, pipeline, reporting, sharding
 from adaspec_jax.config import Data, Draft, Evaluation, Experiment, GPTNeoX, Mesh, Reference, Target, Tokenizer
 from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate
-from adaspec_jax.errors import UserError
+from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.measure import measure
 from adaspec_jax.reporting import read_metrics, summarize
 from adaspec_jax.workdir import Workdir
@@ -230,6 +230,22 @@ def test_evaluate_repeats_the_reports_measurement(finished, capsys, monkeypatch,
         assert ours[field] == theirs[field], field
 
 
+def test_lenience_accepts_more_and_is_said(finished, capsys, monkeypatch, tmp_path):
+    stage = finished[0] / "target", finished[0] / "draft"
+    knobs = "--num_prompts 8 --batch_size 4 --draft_length 3 --max_new_tokens 24 --max_length 256".split()
+    arguments = ["--target", stage[0], "--draft", stage[1], "--task", "word_problems", *knobs, "--temperature", 1]
+    alphas = {}
+    for lenience in ("1", "0.5", "0.05"):
+        given = [*arguments, "--lenience", lenience, "--json", tmp_path / "e.json"]
+        status, out, errors = command_line(capsys, monkeypatch, "evaluate", *given)
+        assert status == 0, errors
+        assert ("lossy" in out) == (lenience != "1")
+        alphas[lenience] = json.loads((tmp_path / "e.json").read_text())["drafts"]["draft"]["alpha"]
+    assert alphas["1"] < alphas["0.5"] < alphas["0.05"]
+    status, _, errors = command_line(capsys, monkeypatch, "evaluate", *given, "--lenience", 2)
+    assert status == 2 and errors.count("\n") == 1 and "lenience" in errors
+
+
 def test_evaluate_takes_a_file_of_prompts_without_a_task(finished, capsys, monkeypatch, tmp_path):
     (tmp_path / "p.jsonl").write_text('{"q": "Tom has 3 apples.", "a": "He has 3."}\n')
     stage = finished[0] / "target", finished[0] / "draft"
@@ -359,6 +375,27 @@ def test_a_tiny_data_set_and_two_columns_of_ones_own_get_their_report(tmp_path):
     config.data.evaluation = None
     with pytest.raises(UserError, match="data.evaluation"):
         pipeline.run(config, tmp_path / "another")
+
+
+def test_an_interrupted_stage_does_not_go_on_with_other_text(tmp_path, monkeypatch):
+    file = tmp_path / "train.jsonl"
+    lines = [json.dumps({"prompt": f"What is {i}?", "answer": f"It is {i}."}) for i in range(12)]
+    file.write_text("\n".join(lines) + "\n")
+    held = tmp_path / "held.jsonl"
+    held.write_text(json.dumps({"prompt": "What is it?", "answer": "It is it."}) + "\n")
+    columns = {"prompt_column": "prompt", "answer_column": "answer"}
+    config = experiment()
+    config.data = Data(train=str(file), evaluation=str(held), **columns)
+    config.evaluation.max_new_tokens = 5
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline.processes, "stopping", lambda step: step == 2)
+        with pytest.raises(Stopped, match="step 2 of"):
+            pipeline.run(config, tmp_path / "run")
+    file.write_text("\n".join(reversed(lines)) + "\n")
+    with pytest.raises(UserError, match="examples have changed .*target"):
+        pipeline.run(config, tmp_path / "run")
+    file.write_text("\n".join(lines) + "\n")
+    assert pipeline.run(config, tmp_path / "run")["stages"]["target"]["steps"]
 
 
 def test_a_non_finite_loss_stops_with_one_line_and_keeps_the_checkpoints(tmp_path):

@@ -132,6 +132,17 @@ def test_a_run_of_two_processes_is_finished_by_one_with_another_mesh(alone, tmp_
     check_same(workdir, alone)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["target", "draft", "mixed"])
+def test_two_processes_sample_the_answers_that_one_does(tmp_path, source):
+    sampled = {"answers.source": source, "answers.temperature": 1.0, "answers.max_new_tokens": 12}
+    [(status, said)] = finish(start(tmp_path / "alone", **sampled))
+    assert status == 0, said
+    for status, said in finish(*start_two(tmp_path / "run", **sampled)):
+        assert status == 0, said
+    check_same(tmp_path / "run", tmp_path / "alone")
+
+
 @pytest.mark.parametrize(
     "differing, complaint",
     [

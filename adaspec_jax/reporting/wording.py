@@ -116,7 +116,7 @@ def paired_sentence(name: str, test: Mapping[str, Any], report: Mapping[str, Any
 
 
 def settings_line(report: Mapping[str, Any]) -> str:
-    """Temperature, draft length, new tokens, prompts, bonus convention and EOS handling; says which went unrecorded."""
+    """Temperature, draft length, new tokens, prompts, bonus and EOS convention, lenience; says what went unrecorded."""
     settings = report.get("settings") or {}
     nested = settings.get("evaluation")
     settings = {
@@ -135,6 +135,11 @@ def settings_line(report: Mapping[str, Any]) -> str:
         str(settings.get("bonus") or "bonus token counted in block efficiency, never in alpha"),
         str(settings.get("eos") or _eos_words(settings.get("eos_id"))),
     ]
+    if settings.get("lenience", 1) != 1:
+        parts.append(
+            f"lossy: guesses are accepted with lenience {settings['lenience']:g} ({settings.get('lenience_form')}), so "
+            "that answers no longer follow the target's law"
+        )
     return "Measured at " + "; ".join(parts) + "."
 
 
