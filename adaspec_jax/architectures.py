@@ -77,6 +77,27 @@ class CodeGen(Architecture):
 
 
 @dataclass
+class GPT2(Architecture):
+    """GPT-2 small."""
+
+    vocab_size: int = 50257
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int | None = None  # None: 4 * n_embd
+    n_positions: int = 1024
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: float = 1e-5
+    tie_word_embeddings: bool = True
+    initializer_range: float = 0.02
+    model_type: str = "gpt2"
+
+    CLASS = "GPT2LMHeadModel"
+    WIDTH = "n_embd"
+    HEADS = "n_head"
+
+
+@dataclass
 class Phi(Architecture):
     """Phi-1.5."""
 

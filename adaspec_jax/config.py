@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adaspec_jax.architectures import (  # noqa: F401 (config files take them from here)
+    GPT2,
     Architecture,
     CodeGen,
     GPTNeoX,

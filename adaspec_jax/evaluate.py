@@ -90,6 +90,9 @@ def _evaluate(arguments: argparse.Namespace) -> dict:
     target, draft, tokenizer, eos_id = load_pair(arguments.target, arguments.draft, dtype=arguments.dtype)
     lengths = {"max_length": arguments.max_length, "max_prompt_length": arguments.max_prompt_length}
     encoded, counts = data.encode(examples, tokenizer, eos_id=eos_id, **lengths)
+    asked = max(row.prompt_length for row in encoded) + arguments.max_new_tokens
+    for model, name in ((target, "the target"), (draft, "the draft")):
+        model.check_context(asked, name, "lower --max_new_tokens or --max_prompt_length")
     buckets = [length for length in (64, 128, 256, 512, 1024, 2048) if length < arguments.max_length]
     batches = data.prompt_batches(
         encoded, arguments.batch_size, buckets=[*buckets, arguments.max_length], pad_id=eos_id

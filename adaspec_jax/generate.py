@@ -43,6 +43,8 @@ def main() -> None:
     tokens = data.opening(tokenizer) + tokenizer(arguments.prompt, add_special_tokens=False)["input_ids"]
     if not arguments.prompt:
         raise UserError("--prompt is empty; give at least one character")
+    for model, name in ((target, "the target"), (draft, "the draft")):
+        model.check_context(len(tokens) + arguments.max_new_tokens, name, "lower --max_new_tokens")
     prompt = Context(np.asarray([tokens]), np.asarray([len(tokens)]))
     knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "eos_id": eos_id}
     ours = jax.device_get(generate(target, drafter, prompt, jax.random.key(arguments.seed), **knobs))

@@ -152,15 +152,11 @@ class _Run:
 
     def _prepared(self, model: models.CausalLM, name: str) -> models.CausalLM:
         """Padding rows ruled out, and the kernel chosen; `UserError` where text is longer than the model's context."""
-        context, evaluation = model.config.max_positions, self.config.evaluation
+        evaluation = self.config.evaluation
         prompts = self.text.held_out[: evaluation.num_prompts]
         asked = max(row.prompt_length for row in prompts) + evaluation.max_new_tokens
-        for tokens, keys in (
-            (max(len(row.tokens) for row in self.text.train), "data.max_length"),
-            (asked, "evaluation.max_new_tokens or data.max_prompt_length"),
-        ):
-            if tokens > context:
-                raise UserError(f"{name} has a context of {context} tokens, and {tokens} are needed; lower {keys}")
+        model.check_context(max(len(row.tokens) for row in self.text.train), name, "lower data.max_length")
+        model.check_context(asked, name, "lower evaluation.max_new_tokens or data.max_prompt_length")
         model = model.with_vocabulary(data.rows_needed(self.text.tokenizer))
         return model.with_attention(self.config.attention, self.config.dtype)
 

@@ -133,21 +133,21 @@ def _shorter_context(pair: Pair) -> bool:
 
 ENGINES: dict[str, Engine] = {
     "transformers": Engine(
-        families=("codegen", "gpt_neox", "llama", "phi", "qwen2", "qwen3"),
+        families=("codegen", "gpt2", "gpt_neox", "llama", "phi", "qwen2", "qwen3"),
         absent={},
         other_tokenizers="generate(tokenizer=, assistant_tokenizer=) translates between two, if the sizes differ too",
         command=_transformers_command,
         warn=_warn_of_unpinned_rounds,
     ),
     "vLLM": Engine(
-        families=("gpt_neox", "llama", "phi", "qwen2", "qwen3"),
+        families=("gpt2", "gpt_neox", "llama", "phi", "qwen2", "qwen3"),
         absent={"codegen": f"its list of models has no CodeGen, and {ATTENTION}"},
         other_tokenizers='"use_heterogeneous_vocab": true drafts greedily over the tokens that both have',
         command=_vllm_command,
         warn=_warn_of_greedy_drafts,
     ),
     "SGLang": Engine(
-        families=("llama", "phi", "qwen2", "qwen3"),
+        families=("gpt2", "llama", "phi", "qwen2", "qwen3"),
         absent={
             "codegen": f"its list of models has no CodeGen, and {ATTENTION}",
             "gpt_neox": "it has no GPT-NeoX of its own, and its transformers fallback says nothing of speculation",

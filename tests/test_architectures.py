@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from adaspec_jax import config, models
-from adaspec_jax.architectures import Architecture, CodeGen, GPTNeoX, Llama, Llama3Rope, Phi, Qwen2, Qwen3
+from adaspec_jax.architectures import GPT2, Architecture, CodeGen, GPTNeoX, Llama, Llama3Rope, Phi, Qwen2, Qwen3
 from adaspec_jax.command_line import parse_experiment
 from adaspec_jax.config import Draft, Experiment, Target, flatten, validate
 from adaspec_jax.errors import UserError
@@ -18,6 +18,7 @@ PHI_2 = Phi(hidden_size=2560, num_hidden_layers=32, intermediate_size=10240, par
 SIZES = {
     "Pythia-31M": (GPTNeoX(), 30_494_720),
     "CodeGen-350M": (CodeGen(), 356_712_448),
+    "GPT-2": (GPT2(), 124_439_808),
     "Phi-1.5": (Phi(), 1_418_270_720),
     "Phi-2": (PHI_2, 2_779_683_840),
     "Llama-3.2-1B": (Llama(), 1_235_814_400),
@@ -30,7 +31,7 @@ SIZES = {
     ),
     "Qwen3-0.6B": (Qwen3(), 596_049_920),
 }  # fmt: skip
-FAMILY_CLASSES = (GPTNeoX, CodeGen, Phi, Llama, Qwen2, Qwen3)
+FAMILY_CLASSES = (GPTNeoX, GPT2, CodeGen, Phi, Llama, Qwen2, Qwen3)
 
 
 @pytest.mark.parametrize("name", SIZES)

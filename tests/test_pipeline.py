@@ -256,6 +256,7 @@ def test_evaluate_takes_a_file_of_prompts_without_a_task(finished, capsys, monke
     for mistake, says in (
         (["--data", tmp_path / "p.jsonl"], "--task"),
         ([*columns, "--temperature", -1], "temperature"),
+        ([*columns, "--max_new_tokens", 2048], "the target has a context of 2048 tokens"),
     ):
         status, _, errors = command_line(capsys, monkeypatch, "evaluate", *arguments, *mistake)
         assert status == 2 and says in errors and errors.count("\n") == 1

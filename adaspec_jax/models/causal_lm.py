@@ -95,6 +95,11 @@ class CausalLM:
         source = json.dumps(c.hf_config() | {"vocab_size": vocab_size}, sort_keys=True)
         return replace(self, params=params, config=replace(c, vocab_size=vocab_size, source=source))
 
+    def check_context(self, tokens: int, name: str, remedy: str) -> None:
+        """UserError where `tokens` of text are more than the model was made for."""
+        if tokens > (context := self.config.max_positions):
+            raise UserError(f"{name} has a context of {context} tokens, and {tokens} are needed; {remedy}")
+
     def with_attention(self, kernel: str, dtype, *, backend: str | None = None) -> CausalLM:
         """The same model with this attention kernel, "xla" or "cudnn", as it suits a backend (default: the one here).
 

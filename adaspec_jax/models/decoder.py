@@ -1,11 +1,11 @@
 """One decoder for every family: what differs between families is data in `DecoderConfig`.
 
-Parameter paths: `embed/embedding` [V, D]; per layer `layers_i/attention_norm`, `layers_i/mlp_norm` (absent when
-shared), `layers_i/attention/{q,k,v,out}`, `layers_i/attention/{q_norm,k_norm}` (one head wide, with `qk_norm`),
-`layers_i/mlp/{up,gate,down}` (gate only when gated); `final_norm`; `head` (absent when tied). Linear layers hold a
-`kernel` [in, out], perhaps a `bias` [out] and perhaps a low-rank update `lora_a` [in, R], `lora_b` [R, out]; norms hold
-`scale` and, for "layer", `bias`. `layers` in place of all `layers_i` holds them stacked, [L, ...]: then one layer is
-compiled, and a scan walks through them.
+Parameter paths: `embed/embedding` [V, D]; `position_embed/embedding` [positions, D] (with `learned_positions`); per
+layer `layers_i/attention_norm`, `layers_i/mlp_norm` (absent when shared), `layers_i/attention/{q,k,v,out}`,
+`layers_i/attention/{q_norm,k_norm}` (one head wide, with `qk_norm`), `layers_i/mlp/{up,gate,down}` (gate only when
+gated); `final_norm`; `head` (absent when tied). Linear layers hold a `kernel` [in, out], perhaps a `bias` [out] and
+perhaps a low-rank update `lora_a` [in, R], `lora_b` [R, out]; norms hold `scale` and, for "layer", `bias`. `layers` in
+place of all `layers_i` holds them stacked, [L, ...]: then one layer is compiled, and a scan walks through them.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class DecoderConfig:
     shared_norm: bool = False  # and read it through one norm
     mlp: Literal["plain", "gated"] = "plain"
     activation: str = "gelu"
+    learned_positions: bool = False  # a vector per position, added to the token's
     rotary_dim: int = 0  # of head_dim; the rest passes through
     rotary_interleaved: bool = False  # pairs (0, 1), (2, 3), ... instead of the two halves
     rope_theta: float = 10_000.0
@@ -225,6 +226,8 @@ class Decoder(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
         self.embed = nn.Embed(c.vocab_size, c.hidden_size, embedding_init=init)
+        if c.learned_positions:
+            self.position_embed = nn.Embed(c.max_positions, c.hidden_size, embedding_init=init)
         self.layers = [Layer(c) for _ in range(c.num_layers)]
         self.final_norm = _norm(c)
         if not c.tie_embeddings:
@@ -247,7 +250,11 @@ class Decoder(nn.Module):
         rotation = rotary_angles(self.config, positions_BT)
         mask_B1TS = None if mask_BTS is None else mask_BTS[:, None, :, :]  # None: causal, from the first slot on
 
-        hidden_BTD = constrain(self.embed(tokens_BT), ROWS, None, None)
+        hidden_BTD = self.embed(tokens_BT)
+        if self.config.learned_positions:
+            # Padding may lie past the last position; what callers ask for there is refused by `check_context`.
+            hidden_BTD = hidden_BTD + self.position_embed(jnp.minimum(positions_BT, self.config.max_positions - 1))
+        hidden_BTD = constrain(hidden_BTD, ROWS, None, None)
         if self.is_initializing():
             for layer in self.layers:
                 hidden_BTD, _ = layer(hidden_BTD, rotation, mask_B1TS, None, start_B)

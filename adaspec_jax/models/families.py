@@ -11,11 +11,12 @@ from dataclasses import replace
 from types import ModuleType
 
 from adaspec_jax.errors import UserError, did_you_mean
-from adaspec_jax.models import codegen, gpt_neox, llama, phi, qwen2, qwen3
+from adaspec_jax.models import codegen, gpt2, gpt_neox, llama, phi, qwen2, qwen3
 from adaspec_jax.models.decoder import DecoderConfig
 
 FAMILIES: dict[str, ModuleType] = {
     "codegen": codegen,
+    "gpt2": gpt2,
     "gpt_neox": gpt_neox,
     "llama": llama,
     "phi": phi,

@@ -31,6 +31,16 @@ TINY_OF = {
     "llama": _GROUPED | {"model_type": "llama"},
     "qwen2": _GROUPED | {"model_type": "qwen2"},
     "qwen3": _GROUPED | {"model_type": "qwen3", "head_dim": 16},
+    "gpt2": {
+        "model_type": "gpt2",
+        "vocab_size": 61,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 128,
+        "initializer_range": 0.2,
+        "eos_token_id": 2,
+    },
     "codegen": {
         "model_type": "codegen",
         "vocab_size": 61,

@@ -15,13 +15,16 @@ from adaspec_jax.models.decoder import DecoderConfig
 from adaspec_jax.models.families import FAMILIES
 from adaspec_jax.models.hf_config import positive_int
 
-PORTED = ["codegen", "llama", "phi", "qwen2", "qwen3"]
+PORTED = ["codegen", "gpt2", "llama", "phi", "qwen2", "qwen3"]
 STRETCH = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 STRETCH |= {"original_max_position_embeddings": 64}  # so that a tiny model has slow, fast and interpolated waves
 CASES = [
     ("codegen", {}),
     ("codegen", {"n_head": 4, "rotary_dim": 16, "n_inner": 40}),
     ("codegen", {"activation_function": "relu", "layer_norm_epsilon": 1e-2, "n_layer": 1}),
+    ("gpt2", {}),
+    ("gpt2", {"tie_word_embeddings": False, "n_inner": 40, "layer_norm_epsilon": 1e-2}),
+    ("gpt2", {"activation_function": "relu", "n_head": 2, "n_positions": 14, "n_layer": 1}),
     ("phi", {}),
     ("phi", {"num_key_value_heads": 2, "partial_rotary_factor": 1.0, "rope_theta": 500.0}),
     ("phi", {"hidden_size": 80, "partial_rotary_factor": 0.4, "hidden_act": "gelu", "layer_norm_eps": 1e-2}),
@@ -64,12 +67,12 @@ def test_logits_equal_transformers_and_come_back_to_it_whole(torch_checkpoint, t
         assert torch.equal(back.eval()(torch.tensor(TOKENS_BT)).logits, expected)
     written, given = (load_file(folder / "model.safetensors") for folder in (tmp_path / "ours", directory))
     assert sorted(written) == sorted(given)
-    assert ("lm_head.weight" in written) != keys.get("tie_word_embeddings", False)
+    assert ("lm_head.weight" in written) != keys.get("tie_word_embeddings", name == "gpt2")
     assert all(np.array_equal(written[tensor], given[tensor]) for tensor in given)
 
 
 @pytest.mark.parametrize(
-    ("name", "keys"), [CASES[0], CASES[3], CASES[9]], ids=lambda x: x if isinstance(x, str) else ""
+    ("name", "keys"), [CASES[0], CASES[3], CASES[6], CASES[12]], ids=lambda x: x if isinstance(x, str) else ""
 )
 def test_logits_are_right_far_beyond_the_first_positions(torch_checkpoint, name, keys):
     theirs, directory = torch_checkpoint(model_type=name, **keys)
@@ -80,6 +83,28 @@ def test_logits_are_right_far_beyond_the_first_positions(torch_checkpoint, name,
         expected = theirs(torch.tensor(TOKENS_BT[:1]), position_ids=torch.tensor(positions_BT)).logits.numpy()
     logits, _ = models.load(directory)(TOKENS_BT[:1], positions_BT=positions_BT)
     assert np.abs(np.asarray(logits) - expected).max() <= 1e-3
+
+
+def test_the_first_gpt2_checkpoints_have_no_prefix(tiny_of, tmp_path):
+    model = tiny_of("gpt2")
+    models.save(model, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert "transformer.wpe.weight" in tensors
+    bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    save_file(bare, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    back = models.load(tmp_path)
+    assert all(map(np.array_equal, jax.tree.leaves(model.params), jax.tree.leaves(back.params)))
+
+
+def test_padding_past_the_last_learned_position_leaves_the_text_as_it_is(tiny_of):
+    model = tiny_of("gpt2", n_positions=14)
+    padded_BT = np.concatenate([TOKENS_BT, np.zeros((3, 6), np.int32)], axis=1)
+    logits, _ = call(model, padded_BT)
+    np.testing.assert_allclose(logits[:, :14], call(model, TOKENS_BT)[0], atol=5e-5)
+    assert np.isfinite(logits).all()
+    model.check_context(14, "the draft", "ask for fewer")
+    with pytest.raises(UserError, match="the draft has a context of 14 tokens, and 15 are needed; ask for fewer"):
+        model.check_context(15, "the draft", "ask for fewer")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +176,7 @@ def test_save_then_load_gives_the_same_model_and_the_same_files(tiny_of, tmp_pat
     ("name", "buffer"),
     [
         ("codegen", "transformer.h.0.attn.causal_mask"),
+        ("gpt2", "transformer.h.0.attn.bias"),
         ("phi", "model.layers.0.self_attn.rotary_emb.inv_freq"),
         ("qwen2", "model.layers.0.self_attn.rotary_emb.inv_freq"),
     ],
@@ -190,6 +216,8 @@ def test_every_parameter_has_its_place_on_a_mesh(tiny_of, name):
             {"activation_function": "gelu_neu"},
             '"activation_function" .* "gelu_neu"; did you mean "gelu_new"',
         ),
+        ("gpt2", {"scale_attn_weights": False}, '"scale_attn_weights" is false'),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, '"scale_attn_by_inverse_layer_idx" is true'),
         ("phi", {"qk_layernorm": True}, '"qk_layernorm" is true'),
         ("phi", {"qk_layernorm": "no"}, "\"qk_layernorm\" is 'no'; true or false"),
         ("phi", {"partial_rotary_factor": 1.5}, '"partial_rotary_factor" is 1.5'),
