@@ -90,7 +90,7 @@ def lines(stage: str, figures: dict[str, Any]) -> list[str]:
         f"{figures['length']}; {figures['chosen']}"
     ]
     if figures.get("largest_batch"):
-        said.append(f"  largest batch that fits so: {figures['largest_batch']}")
+        said.append(f"  largest batch that fits so: {figures['largest_batch']:,}")
     if figures.get("step_seconds"):
         share = planning.DECODING_SHARE if stage == "decode" else planning.TRAINING_SHARE
         said.append(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -50,9 +52,12 @@ class Plan:
         self.chunking = chunking_for(config, self.mesh, topology.backend)
         self.limit = topology.chip.memory if topology.chip else bytes_limit(topology.devices[0])
 
-    def stage(self, name: str, *, search: bool = True) -> dict[str, Any]:
-        """Figures of "target", "reference", "draft" or "decode", per device. `search`: for the largest batch."""
-        return self._decode() if name == "decode" else self._training(name, search)
+    def stage(self, name: str, *, search: bool = True, memory: Memory | None = None) -> dict[str, Any]:
+        """Figures of "target", "reference", "draft" or "decode", per device.
+
+        `search`: for the largest batch. `memory`: what an earlier plan of this stage chose, so as not to choose again.
+        """
+        return self._decode(search) if name == "decode" else self._training(name, search, memory)
 
     def _model(self, name: str, dtype: Any) -> models.CausalLM:
         architecture = getattr(self.config, "target" if name == "target" else "draft").architecture
@@ -61,7 +66,7 @@ class Plan:
         model = model.with_attention(self.config.attention, self.config.dtype, backend=self.topology.backend)
         return jax.eval_shape(lambda model: model.astype(dtype), model)
 
-    def _training(self, name: str, search: bool) -> dict[str, Any]:
+    def _training(self, name: str, search: bool, memory: Memory | None) -> dict[str, Any]:
         config = self.config
         epochs, rows = schedule(config, name)
         if not epochs:
@@ -84,8 +89,7 @@ class Plan:
             return seen[memory, rows][2]
 
         written = Memory.written(config, name, self.topology.backend)
-        memory, fits = written, True
-        if config.memory == "auto":
+        if memory is None and config.memory == "auto":
             try:
                 memory, _ = choose(
                     written,
@@ -96,6 +100,7 @@ class Plan:
                 )
             except UserError:
                 memory = list(seen)[-1][0]
+        memory = memory or written
         size = bytes_of(memory)
         fits = self.limit is None or size <= self.limit
         jaxpr, compiled, _ = seen[memory, rows]
@@ -124,23 +129,23 @@ class Plan:
         hours = figures["step_seconds"] and steps * figures["step_seconds"] / 3600
         figures |= {"examples": examples, "steps": steps, "hours": hours}
         if search and self.limit and self._compiling:
-            figures["largest_batch"] = self._largest(rows, size, groups, lambda n: bytes_of(memory, n), memory)
+            step = groups * memory.micro_batches
+            figures["largest_batch"] = self._largest(rows, size, step, lambda n: bytes_of(memory, n))
         return figures
 
-    def _largest(self, rows: int, size: int, groups: int, bytes_at, memory: Memory) -> int:
-        """Rows, by a line through two compiled sizes and a compiled check; 0 where not one per group fits."""
-        step = groups * memory.micro_batches
+    def _largest(self, rows: int, size: int, step: int, bytes_at: Callable[[int], int]) -> int:
+        """A multiple of `step` rows, by a line through two compiled sizes and a compiled check; 0 where none fits."""
         other = rows * 2 if size <= self.limit else max(rows // 2 // step, 1) * step
         if other == rows:
             return 0
         slope = (bytes_at(other) - size) / (other - rows)
         guess = int((rows + (self.limit - size) / max(slope, 1)) // step * step)
-        guess = min(max(guess, 0), 4096 * groups)
+        guess = min(max(guess, 0), 4096 * step)
         while guess > 0 and bytes_at(guess) > self.limit:
             guess -= max(guess // 16 // step, 1) * step
         return max(guess, 0)
 
-    def _decode(self) -> dict[str, Any]:
+    def _decode(self, search: bool) -> dict[str, Any]:
         """The whole speculative program, and what a round of it reads."""
         config, spec = self.config, self.config.evaluation
         rows, length = spec.batch_size, config.data.buckets[-1]
@@ -154,13 +159,18 @@ class Plan:
             sampling=Sampling(temperature=spec.temperature),
             eos_id=0,
         )
-        _, compiled, size = self._compiled(
-            jax.jit(lambda target, drafter, prompt: decode(target, drafter, prompt)),
-            abstract(target, self.mesh),
-            ChainDrafter(abstract(draft, self.mesh, table_of(config, "draft")), length=gamma),
-            Context(shape((rows, length)), shape((rows,))),
-            more=0,
-        )
+
+        @functools.cache
+        def compiled_for(rows: int) -> tuple[jax.stages.Compiled | None, int]:
+            return self._compiled(
+                jax.jit(lambda target, drafter, prompt: decode(target, drafter, prompt)),
+                abstract(target, self.mesh),
+                ChainDrafter(abstract(draft, self.mesh, table_of(config, "draft")), length=gamma),
+                Context(shape((rows, length)), shape((rows,))),
+                more=0,
+            )[1:]
+
+        compiled, size = compiled_for(rows)
         figures = {
             "fits": self.limit is None or size <= self.limit,
             "hbm_bytes": size,
@@ -173,6 +183,9 @@ class Plan:
             "largest_batch": None,
             "chosen": "nothing given up",
         }
+        if search and self.limit and self._compiling:
+            groups = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+            figures["largest_batch"] = self._largest(rows, size, groups, lambda n: compiled_for(n)[1])
         chip = self.topology.chip
         if chip is None:
             return figures | dict.fromkeys(("flops", "step_seconds", "tokens_per_second", "break_even"))

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from adaspec_jax import planning, topologies  # noqa: E402
 from adaspec_jax.command_line import load_config  # noqa: E402
 from adaspec_jax.plan import in_gib, lines  # noqa: E402
-from adaspec_jax.programs import schedule  # noqa: E402
+from adaspec_jax.programs import Memory, schedule  # noqa: E402
 
 TASKS = ("gsm8k", "alpaca", "mbpp", "cnn_dailymail", "xsum")
 VARIANTS = tuple(f"{task}{suffix}" for suffix in ("", "_3epoch") for task in TASKS)
@@ -65,8 +65,9 @@ def main() -> None:
         began = time.monotonic()
         made = planning.Plan(config, topologies.find(topology))
         figures = same_program(known, key, made)
-        if figures is None or args.search:
-            figures = made.stage(stage, search=args.search)
+        if figures is None or (args.search and figures.get("largest_batch") is None):
+            chosen = known.get(key, {}).get("memory")
+            figures = made.stage(stage, search=args.search, memory=chosen and Memory(**chosen))
         print(f"{key}: {time.monotonic() - began:.0f} s", *lines(stage, figures), sep="\n", flush=True)
         args.json.write_text(json.dumps(read(args.json) | {key: figures}, indent=1) + "\n")
     if args.markdown:
@@ -156,18 +157,17 @@ def tables(known: dict):
 def cell(found: dict | None, config, stage: str) -> str:
     if found is None:
         return "not planned yet"
-    size = in_gib(found["hbm_bytes"])
-    if not found["fits"]:
-        return f"**no**: {size} GiB"
-    words = f"{size} GiB"
-    if stage == "decode":
-        return f"{words}, {1e3 * found['step_seconds']:.2g} ms"
+    words = f"{in_gib(found['hbm_bytes'])} GiB"
     if found["chosen"] != NOTHING:
         words += f" ({found['chosen']})"
+    if found["largest_batch"] is not None:
+        words += f", up to {found['largest_batch']:,} rows"
+    if not found["fits"]:
+        return f"**no**: {words}"
+    if stage == "decode":
+        return f"{words}, {1e3 * found['step_seconds']:.2g} ms"
     epochs, batch = schedule(config, stage)
     steps = round(epochs * found["examples"]) // batch
-    if found.get("largest_batch"):
-        words += f", up to {found['largest_batch']} rows"
     return f"{words}, {1e3 * found['step_seconds']:.3g} ms, {steps * found['step_seconds'] / 3600:.2g} h"
 
 

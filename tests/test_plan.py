@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from adaspec_jax import models, planning, sharding, topologies
+from adaspec_jax.command_line import load_config
 from adaspec_jax.step_costs import collective_bytes, flops
 from tests.running import CHECKOUT, command_line
 
@@ -72,12 +73,29 @@ def test_a_plan_for_this_machine_has_every_stage(tmp_path, capsys, monkeypatch):
     # Parameters, two moments and a batch are the arguments; float32.
     target = stages["target"]
     batch = target["batch"] * target["length"] * 5
-    from adaspec_jax.command_line import load_config
-
     config = load_config(str(QUICKSTART))
     config.target.architecture.vocab_size, config.target.architecture.num_hidden_layers = 256, 1
     weights = models.build(config.target.architecture.hf_config(), jax.random.key(0)).num_params
     assert target["arguments_bytes"] == pytest.approx(3 * 4 * weights + batch, abs=100)
+
+
+@pytest.mark.parametrize("stage", ["reference", "decode"])
+@pytest.mark.parametrize("room", [0.6, 3.0])
+def test_the_largest_batch_fits_and_one_a_little_larger_does_not(stage, room):
+    def planned(rows):
+        config = load_config(str(QUICKSTART))
+        config.data.buckets, config.evaluation.max_new_tokens, config.mesh.data = (64,), 32, 1
+        config.evaluation.batch_size = config.reference.batch_size = rows
+        return planning.Plan(config, topologies.find("cpu"))
+
+    plan = planned(16)
+    plan.limit = int(room * plan.stage(stage, search=False)["hbm_bytes"])
+    found = plan.stage(stage)
+    assert found["fits"] == (room > 1)
+    rows = found["largest_batch"]
+    assert (rows > 16) == (room > 1) and rows > 1
+    assert planned(rows).stage(stage, search=False)["hbm_bytes"] <= plan.limit
+    assert planned(math.ceil(rows * 1.25)).stage(stage, search=False)["hbm_bytes"] > plan.limit
 
 
 @pytest.mark.slow
