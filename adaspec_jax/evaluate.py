@@ -70,6 +70,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict:
     from adaspec_jax import data, reporting
     from adaspec_jax.decoding import Lenient, rejection_sample
     from adaspec_jax.measure import MEASURED_HOW, measure, report_fields
+    from adaspec_jax.memory import short_of_memory
     from adaspec_jax.pair import load_pair
 
     try:
@@ -97,7 +98,8 @@ def _evaluate(arguments: argparse.Namespace) -> dict:
     batches = data.prompt_batches(
         encoded, arguments.batch_size, buckets=[*buckets, arguments.max_length], pad_id=eos_id
     )
-    with reporting.track(len(encoded), description="evaluation", unit="prompt") as progress:
+    tracked = reporting.track(len(encoded), description="evaluation", unit="prompt")
+    with short_of_memory("decoding", "lower --batch_size or --max_new_tokens"), tracked as progress:
         measured, plain = measure(
             target,
             {"draft": draft},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -52,6 +53,18 @@ def compiled_or_needed(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled
         size, unit = used[1] or used[3], used[2] or used[4]
         return None, int(float(size) * 1024 ** ("KMGT".index(unit) + 1))
     return compiled, needed(compiled).total
+
+
+@contextlib.contextmanager
+def short_of_memory(what: str, advice: str) -> Iterator[None]:
+    """What XLA says when a device has no memory left, as a user's line."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{what} needs more memory than a device has ({reason}); {advice}") from error
 
 
 def bytes_limit(device: Any) -> int | None:

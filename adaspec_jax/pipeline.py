@@ -15,6 +15,7 @@ from adaspec_jax.arms import EQUAL_DATA, Arm, as_stage, checked_arms
 from adaspec_jax.config import Draft, Experiment, Target, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.measure import MEASURED_HOW, measure, report_fields
+from adaspec_jax.memory import short_of_memory
 from adaspec_jax.programs import Memory, chunking_for, mesh_for, schedule, table_of
 from adaspec_jax.stages import fit_stage, num_steps
 from adaspec_jax.text import read_text
@@ -76,7 +77,8 @@ class _Run:
         target = self._target(base)
         base = self._with_vocabulary_of(target, base)
         if config.answers.source == "target":
-            with sharding.over(self.mesh):
+            advice = "lower config.reference.batch_size or config.answers.max_new_tokens"
+            with short_of_memory("sampling the target's answers", advice), sharding.over(self.mesh):
                 self.text = answers.targets_own(config, self.workdir, self.text, target, self.mesh)
         store = None
         if not all(map(self.workdir.finished, (*self.stages, *self.arms))):
@@ -98,7 +100,8 @@ class _Run:
                 )
         for name, arm in {**self.arms, "draft": config.draft}.items():
             drafts[name] = self._distilled(name, arm, base, seen, reference, store)
-        with sharding.over(self.mesh):
+        advice = "all stages are kept; lower config.evaluation.batch_size or .max_new_tokens"
+        with short_of_memory("measuring the drafts", advice), sharding.over(self.mesh):
             return self._report(target.unstacked(), {name: model.unstacked() for name, model in drafts.items()})
 
     def _distilled(self, name: str, arm: Arm, base, seen, reference, store) -> models.CausalLM:

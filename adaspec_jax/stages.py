@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
@@ -16,12 +15,13 @@ import jax
 from adaspec_jax import data, models, processes, reporting, sharding
 from adaspec_jax.config import Experiment
 from adaspec_jax.errors import UserError
-from adaspec_jax.memory import SPARE, bytes_limit, choose, compiled_or_needed
+from adaspec_jax.memory import SPARE, bytes_limit, choose, compiled_or_needed, short_of_memory
 from adaspec_jax.programs import Memory, chunking_for, lowered, program, schedule, step_arguments
 from adaspec_jax.text import Text
 from adaspec_jax.training import Checkpoints, Frozen, fit
 from adaspec_jax.workdir import Workdir
 
+_ADVICE = "--config.memory=auto gives up what it must, and python -m adaspec_jax.plan says beforehand what would fit"
 _DATA_SEED = 2  # added to the config's seed, so that data order and initial weights are drawn apart
 
 
@@ -90,7 +90,7 @@ def fit_stage(
     beside = dataclasses.replace(made.beside(frozen, model), base=sharding.shard(base, mesh))
     began = time.perf_counter()
     log = _StageLog(label, directory / "metrics.jsonl", steps, config.tensorboard)
-    with log, _out_of_memory(name), sharding.over(mesh), processes.listening():
+    with log, short_of_memory(f"the {name} stage", _ADVICE), sharding.over(mesh), processes.listening():
         state = fit(
             state,
             beside,
@@ -114,21 +114,6 @@ def fit_stage(
     processes.once(lambda: workdir.finish(label, record))
     processes.once(lambda: shutil.rmtree(directory / "checkpoints", ignore_errors=True))
     return fitted
-
-
-@contextlib.contextmanager
-def _out_of_memory(name: str):
-    """What XLA says when memory is short, as a user's line."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"the {name} stage needs more memory than a device has ({reason}); --config.memory=auto gives up what it "
-            "must, and python -m adaspec_jax.plan says beforehand what would fit"
-        ) from error
 
 
 def _memory(

@@ -20,8 +20,8 @@ ARROWS = {
     "architectures": set(),
     "command_line": {"config"},
     "pipeline": BASE
-    | {"answers", "arms", "config", "measure", "processes", "programs", "stages", "teacher", "text", "views"}
-    | {"workdir"},
+    | {"answers", "arms", "config", "measure", "memory", "processes", "programs", "stages", "teacher"}
+    | {"text", "views", "workdir"},
     "stages": BASE | {"config", "memory", "processes", "programs", "text", "workdir"},
     "teacher": BASE | {"config", "processes", "teacher_choice", "text", "workdir"},
     "teacher_choice": {"config", "data", "workdir"},
@@ -39,7 +39,8 @@ ARROWS = {
     "pair": {"data", "models"},
     **dict.fromkeys(
         COMMANDS,
-        BASE | {"command_line", "config", "pipeline", "measure", "pair", "serving", "text", "views", "workdir"},
+        BASE
+        | {"command_line", "config", "pipeline", "measure", "memory", "pair", "serving", "text", "views", "workdir"},
     ),
     "ablate": {"command_line", "config", "pipeline", "processes", "reporting"},
     "train": {"command_line", "pipeline", "processes", "reporting"},

@@ -124,6 +124,18 @@ def test_another_measurement_keeps_the_stages(finished, tmp_path, monkeypatch):
     )
 
 
+def test_too_little_memory_for_measuring_keeps_the_stages_and_names_the_key(finished, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.\nmore")
+
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "report.json").unlink()
+    monkeypatch.setattr(pipeline, "measure", full)
+    with pytest.raises(UserError, match="measuring the drafts needs more memory .* lower config.evaluation.batch_size"):
+        pipeline.run(experiment(), tmp_path / "run")
+    assert all(map(Workdir(tmp_path / "run").finished, ("target", "reference", "draft")))
+
+
 def test_a_workdir_of_another_config_is_refused_by_key(finished):
     config = experiment()
     config.draft.lr = 1e-3
