@@ -37,7 +37,7 @@ SCALING = {  # config file: (rows per chip, axis the chips lie along)
 }
 SCALED = ("v5p:2x2x2", "v5p:4x8x8", "v5p:8x8x8")
 STAGES = planning.STAGES
-EFFORT = -1.0  # of the compiler: less time for nearly the same memory (docs/plan.md)
+EFFORT = -1.0  # of the compiler, in training stages: less time for nearly the same memory; not so in decoding
 NOTHING = "nothing given up"
 
 
@@ -52,7 +52,6 @@ def main() -> None:
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_exec_time_optimization_effort", EFFORT)
     until = time.monotonic() + 60 * args.minutes
     for key, config, stage, topology in wanted():
         known = read(args.json)
@@ -63,6 +62,7 @@ def main() -> None:
         if time.monotonic() > until:
             break
         began = time.monotonic()
+        jax.config.update("jax_exec_time_optimization_effort", 0.0 if stage == "decode" else EFFORT)
         made = planning.Plan(config, topologies.find(topology))
         figures = same_program(known, key, made)
         if figures is None or (args.search and figures.get("largest_batch") is None):
