@@ -37,7 +37,10 @@ SCALING = {  # config file: (rows per chip, axis the chips lie along)
 }
 SCALED = ("v5p:2x2x2", "v5p:4x8x8", "v5p:8x8x8")
 STAGES = planning.STAGES
-EFFORT = -1.0  # of the compiler, in training stages: less time for nearly the same memory; not so in decoding
+EFFORT = {  # of the compiler: at the lowest, training takes nearly the same memory, decoding up to half as much again
+    **dict.fromkeys(("target", "reference", "draft"), -1.0),
+    "decode": 0.0,
+}
 NOTHING = "nothing given up"
 
 
@@ -57,17 +60,19 @@ def main() -> None:
         known = read(args.json)
         if args.only not in key:
             continue
-        if key in known and (known[key].get("largest_batch") is not None or not args.search):
+        same = key in known and known[key].get("effort", EFFORT[stage]) == EFFORT[stage]
+        if same and (known[key]["largest_batch"] is not None or not args.search):
             continue
         if time.monotonic() > until:
             break
         began = time.monotonic()
-        jax.config.update("jax_exec_time_optimization_effort", 0.0 if stage == "decode" else EFFORT)
+        jax.config.update("jax_exec_time_optimization_effort", EFFORT[stage])
         made = planning.Plan(config, topologies.find(topology))
-        figures = same_program(known, key, made)
+        figures = same_program(known, key, stage, made)
         if figures is None or (args.search and figures.get("largest_batch") is None):
             chosen = known.get(key, {}).get("memory")
             figures = made.stage(stage, search=args.search, memory=chosen and Memory(**chosen))
+            figures["effort"] = EFFORT[stage]
         print(f"{key}: {time.monotonic() - began:.0f} s", *lines(stage, figures), sep="\n", flush=True)
         args.json.write_text(json.dumps(read(args.json) | {key: figures}, indent=1) + "\n")
     if args.markdown:
@@ -78,7 +83,7 @@ def read(file: Path) -> dict:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def same_program(known: dict, key: str, made: planning.Plan) -> dict | None:
+def same_program(known: dict, key: str, stage: str, made: planning.Plan) -> dict | None:
     """The figures of a cell that differs in the slice alone, not in its chip or mesh."""
     what, _, topology = key.rpartition(" on ")
     for other, figures in known.items():
@@ -87,6 +92,7 @@ def same_program(known: dict, key: str, made: planning.Plan) -> dict | None:
             same == what
             and slice_.split(":")[0] == topology.split(":")[0]
             and figures.get("mesh") == dict(made.mesh.shape)
+            and figures.get("effort", EFFORT[stage]) == EFFORT[stage]
         ):
             return figures
     return None
@@ -158,6 +164,8 @@ def cell(found: dict | None, config, stage: str) -> str:
     if found is None:
         return "not planned yet"
     words = f"{in_gib(found['hbm_bytes'])} GiB"
+    if found.get("effort", EFFORT[stage]) != EFFORT[stage]:
+        words += " \\*"
     if found["chosen"] != NOTHING:
         words += f" ({found['chosen']})"
     if found["largest_batch"] is not None:
