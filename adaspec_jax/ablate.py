@@ -72,7 +72,8 @@ def main() -> None:
     if not config.reference.epochs:
         raise UserError("reference.epochs is 0; every arm is compared with the reference")
 
-    from adaspec_jax import pipeline, processes, reporting
+    from adaspec_jax import pipeline, reporting
+    from adaspec_jax.devices import processes
 
     processes.join(config.distributed)
     workdir = Path(flags.workdir).resolve()  # later seeds name the first one's target by it

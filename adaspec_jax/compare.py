@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adaspec_jax import paper, reporting
+from adaspec_jax import reporting
 from adaspec_jax.command_line import parse_arguments
+from adaspec_jax.config import paper
 from adaspec_jax.errors import UserError, exit_with_one_line
 
 COLUMNS = (

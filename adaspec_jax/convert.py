@@ -22,7 +22,7 @@ def convert(source: Path, target: Path) -> list[Path]:
     Tensor names and dtypes are unchanged. UserError without torch, without pytorch_model*.bin, or for a file that holds
     anything but tensors.
     """
-    from adaspec_jax.models.safetensors_files import INDEX, SINGLE, replacing, write_json
+    from adaspec_jax.models.files.safetensors import INDEX, SINGLE, replacing, write_json
 
     if not source.is_dir():
         raise UserError(f"{source}: no such directory")
@@ -43,7 +43,7 @@ def convert(source: Path, target: Path) -> list[Path]:
 
 
 def _bin_files(source: Path) -> list[Path]:
-    from adaspec_jax.models.safetensors_files import read_json
+    from adaspec_jax.models.files.safetensors import read_json
 
     if (source / BIN).is_file():
         return [source / BIN]
@@ -81,7 +81,7 @@ def _write_tensors(tensors: dict, path: Path) -> None:
 
 
 def _copy_beside(source: Path, target: Path) -> list[Path]:
-    from adaspec_jax.models.safetensors_files import INDEX, replacing
+    from adaspec_jax.models.files.safetensors import INDEX, replacing
 
     copied = []
     if source.resolve() == target.resolve():

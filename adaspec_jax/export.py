@@ -24,7 +24,7 @@ def main() -> None:
     arguments = parse_arguments(parser)
 
     from adaspec_jax import data, models, serving
-    from adaspec_jax.workdir import Workdir
+    from adaspec_jax.pipeline.workdir import Workdir
 
     workdir, out = Workdir(arguments.workdir), Path(arguments.out)
     if not workdir.path.is_dir():

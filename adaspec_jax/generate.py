@@ -30,7 +30,7 @@ def main() -> None:
 
     from adaspec_jax import data
     from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate
-    from adaspec_jax.pair import load_pair
+    from adaspec_jax.measuring.pair import load_pair
 
     try:
         sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)

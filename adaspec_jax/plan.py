@@ -33,7 +33,8 @@ def main() -> None:
         config.answers.source = "dataset"
     import jax
 
-    from adaspec_jax import planning, topologies
+    from adaspec_jax import planning
+    from adaspec_jax.devices import topologies
 
     name = name or "v5e:1x1"
     stages = asked.split(",") if asked else list(planning.STAGES)
@@ -57,7 +58,8 @@ def main() -> None:
 def _plan(config, name: str, stages: list[str], *, compiling: bool, search: bool, out: str | None) -> None:
     import jax
 
-    from adaspec_jax import planning, sharding, topologies
+    from adaspec_jax import planning
+    from adaspec_jax.devices import sharding, topologies
 
     topology = topologies.find(name) if compiling else topologies.stand_in(name)
     made = planning.Plan(config, topology, compiling=compiling)

@@ -18,7 +18,8 @@ def main() -> None:
         return print_config(config)
     if not flags.workdir:
         raise UserError("--workdir is missing: say where stages and reports go, e.g. --workdir runs/first")
-    from adaspec_jax import pipeline, processes, reporting
+    from adaspec_jax import pipeline, reporting
+    from adaspec_jax.devices import processes
 
     processes.join(config.distributed)
     report = processes.run(lambda: pipeline.run(config, flags.workdir))

@@ -89,8 +89,8 @@ def experiment(args):
 
 
 def text_of(args, config):
-    from adaspec_jax.text import read_text
-    from adaspec_jax.workdir import Workdir
+    from adaspec_jax.pipeline.text import read_text
+    from adaspec_jax.pipeline.workdir import Workdir
 
     workdir = Workdir(args.weights / "run")
     return workdir, read_text(config, workdir)
@@ -127,9 +127,10 @@ def our_stage(args, config):
     """Our draft stage on the models of `--weights`: (text, store or None, seconds to write it, step, state, frozen)."""
     import jax
 
-    from adaspec_jax import models, sharding
+    from adaspec_jax import models
     from adaspec_jax.config import draft_schedule
-    from adaspec_jax.teacher import add_reference, open_store, taught_by
+    from adaspec_jax.devices import sharding
+    from adaspec_jax.pipeline.teacher import add_reference, open_store, taught_by
     from adaspec_jax.training import Chunking, Frozen, adamw, init_state, make_step, objectives
     from adaspec_jax.training.divergences import forward_kl
 

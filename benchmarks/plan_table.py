@@ -18,10 +18,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from adaspec_jax import planning, topologies  # noqa: E402
+from adaspec_jax import planning  # noqa: E402
 from adaspec_jax.command_line import load_config  # noqa: E402
+from adaspec_jax.devices import topologies  # noqa: E402
+from adaspec_jax.pipeline.program import Memory, schedule  # noqa: E402
 from adaspec_jax.plan import in_gib, lines  # noqa: E402
-from adaspec_jax.programs import Memory, schedule  # noqa: E402
 
 TASKS = ("gsm8k", "alpaca", "mbpp", "cnn_dailymail", "xsum")
 VARIANTS = tuple(f"{task}{suffix}" for suffix in ("", "_3epoch") for task in TASKS)

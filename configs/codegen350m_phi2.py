@@ -17,11 +17,10 @@ evaluation.batch_size); eight fine-tune the whole target and decode; by docs/pla
 `memory="auto"` then gives up what it must. Weights and tokenizer come from the hub.
 
 The two models share a tokenizer and a vocabulary of 51,200 rows.
-What is ours and what the released scripts', says `adaspec_jax.paper.experiment`.
+What is ours and what the released scripts', says `adaspec_jax.config.paper.experiment`.
 """
 
-from adaspec_jax import paper
-from adaspec_jax.config import CodeGen, Draft, Experiment, Phi, Target
+from adaspec_jax.config import CodeGen, Draft, Experiment, Phi, Target, paper
 
 CODEGEN_350M = {"vocab_size": 51200, "n_embd": 1024, "n_layer": 20, "n_head": 16, "rotary_dim": 32, "n_positions": 2048}
 PHI_2 = {"hidden_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 10240}

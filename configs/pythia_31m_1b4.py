@@ -16,11 +16,10 @@ configs/pythia_31m_1b4.py --topology v5e:1x1` says before a run what fits where;
 must. Weights and tokenizer come from the hub.
 
 The official code drops the vocabulary's padding rows; here they stay and are masked, so that checkpoints serve.
-What is ours and what the released scripts', says `adaspec_jax.paper.experiment`.
+What is ours and what the released scripts', says `adaspec_jax.config.paper.experiment`.
 """
 
-from adaspec_jax import paper
-from adaspec_jax.config import Draft, Experiment, GPTNeoX, Target
+from adaspec_jax.config import Draft, Experiment, GPTNeoX, Target, paper
 
 PYTHIA_31M = {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 8, "intermediate_size": 1024}
 PYTHIA_1B4 = {"hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 8192}

@@ -5,10 +5,9 @@ import json
 
 import pytest
 
-from adaspec_jax import paper
 from adaspec_jax.command_line import load_config
 from adaspec_jax.compare import compare, read, table
-from adaspec_jax.config import flatten
+from adaspec_jax.config import flatten, paper
 from adaspec_jax.errors import UserError
 from tests.running import CHECKOUT, command_line
 

@@ -9,7 +9,7 @@ import pytest
 from adaspec_jax import models
 from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate
 from adaspec_jax.errors import UserError
-from adaspec_jax.pair import load_pair
+from adaspec_jax.measuring.pair import load_pair
 from tests import tiny_pair
 from tests.running import command_line
 

@@ -1,7 +1,6 @@
 """Lossless speculative decoding: one jitted loop of propose, verify and commit for every drafter."""
 
 from adaspec_jax.decoding.acceptance import Lenient, rejection_sample
-from adaspec_jax.decoding.costs import LONGEST, between, seconds_per_call, verification_seconds
 from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
 from adaspec_jax.decoding.sampling import Sampling
@@ -9,7 +8,6 @@ from adaspec_jax.decoding.types import GUESS, PROMPT, TARGET, Context, Drafter, 
 
 __all__ = [
     "GUESS",
-    "LONGEST",
     "PROMPT",
     "TARGET",
     "ChainDrafter",
@@ -22,10 +20,7 @@ __all__ = [
     "Sampling",
     "TreeDrafter",
     "Verdict",
-    "between",
     "generate",
     "generate_from_queue",
     "rejection_sample",
-    "seconds_per_call",
-    "verification_seconds",
 ]

@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from adaspec_jax.devices.sharding import ROWS, constrain
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.models.attention import causal_attention
 from adaspec_jax.models.kv_cache import KVCache, write_at
 from adaspec_jax.models.rotary import Llama3Scaling, rotary_angles, rotate
-from adaspec_jax.sharding import ROWS, constrain
 
 ACTIVATIONS = {
     "gelu": partial(jax.nn.gelu, approximate=False),

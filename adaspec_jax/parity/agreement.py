@@ -13,7 +13,7 @@ import numpy as np
 from adaspec_jax import data, reporting
 from adaspec_jax.errors import UserError
 from adaspec_jax.parity.answers import Answer, Logits, compare_logits, decode, decode_in_torch, load_in_torch
-from adaspec_jax.workdir import Workdir
+from adaspec_jax.pipeline.workdir import Workdir
 
 LOGITS_AGREE = 1e-4  # the difference allowed, as a share of the largest logit, or of 1
 NEAR_TIE = 4  # times the measured difference: it moves both logits, and cached steps round otherwise than whole texts

@@ -6,24 +6,19 @@ from adaspec_jax.reporting.metrics_file import read as read_metrics
 from adaspec_jax.reporting.progress import Progress, track
 from adaspec_jax.reporting.report import environment, print_table, read_report, table, write_json
 from adaspec_jax.reporting.statistics import Counts, across_runs, paired, summarize
-from adaspec_jax.reporting.theory import best_draft_length, break_even_alpha, speedup, tokens_per_round
 
 __all__ = [
     "Counts",
     "MetricsFile",
     "Progress",
     "across_runs",
-    "best_draft_length",
-    "break_even_alpha",
     "environment",
     "paired",
     "print_table",
     "read_metrics",
     "read_report",
-    "speedup",
     "summarize",
     "table",
-    "tokens_per_round",
     "track",
     "write_html",
     "write_json",

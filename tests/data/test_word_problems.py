@@ -9,8 +9,7 @@ from fractions import Fraction
 import pytest
 
 from adaspec_jax.data import load_examples
-from adaspec_jax.data import word_problem_templates as templates
-from adaspec_jax.data.word_problems import SPLITS, generate
+from adaspec_jax.data.word_problems import SPLITS, generate, templates
 from adaspec_jax.errors import UserError
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}

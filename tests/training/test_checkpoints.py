@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adaspec_jax import sharding
+from adaspec_jax.devices import sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.training import Checkpoints, adamw, init_state
 from tests.training import setting

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from adaspec_jax import models, sharding
+from adaspec_jax import models
+from adaspec_jax.devices import sharding
 from adaspec_jax.training import Chunking, adamw, init_state, make_step, objectives
 from adaspec_jax.training.divergences import DIVERGENCES, forward_kl, gap
 from adaspec_jax.training.optimizers import learning_rate

@@ -1,0 +1,5 @@
+"""Arithmetic word problems, generated: data for runs without files or network."""
+
+from adaspec_jax.data.word_problems.generator import SPLITS, generate
+
+__all__ = ["SPLITS", "generate"]

@@ -1,0 +1,1 @@
+"""Drafters whose guesses come from a second model."""

@@ -1,0 +1,72 @@
+"""GPT-NeoX (Pythia): LayerNorm, rotary embeddings on part of each head, queries, keys and values in one matrix."""
+
+from __future__ import annotations
+
+import re
+
+from adaspec_jax.models.decoder import DecoderConfig
+from adaspec_jax.models.families.hf_config import activation, first_eos, head_size, positive_int, rope_parameters
+from adaspec_jax.models.files.weights import Weight, fused_qkv, linear, norm, same, transposed
+
+ARCHITECTURE = "GPTNeoXForCausalLM"
+IGNORED = re.compile(r".*\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)")
+
+
+def config(hf: dict) -> DecoderConfig:
+    """The decoder of a GPT-NeoX config.json, in its old (`rotary_pct`) or new (`rope_parameters`) form."""
+    head_dim, num_heads = head_size(hf, "hidden_size", "num_attention_heads"), positive_int(hf, "num_attention_heads")
+    rope = rope_parameters(hf)
+    rotary_fraction = rope.get("partial_rotary_factor", hf.get("rotary_pct", 0.25))
+    attention_bias = hf.get("attention_bias", True)
+    return DecoderConfig(
+        model_type="gpt_neox",
+        vocab_size=positive_int(hf, "vocab_size"),
+        hidden_size=num_heads * head_dim,
+        intermediate_size=positive_int(hf, "intermediate_size"),
+        num_layers=positive_int(hf, "num_hidden_layers"),
+        num_heads=num_heads,
+        num_kv_heads=num_heads,
+        head_dim=head_dim,
+        norm="layer",
+        norm_eps=hf.get("layer_norm_eps", 1e-5),
+        parallel_residual=hf.get("use_parallel_residual", True),
+        mlp="plain",
+        activation=activation(hf, "hidden_act", default="gelu"),
+        rotary_dim=int(head_dim * rotary_fraction),
+        rope_theta=float(rope.get("rope_theta", hf.get("rotary_emb_base", 10_000))),
+        qkv_bias=attention_bias,
+        out_bias=attention_bias,
+        mlp_bias=True,
+        tie_embeddings=hf.get("tie_word_embeddings", False),
+        max_positions=hf.get("max_position_embeddings", 2048),
+        initializer_range=hf.get("initializer_range", 0.02),
+        eos_token_id=first_eos(hf),
+    )
+
+
+def table(config: DecoderConfig) -> list[Weight]:
+    """On-disk names as transformers writes them -> our parameter paths."""
+    weights = [Weight("gpt_neox.embed_in.weight", ("embed/embedding",), same)]
+    for i in range(config.num_layers):
+        theirs, ours = f"gpt_neox.layers.{i}", f"layers_{i}"
+        qkv = fused_qkv(config.num_heads, config.head_dim)
+        parts = ("weight", "bias") if config.qkv_bias else ("weight",)
+        weights += [
+            Weight(
+                f"{theirs}.attention.query_key_value.{part}",
+                tuple(f"{ours}/attention/{x}/{'kernel' if part == 'weight' else 'bias'}" for x in "qkv"),
+                qkv,
+            )
+            for part in parts
+        ]
+        weights += linear(f"{theirs}.attention.dense", f"{ours}/attention/out", bias=config.out_bias)
+        weights += linear(f"{theirs}.mlp.dense_h_to_4h", f"{ours}/mlp/up", bias=config.mlp_bias)
+        weights += linear(f"{theirs}.mlp.dense_4h_to_h", f"{ours}/mlp/down", bias=config.mlp_bias)
+        weights += norm(f"{theirs}.input_layernorm", f"{ours}/attention_norm")
+        weights += norm(f"{theirs}.post_attention_layernorm", f"{ours}/mlp_norm")
+    weights += norm("gpt_neox.final_layer_norm", "final_norm")
+    if config.tie_embeddings:
+        weights.append(Weight("embed_out.weight", ("embed/embedding",), same, tied_to="gpt_neox.embed_in.weight"))
+    else:
+        weights.append(Weight("embed_out.weight", ("head/kernel",), transposed, also=("lm_head.weight",)))
+    return weights

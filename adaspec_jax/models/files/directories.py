@@ -1,0 +1,91 @@
+"""Hugging Face directories: read into a `CausalLM`, and written so that transformers loads them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from adaspec_jax.errors import UserError
+from adaspec_jax.models.causal_lm import CausalLM, parameter_shapes
+from adaspec_jax.models.families import config_from_hf, family
+from adaspec_jax.models.files.safetensors import SINGLE, open_tensors, read_json, replacing, write_json, write_tensors
+from adaspec_jax.models.files.weights import params_from_tensors, tensors_from_params
+from adaspec_jax.places import find_local, not_given_by_the_hub
+
+HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*", "*.model", "*.txt"]
+
+
+def load(path_or_name: str, *, dtype=jnp.float32, revision: str | None = None) -> CausalLM:
+    """A model from a local Hugging Face directory, else from the hub, with parameters in `dtype`.
+
+    Safetensors only, single or sharded. UserError names the file at fault, or every tensor that does not fit.
+    """
+    directory = find_directory(path_or_name, revision=revision)
+    if not (directory / "config.json").is_file():
+        raise UserError(f"{directory} has no config.json: it is not a Hugging Face model directory")
+    try:
+        config = config_from_hf(read_json(directory / "config.json"))
+    except UserError as error:
+        raise UserError(f"{directory}: {error}") from None
+    rules = family(config.model_type)
+    params = params_from_tensors(
+        rules.table(config),
+        open_tensors(directory),
+        parameter_shapes(config),
+        dtype=jnp.dtype(dtype),
+        ignored=rules.IGNORED,
+        origin=str(directory),
+    )
+    return CausalLM(params, config)
+
+
+def save(model: CausalLM, directory, *, tokenizer=None, generation: dict | None = None) -> None:
+    """A directory transformers loads, in the parameters' dtype; each file appears whole, config.json last.
+
+    `generation` goes into generation_config.json, which then no longer says that it follows from config.json.
+    """
+    directory, model = Path(directory), model.unstacked()
+    directory.mkdir(parents=True, exist_ok=True)
+    rules = family(model.config.model_type)
+    hf = model.config.hf_config()
+    hf.setdefault("architectures", [rules.ARCHITECTURE])
+    # transformers writes "dtype" since 4.56 and "torch_dtype" before; it reads both, older readers only the latter.
+    for key in [key for key in ("dtype", "torch_dtype") if key in hf] or ["torch_dtype"]:
+        hf[key] = str(model.dtype)
+    token_ids = {key: hf[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if hf.get(key) is not None}
+
+    write_tensors(directory / SINGLE, tensors_from_params(rules.table(model.config), model.params))
+    if tokenizer is not None:
+        _write_tokenizer(tokenizer, directory)
+    origin = {} if generation else {"_from_model_config": True}
+    write_json(directory / "generation_config.json", {**origin, **token_ids, **(generation or {})})
+    write_json(directory / "config.json", hf)
+
+
+def find_directory(path_or_name: str, *, revision: str | None = None) -> Path:
+    """The local directory, that name below ADASPEC_WEIGHTS, or the hub's snapshot; or UserError."""
+    path_or_name = str(path_or_name)
+    if (local := find_local(path_or_name)) is not None:
+        return local
+    import huggingface_hub  # here, because a local directory needs neither the package nor its import time
+
+    try:
+        return Path(huggingface_hub.snapshot_download(path_or_name, revision=revision, allow_patterns=HUB_FILES))
+    except Exception as error:
+        raise not_given_by_the_hub(path_or_name, error) from error
+
+
+def _write_tokenizer(tokenizer, directory: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".tokenizer.") as scratch:
+        tokenizer.save_pretrained(scratch)
+        settings = Path(scratch, "tokenizer_config.json")
+        if settings.is_file():
+            kept = read_json(settings)
+            if kept.get("tokenizer_class") == "TokenizersBackend":  # what only transformers 5 knows
+                kept["tokenizer_class"] = "PreTrainedTokenizerFast"
+            write_json(settings, {k: v for k, v in kept.items() if k not in ("is_local", "local_files_only")})
+        for file in sorted(Path(scratch).iterdir()):
+            with replacing(directory / file.name) as temporary:
+                file.rename(temporary)

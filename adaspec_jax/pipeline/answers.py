@@ -1,0 +1,104 @@
+"""The target's own answers in place of the data set's, sampled once before anything is distilled on them."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from adaspec_jax import data, models, reporting
+from adaspec_jax.config import Experiment
+from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
+from adaspec_jax.devices import processes, sharding
+from adaspec_jax.errors import UserError
+from adaspec_jax.pipeline.text import Text
+from adaspec_jax.pipeline.workdir import Workdir
+
+_SEED = 4  # added to the config's seed
+
+
+def targets_own(config: Experiment, workdir: Workdir, text: Text, target: models.CausalLM, mesh) -> Text:
+    """The text with the target's sampled answers; what an interrupted run has sampled is kept in DIR/answers.
+
+    UserError where what lies there was sampled from something else.
+    """
+    knobs, size = config.answers, config.reference.batch_size
+    order = sorted(range(len(text.train)), key=lambda i: text.train[i].prompt_length)  # little padding
+    blocks = [order[start : start + size] for start in range(0, len(order), size)]
+    directory = workdir.path / "answers"
+    origin = {
+        "target": workdir.weights_sha256("target"),
+        "prompts": text.tokens_sha256,
+        "temperature": knobs.temperature,
+        "max_new_tokens": knobs.max_new_tokens,
+        "seed": config.seed,
+        "batch_size": size,
+    }
+    processes.once(lambda: _claim(directory, origin))
+    root = jax.random.key(config.seed + _SEED)
+    found: dict[int, data.Encoded] = {}
+    target = target.unstacked()
+    with reporting.track(len(order), description="target's own answers", unit="row") as progress:
+        for number, block in enumerate(blocks):
+            file = directory / f"{number:06d}.npz"
+            if not processes.once(file.is_file):
+                rows = [text.train[i] for i in block]
+                [batch] = data.prompt_batches(rows, size, buckets=config.data.buckets, pad_id=text.eos_id)
+                tokens_BS, lengths_B = _sampled(config, text, target, batch, jax.random.fold_in(root, number), mesh)
+                processes.once(lambda file=file, t=tokens_BS, n=lengths_B: _write(file, tokens=t, lengths=n))
+            tokens_BS, lengths_B = _read(file)
+            for i, tokens_S, end in zip(block, tokens_BS, lengths_B, strict=False):
+                kept = tokens_S[: min(int(end), config.data.max_length)]
+                found[i] = data.Encoded(np.asarray(kept, np.int32), text.train[i].prompt_length)
+            progress.advance(len(block))
+    rows = [found[i] for i in range(len(text.train))]
+    supervised = sum(len(row.tokens) - row.prompt_length for row in rows)
+    record = {"source": "target", "temperature": knobs.temperature, "supervised_tokens": supervised}
+    return replace(text, train=rows, record=text.record | {"answers": record})
+
+
+def _sampled(config: Experiment, text: Text, target, batch, key, mesh) -> tuple[np.ndarray, np.ndarray]:
+    def place(rows):
+        return sharding.shard_rows(sharding.my_rows(rows, mesh), mesh)
+
+    generation = generate(
+        target,
+        NoDraft(),
+        Context(place(batch["tokens_BT"]), place(batch["lengths_B"])),
+        key,
+        max_new_tokens=config.answers.max_new_tokens,
+        sampling=Sampling(config.answers.temperature),
+        eos_id=text.eos_id,
+    )
+    return processes.fetch((generation.tokens_BS, generation.lengths_B))
+
+
+def _claim(directory: Path, origin: dict) -> None:
+    """Makes the directory, or finds it to be of this origin; `UserError` where it holds what is not."""
+    file = directory / "origin.json"
+    if not directory.is_dir() or not any(directory.iterdir()):
+        return reporting.write_json(file, origin)
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    if differing := [key for key in origin if before.get(key) != origin[key]]:
+        raise UserError(
+            f"the answers in {directory} were sampled with another {differing[0]}; delete that directory to have them "
+            "sampled again, or use another --workdir"
+        )
+
+
+def _write(file: Path, **arrays: np.ndarray) -> None:
+    temporary = file.with_suffix(".tmp.npz")
+    np.savez(temporary, **arrays)
+    temporary.rename(file)
+
+
+def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return arrays["tokens"], arrays["lengths"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is damaged ({type(error).__name__}); delete it, and it is sampled again") from None

@@ -1,0 +1,265 @@
+"""Whether the frozen models run anew at every step, or once, into a store on disk.
+
+For fixed answers the target's last hidden state at a label and the reference's divergence there never change. Stored,
+a step runs the draft and the target's output matrix alone; the losses are those of recomputing up to the rounding of
+another batch shape. With the target's likeliest tokens stored instead, a step runs the draft alone, for a loss that
+merges all other tokens into one; what that changes is measured and recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from adaspec_jax import data, models, reporting
+from adaspec_jax.config import Experiment
+from adaspec_jax.devices import processes, sharding
+from adaspec_jax.errors import UserError
+from adaspec_jax.pipeline.teacher_choice import decide
+from adaspec_jax.pipeline.text import Text
+from adaspec_jax.pipeline.workdir import Workdir
+from adaspec_jax.training import Batch, Chunking, objectives
+from adaspec_jax.training.divergences import forward_kl
+
+# Columns of the store, named as the fields of `Batch` that take them.
+HIDDEN, IDS, LOG_PROBS = "target_hidden_BTD", "target_ids_BTK", "target_log_probs_BTK"
+REFERENCE = "reference_divergence_BT"
+_SAMPLED = 4  # blocks of rows on which the error of "top_k" is measured
+
+
+def check(config: Experiment, text: Text) -> None:
+    """UserError where `config.teacher` cannot be had with this vocabulary."""
+    if config.teacher == "top_k" and config.teacher_top_k > len(text.tokenizer):
+        raise UserError(
+            f"config.teacher_top_k is {config.teacher_top_k}, and the vocabulary has {len(text.tokenizer)} tokens"
+        )
+
+
+def open_store(
+    config: Experiment,
+    workdir: Workdir,
+    text: Text,
+    target: models.CausalLM,
+    mesh,
+    chunking: Chunking,
+    *,
+    passes: float,
+) -> data.TokenStore | None:
+    """The store with what the target says of every label, written now as far as it is not there; None to recompute it.
+
+    What `config.teacher` "auto" decides is recorded in the workdir, so that a resumed run does the same. UserError
+    where a store is asked for and the disk is too small, or the store there was made from something else.
+    """
+    if config.answers.source in ("draft", "mixed"):
+        why = "frozen models run at every step: answers sampled on the way cannot be stored before"
+        processes.say(f"teacher: {why}")
+        processes.once(lambda: workdir.decide("teacher", {"choice": "recompute", "why": why, "asked": config.teacher}))
+        return None
+    store = data.TokenStore(workdir.path / "teacher", text.train)
+    rows = _Rows(config, text, mesh)
+    choice = "top_k" if config.teacher == "top_k" else "hidden"
+    if choice == "top_k":
+        k = config.teacher_top_k
+        columns = {IDS: {"shape": (k,), "dtype": np.int32}, LOG_PROBS: {"shape": (k,), "dtype": np.float32}}
+
+        def values(batch):
+            return dict(zip(columns, _likeliest(chunking, k, target, batch), strict=True))
+    else:
+        columns = {HIDDEN: {"shape": (target.config.hidden_size,), "dtype": target.dtype}}
+
+        def values(batch):
+            return {HIDDEN: _features(target, batch.tokens_BT)}
+
+    size = sum(store.bytes_of(**column) for column in columns.values())
+    decision = processes.once(lambda: workdir.decision("teacher"))
+    if decision is None or decision["asked"] != config.teacher:
+        # All measure, because all must compute; what the first one finds holds.
+        mine = processes.each(
+            lambda: decide(config, workdir, store, size, passes, lambda: _seconds_of_a_pass(store, rows, target))
+        )
+        decision = processes.once(lambda: mine | {"asked": config.teacher})
+        processes.once(lambda: workdir.decide("teacher", decision))
+    processes.say(f"teacher: {decision['why']}")
+    if decision["choice"] == "recompute":
+        return None
+    origin = {
+        "target weights": workdir.weights_sha256("target"),
+        "tokenizer": text.record["tokenizer_sha256"],
+        "training examples": text.train_sha256,
+        "tokens": text.tokens_sha256,
+        "code": _code_sha256(),
+    }
+    blocks = sorted(
+        {n for name, column in columns.items() for n in store.begin(name, **column, origin=origin)}, reverse=True
+    )
+    if blocks:
+        store.check_room(size * len(blocks) // len(store.blocks), "the teacher store")
+    _write(store, list(columns), blocks, rows, values, "target's answers")
+    return store
+
+
+def taught_by(target: models.CausalLM, store: data.TokenStore | None) -> models.CausalLM | None:
+    """What an objective still needs of the target beside what the store brings."""
+    if store is None:
+        return target
+    return target.unembedding() if HIDDEN in store.columns else None
+
+
+def add_reference(
+    store: data.TokenStore,
+    config: Experiment,
+    workdir: Workdir,
+    text: Text,
+    mesh,
+    *,
+    target: models.CausalLM,
+    reference: models.CausalLM,
+    base: models.CausalLM,
+    divergence,
+    chunking: Chunking,
+) -> None:
+    """Stores the reference's divergence from the target at every label, for the draft stage.
+
+    Where the store knows the target's likeliest tokens alone, what that changes is measured and recorded: on the
+    reference's divergence, and on which tokens `base`, the draft before its stage, would be trained on.
+    """
+    rows = _Rows(config, text, mesh, store)
+    origin = {
+        "reference weights": workdir.weights_sha256("reference"),
+        "target weights": workdir.weights_sha256("target"),
+        "divergence": divergence.__name__,
+        "target's law": "whole" if HIDDEN in store.columns else f"{config.teacher_top_k} likeliest tokens",
+        "training examples": text.train_sha256,
+        "code": _code_sha256(),
+    }
+    blocks = store.begin(REFERENCE, shape=(), dtype=np.float32, origin=origin)
+    compute = partial(_divergence, divergence, chunking, reference, taught_by(target, store))
+    _write(store, [REFERENCE], blocks, rows, lambda batch: {REFERENCE: compute(batch)}, "reference's divergence")
+    if IDS in store.columns and (blocks or workdir.decision("teacher_error") is None):
+        error = _error(store, rows, chunking, config.draft.fraction, target, reference, base)
+        processes.once(lambda: workdir.decide("teacher_error", error))
+        processes.say(
+            f"teacher: the {config.teacher_top_k} likeliest tokens hold {100 * (1 - error['tail_mass']):.2f} % of the "
+            f"target's mass; the reference's KL is {error['kl_top_k']:.4f} nats for {error['kl_exact']:.4f}, and "
+            f"{100 * error['selected_alike']:.1f} % of the tokens selected at first are those of the whole law"
+        )
+
+
+def _seconds_of_a_pass(store: data.TokenStore, rows: _Rows, target) -> float:
+    """Of the target over all rows, from one batch of rows of middling length."""
+    block = store.blocks[len(store.blocks) // 2]
+    numbers, batch = next(rows.batches(block))
+    jax.block_until_ready(_features(target, batch.tokens_BT))  # compiles
+    began = time.perf_counter()
+    jax.block_until_ready(_features(target, batch.tokens_BT))
+    return (time.perf_counter() - began) / len(numbers) * sum(map(len, store.blocks))
+
+
+def _write(store: data.TokenStore, columns: list[str], blocks: list[int], rows: _Rows, values, what: str) -> None:
+    """`values(batch)`, {column: [B, T, ...]}, of every row of these blocks.
+
+    All processes compute, each its rows of every batch; the first one writes, to a directory that all can read.
+    """
+    processes.together("what is to be stored is known")
+    if not blocks:
+        return
+    with reporting.track(sum(len(store.blocks[n]) for n in blocks), description=what, unit="row") as progress:
+        for number in blocks:
+            found = rows.at_labels(store.blocks[number], values)
+            for column in columns:
+                if processes.first():
+                    store.write(column, number, found[column])
+                else:
+                    store.written_elsewhere(column, number)
+            progress.advance(len(store.blocks[number]))
+    processes.together("stored")
+
+
+def _error(store, rows: _Rows, chunking: Chunking, fraction: float, target, reference, base) -> dict[str, float]:
+    """What knowing the likeliest tokens alone changes, on a sample of the rows."""
+
+    def values(batch: Batch) -> dict:
+        whole = Batch(batch.tokens_BT, batch.loss_mask_BT)
+        return {
+            "tail": _tail_mass(batch),
+            **{
+                f"{name} {how}": _divergence(forward_kl, chunking, model, target, given)
+                for name, model in (("reference", reference), ("base", base))
+                for how, given in (("whole", whole), ("top_k", batch))
+            },
+        }
+
+    step = max(len(store.blocks) // _SAMPLED, 1)
+    sampled = [row for block in store.blocks[step // 2 :: step] for row in block]
+    found = {name: np.concatenate(parts) for name, parts in rows.at_labels(sampled, values).items()}
+    selected = []
+    for how in ("whole", "top_k"):
+        gap = found[f"base {how}"] - found[f"reference {how}"]
+        selected.append(gap >= np.quantile(gap, 1 - fraction))
+    return {
+        "rows": len(sampled),
+        "tail_mass": float(found["tail"].mean()),
+        "kl_exact": float(found["reference whole"].mean()),
+        "kl_top_k": float(found["reference top_k"].mean()),
+        "selected_alike": float((selected[0] & selected[1]).sum() / selected[0].sum()),
+    }
+
+
+class _Rows:
+    """The training rows as batches on the mesh, in the shapes of the reference stage."""
+
+    def __init__(self, config: Experiment, text: Text, mesh, beside: data.TokenStore | None = None) -> None:
+        self._config, self._text, self._mesh, self._beside = config, text, mesh, beside
+
+    def batches(self, block):
+        data_config, size = self._config.data, self._config.reference.batch_size
+        shapes = {"buckets": data_config.buckets, "pad_id": self._text.eos_id}
+        for numbers, batch in data.row_batches(self._text.train, block, size, beside=self._beside, **shapes):
+            yield numbers, sharding.shard_rows(Batch(**sharding.my_rows(batch, self._mesh)), self._mesh)
+
+    def at_labels(self, block, values) -> dict[str, list[np.ndarray]]:
+        """{name: [entries [tokens, ...] of each row]} of `values(batch)`, {name: [B, T, ...]}."""
+        found: dict[str, list[np.ndarray]] = {}
+        for numbers, batch in self.batches(block):
+            for name, array in values(batch).items():
+                dense = processes.fetch(array)
+                found.setdefault(name, []).extend(dense[b][self.predicting(i)] for b, i in enumerate(numbers))
+        return found
+
+    def predicting(self, row: int) -> slice:
+        """The positions that predict a row's labels."""
+        encoded = self._text.train[row]
+        return slice(encoded.prompt_length - 1, len(encoded.tokens) - 1)
+
+
+@jax.jit
+def _features(model: models.CausalLM, tokens_BT):
+    return model.features(tokens_BT)[0]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _divergence(divergence, chunking: Chunking, model, target, batch: Batch):
+    return objectives.divergence_at_labels(divergence, model, target, batch, chunking=chunking)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _likeliest(chunking: Chunking, k: int, target, batch: Batch):
+    return objectives.top_k_at_labels(target, batch, k, chunking=chunking)
+
+
+@jax.jit
+def _tail_mass(batch: Batch):
+    return 1 - jax.numpy.sum(jax.numpy.exp(batch.target_log_probs_BTK), axis=-1)
+
+
+def _code_sha256() -> str:
+    """Of the model code, whose every change may change what is stored."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(models.__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,129 @@
+"""The text of a run as tokens: which examples, whose tokenizer, what was cut, dropped or shared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adaspec_jax import data, models
+from adaspec_jax.config import Data, Experiment, Target
+from adaspec_jax.devices import processes
+from adaspec_jax.errors import UserError
+from adaspec_jax.measuring.pair import check_own_tokenizer
+from adaspec_jax.pipeline.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the stages train on and what acceptance is measured on."""
+
+    tokenizer: Any
+    eos_id: int
+    train: list[data.Encoded]
+    held_out: list[data.Encoded]
+    record: dict[str, Any]  # for the report
+
+    @property
+    def train_sha256(self) -> str:
+        """Of the training prompts and answers."""
+        return self.record["train"]["examples_sha256"]
+
+    @property
+    def tokens_sha256(self) -> str:
+        """Of the training rows as they are trained on."""
+        return _sha256(self.train)
+
+    def check_own_tokenizer(self, model: str, name: str) -> None:
+        """`UserError` where the directory or hub name `model` comes with another tokenizer than the run's."""
+        check_own_tokenizer(self.tokenizer, model, ("the run's tokenizer", f"the {name} {model}"))
+
+
+def read_text(config: Experiment, workdir: Workdir) -> Text:
+    """Training and held-out examples in the tokens of the run's tokenizer, which is kept in the workdir."""
+    spec = config.data
+    train, held_out, removed = processes.each(lambda: _both(spec, config.seed if spec.seed is None else spec.seed))
+    processes.once(lambda: _make_tokenizer(config, workdir, train))
+    tokenizer = processes.each(lambda: data.load_tokenizer(workdir.tokenizer))
+    for stage in ("target", "draft"):
+        model = getattr(config, stage)
+        if model.init == "random":
+            data.check_fits(tokenizer, model.architecture.vocab_size, f"config.{stage}.architecture")
+    eos_id = data.end_of_text_id(tokenizer, None if tokenizer.eos_token_id is not None else _config_eos(config.target))
+    knobs = {"max_length": spec.max_length, "eos_id": eos_id, "max_prompt_length": spec.max_prompt_length}
+    train_rows, train_counts = data.encode(train, tokenizer, **knobs)
+    held_out_rows, held_out_counts = data.encode(held_out, tokenizer, **knobs)
+    record = {
+        "train": train.description | train_counts | {"tokens_sha256": _sha256(train_rows)},
+        "evaluation": held_out.description | held_out_counts,
+        "tokenizer_sha256": data.fingerprint(tokenizer),
+        "contamination": {
+            "rows_removed": removed,
+            "shared_prompts_left": len(data.shared_prompts(train, held_out)),
+        },
+    }
+    if removed:
+        processes.say(f"data: {removed} training rows with an evaluation prompt are left out")
+    return Text(tokenizer, eos_id, train_rows, held_out_rows, record)
+
+
+def _sha256(rows: list[data.Encoded]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(np.int64([row.prompt_length, len(row.tokens)]).tobytes() + row.tokens.tobytes())
+    return digest.hexdigest()
+
+
+def _both(spec: Data, seed: int) -> tuple[data.Source, data.Source, int]:
+    """Training and held-out examples, and how many of the former were left out because the latter have them."""
+    train = _examples(spec, seed, spec.train_split, spec.train, spec.train_rows, spec.num_train)
+    held_out = _examples(spec, seed, spec.evaluation_split, spec.evaluation, spec.evaluation_rows, spec.num_evaluation)
+    if spec.contamination == "allow":
+        return train, held_out, 0
+    train, removed = data.without_shared(train, held_out)
+    return train, held_out, removed
+
+
+def _examples(spec: Data, seed: int, split: str, path: str | None, rows: str | None, num: int) -> data.Source:
+    own_columns = spec.prompt_column is not None
+    if own_columns and path is None:
+        key = "train" if split == spec.train_split else "evaluation"
+        raise UserError(f"data.prompt_column needs a file: set data.{key} to a .jsonl file that has this column")
+    if not own_columns and spec.task not in data.TASKS:
+        data.load_examples(spec.task)  # raises, naming the nearest task
+    generated = not own_columns and path is None and data.TASKS[spec.task].generate is not None
+    return data.load_examples(
+        spec.task,
+        split,
+        path=path,
+        prompt_column=spec.prompt_column,
+        answer_column=spec.answer_column,
+        rows=rows,
+        num=num if generated else None,
+        seed=seed,
+    )
+
+
+def _make_tokenizer(config: Experiment, workdir: Workdir, train: data.Source) -> None:
+    if workdir.tokenizer.is_dir():
+        return
+    if config.tokenizer.init == "train":
+        texts = (text for example in train for text in (example.prompt, example.answer))
+        tokenizer = data.train_bpe(texts, vocab_size=config.tokenizer.vocab_size)
+    else:
+        tokenizer = data.load_tokenizer(config.tokenizer.init)
+    unfinished = workdir.path / "tokenizer.tmp"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    tokenizer.save_pretrained(unfinished)
+    unfinished.rename(workdir.tokenizer)
+
+
+def _config_eos(spec: Target) -> int | list[int] | None:
+    """The end-of-text id of the model's own config, for a tokenizer that names none."""
+    if spec.init == "random":
+        return None
+    return json.loads((models.find_directory(spec.init) / "config.json").read_text()).get("eos_token_id")
