@@ -69,9 +69,9 @@ def _evaluate(arguments: argparse.Namespace) -> dict:
 
     from adaspec_jax import data, reporting
     from adaspec_jax.decoding import Lenient, rejection_sample
+    from adaspec_jax.devices.ahead_of_time import short_of_memory
     from adaspec_jax.measuring.measure import MEASURED_HOW, measure, report_fields
     from adaspec_jax.measuring.pair import load_pair
-    from adaspec_jax.pipeline.memory import short_of_memory
 
     try:
         strict = arguments.lenience == 1

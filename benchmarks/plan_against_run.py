@@ -59,8 +59,10 @@ def measured(*, stage: str, rows: int, length: int, micro_batches: int = 1) -> d
 
     from adaspec_jax import models
     from adaspec_jax.command_line import load_config
-    from adaspec_jax.pipeline.memory import needed
-    from adaspec_jax.pipeline.program import Memory, chunking_for, lowered, mesh_for, program, step_arguments
+    from adaspec_jax.devices.ahead_of_time import lowered, needed
+    from adaspec_jax.pipeline.layout import chunking_for, mesh_for
+    from adaspec_jax.pipeline.memory import Memory
+    from adaspec_jax.pipeline.program import program, step_arguments
     from adaspec_jax.training import Batch, Frozen
 
     config = load_config(str(Path(__file__).resolve().parent.parent / "configs" / "pythia_31m_1b4.py"))

@@ -21,7 +21,8 @@ sys.path.insert(0, str(ROOT))
 from adaspec_jax import planning  # noqa: E402
 from adaspec_jax.command_line import load_config  # noqa: E402
 from adaspec_jax.devices import topologies  # noqa: E402
-from adaspec_jax.pipeline.program import Memory, schedule  # noqa: E402
+from adaspec_jax.pipeline.layout import schedule  # noqa: E402
+from adaspec_jax.pipeline.memory import Memory  # noqa: E402
 from adaspec_jax.plan import in_gib, lines  # noqa: E402
 
 TASKS = ("gsm8k", "alpaca", "mbpp", "cnn_dailymail", "xsum")

@@ -6,16 +6,16 @@ import json
 import numpy as np
 import pytest
 
-from adaspec_jax import ablate
 from adaspec_jax.config import Draft, Reference
+from adaspec_jax.pipeline import ablation
 from adaspec_jax.reporting import Counts, across_runs, paired
+from tests.pipeline.test_arms import short
 from tests.running import CHECKOUT, command_line
-from tests.test_arms import short
 
 CONFIG = """
 import sys
 sys.path.insert(0, {checkout!r})
-from tests.test_arms import short
+from tests.pipeline.test_arms import short
 def get_config(variant=""):
     return short()
 """
@@ -67,7 +67,7 @@ def test_the_interval_over_runs_holds_the_truth_about_nineteen_times_in_twenty(n
 
 def test_arms_say_what_is_trained_and_what_it_is_compared_with():
     config = short()
-    arms = {arm.name: arm for arm in ablate.parse_arms("top:0.4,self:0.2,plain:0.4", "official,equal_compute")}
+    arms = {arm.name: arm for arm in ablation.parse_arms("top:0.4,self:0.2,plain:0.4", "official,equal_compute")}
     assert list(arms) == ["top_0.4", "top_0.4_equal_compute", "self_0.2", "self_0.2_equal_compute", "plain_0.4"]
     assert arms["top_0.4"].spec(config) == config.draft and arms["top_0.4"].same_data(config) == "plain_0.4"
     assert arms["top_0.4_equal_compute"].same_data(config) is None  # other epochs than the reference
@@ -123,7 +123,7 @@ def test_two_seeds_share_target_and_text_and_are_compared_in_one_table(tmp_path,
 
 def test_the_config_of_a_later_seed_changes_drafts_alone(tmp_path):
     config = short()
-    first, second = (ablate.seeded(config, tmp_path, number) for number in range(2))
+    first, second = (ablation.seeded(config, tmp_path, number) for number in range(2))
     assert first.seed == config.seed and second.seed == config.seed + 1 and first.data == second.data
     assert second.target.epochs == 0 and second.target.init == str(tmp_path / "seed0" / "target")
     assert dataclasses.asdict(config) == dataclasses.asdict(short())  # the given one stays as it was

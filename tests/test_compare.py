@@ -6,9 +6,10 @@ import json
 import pytest
 
 from adaspec_jax.command_line import load_config
-from adaspec_jax.compare import compare, read, table
+from adaspec_jax.compare import read
 from adaspec_jax.config import flatten, paper
 from adaspec_jax.errors import UserError
+from adaspec_jax.reporting.comparison import compare, table
 from tests.running import CHECKOUT, command_line
 
 PYTHIA_GSM8K = ("EleutherAI/pythia-1.4b", "EleutherAI/pythia-31m")

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.sampling import Sampling, most_likely
-from adaspec_jax.decoding.types import GUESS, TARGET, Context, Drafter, Generation, Model, Proposal, Tree, Verdict
+from adaspec_jax.decoding.tree import Tree
+from adaspec_jax.decoding.types import GUESS, TARGET, Context, Drafter, Generation, Model, Proposal, Verdict
 
 Accept = Callable[[Array, Proposal, Array, Sampling], Verdict]
 

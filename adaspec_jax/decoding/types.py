@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import GREEDY, Sampling
 
 
-def _pytree(*static: str):
-    """Registers a frozen dataclass whose `static` fields are compile-time constants."""
-
-    def register(cls):
-        cls = dataclasses.dataclass(frozen=True)(cls)
-        data = [f.name for f in dataclasses.fields(cls) if f.name not in static]
-        return jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=list(static))
-
-    return register
-
-
-@_pytree("sampling")
+@pytree("sampling")
 class Context:
     """What is decided so far, and what the last verification taught. A bare prompt is `Context(tokens_BS, lengths_B)`.
 
@@ -41,7 +28,7 @@ class Context:
     sampling: Sampling = GREEDY
 
 
-@_pytree()
+@pytree()
 class Proposal:
     """Guesses in topological order, and the law each was drawn from."""
 
@@ -51,7 +38,7 @@ class Proposal:
     probs_BNV: Array | None = None  # None: deterministic guesses (a point mass each)
 
 
-@_pytree()
+@pytree()
 class Verdict:
     """What an acceptance rule decides in one round. The accepted nodes form one path from the root."""
 
@@ -60,7 +47,7 @@ class Verdict:
     next_token_B: Array  # the target's own token after the last accepted node
 
 
-@_pytree()
+@pytree()
 class Generation:
     """Prompt and continuation of every row, and the counts that acceptance statistics need."""
 
@@ -103,40 +90,3 @@ class Model(Protocol):
     def unembed(self, hidden_BTD) -> Array: ...
 
     def init_cache(self, batch_size: int, slots: int) -> Any: ...
-
-
-class Tree(NamedTuple):
-    """The shape of a proposal: `ancestors_BNN[b, n, m]` says that m is n or above it; depth counts from 1."""
-
-    ancestors_BNN: Array
-    depth_BN: Array
-
-    @classmethod
-    def of(cls, proposal: Proposal) -> Tree:
-        batch, nodes = proposal.tokens_BN.shape
-        if proposal.parents_BN is None:
-            below = jnp.tril(jnp.ones((nodes, nodes), bool))
-            ancestors_BNN = jnp.broadcast_to(below[None], (batch, nodes, nodes))
-        else:
-            own_NN = jnp.eye(nodes, dtype=bool)
-
-            def extend(ancestors_BNN, node):
-                parent_B = jnp.take(proposal.parents_BN, node, axis=1)
-                inherited_BN = jnp.take_along_axis(ancestors_BNN, jnp.maximum(parent_B, 0)[:, None, None], axis=1)[:, 0]
-                row_BN = (inherited_BN & (parent_B >= 0)[:, None]) | own_NN[node][None]
-                return ancestors_BNN.at[:, node].set(row_BN), None
-
-            empty = jnp.zeros((batch, nodes, nodes), bool)
-            ancestors_BNN, _ = jax.lax.scan(extend, empty, jnp.arange(nodes))
-        return cls(ancestors_BNN, jnp.sum(ancestors_BNN, axis=-1, dtype=jnp.int32))
-
-    def attention_mask(self, start_B: Array, slots: int) -> Array:
-        """`mask_BMS`: root and nodes, at slots start.., see what lies before, the root, ancestors, themselves."""
-        batch, nodes, _ = self.ancestors_BNN.shape
-        sees_BMM = jnp.zeros((batch, nodes + 1, nodes + 1), bool).at[:, :, 0].set(True)
-        sees_BMM = sees_BMM.at[:, 1:, 1:].set(self.ancestors_BNN)
-        row_BS = jnp.arange(slots)[None, :] - start_B[:, None]
-        inside_BS = (row_BS >= 0) & (row_BS <= nodes)
-        index_BMS = jnp.broadcast_to(jnp.clip(row_BS, 0, nodes)[:, None, :], (batch, nodes + 1, slots))
-        tree_BMS = jnp.take_along_axis(sees_BMM, index_BMS, axis=2)
-        return (row_BS < 0)[:, None, :] | (inside_BS[:, None, :] & tree_BMS)

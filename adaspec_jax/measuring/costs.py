@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from adaspec_jax.decoding.sampling import most_likely
+from adaspec_jax.decoding.speedup import best_draft_length, speedup
 from adaspec_jax.decoding.types import Model
 
 LONGEST = 16  # guesses; verifications are measured at least up to this length
@@ -67,3 +68,45 @@ def _loop(model: Model, tokens_BT, *, slots: int):
 
     cache = model.init_cache(batch, slots).roll_back(jnp.full((batch,), slots // 2))
     return jax.lax.fori_loop(0, _CALLS, call, (tokens_BT, cache))[0]
+
+
+def round_costs(
+    target: Any,
+    drafts: Mapping[str, Any],
+    shape_BT: tuple[int, int],
+    *,
+    max_new_tokens: int,
+    longest: int = LONGEST,
+    place: Callable[[Any], Any] = lambda rows: rows,
+) -> dict[str, Any]:
+    """Seconds of {"target_step", "verification": {guesses: ...}, "draft_step": {draft: ...}} for prompts of a shape."""
+    sizes = {"batch": shape_BT[0], "slots": shape_BT[1] + max_new_tokens, "place": place}
+    verification = verification_seconds(target, **sizes, longest=longest)
+    return {
+        "target_step": verification[0],
+        "verification": {str(length): seconds for length, seconds in verification.items() if length},
+        "draft_step": {name: seconds_per_call(model, width=1, **sizes) for name, model in drafts.items()},
+    }
+
+
+def best_length(costs: Mapping[str, Any], name: str, alpha: float, used: int = 1) -> dict[str, float]:
+    """The draft length that the measured costs and acceptance make fastest, and the speed-up they promise there.
+
+    `best_draft_length` 0: no length is faster than plain decoding. With what a draft step and a verification of `used`
+    guesses cost in target steps, and what that length promises.
+    """
+    step = costs["target_step"]
+    verification = {0: step} | {int(length): seconds for length, seconds in costs["verification"].items()}
+    c = costs["draft_step"][name] / step
+
+    def v(length: int) -> float:
+        return between(verification, length) / step
+
+    best, promised = best_draft_length(alpha, c, v, longest=max(verification))
+    return {
+        "best_draft_length": best,
+        "promised_speedup_at_best": promised,
+        "promised_speedup": speedup(alpha, used, c, v(used)),
+        "draft_step_cost": c,
+        "verification_cost": v(used),
+    }

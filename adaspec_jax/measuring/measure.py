@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from adaspec_jax.decoding import ChainDrafter, Context, Generation, NoDraft, Sampling, generate, rejection_sample
-from adaspec_jax.decoding.speedup import best_draft_length, speedup
 from adaspec_jax.devices import processes
-from adaspec_jax.measuring.costs import LONGEST, between, seconds_per_call, verification_seconds
+from adaspec_jax.measuring.costs import (
+    LONGEST,
+    best_length,
+    round_costs,
+)
+from adaspec_jax.measuring.teacher_forced import teacher_forced
 from adaspec_jax.reporting import Counts, paired, summarize
 
 # Goes into every report: without it no two acceptance numbers can be compared.
@@ -113,10 +116,10 @@ def measure(
             identical[name] += int(same_B[:valid].sum())
             models = target, drafts[name]
             _, agreement_B, positions_B = processes.fetch(
-                _teacher_forced(*models, plain.tokens_BS, prompt.lengths_B, plain.lengths_B)
+                teacher_forced(*models, plain.tokens_BS, prompt.lengths_B, plain.lengths_B)
             )
             overlap_B, _, overlapped_B = processes.fetch(
-                _teacher_forced(*models, sampled.tokens_BS, prompt.lengths_B, sampled.lengths_B)
+                teacher_forced(*models, sampled.tokens_BS, prompt.lengths_B, sampled.lengths_B)
             )
             parts[name].append(
                 {
@@ -144,48 +147,6 @@ def measure(
     return measured, plain
 
 
-def round_costs(
-    target: Any,
-    drafts: Mapping[str, Any],
-    shape_BT: tuple[int, int],
-    *,
-    max_new_tokens: int,
-    longest: int = LONGEST,
-    place: Callable[[Any], Any] = lambda rows: rows,
-) -> dict[str, Any]:
-    """Seconds of {"target_step", "verification": {guesses: ...}, "draft_step": {draft: ...}} for prompts of a shape."""
-    sizes = {"batch": shape_BT[0], "slots": shape_BT[1] + max_new_tokens, "place": place}
-    verification = verification_seconds(target, **sizes, longest=longest)
-    return {
-        "target_step": verification[0],
-        "verification": {str(length): seconds for length, seconds in verification.items() if length},
-        "draft_step": {name: seconds_per_call(model, width=1, **sizes) for name, model in drafts.items()},
-    }
-
-
-def best_length(costs: Mapping[str, Any], name: str, alpha: float, used: int = 1) -> dict[str, float]:
-    """The draft length that the measured costs and acceptance make fastest, and the speed-up they promise there.
-
-    `best_draft_length` 0: no length is faster than plain decoding. With what a draft step and a verification of `used`
-    guesses cost in target steps, and what that length promises.
-    """
-    step = costs["target_step"]
-    verification = {0: step} | {int(length): seconds for length, seconds in costs["verification"].items()}
-    c = costs["draft_step"][name] / step
-
-    def v(length: int) -> float:
-        return between(verification, length) / step
-
-    best, promised = best_draft_length(alpha, c, v, longest=max(verification))
-    return {
-        "best_draft_length": best,
-        "promised_speedup_at_best": promised,
-        "promised_speedup": speedup(alpha, used, c, v(used)),
-        "draft_step_cost": c,
-        "verification_cost": v(used),
-    }
-
-
 def report_fields(
     measured: Mapping[str, Measured],
     plain: Mapping[str, Any],
@@ -211,22 +172,3 @@ def report_fields(
         "speed": speed,
         "costs_in_seconds": plain["costs"],
     }
-
-
-@jax.jit
-def _teacher_forced(target, draft, tokens_BS, prompt_lengths_B, lengths_B):
-    """Sums over the continuation's positions of sum_x min(p, q) at temperature 1 and of argmax equality, per row.
-
-    One row at a time, so that two rows of [S, V] logits are all that is held.
-    """
-
-    def row(tokens_S, prompt_length, length):
-        p_SV, q_SV = (model(tokens_S[None])[0][0].astype(jnp.float32) for model in (target, draft))
-        overlap_S = jnp.sum(jnp.minimum(jax.nn.softmax(p_SV), jax.nn.softmax(q_SV)), axis=-1)
-        same_S = jnp.argmax(p_SV, axis=-1) == jnp.argmax(q_SV, axis=-1)
-        predicts_S = jnp.arange(1, tokens_S.shape[0] + 1)  # position s predicts token s + 1
-        counted_S = (predicts_S >= prompt_length) & (predicts_S < length)
-        totals = jnp.sum(jnp.where(counted_S, overlap_S, 0.0)), jnp.sum(counted_S & same_S), jnp.sum(counted_S)
-        return totals
-
-    return jax.lax.map(lambda args: row(*args), (tokens_BS, prompt_lengths_B, lengths_B))

@@ -14,7 +14,8 @@ from jax import Array
 
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.attention import BLOCK, BLOCK_ELSEWHERE, check_kernel
-from adaspec_jax.models.decoder import STACKED, Decoder, DecoderConfig
+from adaspec_jax.models.decoder import STACKED, Decoder
+from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families import config_from_hf
 from adaspec_jax.models.kv_cache import KVCache
 

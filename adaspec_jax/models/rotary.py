@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-
-if TYPE_CHECKING:
-    from adaspec_jax.models.decoder import DecoderConfig
 
 
 @dataclass(frozen=True)
@@ -30,12 +26,14 @@ class Llama3Scaling:
         return (1 - kept_R) * frequencies_R / np.float32(self.factor) + kept_R * frequencies_R
 
 
-def rotary_angles(config: DecoderConfig, positions_BT: Array) -> tuple[Array, Array]:
-    """Cosines and sines [B, T, 1, rotary_dim / 2], float32 (RoFormer, arXiv 2104.09864, eq. 34)."""
-    exponents_R = np.arange(0, config.rotary_dim, 2, dtype=np.float32) / np.float32(max(config.rotary_dim, 1))
-    frequencies_R = (1.0 / np.float32(config.rope_theta) ** exponents_R).astype(np.float32)
-    if config.rope_scaling is not None:
-        frequencies_R = config.rope_scaling(frequencies_R)
+def rotary_angles(
+    positions_BT: Array, *, size: int, theta: float, scaling: Llama3Scaling | None = None
+) -> tuple[Array, Array]:
+    """Cosines and sines [B, T, 1, size / 2], float32, for `size` features (RoFormer, arXiv 2104.09864, eq. 34)."""
+    exponents_R = np.arange(0, size, 2, dtype=np.float32) / np.float32(max(size, 1))
+    frequencies_R = (1.0 / np.float32(theta) ** exponents_R).astype(np.float32)
+    if scaling is not None:
+        frequencies_R = scaling(frequencies_R)
     angles_BT1R = positions_BT.astype(jnp.float32)[:, :, None, None] * frequencies_R[None, None, None, :]
     return jnp.cos(angles_BT1R), jnp.sin(angles_BT1R)
 

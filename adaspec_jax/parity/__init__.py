@@ -3,8 +3,9 @@
 torch and transformers are imported inside functions only.
 """
 
-from adaspec_jax.parity.agreement import certificate, compare_pairs, held_out, in_words, store
+from adaspec_jax.parity.agreement import certificate, compare_pairs, held_out, store
 from adaspec_jax.parity.answers import Answer, decode, decode_in_torch, load_in_torch, recount
+from adaspec_jax.reporting.certificate import in_words
 
 __all__ = [
     "Answer",

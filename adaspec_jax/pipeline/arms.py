@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from adaspec_jax.config import Draft, Experiment, Reference, draft_schedule, validate
 from adaspec_jax.errors import UserError
+from adaspec_jax.reporting.wording import EQUAL_DATA
 from adaspec_jax.training.divergences import find_divergence
 from adaspec_jax.training.selection import find_selection
 
 Arm = Reference | Draft
-EQUAL_DATA = "reference_equal_data"  # plain distillation on as many batches of the same size as the selective draft
 _TAKEN = ("target", "reference", "draft", "base", "tokenizer", "teacher", "answers", "compilation_cache")
 
 

@@ -2,87 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
-import jax
-
+from adaspec_jax.config import Experiment, Fit
 from adaspec_jax.errors import UserError
-from adaspec_jax.pipeline.program import Memory
 
 SPARE = 0.05  # of a device's memory, left to what no program's plan knows
 LORA_RANK = 16  # that "auto" takes
-
-
-@dataclass(frozen=True)
-class Needed:
-    """Bytes per device of a compiled step, as the compiler plans them."""
-
-    arguments: int
-    temporaries: int
-    outputs: int  # beyond the arguments they are written over
-
-    @property
-    def total(self) -> int:
-        return self.arguments + self.temporaries + self.outputs
-
-
-def needed(compiled: jax.stages.Compiled) -> Needed:
-    plan = compiled.memory_analysis()
-    outputs = max(plan.output_size_in_bytes - plan.alias_size_in_bytes, 0)
-    return Needed(plan.argument_size_in_bytes, plan.temp_size_in_bytes, outputs)
-
-
-def compiled_or_needed(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, int]:
-    """(the program, bytes per device); the program is None where the compiler itself finds that it does not fit.
-
-    The bytes are then what it names: all, or at least the temporaries.
-    """
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) and "Ran out of memory" not in str(error):
-            raise
-        used = re.search(r"Used ([\d.]+)([KMGT])|\(([\d.]+)([KMGT])\) exceeds", str(error))
-        if used is None:
-            raise  # a shortage in other words than those known here
-        size, unit = used[1] or used[3], used[2] or used[4]
-        return None, int(float(size) * 1024 ** ("KMGT".index(unit) + 1))
-    return compiled, needed(compiled).total
-
-
-@contextlib.contextmanager
-def short_of_memory(what: str, advice: str) -> Iterator[None]:
-    """What XLA says when a device has no memory left, as a user's line."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{what} needs more memory than a device has ({reason}); {advice}") from error
-
-
-def bytes_limit(device: Any) -> int | None:
-    """What one device offers: its own memory, or its share of what the machine has free; None where nobody says."""
-    if device.platform == "cpu":
-        free = _machine_bytes_free()
-        return free and free // jax.local_device_count()
-    try:
-        return (device.memory_stats() or {}).get("bytes_limit")
-    except jax.errors.JaxRuntimeError:  # a device that is only described
-        return None
-
-
-def _machine_bytes_free() -> int | None:
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None
 
 
 def choose(
@@ -140,3 +67,32 @@ def ladder(
             yield memory
     if may_adapt and not written.lora_rank:
         yield replace(last, rematerialise=True, lora_rank=LORA_RANK)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a stage does to need less memory, and how its layers are laid out: decided before it begins, then kept."""
+
+    micro_batches: int = 1
+    rematerialise: bool = False
+    moments: str = "float32"
+    master: str = "float32"
+    lora_rank: int = 0
+    scanned: bool = False
+
+    @classmethod
+    def written(cls, config: Experiment, name: str, backend: str) -> Memory:
+        """As the config has it. "auto" scans layers on accelerators, where compiling costs more than slicing."""
+        spec: Fit = getattr(config, name)
+        scanned = config.layers == "scanned" or (config.layers == "auto" and backend != "cpu")
+        knobs = spec.micro_batches, spec.rematerialise, spec.moments, spec.master
+        return cls(*knobs, lora_rank=getattr(spec, "lora_rank", 0), scanned=scanned)
+
+    def in_words(self) -> str:
+        """The knobs that are not at their defaults."""
+        words = [f"{self.micro_batches} micro-batches"] * (self.micro_batches > 1)
+        words += ["layers rematerialised"] * self.rematerialise
+        words += [f"{self.moments} moments"] * (self.moments != "float32")
+        words += [f"{self.master} master weights"] * (self.master != "float32")
+        words += [f"LoRA of rank {self.lora_rank}"] * (self.lora_rank > 0)
+        return ", ".join(words) or "nothing given up"

@@ -7,17 +7,18 @@ import functools
 import math
 import shutil
 import time
-from pathlib import Path
-from typing import Any
 
 import jax
 
-from adaspec_jax import data, models, reporting
+from adaspec_jax import data, models
 from adaspec_jax.config import Experiment
 from adaspec_jax.devices import processes, sharding
+from adaspec_jax.devices.ahead_of_time import bytes_limit, compiled_or_needed, lowered, short_of_memory
 from adaspec_jax.errors import UserError
-from adaspec_jax.pipeline.memory import SPARE, bytes_limit, choose, compiled_or_needed, short_of_memory
-from adaspec_jax.pipeline.program import Memory, chunking_for, lowered, program, schedule, step_arguments
+from adaspec_jax.pipeline.layout import chunking_for, schedule
+from adaspec_jax.pipeline.memory import SPARE, Memory, choose
+from adaspec_jax.pipeline.program import program, step_arguments
+from adaspec_jax.pipeline.stage_log import StageLog
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.training import Checkpoints, Frozen, fit
@@ -90,7 +91,7 @@ def fit_stage(
     state = sharding.shard(state, mesh, made.table)
     beside = dataclasses.replace(made.beside(frozen, model), base=sharding.shard(base, mesh))
     began = time.perf_counter()
-    log = _StageLog(label, directory / "metrics.jsonl", steps, config.tensorboard)
+    log = StageLog(label, directory / "metrics.jsonl", steps, config.tensorboard)
     with log, short_of_memory(f"the {name} stage", _ADVICE), sharding.over(mesh), processes.listening():
         state = fit(
             state,
@@ -156,33 +157,3 @@ def _memory(
         processes.say(f"{label}: {why}")
     processes.once(lambda: workdir.decide(f"{label}_memory", {"chosen": dataclasses.asdict(memory), "why": why}))
     return memory
-
-
-class _StageLog:
-    """Metrics to a file, progress to the terminal; opened when the step to resume from is known."""
-
-    def __init__(self, name: str, file: Path, steps: int, tensorboard: bool) -> None:
-        self._name, self._path, self._steps, self._tensorboard = name, file, steps, tensorboard
-        self._file = self._progress = None
-        self.compile_seconds = 0.0  # of this session
-
-    def __enter__(self) -> _StageLog:
-        return self
-
-    def rewind(self, step: int) -> None:
-        if not processes.first():
-            return
-        self._file = reporting.MetricsFile(self._path, resume_at=step, tensorboard=self._tensorboard)
-        self._progress = reporting.track(self._steps, description=self._name, initial=step).__enter__()
-
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        self.compile_seconds += values.get("compile_seconds", 0.0)
-        if self._file is None:
-            return
-        self._file.write(step, **values)
-        self._progress.advance(1, loss=values["loss"])
-
-    def __exit__(self, *exception) -> None:
-        if self._progress is not None:
-            self._progress.__exit__(*exception)
-            self._file.close()

@@ -13,16 +13,18 @@ import jax
 from adaspec_jax import __version__, data, models, reporting
 from adaspec_jax.config import Draft, Experiment, Target, flatten
 from adaspec_jax.devices import processes, sharding
+from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.measure import MEASURED_HOW, measure, report_fields
 from adaspec_jax.pipeline import answers, teacher
-from adaspec_jax.pipeline.arms import EQUAL_DATA, Arm, as_stage, checked_arms
+from adaspec_jax.pipeline.arms import Arm, as_stage, checked_arms
 from adaspec_jax.pipeline.coloured import decoded_tokens, selected_tokens
-from adaspec_jax.pipeline.memory import short_of_memory
-from adaspec_jax.pipeline.program import Memory, chunking_for, mesh_for, schedule, table_of
+from adaspec_jax.pipeline.layout import chunking_for, mesh_for, schedule, table_of
+from adaspec_jax.pipeline.memory import Memory
 from adaspec_jax.pipeline.stage import fit_stage, num_steps
 from adaspec_jax.pipeline.text import read_text
 from adaspec_jax.pipeline.workdir import Workdir, stages_of
+from adaspec_jax.reporting.wording import EQUAL_DATA
 from adaspec_jax.training import Batch, Frozen
 from adaspec_jax.training.divergences import find_divergence
 

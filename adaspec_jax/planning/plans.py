@@ -16,23 +16,15 @@ from jax.sharding import NamedSharding
 from adaspec_jax import models
 from adaspec_jax.config import Experiment
 from adaspec_jax.decoding import ChainDrafter, Context, Sampling, generate
-from adaspec_jax.decoding.speedup import best_draft_length, break_even_alpha, speedup
 from adaspec_jax.devices import sharding
+from adaspec_jax.devices.ahead_of_time import Needed, abstract, bytes_limit, compiled_or_needed, lowered, needed
 from adaspec_jax.devices.topologies import Chip, Topology
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.causal_lm import parameter_shapes
-from adaspec_jax.pipeline.memory import SPARE, Needed, bytes_limit, choose, compiled_or_needed, needed
-from adaspec_jax.pipeline.program import (
-    Memory,
-    abstract,
-    chunking_for,
-    lowered,
-    mesh_for,
-    program,
-    schedule,
-    step_arguments,
-    table_of,
-)
+from adaspec_jax.pipeline.layout import chunking_for, mesh_for, schedule, table_of
+from adaspec_jax.pipeline.memory import SPARE, Memory, choose
+from adaspec_jax.pipeline.program import program, step_arguments
+from adaspec_jax.planning.roofline import activations, argument_bytes, bytes_of_parts, size_of, verdict
 from adaspec_jax.planning.step_costs import collective_bytes, flops
 from adaspec_jax.training import Frozen
 
@@ -41,7 +33,6 @@ TRAINING_SHARE, DECODING_SHARE = 0.4, 0.6  # of the roofline bound; assumed, and
 SUPERVISED = 0.6  # of a batch's positions, assumed: no data is read
 # Rows of the training splits, where a task is not generated.
 EXAMPLES = {"gsm8k": 7473, "alpaca": 52_002, "mbpp": 374, "cnn_dailymail": 287_113, "xsum": 204_045}
-DRAFT_LENGTHS = (1, 2, 3, 5, 8)
 
 
 class Plan:
@@ -113,7 +104,7 @@ class Plan:
             "hbm_bytes": size,
             "hbm_limit_bytes": self.limit,
             "how": "compiled" if self._compiling else "estimated: libtpu is not installed",
-            **_parts(compiled),
+            **bytes_of_parts(compiled),
             "chosen": memory.in_words(),
             "memory": dataclasses.asdict(memory),
             "mesh": dict(self.mesh.shape),
@@ -177,7 +168,7 @@ class Plan:
             "hbm_bytes": size,
             "hbm_limit_bytes": self.limit,
             "how": "compiled" if self._compiling else "estimated: libtpu is not installed",
-            **_parts(compiled),
+            **bytes_of_parts(compiled),
             "mesh": dict(self.mesh.shape),
             "batch": rows,
             "length": length,
@@ -195,7 +186,7 @@ class Plan:
         c = seconds("draft", width=1) / plain
         v = lambda n: seconds("target", width=n + 1) / plain  # noqa: E731
         return figures | {
-            "flops": 2.0 * rows * _size(target),
+            "flops": 2.0 * rows * size_of(target),
             "step_seconds": plain / DECODING_SHARE,
             "roofline_seconds": plain,
             "tokens_per_second": rows * DECODING_SHARE / plain,
@@ -210,8 +201,8 @@ class Plan:
         groups = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         # Parts cut along fsdp are gathered, so that every device reads all of them; rows are shared out.
         cache = rows / groups * slots / 2 * c.num_layers * 2 * c.num_kv_heads * c.head_dim / cut
-        read = (_size(model) / cut + cache) * item
-        return max(read / chip.bandwidth, 2.0 * rows / groups * width * _size(model) / cut / chip.flops)
+        read = (size_of(model) / cut + cache) * item
+        return max(read / chip.bandwidth, 2.0 * rows / groups * width * size_of(model) / cut / chip.flops)
 
     def _compiled(self, function, *arguments, more: int) -> tuple[Any, jax.stages.Compiled | None, int]:
         """(jaxpr, program, bytes per device); without a compiler, the arguments' bytes and `more`."""
@@ -232,44 +223,3 @@ class Plan:
             "roofline_seconds": bound,
             "tokens_per_second": tokens * share / bound,
         }
-
-
-def verdict(c: float, v, alpha_percent: float | None) -> dict[str, Any]:
-    """What acceptance each draft length needs to gain anything, and what the published one would give."""
-    needs = {str(n): break_even_alpha(n, c, v(n)) for n in DRAFT_LENGTHS}
-    found: dict[str, Any] = {"draft_step_cost": c, "verification_cost": v(5), "alpha_needed": needs}
-    if alpha_percent:
-        alpha = alpha_percent / 100
-        best, gain = best_draft_length(alpha, c, v)
-        gains = {str(n): speedup(alpha, n, c, v(n)) for n in DRAFT_LENGTHS}
-        found |= {"published_alpha": alpha, "speedup": gains, "best_draft_length": best, "best_speedup": gain}
-    return found
-
-
-def activations(model: models.CausalLM, memory: Memory, mesh: sharding.Mesh, tokens: int) -> int:
-    """Bytes of a step beside its arguments, roughly: a float32 gradient, and what layers keep of each token."""
-    c = model.config
-    item = 4 if memory.master == "float32" else 2
-    gradient = 0 if memory.lora_rank else item * _size(model) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
-    inside = (8 * c.hidden_size + 3 * c.intermediate_size) * 2
-    per_token = c.num_layers * 2 * c.hidden_size + inside if memory.rematerialise else c.num_layers * inside
-    return int(gradient + tokens * per_token)
-
-
-def argument_bytes(tree: Any) -> int:
-    """Of the part of each abstract array that one device holds."""
-    leaves = jax.tree.leaves(tree)
-    shapes = (x.sharding.shard_shape(x.shape) if x.sharding else x.shape for x in leaves)
-    return sum(math.prod(shape) * x.dtype.itemsize for shape, x in zip(shapes, leaves, strict=True))
-
-
-def _parts(compiled) -> dict[str, int | None]:
-    names = "arguments_bytes", "temporaries_bytes", "outputs_bytes"
-    if compiled is None:
-        return dict.fromkeys(names)
-    plan = needed(compiled)
-    return dict(zip(names, (plan.arguments, plan.temporaries, plan.outputs), strict=True))
-
-
-def _size(model: models.CausalLM) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.params))

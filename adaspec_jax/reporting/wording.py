@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+EQUAL_DATA = "reference_equal_data"  # plain distillation on as many batches of the same size as the selective draft's
+
 LABELS = {
     "base": "untrained draft",
     "reference": "reference (DistillSpec)",
-    "reference_equal_data": "AdaSPEC's data, no selection",
+    EQUAL_DATA: "AdaSPEC's data, no selection",
     "draft": "AdaSPEC draft",
 }
 COLUMNS = (

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adaspec_jax.reporting import best_draft_length, break_even_alpha, speedup, tokens_per_round
+from adaspec_jax.decoding.speedup import best_draft_length, break_even_alpha, speedup, tokens_per_round
 
 
 def test_tokens_per_round_equals_a_simulation_of_independent_acceptances():

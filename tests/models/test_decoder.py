@@ -9,7 +9,8 @@ import pytest
 
 from adaspec_jax.errors import UserError
 from adaspec_jax.models import CausalLM
-from adaspec_jax.models.decoder import Decoder, DecoderConfig
+from adaspec_jax.models.decoder import Decoder
+from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.rotary import rotary_angles, rotate
 
 GROUPED = DecoderConfig(
@@ -35,7 +36,8 @@ GROUPED = DecoderConfig(
 def test_interleaved_rotation_is_half_rotation_of_reordered_features():
     config = dataclasses.replace(GROUPED, rotary_dim=6)
     heads = jax.random.normal(jax.random.key(0), (2, 5, 4, 8))
-    rotation = rotary_angles(config, jnp.arange(10, dtype=jnp.int32).reshape(2, 5))
+    positions_BT = jnp.arange(10, dtype=jnp.int32).reshape(2, 5)
+    rotation = rotary_angles(positions_BT, size=config.rotary_dim, theta=config.rope_theta)
     order = np.array([0, 2, 4, 1, 3, 5, 6, 7])
     halves = rotate(heads[..., order], rotation, interleaved=False)
     np.testing.assert_allclose(rotate(heads, rotation, interleaved=True)[..., order], halves, atol=1e-6)
@@ -44,7 +46,8 @@ def test_interleaved_rotation_is_half_rotation_of_reordered_features():
 def test_rotation_at_position_zero_is_the_identity_and_features_past_rotary_dim_pass():
     config = dataclasses.replace(GROUPED, rotary_dim=4)
     heads = jax.random.normal(jax.random.key(0), (1, 2, 4, 8))
-    turned = rotate(heads, rotary_angles(config, jnp.array([[0, 3]])), interleaved=False)
+    rotation = rotary_angles(jnp.array([[0, 3]]), size=config.rotary_dim, theta=config.rope_theta)
+    turned = rotate(heads, rotation, interleaved=False)
     np.testing.assert_array_equal(turned[:, 0], heads[:, 0])
     np.testing.assert_array_equal(turned[..., 4:], heads[..., 4:])
     assert np.abs(turned[:, 1, :, :4] - heads[:, 1, :, :4]).max() > 0.1

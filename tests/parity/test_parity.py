@@ -6,11 +6,11 @@ import json
 import jax
 import numpy as np
 import pytest
-from tests.test_pipeline import experiment
 
 from adaspec_jax import data, models, parity, pipeline, reporting
 from adaspec_jax.decoding import GUESS, ChainDrafter, Context, Sampling, generate
 from adaspec_jax.errors import UserError
+from tests.pipeline.test_pipeline import experiment
 from tests.running import command_line
 
 torch = pytest.importorskip("torch")

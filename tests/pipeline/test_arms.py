@@ -7,7 +7,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from tests.test_pipeline import experiment
 
 from adaspec_jax import data, models, pipeline
 from adaspec_jax.config import Answers, Draft
@@ -16,8 +15,10 @@ from adaspec_jax.devices import processes
 from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.models import families
 from adaspec_jax.models.families import gpt_neox
+from adaspec_jax.pipeline import whole_run
 from adaspec_jax.reporting import read_metrics
 from adaspec_jax.training import divergences, selection
+from tests.pipeline.test_pipeline import experiment
 
 FEW = {"num_prompts": 4, "max_new_tokens": 8, "resamples": 50, "draft_length": 2, "batch_size": 4}
 
@@ -57,7 +58,7 @@ def test_arms_are_restored_and_refused_under_other_settings(with_arms, monkeypat
     directory, config, arms, report = with_arms
     with pytest.raises(UserError, match="random_0.4 was made with lr=0.005, not 0.1; delete it"):
         pipeline.run(config, directory, {"random_0.4": dataclasses.replace(arms["random_0.4"], lr=0.1)})
-    monkeypatch.setattr(pipeline, "_Run", None)
+    monkeypatch.setattr(whole_run, "_Run", None)
     assert pipeline.run(config, directory, arms) == report
 
 

@@ -10,9 +10,10 @@ import optax
 import pytest
 
 from adaspec_jax.devices import sharding
+from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline import memory
-from adaspec_jax.pipeline.program import Memory
+from adaspec_jax.pipeline.memory import Memory
 from adaspec_jax.training import (
     Chunking,
     Frozen,
@@ -219,8 +220,8 @@ def test_where_nothing_fits_it_says_by_how_much():
 
 def test_a_device_s_words_for_too_little_memory_become_one_line_with_the_remedy():
     with pytest.raises(UserError, match="the draft stage needs more memory.*; buy some") as error:
-        with memory.short_of_memory("the draft stage", "buy some"):
+        with short_of_memory("the draft stage", "buy some"):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.\nmore")
     assert "12 bytes" in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory.short_of_memory("decoding", ""):
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), short_of_memory("decoding", ""):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")

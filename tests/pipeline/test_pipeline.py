@@ -18,6 +18,7 @@ from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, gener
 from adaspec_jax.devices import sharding
 from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.measuring.measure import measure
+from adaspec_jax.pipeline import whole_run
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.reporting import read_metrics, summarize
 from tests.running import CHECKOUT, command_line
@@ -27,7 +28,7 @@ SIZES = {"vocab_size": 320, "num_hidden_layers": 1, "initializer_range": 0.1}
 CONFIG = """
 import sys
 sys.path.insert(0, {checkout!r})
-from tests.test_pipeline import experiment
+from tests.pipeline.test_pipeline import experiment
 def get_config(variant=""):
     return experiment()
 """
@@ -101,13 +102,13 @@ def test_stages_are_hugging_face_directories_with_metrics(finished):
 
 
 def test_a_second_run_finds_everything_finished(finished, monkeypatch):
-    monkeypatch.setattr(pipeline, "_Run", None)  # nothing may be computed
+    monkeypatch.setattr(whole_run, "_Run", None)  # nothing may be computed
     assert pipeline.run(experiment(), finished[0]) == finished[1]
 
 
 def test_another_measurement_keeps_the_stages(finished, tmp_path, monkeypatch):
     shutil.copytree(finished[0], tmp_path / "run")
-    monkeypatch.setattr(pipeline, "fit_stage", None)
+    monkeypatch.setattr(whole_run, "fit_stage", None)
     config = experiment()
     config.evaluation.draft_length = 0
     report = pipeline.run(config, tmp_path / "run")
@@ -131,7 +132,7 @@ def test_too_little_memory_for_measuring_keeps_the_stages_and_names_the_key(fini
 
     shutil.copytree(finished[0], tmp_path / "run")
     (tmp_path / "run" / "report.json").unlink()
-    monkeypatch.setattr(pipeline, "measure", full)
+    monkeypatch.setattr(whole_run, "measure", full)
     with pytest.raises(UserError, match="measuring the drafts needs more memory .* lower config.evaluation.batch_size"):
         pipeline.run(experiment(), tmp_path / "run")
     assert all(map(Workdir(tmp_path / "run").finished, ("target", "reference", "draft")))
@@ -335,8 +336,8 @@ def test_an_exported_stage_is_what_transformers_loads(finished, capsys, monkeypa
 
 
 def test_a_finished_target_is_used_as_it_is(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "fit_stage", lambda name, model, frozen, **shared: model)
-    monkeypatch.setattr(pipeline._Run, "_report", lambda run, target, drafts: {"target": target})
+    monkeypatch.setattr(whole_run, "fit_stage", lambda name, model, frozen, **shared: model)
+    monkeypatch.setattr(whole_run._Run, "_report", lambda run, target, drafts: {"target": target})
     config = experiment()
     config.target.init, config.target.epochs = str(finished[0] / "target"), 0
     config.tokenizer.init = str(finished[0] / "tokenizer")
@@ -351,7 +352,7 @@ def test_a_mistake_that_is_mended_does_not_cost_the_workdir(finished, tmp_path, 
     config.data.train = str(tmp_path / "nowhere.jsonl")
     with pytest.raises(UserError, match="nowhere"):
         pipeline.run(config, tmp_path / "run")
-    monkeypatch.setattr(pipeline, "_Run", lambda config, workdir, arms: pytest.skip.Exception)
+    monkeypatch.setattr(whole_run, "_Run", lambda config, workdir, arms: pytest.skip.Exception)
     with pytest.raises(AttributeError):  # past the claim
         pipeline.run(experiment(), tmp_path / "run")
     # Two finished stages stay when only the third, not begun yet, is to be done differently.
@@ -402,7 +403,7 @@ def test_an_interrupted_stage_does_not_go_on_with_other_text(tmp_path, monkeypat
     config.data = Data(train=str(file), evaluation=str(held), **columns)
     config.evaluation.max_new_tokens = 5
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.processes, "stopping", lambda step: step == 2)
+        patched.setattr(whole_run.processes, "stopping", lambda step: step == 2)
         with pytest.raises(Stopped, match="step 2 of"):
             pipeline.run(config, tmp_path / "run")
     file.write_text("\n".join(reversed(lines)) + "\n")

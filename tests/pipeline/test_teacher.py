@@ -8,14 +8,14 @@ import sys
 
 import numpy as np
 import pytest
-from tests.test_pipeline import experiment
 
 from adaspec_jax import data, models, pipeline
 from adaspec_jax.config import validate
 from adaspec_jax.errors import UserError
-from adaspec_jax.pipeline import teacher
+from adaspec_jax.pipeline import teacher, whole_run
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.reporting import read_metrics
+from tests.pipeline.test_pipeline import experiment
 from tests.running import CHECKOUT
 
 STAGES = ("reference", "draft")
@@ -133,12 +133,13 @@ import jax
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 jax.config.update("jax_default_matmul_precision", "highest")
 sys.path.insert(0, {checkout!r})
-from adaspec_jax import sharding, teacher
-from adaspec_jax.text import read_text
+from adaspec_jax.devices import sharding
+from adaspec_jax.pipeline import teacher
+from adaspec_jax.pipeline.text import read_text
 from adaspec_jax.training import Chunking
 from adaspec_jax.training.divergences import forward_kl
-from adaspec_jax.workdir import Workdir
-from tests.test_teacher import short
+from adaspec_jax.pipeline.workdir import Workdir
+from tests.pipeline.test_teacher import short
 config, workdir = short("hidden"), Workdir(sys.argv[3])
 mesh, chunking = sharding.make_mesh(4, 1, 1), Chunking.for_backend("cpu", groups=4)
 text = read_text(config, workdir)
@@ -233,7 +234,7 @@ def test_auto_weighs_measured_costs_and_keeps_to_what_it_chose(unfinished, monke
 
 def test_an_explicit_choice_overrules_what_auto_chose_before_a_stage_began(unfinished, monkeypatch):
     shutil.rmtree(unfinished / "reference")
-    monkeypatch.setattr(pipeline, "fit_stage", None)  # the run gets as far as its choice, and no further
+    monkeypatch.setattr(whole_run, "fit_stage", None)  # the run gets as far as its choice, and no further
     with pytest.raises(TypeError):
         pipeline.run(short("recompute"), unfinished)
     decision = Workdir(unfinished).decision("teacher")

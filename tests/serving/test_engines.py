@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from adaspec_jax import serving
+from adaspec_jax.serving import engines
 from tests import tiny_pair
 from tests.running import CHECKOUT, command_line
 
@@ -206,7 +207,7 @@ def test_a_hub_name_gives_its_config_and_tokenizer_but_no_weights(directories, m
         return str(directories / name.rpartition("/")[2] / file)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr(serving, "hub_reachable", lambda: True)
+    monkeypatch.setattr(engines, "hub_reachable", lambda: True)
     monkeypatch.setattr(data, "load_tokenizer", lambda name: load_tokenizer(directories / str(name).rpartition("/")[2]))
     pair = serving.read_pair("someone/target", "someone/draft")
     assert pair.draft_length == 4 and not any(verdict.reasons for verdict in serving.judge(pair).values())
@@ -214,7 +215,7 @@ def test_a_hub_name_gives_its_config_and_tokenizer_but_no_weights(directories, m
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(directories, capsys, monkeypatch):
-    monkeypatch.setattr(serving, "hub_reachable", lambda: False)
+    monkeypatch.setattr(engines, "hub_reachable", lambda: False)
     arguments = ["--target", directories / "target", "--draft", "nobody/has-this"]
     status, _, errors = command_line(capsys, monkeypatch, "doctor", *arguments)
     assert status == 2 and errors.count("\n") == 1 and "the hub cannot be reached" in errors

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from adaspec_jax.decoding.types import Context, Proposal, _pytree
+from adaspec_jax.decoding.pytree import pytree
+from adaspec_jax.decoding.types import Context, Proposal
 
 
-@_pytree()
+@pytree()
 class NoDraft:
     """Plain decoding by the same loop: baseline, equality test and speed ratio come from one place."""
 

@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from adaspec_jax.errors import UserError
-from adaspec_jax.models.decoder import DecoderConfig
+from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families.hf_config import activation, first_eos, flag, head_size, number, positive_int, refuse
 from adaspec_jax.models.files.weights import Layout, Weight, norm, same, transposed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from adaspec_jax.errors import UserError, did_you_mean
-from adaspec_jax.models.decoder import ACTIVATIONS
+from adaspec_jax.models.decoder_config import ACTIVATIONS
 from adaspec_jax.models.rotary import Llama3Scaling
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from adaspec_jax.errors import UserError
-from adaspec_jax.models.decoder import DecoderConfig
+from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families.hf_config import (
     activation,
     first_eos,

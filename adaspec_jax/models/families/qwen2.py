@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from adaspec_jax.errors import UserError
-from adaspec_jax.models.decoder import DecoderConfig
+from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families import llama
 from adaspec_jax.models.families.hf_config import refuse
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from adaspec_jax.models.decoder import DecoderConfig
+from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families import llama
 from adaspec_jax.models.families.qwen2 import check_attention
 

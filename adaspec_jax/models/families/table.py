@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import ModuleType
 
 from adaspec_jax.errors import UserError, did_you_mean
-from adaspec_jax.models.decoder import DecoderConfig
+from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families import codegen, gpt2, gpt_neox, llama, phi, qwen2, qwen3
 
 FAMILIES: dict[str, ModuleType] = {

@@ -12,7 +12,7 @@ from adaspec_jax import models
 from adaspec_jax.devices import sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.models import CausalLM
-from adaspec_jax.models.decoder import DecoderConfig
+from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families import FAMILIES, llama
 from adaspec_jax.models.families.hf_config import positive_int
 

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 from adaspec_jax import convert, models
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.models.files import pickles
 
 torch = pytest.importorskip("torch")
 
@@ -63,7 +64,7 @@ def test_the_refusal_of_a_pickle_is_mended_by_the_command_it_names(pickled):
 
 def test_every_tensor_is_kept_even_those_the_loader_drops(pickled, tmp_path):
     _, directory = pickled(tie_word_embeddings=True)
-    convert.convert(directory, tmp_path / "out")
+    pickles.convert(directory, tmp_path / "out")
     names = load_file(tmp_path / "out" / "model.safetensors").keys()
     assert {"embed_out.weight", "gpt_neox.embed_in.weight", "gpt_neox.layers.0.attention.bias"} <= set(names)
 
@@ -75,7 +76,7 @@ def test_a_pickle_that_holds_code_is_refused(tmp_path):
 
     torch.save({"weight": Trap()}, tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="pytorch_model.bin cannot be read as tensors only"):
-        convert.convert(tmp_path, tmp_path / "out")
+        pickles.convert(tmp_path, tmp_path / "out")
     assert not (tmp_path / "sprung").exists()
 
 

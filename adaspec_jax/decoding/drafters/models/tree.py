@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaspec_jax.decoding.drafters.models.chain import read_prompt, reread
-from adaspec_jax.decoding.types import Context, Model, Proposal, Tree, _pytree
+from adaspec_jax.decoding.drafters.models.reread import read_prompt, reread
+from adaspec_jax.decoding.pytree import pytree
+from adaspec_jax.decoding.tree import Tree
+from adaspec_jax.decoding.types import Context, Model, Proposal
 
 
-@_pytree("branching")
+@pytree("branching")
 class TreeDrafter:
     """Nodes at depth d have `branching[d]` children: i.i.d. draws when sampling, the most likely tokens when greedy.
 

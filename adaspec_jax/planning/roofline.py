@@ -1,0 +1,57 @@
+"""What sizes say before anything runs: bytes, the roofline, and the acceptance a draft needs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+
+from adaspec_jax import models
+from adaspec_jax.decoding.speedup import best_draft_length, break_even_alpha, speedup
+from adaspec_jax.devices import sharding
+from adaspec_jax.devices.ahead_of_time import needed
+from adaspec_jax.pipeline.memory import Memory
+
+DRAFT_LENGTHS = (1, 2, 3, 5, 8)
+
+
+def verdict(c: float, v, alpha_percent: float | None) -> dict[str, Any]:
+    """What acceptance each draft length needs to gain anything, and what the published one would give."""
+    needs = {str(n): break_even_alpha(n, c, v(n)) for n in DRAFT_LENGTHS}
+    found: dict[str, Any] = {"draft_step_cost": c, "verification_cost": v(5), "alpha_needed": needs}
+    if alpha_percent:
+        alpha = alpha_percent / 100
+        best, gain = best_draft_length(alpha, c, v)
+        gains = {str(n): speedup(alpha, n, c, v(n)) for n in DRAFT_LENGTHS}
+        found |= {"published_alpha": alpha, "speedup": gains, "best_draft_length": best, "best_speedup": gain}
+    return found
+
+
+def activations(model: models.CausalLM, memory: Memory, mesh: sharding.Mesh, tokens: int) -> int:
+    """Bytes of a step beside its arguments, roughly: a float32 gradient, and what layers keep of each token."""
+    c = model.config
+    item = 4 if memory.master == "float32" else 2
+    gradient = 0 if memory.lora_rank else item * size_of(model) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
+    inside = (8 * c.hidden_size + 3 * c.intermediate_size) * 2
+    per_token = c.num_layers * 2 * c.hidden_size + inside if memory.rematerialise else c.num_layers * inside
+    return int(gradient + tokens * per_token)
+
+
+def argument_bytes(tree: Any) -> int:
+    """Of the part of each abstract array that one device holds."""
+    leaves = jax.tree.leaves(tree)
+    shapes = (x.sharding.shard_shape(x.shape) if x.sharding else x.shape for x in leaves)
+    return sum(math.prod(shape) * x.dtype.itemsize for shape, x in zip(shapes, leaves, strict=True))
+
+
+def bytes_of_parts(compiled) -> dict[str, int | None]:
+    names = "arguments_bytes", "temporaries_bytes", "outputs_bytes"
+    if compiled is None:
+        return dict.fromkeys(names)
+    plan = needed(compiled)
+    return dict(zip(names, (plan.arguments, plan.temporaries, plan.outputs), strict=True))
+
+
+def size_of(model: models.CausalLM) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.params))
