@@ -20,7 +20,6 @@ from tests.house import (
 # Functions that read better whole, each with its reason.
 LONG_WITH_REASON: dict[str, str] = dict.fromkeys(
     (
-        "adaspec_jax/decoding/rounds.py one_round",
         "adaspec_jax/evaluate.py _evaluate",
         "adaspec_jax/measuring/measure.py measure",
         "adaspec_jax/pipeline/stage.py fit_stage",

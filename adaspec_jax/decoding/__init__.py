@@ -3,24 +3,46 @@
 from adaspec_jax.decoding.acceptance import Lenient, rejection_sample
 from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
+from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
-from adaspec_jax.decoding.types import GUESS, PROMPT, TARGET, Context, Drafter, Generation, Proposal, Verdict
+from adaspec_jax.decoding.stopping import Confident, Stop
+from adaspec_jax.decoding.types import (
+    GUESS,
+    PROMPT,
+    TARGET,
+    Accept,
+    Asks,
+    Context,
+    Drafter,
+    Entry,
+    Generation,
+    Model,
+    Proposal,
+    Verdict,
+)
 
 __all__ = [
     "GUESS",
     "PROMPT",
     "TARGET",
+    "Accept",
+    "Asks",
     "ChainDrafter",
+    "Confident",
     "Context",
     "Drafter",
+    "Entry",
     "Generation",
     "Lenient",
+    "Model",
     "NoDraft",
     "Proposal",
     "Sampling",
+    "Stop",
     "TreeDrafter",
     "Verdict",
     "generate",
     "generate_from_queue",
+    "pytree",
     "rejection_sample",
 ]

@@ -13,9 +13,9 @@ from jax import Array
 
 from adaspec_jax.decoding.acceptance import rejection_sample
 from adaspec_jax.decoding.queue import decode_queue
-from adaspec_jax.decoding.rounds import Accept, Rounds
+from adaspec_jax.decoding.rounds import Rounds
 from adaspec_jax.decoding.sampling import Sampling
-from adaspec_jax.decoding.types import Context, Drafter, Generation, Model
+from adaspec_jax.decoding.types import Accept, Context, Drafter, Generation, Model
 
 BUCKET = 64  # prompts and budgets are padded to multiples of this (short ones of half), so that few programs serve all
 

@@ -1,9 +1,8 @@
-"""One round of speculative decoding: propose, verify, commit."""
+"""One round of speculative decoding: propose, verify, commit, count."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,9 +12,20 @@ from jax import Array
 
 from adaspec_jax.decoding.sampling import Sampling, most_likely
 from adaspec_jax.decoding.tree import Tree
-from adaspec_jax.decoding.types import GUESS, TARGET, Context, Drafter, Generation, Model, Proposal, Verdict
-
-Accept = Callable[[Array, Proposal, Array, Sampling], Verdict]
+from adaspec_jax.decoding.types import (
+    GUESS,
+    TARGET,
+    Accept,
+    Context,
+    Drafter,
+    Generation,
+    Model,
+    Proposal,
+    Verdict,
+    asks_of,
+    depth_of,
+    widths_of,
+)
 
 
 class Loop(NamedTuple):
@@ -24,9 +34,30 @@ class Loop(NamedTuple):
     key: Array
     context: Context
     draft_state: Any
-    prompt_lengths_B: Array
+    start_lengths_B: Array  # tokens per row when the rounds began
     done_B: Array
     generation: Generation  # its tokens_BS and lengths_B stay unused: the context has them
+    laws_BLV: Array | None = None  # the target's law at each of the first L committed tokens, where it is asked for
+
+
+class _Seen(NamedTuple):
+    """What the target says at the root and at every node."""
+
+    logits_BMV: Array
+    cache: Any
+    hidden: tuple[Array, ...]
+
+
+class _Decided(NamedTuple):
+    """What a round adds to every row; column m is the m-th accepted guess, or the target's own token after the last."""
+
+    tokens_BM: Array
+    count_B: Array  # columns that are committed
+    ended_B: Array  # rows that reach an end of text
+    accepted_B: Array
+    path_BN: Array
+    own_BM: Array  # bool: the column of the target's own token
+    rejected_BM: Array  # the guess refused in its place, or -1
 
 
 @dataclass(frozen=True)
@@ -42,25 +73,45 @@ class Rounds:
     accept: Accept
 
     def start(self, key: Array, tokens_BS: Array, lengths_B: Array) -> Loop:
-        """Prefill of right-padded prompts."""
-        target, drafter, slots = self.target, self.drafter, self.slots
-        batch, nodes = tokens_BS.shape[0], drafter.num_nodes
-        _, cache, hidden_BTD = self._call(tokens_BS, target.init_cache(batch, slots))
-        buffer_BS = jnp.pad(tokens_BS, ((0, 0), (0, slots - tokens_BS.shape[1])))
-        cache = cache.roll_back(lengths_B - 1)
-        prompt = Context(buffer_BS, lengths_B, hidden_BMD=hidden_BTD, target_cache=cache, sampling=self.sampling)
-        draft_state = drafter.init(dataclasses.replace(prompt, tokens_BS=tokens_BS), slots)
-        if self._wants_hidden:  # from now on: root and nodes; before the first round only the root's entry is real
-            before_last_B11 = jnp.maximum(lengths_B - 2, 0)[:, None, None]
-            root_B1D = jnp.take_along_axis(hidden_BTD, before_last_B11, axis=1)
-            hidden_BTD = jnp.repeat(root_B1D, nodes + 1, axis=1)
+        """Prefill of right-padded prompts, then `begin`."""
+        batch, length = tokens_BS.shape
+        seen = self._call(tokens_BS, self.target.init_cache(batch, self.slots))
+        prompt = Context(
+            jnp.pad(tokens_BS, ((0, 0), (0, self.slots - length))),
+            lengths_B,
+            hidden=seen.hidden,
+            target_cache=seen.cache.roll_back(lengths_B - 1),
+            sampling=self.sampling,
+            opinion=getattr(self.accept, "opinion", False),
+        )
+        draft_state = self.drafter.init(dataclasses.replace(prompt, tokens_BS=tokens_BS), self.slots)
+        # From now on at root and nodes; before the first round only the root's entry is real.
+        before_last_B11 = jnp.maximum(lengths_B - 2, 0)[:, None, None]
+        root_B1D = (jnp.take_along_axis(hidden_BSD, before_last_B11, axis=1) for hidden_BSD in seen.hidden)
+        hidden = tuple(jnp.repeat(root, self.drafter.num_nodes + 1, axis=1) for root in root_B1D)
+        return self.begin(key, dataclasses.replace(prompt, hidden=hidden), draft_state)
+
+    def begin(self, key: Array, context: Context, draft_state: Any, *, laws: int = 0) -> Loop:
+        """Rounds from where target and drafter already stand: after a prefill, or inside a larger model's round.
+
+        `context` has the tokens in a buffer of all slots, the target's cache with lengths_B - 1 of them, and the hidden
+        states that the drafter asks for, [B, M, D]. `laws`: for how many committed tokens the loop keeps the target's
+        law [B, laws, V], for a drafter whose guesses are what these rounds decide; None when greedy. Only a lossless
+        rule's tokens follow it: after a lossy one they are point masses.
+        """
+        batch, nodes = context.lengths_B.shape[0], self.drafter.num_nodes
+        if len(context.hidden) != len(asks_of(self.drafter).layers):
+            raise ValueError(
+                f"the drafter asks for layers {asks_of(self.drafter).layers}, and {len(context.hidden)} are given"
+            )
         zeros_B = jnp.zeros((batch,), jnp.int32)
+        likeliest = asks_of(self.drafter).likeliest
         context = dataclasses.replace(
-            prompt,
+            context,
             accepted_B=zeros_B,
+            judged_B=zeros_B,
             path_BN=jnp.zeros((batch, nodes), jnp.int32),
-            choices_BM=jnp.zeros((batch, nodes + 1), jnp.int32),
-            hidden_BMD=hidden_BTD,
+            likeliest_BMK=jnp.zeros((batch, nodes + 1, likeliest), jnp.int32) if likeliest else None,
         )
         counts = Generation(
             tokens_BS=None,
@@ -70,81 +121,34 @@ class Rounds:
             judged_BN=jnp.zeros((batch, nodes), jnp.int32),
             drafted_B=zeros_B,
             histogram_BM=jnp.zeros((batch, nodes + 1), jnp.int32),
-            origin_BS=jnp.zeros((batch, slots), jnp.int8),
-            rejected_BS=jnp.full((batch, slots), -1, jnp.int32),
+            origin_BS=jnp.zeros((batch, self.slots), jnp.int8),
+            rejected_BS=jnp.full((batch, self.slots), -1, jnp.int32),
         )
-        return Loop(key, context, draft_state, lengths_B, jnp.zeros((batch,), bool), counts)
+        laws_BLV = None
+        if laws and not self.sampling.greedy:
+            vocab_size = jax.eval_shape(lambda: self.target(context.tokens_BS[:, :1])[0]).shape[-1]
+            laws_BLV = jnp.zeros((batch, laws, vocab_size), jnp.float32)
+        return Loop(key, context, draft_state, context.lengths_B, jnp.zeros((batch,), bool), counts, laws_BLV)
 
     def one_round(self, loop: Loop) -> Loop:
-        """Propose, verify, commit; rows that are done stay as they are."""
-        context, counts = loop.context, loop.generation
-        batch, nodes, slots = context.lengths_B.shape[0], self.drafter.num_nodes, self.slots
+        """Propose, verify, commit, count; rows that are done stay as they are."""
         key, propose_key, accept_key = jax.random.split(loop.key, 3)
-        proposal, draft_state = self.drafter.propose(propose_key, loop.draft_state, context)
+        proposal, draft_state = self.drafter.propose(propose_key, loop.draft_state, loop.context)
         tree = Tree.of(proposal)
-        room_B = loop.prompt_lengths_B + self.max_new_tokens - context.lengths_B
-        proposal = _clamp(proposal, tree, jnp.where(loop.done_B, 0, room_B), self._is_eos(proposal.tokens_BN))
-
-        cache, base_B = context.target_cache, context.lengths_B - 1
-        root_B1 = jnp.take_along_axis(context.tokens_BS, base_B[:, None], axis=1)
-        where = {}
-        if proposal.parents_BN is not None:
-            where["positions_BT"] = base_B[:, None] + jnp.pad(tree.depth_BN, ((0, 0), (1, 0)))
-            where["mask_BTS"] = tree.attention_mask(base_B, slots)
-        tokens_BM = jnp.concatenate([root_B1, proposal.tokens_BN], axis=1)
-        logits_BMV, cache, hidden_BMD = self._call(tokens_BM, cache, **where)
-        verdict = self.accept(accept_key, proposal, logits_BMV, self.sampling)
-
-        accepted_B = jnp.sum(verdict.accepted_BN, axis=1, dtype=jnp.int32)
-        path_BN = jnp.argsort(~verdict.accepted_BN, axis=1, stable=True).astype(jnp.int32)  # topological = by depth
-        guesses_BN = jnp.take_along_axis(proposal.tokens_BN, path_BN, axis=1)
-        ended_B = jnp.any(self._is_eos(guesses_BN) & (jnp.arange(nodes)[None] < accepted_B[:, None]), axis=1)
-        count_B = jnp.minimum(accepted_B + jnp.where(ended_B, 0, 1), room_B)
-        count_B = jnp.where(loop.done_B, 0, count_B)
-        ended_B |= self._is_eos(verdict.next_token_B) & (count_B > accepted_B)
-
-        # Column m of the round: the m-th accepted guess, or the target's own token right after the last of them.
-        column_1M = jnp.arange(nodes + 1)[None]
-        own_BM = column_1M == accepted_B[:, None]
-        round_BM = jnp.where(own_BM, verdict.next_token_B[:, None], jnp.pad(guesses_BN, ((0, 0), (0, 1))))
-        refused_BN = verdict.judged_BN & ~verdict.accepted_BN & (tree.depth_BN == accepted_B[:, None] + 1)
-        refused_B = jnp.max(jnp.where(refused_BN, jnp.arange(nodes)[None], -1), axis=1, initial=-1)
-        refused_token_B = jnp.take_along_axis(
-            jnp.pad(proposal.tokens_BN, ((0, 0), (0, 1))), jnp.maximum(refused_B, 0)[:, None], axis=1
+        proposal = self._clamped(loop, proposal, tree)
+        seen = self._verified(loop.context, proposal, tree)
+        verdict = self.accept(accept_key, proposal, seen.logits_BMV, self.sampling)
+        decided = self._decided(loop, proposal, tree, verdict)
+        context = self._committed(loop.context, proposal, seen, decided)
+        return Loop(
+            key,
+            context,
+            draft_state,
+            loop.start_lengths_B,
+            loop.done_B | decided.ended_B | (self._room(loop, context.lengths_B) <= 0),
+            self._counted(loop, proposal, verdict, decided),
+            self._with_laws(loop, seen.logits_BMV, decided),
         )
-        rejected_BM = jnp.where(own_BM & (refused_B >= 0)[:, None], refused_token_B, -1)
-        slot_BM = jnp.where(column_1M < count_B[:, None], context.lengths_B[:, None] + column_1M, slots)
-        row_B1 = jnp.arange(batch)[:, None]
-
-        def commit(buffer_BS, values_BM):
-            return buffer_BS.at[row_B1, slot_BM].set(values_BM.astype(buffer_BS.dtype), mode="drop")
-
-        lengths_B = context.lengths_B + count_B
-        if proposal.parents_BN is not None:
-            cache = cache.keep_path(base_B, jnp.pad(path_BN + 1, ((0, 0), (1, 0))))
-        done_B = loop.done_B | ended_B | (lengths_B - loop.prompt_lengths_B >= self.max_new_tokens)
-        context = Context(
-            tokens_BS=commit(context.tokens_BS, round_BM),
-            lengths_B=lengths_B,
-            accepted_B=accepted_B,
-            path_BN=path_BN,
-            choices_BM=most_likely(logits_BMV),
-            hidden_BMD=hidden_BMD,
-            target_cache=cache.roll_back(lengths_B - 1),
-            sampling=self.sampling,
-        )
-        active_B = ~loop.done_B
-        counts = dataclasses.replace(
-            counts,
-            rounds_B=counts.rounds_B + active_B,
-            accepted_BN=counts.accepted_BN + verdict.accepted_BN,
-            judged_BN=counts.judged_BN + verdict.judged_BN,
-            drafted_B=counts.drafted_B + jnp.sum(proposal.valid_BN, axis=1, dtype=jnp.int32),
-            histogram_BM=counts.histogram_BM + (own_BM & active_B[:, None]),
-            origin_BS=commit(counts.origin_BS, jnp.where(own_BM, TARGET, GUESS)),
-            rejected_BS=commit(counts.rejected_BS, rejected_BM),
-        )
-        return Loop(key, context, draft_state, loop.prompt_lengths_B, done_B, counts)
 
     def finished(self, loop: Loop) -> Generation:
         """The rows as they stand, zero past their ends."""
@@ -152,24 +156,142 @@ class Rounds:
         tokens_BS = jnp.where(jnp.arange(self.slots)[None] < lengths_B[:, None], loop.context.tokens_BS, 0)
         return dataclasses.replace(loop.generation, tokens_BS=tokens_BS, lengths_B=lengths_B)
 
-    @property
-    def _wants_hidden(self) -> bool:
-        return getattr(self.drafter, "wants_hidden", False)
+    def _clamped(self, loop: Loop, proposal: Proposal, tree: Tree) -> Proposal:
+        """Without guesses that could not be committed: beyond the row's budget, below an EOS or an invalid guess."""
+        nodes, eos_BN = proposal.tokens_BN.shape[1], self._is_eos(proposal.tokens_BN)
+        room_B = jnp.where(loop.done_B, 0, self._room(loop, loop.context.lengths_B))
+        valid_BN = jnp.ones_like(eos_BN) if proposal.valid_BN is None else proposal.valid_BN
+        if widths_of(self.drafter) and proposal.width is not None:
+            valid_BN &= (jnp.arange(nodes) < proposal.width)[None]
+        above_BNN = tree.ancestors_BNN & ~jnp.eye(nodes, dtype=bool)[None]
+        below_end_BN = jnp.any(above_BNN & (eos_BN | ~valid_BN)[:, None, :], axis=-1)
+        return dataclasses.replace(proposal, valid_BN=valid_BN & ~below_end_BN & (tree.depth_BN <= room_B[:, None]))
 
-    def _call(self, tokens_BT, cache, **where):
-        if not self._wants_hidden:
-            return *self.target(tokens_BT, cache, **where), None
-        hidden_BTD, cache = self.target.features(tokens_BT, cache, **where)
-        return self.target.unembed(hidden_BTD), cache, hidden_BTD
+    def _verified(self, context: Context, proposal: Proposal, tree: Tree) -> _Seen:
+        """The target at root and nodes: at as many of them as are in use, of the few widths that the drafter names."""
+        base_B = context.lengths_B - 1
+        cache = context.target_cache
+        if proposal.target_cache is not None:
+            cache = proposal.target_cache.roll_back(base_B)
+        root_B1 = jnp.take_along_axis(context.tokens_BS, base_B[:, None], axis=1)
+        tokens_BM = jnp.concatenate([root_B1, proposal.tokens_BN], axis=1)
+        columns = {}
+        if proposal.parents_BN is not None:
+            columns["positions_BT"] = base_B[:, None] + jnp.pad(jnp.asarray(tree.depth_BN), ((0, 0), (1, 0)))
+            columns["mask_BTS"] = tree.attention_mask(base_B, self.slots)
+        if proposal.entry is not None:
+            columns["hidden_BTD"] = proposal.entry.hidden_BMD
+        full = tokens_BM.shape[1]
+
+        def call(width: int, cache: Any) -> _Seen:
+            cut = {name: column[:, :width] for name, column in columns.items()}
+            first = {} if proposal.entry is None else {"first": proposal.entry.layer}
+            logits_BMV, cache, hidden = self._call(tokens_BM[:, :width], cache, **cut, **first)
+            whole = [_padded(x, full) for x in (logits_BMV, *hidden)]
+            return _Seen(whole[0], cache, tuple(whole[1:]))
+
+        if not widths_of(self.drafter) or proposal.width is None:
+            return call(full, cache)
+        widths = sorted({min(width + 1, full) for width in widths_of(self.drafter)} | {full})
+        index = jnp.searchsorted(jnp.asarray(widths), proposal.width + 1)
+        return jax.lax.switch(index, [lambda cache, width=width: call(width, cache) for width in widths], cache)
+
+    def _decided(self, loop: Loop, proposal: Proposal, tree: Tree, verdict: Verdict) -> _Decided:
+        nodes, room_B = proposal.tokens_BN.shape[1], self._room(loop, loop.context.lengths_B)
+        accepted_B = jnp.sum(verdict.accepted_BN, axis=1, dtype=jnp.int32)
+        path_BN = jnp.argsort(~verdict.accepted_BN, axis=1, stable=True).astype(jnp.int32)  # topological = by depth
+        guesses_BN = jnp.take_along_axis(proposal.tokens_BN, path_BN, axis=1)
+        ended_B = jnp.any(self._is_eos(guesses_BN) & (jnp.arange(nodes)[None] < accepted_B[:, None]), axis=1)
+        count_B = jnp.minimum(accepted_B + jnp.where(ended_B, 0, 1), room_B)
+        count_B = jnp.where(loop.done_B, 0, count_B)
+        ended_B |= self._is_eos(verdict.next_token_B) & (count_B > accepted_B)
+        own_BM = jnp.arange(nodes + 1)[None] == accepted_B[:, None]
+        tokens_BM = jnp.where(own_BM, verdict.next_token_B[:, None], jnp.pad(guesses_BN, ((0, 0), (0, 1))))
+        refused_BN = verdict.judged_BN & ~verdict.accepted_BN & (tree.depth_BN == accepted_B[:, None] + 1)
+        refused_B = jnp.max(jnp.where(refused_BN, jnp.arange(nodes)[None], -1), axis=1, initial=-1)
+        refused_token_B1 = jnp.take_along_axis(
+            jnp.pad(proposal.tokens_BN, ((0, 0), (0, 1))), jnp.maximum(refused_B, 0)[:, None], axis=1
+        )
+        rejected_BM = jnp.where(own_BM & (refused_B >= 0)[:, None], refused_token_B1, -1)
+        return _Decided(tokens_BM, count_B, ended_B, accepted_B, path_BN, own_BM, rejected_BM)
+
+    def _committed(self, context: Context, proposal: Proposal, seen: _Seen, decided: _Decided) -> Context:
+        """The context after the round, with what the verification taught."""
+        lengths_B, cache = context.lengths_B + decided.count_B, seen.cache
+        if proposal.parents_BN is not None:
+            rows_BM = jnp.pad(decided.path_BN[:, : depth_of(self.drafter)] + 1, ((0, 0), (1, 0)))
+            cache = cache.keep_path(context.lengths_B - 1, rows_BM)
+        refused_B = jnp.any(decided.rejected_BM >= 0, axis=1)
+        return dataclasses.replace(
+            context,
+            tokens_BS=_written(context.tokens_BS, decided.tokens_BM, self._slots(context, decided)),
+            lengths_B=lengths_B,
+            accepted_B=decided.accepted_B,
+            judged_B=decided.accepted_B + refused_B,
+            path_BN=decided.path_BN,
+            likeliest_BMK=_likeliest(seen.logits_BMV, asks_of(self.drafter).likeliest),
+            hidden=seen.hidden,
+            target_cache=cache.roll_back(lengths_B - 1),
+        )
+
+    def _counted(self, loop: Loop, proposal: Proposal, verdict: Verdict, decided: _Decided) -> Generation:
+        counts, active_B = loop.generation, ~loop.done_B
+        slot_BM = self._slots(loop.context, decided)
+        return dataclasses.replace(
+            counts,
+            rounds_B=counts.rounds_B + active_B,
+            accepted_BN=counts.accepted_BN + verdict.accepted_BN,
+            judged_BN=counts.judged_BN + verdict.judged_BN,
+            drafted_B=counts.drafted_B + jnp.sum(proposal.valid_BN, axis=1, dtype=jnp.int32),
+            histogram_BM=counts.histogram_BM + (decided.own_BM & active_B[:, None]),
+            origin_BS=_written(counts.origin_BS, jnp.where(decided.own_BM, TARGET, GUESS), slot_BM),
+            rejected_BS=_written(counts.rejected_BS, decided.rejected_BM, slot_BM),
+        )
+
+    def _with_laws(self, loop: Loop, logits_BMV: Array, decided: _Decided) -> Array | None:
+        """The laws kept so far, and the target's at what this round commits: column m was decided after node m - 1."""
+        if loop.laws_BLV is None:
+            return None
+        rows_BM1 = jnp.pad(decided.path_BN + 1, ((0, 0), (1, 0)))[..., None]
+        law_BMV = jnp.take_along_axis(self.sampling.probs(logits_BMV), rows_BM1, axis=1)
+        slot_BM = self._slots(loop.context, decided)
+        at_BM = jnp.where(slot_BM < self.slots, slot_BM - loop.start_lengths_B[:, None], loop.laws_BLV.shape[1])
+        return _written(loop.laws_BLV, law_BMV, at_BM)
+
+    def _slots(self, context: Context, decided: _Decided) -> Array:
+        """Where each column of the round is committed; past the end where it is not."""
+        column_1M = jnp.arange(decided.tokens_BM.shape[1])[None]
+        return jnp.where(column_1M < decided.count_B[:, None], context.lengths_B[:, None] + column_1M, self.slots)
+
+    def _room(self, loop: Loop, lengths_B: Array) -> Array:
+        return loop.start_lengths_B + self.max_new_tokens - lengths_B
+
+    def _call(self, tokens_BT: Array, cache: Any, **where: Any) -> _Seen:
+        layers = asks_of(self.drafter).layers
+        if not layers and "first" not in where:
+            return _Seen(*self.target(tokens_BT, cache, **where), ())
+        if layers == (-1,) and "first" not in where:
+            hidden_BTD, cache = self.target.features(tokens_BT, cache, **where)
+            return _Seen(self.target.unembed(hidden_BTD), cache, (hidden_BTD,))
+        hidden_BTD, cache, taps = self.target.run(tokens_BT, cache, taps=layers, **where)
+        return _Seen(self.target.unembed(hidden_BTD), cache, taps)
 
     def _is_eos(self, tokens: Array) -> Array:
         return jnp.any(tokens[..., None] == self.eos_E.reshape((1,) * tokens.ndim + (-1,)), axis=-1)
 
 
-def _clamp(proposal: Proposal, tree: Tree, room_B: Array, eos_BN: Array) -> Proposal:
-    """Invalidates guesses that could not be committed: beyond the row's budget, below an EOS or an invalid guess."""
-    nodes = proposal.tokens_BN.shape[1]
-    valid_BN = jnp.ones_like(eos_BN) if proposal.valid_BN is None else proposal.valid_BN
-    above_BNN = tree.ancestors_BNN & ~jnp.eye(nodes, dtype=bool)[None]
-    below_end_BN = jnp.any(above_BNN & (eos_BN | ~valid_BN)[:, None, :], axis=-1)
-    return dataclasses.replace(proposal, valid_BN=valid_BN & ~below_end_BN & (tree.depth_BN <= room_B[:, None]))
+def _padded(array_BM: Array, columns: int) -> Array:
+    missing = columns - array_BM.shape[1]
+    return jnp.pad(array_BM, ((0, 0), (0, missing), (0, 0))) if missing else array_BM
+
+
+def _likeliest(logits_BMV: Array, count: int) -> Array | None:
+    if count == 1:
+        return most_likely(logits_BMV)[..., None]
+    return jax.lax.top_k(logits_BMV, count)[1].astype(jnp.int32) if count else None
+
+
+def _written(buffer: Array, values: Array, at_BM: Array) -> Array:
+    """Row b's values at the places `at_BM[b]`; what lies past the end is dropped."""
+    row_B1 = jnp.arange(at_BM.shape[0])[:, None]
+    return buffer.at[row_B1, at_BM].set(values.astype(buffer.dtype), mode="drop")

@@ -2,40 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from jax import Array
 
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import GREEDY, Sampling
 
 
-@pytree("sampling")
+class Asks(NamedTuple):
+    """What a drafter wants of the prefill and of every verification, known before anything is traced."""
+
+    layers: tuple[int, ...] = ()  # the target's hidden states after these layers; -1: after the final norm
+    likeliest: int = 1  # the target's so many likeliest tokens at the root and at every node; 0: none
+
+
+@pytree("sampling", "behind", "opinion")
 class Context:
     """What is decided so far, and what the last verification taught. A bare prompt is `Context(tokens_BS, lengths_B)`.
 
     `tokens_BS[b, :lengths_B[b]]` are the committed tokens of row b; the rest is padding. All other fields are what a
-    drafter may learn from the last verification; before the first one they are None or zero.
+    drafter may learn from the last verification; before the first one they are None or zero, but for `hidden`, whose
+    root entries hold the position before the last prompt token.
+
+    `behind`: how many of the last committed tokens a drafter's own cache may lack. Two directly under the engine: the
+    last one, and after a full acceptance the last guess. Inside another model's round one more per level, because the
+    outer target may have replaced what the inner round had decided: re-read `behind` tokens, never two.
+
+    A drafter that writes into `target_cache` hands it back in `Proposal.target_cache`: else the cache before and after
+    are both alive, and XLA copies all of it in every round.
     """
 
     tokens_BS: Array  # any integer type; the engine hands on int32
     lengths_B: Array  # committed tokens per row, >= 1
     accepted_B: Array | None = None  # guesses accepted in the last round
-    path_BN: Array | None = None  # their node indices, in order of depth; entries past accepted_B mean nothing
-    choices_BM: Array | None = None  # the target's most likely token at the root and at every node
-    hidden_BMD: Array | None = None  # the target's hidden states there (in `init`: at every prompt token)
+    judged_B: Array | None = None  # that, and one more where a refusal ended the round
+    path_BN: Array | None = None  # the accepted node indices, in order of depth; entries past accepted_B mean nothing
+    likeliest_BMK: Array | None = None  # the target's likeliest tokens at the root and at every node, as asked for
+    hidden: tuple[Array, ...] = ()  # [B, M, D] per layer asked for (in `init`: [B, S, D], at every prompt token)
     target_cache: Any = None  # the target's cache, holding lengths_B - 1 tokens per row
     sampling: Sampling = GREEDY
+    behind: int = 2  # static
+    opinion: bool = False  # static: the rule compares laws, and wants `Proposal.opinion_BNV`
+
+
+@pytree("layer")
+class Entry:
+    """Hidden states with which the target goes on, in place of embedded tokens."""
+
+    layer: int  # the first that is still to run; the cache holds the nodes for the layers before it
+    hidden_BMD: Array  # what enters it, at the root and at every node
 
 
 @pytree()
 class Proposal:
-    """Guesses in topological order, and the law each was drawn from."""
+    """Guesses in topological order, and the law each was drawn from.
+
+    `valid_BN` may not depend on a guess's own draw while `probs_BNV` is given: a drafter that withdraws a weak guess
+    after drawing it biases the law. Decide before the draw, or withdraw what comes after the weak guess. Without
+    `probs_BNV` the rule for point masses is exact whatever drew or withdrew a guess: the safe choice for a drafter that
+    cannot state its law. Guesses that a lossy rule has sifted have no law to state.
+    """
 
     tokens_BN: Array
-    parents_BN: Array | None = None  # node index of the parent, -1 for the root; None: a chain
+    parents_BN: Array | np.ndarray | None = None  # the parent's index, -1: the root; NumPy [N] or [B, N] where the
+    # shape is known beforehand, so that masks and depths are constants; None: a chain
     valid_BN: Array | None = None  # None: all of them; an invalid node is never judged, nor are its descendants
     probs_BNV: Array | None = None  # None: deterministic guesses (a point mass each)
+    opinion_BNV: Array | None = None  # the drafter's logits there, for rules that compare laws; lossless rules do not
+    width: Array | None = None  # scalar: no row uses more than so many first nodes; see `Drafter.widths`
+    target_cache: Any = None  # the target's, handed back by a drafter that wrote past its lengths
+    entry: Entry | None = None  # where the target goes on; None: at the tokens
 
 
 @pytree()
@@ -66,9 +104,16 @@ PROMPT, GUESS, TARGET = 0, 1, 2
 
 
 class Drafter(Protocol):
-    """Proposes continuations. A drafter is a pytree: weights are leaves, everything else is static."""
+    """Proposes continuations. A drafter is a pytree: weights are leaves, everything else is static.
+
+    Its state has the batch first in every array; what rows share (a datastore, heads, a tree's tables) are leaves of
+    the drafter itself. `depth`, `widths` and `asks` have defaults and may be left out.
+    """
 
     num_nodes: int
+    depth: int  # the longest path of a proposal; default: num_nodes
+    widths: tuple[int, ...]  # numbers of first nodes that verifications are compiled for beside all; default: none
+    asks: Asks  # default: the target's likeliest token
 
     def init(self, prompt: Context, slots: int) -> Any:
         """The state after reading a right-padded prompt; `slots` is the most tokens a row may come to hold."""
@@ -80,8 +125,49 @@ class Drafter(Protocol):
         """
 
 
+def asks_of(drafter: Drafter) -> Asks:
+    return getattr(drafter, "asks", Asks())
+
+
+def depth_of(drafter: Drafter) -> int:
+    return getattr(drafter, "depth", drafter.num_nodes)
+
+
+def widths_of(drafter: Drafter) -> tuple[int, ...]:
+    return getattr(drafter, "widths", ())
+
+
+class Accept(Protocol):
+    """Decides which guesses stay: a static, hashable value, equal to itself in every call."""
+
+    lossless: bool  # whether the committed tokens follow the target's law exactly
+    opinion: bool  # whether it reads `Proposal.opinion_BNV`
+
+    def __call__(self, key: Array, proposal: Proposal, logits_BMV: Array, sampling: Sampling) -> Verdict:
+        """Row 0 of `logits_BMV` follows the root, row n + 1 follows node n."""
+
+
+class Cache(Protocol):
+    """A model's memory of what it has read, an argument and a result of its calls."""
+
+    lengths_B: Array
+    slots: int
+
+    def roll_back(self, lengths_B: Array) -> Cache:
+        """Holding `lengths_B` tokens per row."""
+
+    def keep_path(self, start_B: Array, rows_BM: Array) -> Cache:
+        """Entries of slots `start_b + rows_BM[b, m]` moved to `start_b + m`."""
+
+    def select(self, slots_BGX: Array) -> Cache:
+        """A cache of X slots per row, taken for each of the G heads of keys."""
+
+
 class Model(Protocol):
-    """What decoding needs of a model; `adaspec_jax.models.CausalLM` is one."""
+    """What decoding needs of a model; `adaspec_jax.models.CausalLM` is one.
+
+    `run`, under the other methods, is only called for drafters that ask for layers or begin at one.
+    """
 
     def __call__(self, tokens_BT, cache=None, *, positions_BT=None, mask_BTS=None) -> tuple[Array, Any]: ...
 
@@ -90,3 +176,8 @@ class Model(Protocol):
     def unembed(self, hidden_BTD) -> Array: ...
 
     def init_cache(self, batch_size: int, slots: int) -> Any: ...
+
+    def run(
+        self, tokens_BT, cache=None, *, positions_BT=None, mask_BTS=None, first=0, last=None, hidden_BTD=None, taps=()
+    ) -> tuple[Array, Any, tuple[Array, ...]]:
+        """(hidden_BTD, cache, the hidden states after each layer of `taps`); see `CausalLM.run`."""

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,17 @@ from adaspec_jax.models.decoder import STACKED, Decoder
 from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families import config_from_hf
 from adaspec_jax.models.kv_cache import KVCache
+from adaspec_jax.models.layer_set import check_keep
 
 RULED_OUT_BIAS = -1e4  # of a padding row's logit where the head has a bias; finite in float16
+
+
+class Ran(NamedTuple):
+    """What a run through layers gives."""
+
+    hidden: Array
+    cache: KVCache | None
+    taps: tuple[Array, ...]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["config"])
@@ -46,8 +55,42 @@ class CausalLM:
         self, tokens_BT: Array, cache: KVCache | None = None, *, positions_BT=None, mask_BTS=None
     ) -> tuple[Array, KVCache | None]:
         """hidden_BTD after the final norm, and the extended cache (None without one)."""
-        arrays = [None if x is None else jnp.asarray(x) for x in (positions_BT, mask_BTS)]
-        return self._apply(jnp.asarray(tokens_BT), cache, *arrays, method="features")
+        return self.run(tokens_BT, cache, positions_BT=positions_BT, mask_BTS=mask_BTS)[:2]
+
+    def run(
+        self,
+        tokens_BT: Array,
+        cache: KVCache | None = None,
+        *,
+        positions_BT=None,
+        mask_BTS=None,
+        first: int = 0,
+        last: int | None = None,
+        hidden_BTD: Array | None = None,
+        keep: tuple[bool, ...] | Array | None = None,
+        taps: tuple[int, ...] = (),
+    ) -> Ran:
+        """Layers `first` to `last` (exclusive; None: all that follow, and the final norm), and what was tapped.
+
+        Args:
+          hidden_BTD: what enters layer `first`, in place of the embedded tokens; needed where `first` is above 0.
+          keep: [2L], whether each sublayer runs: attention of layer i at 2 i, its MLP at 2 i + 1. A tuple is static; a
+            traced bool array is decided on the device. An attention that does not run leaves the cache as it was.
+          taps: layers whose hidden states come back: i is the residual stream after layer i, counted from 0; -1 is
+            what follows the final norm.
+
+        Returns:
+          `Ran(hidden, cache, taps)`: the residual stream after layer `last - 1`, or after the final norm; the cache, T
+          tokens longer in every row, with keys and values of the layers that ran; a tuple of [B, T, D].
+
+        Raises:
+          ValueError: layers out of range, a tap that does not run, `first` without hidden states, `keep` of another
+            length.
+        """
+        end = self._checked(first, last, hidden_BTD, keep, taps)
+        arrays = [None if x is None else jnp.asarray(x) for x in (positions_BT, mask_BTS, hidden_BTD)]
+        span = {"first": first, "last": None if last is None else end, "taps": tuple(taps)}
+        return Ran(*self._apply(jnp.asarray(tokens_BT), cache, *arrays, keep, method="run", **span))
 
     def unembed(self, hidden_BTD: Array) -> Array:
         """Float32 logits [..., V] of hidden states [..., D]; columns past `config.num_tokens` are near -1e9."""
@@ -144,8 +187,20 @@ class CausalLM:
         """Parameters in all, embeddings included, tied ones once."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
-    def _apply(self, *args, method: str):
-        return Decoder(self.config).apply({"params": self.params}, *args, method=method)
+    def _checked(self, first: int, last: int | None, hidden_BTD, keep, taps) -> int:
+        layers = self.config.num_layers
+        end = layers if last is None else last
+        if not 0 <= first <= end <= layers:
+            raise ValueError(f"layers {first} to {last} are not among the model's {layers}")
+        if first and hidden_BTD is None:
+            raise ValueError(f"layer {first} is not the first: hidden_BTD must say what enters it")
+        check_keep(keep, layers)
+        if absent := [tap for tap in taps if not (first <= tap < end or (tap == -1 and last is None))]:
+            raise ValueError(f"layers {absent} do not run, and cannot be tapped; layers {first} to {end} do")
+        return end
+
+    def _apply(self, *args, method: str, **static):
+        return Decoder(self.config).apply({"params": self.params}, *args, method=method, **static)
 
 
 def _padded(rows_VD: Array, count: int) -> Array:

@@ -22,6 +22,7 @@ from adaspec_jax.devices.sharding import ROWS, constrain
 from adaspec_jax.models.attention import causal_attention
 from adaspec_jax.models.decoder_config import ACTIVATIONS, DecoderConfig
 from adaspec_jax.models.kv_cache import KVCache, write_at
+from adaspec_jax.models.layer_set import sublayers_of, where_it_runs
 from adaspec_jax.models.rotary import rotary_angles, rotate
 
 STACKED = "layers"  # the parameters of all layers, stacked
@@ -63,7 +64,10 @@ class Attention(nn.Module):
             self.q_norm, self.k_norm = _norm(c), _norm(c)
 
     def __call__(self, hidden_BTD, rotation, mask_B1TS, written, start_B):
-        """`written` is this layer's (keys, values) buffers, extended at `start_B` and returned; or None."""
+        """`written` is this layer's (keys, values) buffers, extended at `start_B` and returned; or None.
+
+        Without a mask the new tokens attend to each other causally, and to nothing that was written before.
+        """
         c = self.config
         heads = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
         query_BTHK, key_BSHK = heads(self.q(hidden_BTD)), heads(self.k(hidden_BTD))
@@ -73,9 +77,9 @@ class Attention(nn.Module):
         key_BSHK = rotate(key_BSHK, rotation, interleaved=c.rotary_interleaved)
         value_BSHK = heads(self.v(hidden_BTD))
         if written is not None:
-            key_BSHK = write_at(written[0], key_BSHK, start_B)
-            value_BSHK = write_at(written[1], value_BSHK, start_B)
-            written = (key_BSHK, value_BSHK)
+            written = write_at(written[0], key_BSHK, start_B), write_at(written[1], value_BSHK, start_B)
+            if mask_B1TS is not None:
+                key_BSHK, value_BSHK = written
         dtype = query_BTHK.dtype
         key_BSHK, value_BSHK = key_BSHK.astype(dtype), value_BSHK.astype(dtype)
         if mask_B1TS is None:
@@ -113,22 +117,38 @@ class Layer(nn.Module):
         self.attention = Attention(c)
         self.mlp = MLP(c)
 
-    def __call__(self, hidden_BTD, rotation, mask_B1TS, written, start_B):
-        c = self.config
-        normed_BTD = self.attention_norm(hidden_BTD)
-        attended_BTD, written = self.attention(normed_BTD, rotation, mask_B1TS, written, start_B)
-        if c.parallel_residual:
-            mlp_input_BTD = normed_BTD if c.shared_norm else self.mlp_norm(hidden_BTD)
-            return hidden_BTD + attended_BTD + self.mlp(mlp_input_BTD), written
-        hidden_BTD = hidden_BTD + attended_BTD
-        return hidden_BTD + self.mlp(self.mlp_norm(hidden_BTD)), written
+    def __call__(self, hidden_BTD, *where):
+        """Both sublayers, for `init` to make their parameters."""
+        return hidden_BTD + self.attend(hidden_BTD, *where)[0] + self.mix(hidden_BTD)
+
+    def attend(self, hidden_BTD, *where):
+        """What attention adds, and the layer's buffers."""
+        return self.attention(self.attention_norm(hidden_BTD), *where)
+
+    def mix(self, hidden_BTD):
+        """What the MLP adds."""
+        return self.mlp((self.attention_norm if self.config.shared_norm else self.mlp_norm)(hidden_BTD))
 
 
-@partial(jax.jit, static_argnums=0)
-def _layer(config: DecoderConfig, params, *inputs):
-    """Jitted by itself, so that equal layers are traced and lowered once; XLA inlines them."""
-    hidden_BTD, written = Layer(config, parent=None).apply({"params": params}, *inputs)
+def _layer(config: DecoderConfig, runs: tuple, params, hidden_BTD, rotation, mask_B1TS, written, start_B):
+    """One layer, of whose sublayers those that `runs` says add to `hidden_BTD`."""
+
+    def part(method: str, *inputs):
+        return Layer(config, parent=None).apply({"params": params}, *inputs, method=method)
+
+    nothing = jnp.zeros_like(hidden_BTD)
+    attends, mixes = runs
+    attended_BTD, written = where_it_runs(
+        attends, lambda: part("attend", hidden_BTD, rotation, mask_B1TS, written, start_B), (nothing, written)
+    )
+    mixed_BTD = hidden_BTD if config.parallel_residual else hidden_BTD + attended_BTD
+    added_BTD = where_it_runs(mixes, lambda: part("mix", mixed_BTD), nothing)
+    hidden_BTD = hidden_BTD + attended_BTD + added_BTD
     return constrain(hidden_BTD, ROWS, None, None), written
+
+
+# Jitted by itself, so that equal layers are traced and lowered once; XLA inlines them.
+_equal_layer = jax.jit(_layer, static_argnums=(0, 1))
 
 
 class Head(nn.Module):
@@ -162,53 +182,81 @@ class Decoder(nn.Module):
         if not c.tie_embeddings:
             self.head = Head(c)
 
-    def __call__(self, tokens_BT, cache=None, positions_BT=None, mask_BTS=None):
-        hidden_BTD, cache = self.features(tokens_BT, cache, positions_BT, mask_BTS)
-        return self.unembed(hidden_BTD), cache
+    def __call__(self, tokens_BT):
+        """Every module once, for `init` to make its parameters."""
+        hidden_BTD, where = self._begin(tokens_BT, None, None, None, None)
+        for layer in self.layers:
+            hidden_BTD = layer(hidden_BTD, *where[:2], None, where[2])
+        return self.unembed(self.final_norm(hidden_BTD))
 
-    def features(self, tokens_BT, cache: KVCache | None = None, positions_BT=None, mask_BTS=None):
-        """Hidden states after the final norm, and the cache with T more tokens per row (None without one)."""
+    def run(
+        self,
+        tokens_BT,
+        cache: KVCache | None = None,
+        positions_BT=None,
+        mask_BTS=None,
+        hidden_BTD=None,
+        keep=None,
+        *,
+        first: int = 0,
+        last: int | None = None,
+        taps: tuple[int, ...] = (),
+    ):
+        """(hidden states, the cache with T more tokens per row or None, taps); see `CausalLM.run`."""
+        c, params = self.config, self.variables["params"]
         count = tokens_BT.shape[1]
-        start_B = jnp.zeros((tokens_BT.shape[0],), jnp.int32) if cache is None else cache.lengths_B
+        end = c.num_layers if last is None else last
+        hidden_BTD, where = self._begin(tokens_BT, cache, positions_BT, mask_BTS, hidden_BTD)
+        start_B, tapped = where[2], {}
+        if cache is None and STACKED in params and keep is None and not set(taps) - {-1}:
+            of_layer = self._of_layer((True, True))
+
+            def body(hidden_BTD, layer):
+                return of_layer(layer, hidden_BTD, *where[:2], None, start_B)[0], None
+
+            hidden_BTD, _ = jax.lax.scan(body, hidden_BTD, jax.tree.map(itemgetter(slice(first, end)), params[STACKED]))
+        else:
+            buffers = [None] * c.num_layers if cache is None else list(zip(cache.keys, cache.values, strict=True))
+            for i in range(first, end):
+                stacked = STACKED in params
+                layer = jax.tree.map(itemgetter(i), params[STACKED]) if stacked else params[f"layers_{i}"]
+                of_layer = self._of_layer(sublayers_of(keep, i))
+                hidden_BTD, buffers[i] = of_layer(layer, hidden_BTD, *where[:2], buffers[i], start_B)
+                if i in taps:
+                    tapped[i] = hidden_BTD
+            if cache is not None:
+                keys, values = zip(*buffers, strict=True)
+                cache = KVCache(keys=keys, values=values, lengths_B=start_B + jnp.int32(count))
+        if last is None:
+            hidden_BTD = tapped[-1] = self.final_norm(hidden_BTD)
+        return hidden_BTD, cache, tuple(tapped[i] for i in taps)
+
+    def _begin(self, tokens_BT, cache: KVCache | None, positions_BT, mask_BTS, hidden_BTD):
+        """What enters the first layer, and (rotation, mask_B1TS, start_B) for all; no mask: causal, from here on."""
+        c, count = self.config, tokens_BT.shape[1]
+        start_B = jnp.zeros((tokens_BT.shape[0],), jnp.int32) if cache is None else jnp.asarray(cache.lengths_B)
         steps_1T = jnp.arange(count, dtype=jnp.int32)[None, :]
         if positions_BT is None:
             positions_BT = start_B[:, None] + steps_1T
-        if mask_BTS is None and cache is not None:
+        if mask_BTS is None and cache is not None and not cache.known_empty:
             slots_11S = jnp.arange(cache.slots, dtype=jnp.int32)[None, None, :]
             mask_BTS = slots_11S <= (start_B[:, None] + steps_1T)[:, :, None]
-        c = self.config
         rotation = rotary_angles(positions_BT, size=c.rotary_dim, theta=c.rope_theta, scaling=c.rope_scaling)
-        mask_B1TS = None if mask_BTS is None else mask_BTS[:, None, :, :]  # None: causal, from the first slot on
+        if hidden_BTD is None:
+            hidden_BTD = self.embed(tokens_BT)
+            if c.learned_positions:
+                # Padding may lie past the last position; what callers ask for there is refused by `check_context`.
+                hidden_BTD = hidden_BTD + self.position_embed(jnp.minimum(positions_BT, c.max_positions - 1))
+        mask_B1TS = None if mask_BTS is None else mask_BTS[:, None, :, :]
+        return constrain(hidden_BTD, ROWS, None, None), (rotation, mask_B1TS, start_B)
 
-        hidden_BTD = self.embed(tokens_BT)
-        if self.config.learned_positions:
-            # Padding may lie past the last position; what callers ask for there is refused by `check_context`.
-            hidden_BTD = hidden_BTD + self.position_embed(jnp.minimum(positions_BT, self.config.max_positions - 1))
-        hidden_BTD = constrain(hidden_BTD, ROWS, None, None)
-        if self.is_initializing():
-            for layer in self.layers:
-                hidden_BTD, _ = layer(hidden_BTD, rotation, mask_B1TS, None, start_B)
-            return self.final_norm(hidden_BTD), None
-        c, params = self.config, self.variables["params"]
-        of_layer = partial(_layer, c)
+    def _of_layer(self, runs: tuple):
+        c = self.config
+        known = all(isinstance(run, bool) for run in runs)
+        of_layer = partial(_equal_layer if known else _layer, c, runs)
         if c.rematerialise:
-            of_layer = jax.checkpoint(of_layer, prevent_cse=STACKED not in params)
-        if cache is None and STACKED in params:
-
-            def body(hidden_BTD, layer):
-                return of_layer(layer, hidden_BTD, rotation, mask_B1TS, None, start_B)[0], None
-
-            hidden_BTD, _ = jax.lax.scan(body, hidden_BTD, params[STACKED])
-            return self.final_norm(hidden_BTD), None
-        buffers = [None] * c.num_layers if cache is None else list(zip(cache.keys, cache.values, strict=True))
-        for i in range(c.num_layers):
-            stacked = STACKED in params
-            layer = jax.tree.map(itemgetter(i), params[STACKED]) if stacked else params[f"layers_{i}"]
-            hidden_BTD, buffers[i] = of_layer(layer, hidden_BTD, rotation, mask_B1TS, buffers[i], start_B)
-        if cache is not None:
-            keys, values = zip(*buffers, strict=True)
-            cache = KVCache(keys=keys, values=values, lengths_B=start_B + jnp.int32(count))
-        return self.final_norm(hidden_BTD), cache
+            return jax.checkpoint(of_layer, prevent_cse=STACKED not in self.variables["params"])
+        return of_layer
 
     def unembed(self, hidden):
         """Float32 logits of hidden states of any leading shape; columns past `num_tokens` are ruled out."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -26,12 +28,20 @@ class KVCache:
         return cls(
             keys=tuple(jnp.zeros(shape, dtype) for _ in range(layers)),
             values=tuple(jnp.zeros(shape, dtype) for _ in range(layers)),
-            lengths_B=jnp.zeros((batch_size,), jnp.int32),
+            lengths_B=np.zeros((batch_size,), np.int32),
         )
 
     @property
     def slots(self) -> int:
         return self.keys[0].shape[1]
+
+    @property
+    def known_empty(self) -> bool:
+        """Whether it is known, before anything runs, that no row holds a token: then a prompt attends to itself alone.
+
+        So in the program that makes the cache; where the cache is an argument, its lengths are values like others.
+        """
+        return isinstance(self.lengths_B, np.ndarray) and not self.lengths_B.any()
 
     def roll_back(self, lengths_B: Array) -> KVCache:
         """The same cache with `lengths_B` tokens per row; what lies beyond is masked now and overwritten later."""
@@ -48,6 +58,26 @@ class KVCache:
 
         keys, values = (tuple(moved(x, start_B, rows_BM) for x in buffers) for buffers in (self.keys, self.values))
         return replace(self, keys=keys, values=values)
+
+    def select(self, slots: Array | Sequence[Array]) -> KVCache:
+        """A cache of X slots per row, with the entries of these slots of every layer; its lengths are X.
+
+        `slots` [B, Hkv, X], for all layers or one array for each: every head of keys may choose its own. Keys keep the
+        positions they were rotated to, so that a call on the result must be told `positions_BT`. A slot past the end is
+        the last one; roll the result back to where entries stop being real.
+        """
+        per_layer = [slots] * len(self.keys) if isinstance(slots, jax.Array | np.ndarray) else list(slots)
+
+        def chosen(buffer_BSHK: Array, slots_BHX: Array) -> Array:
+            index_BXH1 = jnp.moveaxis(jnp.clip(slots_BHX, 0, self.slots - 1), 1, 2)[..., None]
+            return jnp.take_along_axis(buffer_BSHK, index_BXH1, axis=1)
+
+        keys, values = (
+            tuple(chosen(x, at) for x, at in zip(buffers, per_layer, strict=True))
+            for buffers in (self.keys, self.values)
+        )
+        batch, _, count = per_layer[0].shape
+        return KVCache(keys, values, jnp.full((batch,), count, jnp.int32))
 
 
 def write_at(buffer_BSHK: Array, new_BTHK: Array, start_B: Array) -> Array:

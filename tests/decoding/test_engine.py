@@ -10,6 +10,7 @@ from adaspec_jax.decoding import (
     GUESS,
     PROMPT,
     TARGET,
+    Asks,
     ChainDrafter,
     Context,
     NoDraft,
@@ -277,31 +278,37 @@ def test_a_drafter_of_any_class_will_do(pair):
     assert ours.judged_BN.sum() > 0
 
 
+@jax.tree_util.register_static
+class Head:
+    """A head on the target's last hidden state, right every time for a `BagModel` whose table it knows."""
+
+    num_nodes = 1
+    asks = Asks(layers=(-1,), likeliest=2)
+
+    def __init__(self, table_VV):
+        self.table_VV = table_VV
+
+    def init(self, prompt, slots):
+        (hidden_BSD,) = prompt.hidden
+        assert hidden_BSD.shape[:2] == prompt.tokens_BS.shape
+        return ()
+
+    def propose(self, key, state, context):
+        # The state that chose the last token is the one before it: at the row where the walk stopped.
+        stop_B = jnp.where(context.accepted_B > 0, context.path_BN[:, 0] + 1, 0)
+        hidden_BD = jnp.take_along_axis(context.hidden[0], stop_B[:, None, None], axis=1)[:, 0]
+        last = jnp.take_along_axis(context.tokens_BS, context.lengths_B[:, None] - 1, axis=1)
+        # This model's next hidden state is half of it plus the last token's one-hot: the guess is always right,
+        # where the root's hidden state is the one before the last token.
+        known = hidden_BD * 0.5 + jax.nn.one_hot(last[:, 0], 11)
+        return Proposal(jnp.argmax(known @ self.table_VV, axis=-1)[:, None].astype(jnp.int32)), state
+
+
 def test_a_drafter_may_ask_for_the_targets_hidden_states(pair):
     """What a head on the target needs: in `init` at every prompt token, later at the root and every node."""
     target, _ = pair
-
-    @jax.tree_util.register_static
-    class Head:
-        num_nodes = 1
-        wants_hidden = True
-
-        def init(self, prompt, slots):
-            assert prompt.hidden_BMD.shape[:2] == prompt.tokens_BS.shape
-            return ()
-
-        def propose(self, key, state, context):
-            # The state that chose the last token is the one before it: at the row where the walk stopped.
-            stop_B = jnp.where(context.accepted_B > 0, context.path_BN[:, 0] + 1, 0)
-            hidden_BD = jnp.take_along_axis(context.hidden_BMD, stop_B[:, None, None], axis=1)[:, 0]
-            last = jnp.take_along_axis(context.tokens_BS, context.lengths_B[:, None] - 1, axis=1)
-            # This model's next hidden state is half of it plus the last token's one-hot: the guess is always right,
-            # where the root's hidden state is the one before the last token.
-            known = hidden_BD * 0.5 + jax.nn.one_hot(last[:, 0], 11)
-            return Proposal(jnp.argmax(known @ target.table_VV, axis=-1)[:, None].astype(jnp.int32)), state
-
     prompt = ragged_prompt()
     prompt.lengths_B[:] = 6  # a one-token prompt has no state before its root
-    ours = decode(target, Head(), prompt)
+    ours = decode(target, Head(target.table_VV), prompt)
     np.testing.assert_array_equal(ours.tokens_BS, decode(target, NoDraft(), prompt).tokens_BS)
     assert ours.accepted_BN.sum() == ours.judged_BN.sum() > 0

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Proposal, Sampling, TreeDrafter, generate_from_queue
-from tests.decoding.test_engine import GREEDY, KEY, decode, pair, ragged_prompt  # noqa: F401
+from tests.decoding.test_engine import GREEDY, KEY, Head, decode, pair, ragged_prompt  # noqa: F401
 
 FIELDS = ("tokens_BS", "lengths_B", "rounds_B", "accepted_BN", "judged_BN", "drafted_B", "origin_BS", "rejected_BS")
 
@@ -27,6 +27,17 @@ def test_every_prompt_gets_what_a_batch_gives_it(pair, rows, refill, kind):  # n
     assert len(set(expected.rounds_B.tolist())) > 2  # rows end at different times
     for field in FIELDS:
         np.testing.assert_array_equal(getattr(ours, field), getattr(expected, field), err_msg=field)
+
+
+def test_hidden_states_follow_their_rows_through_the_queue(pair):  # noqa: F811
+    target, _ = pair
+    prompts, head = ragged_prompt(13), Head(target.table_VV)
+    prompts.lengths_B[:] = 6
+    ours = from_queue(target, head, prompts, rows=3, refill=1)
+    expected = decode(target, head, prompts, eos_id=7)
+    for field in FIELDS:
+        np.testing.assert_array_equal(getattr(ours, field), getattr(expected, field), err_msg=field)
+    assert ours.accepted_BN.sum() == ours.judged_BN.sum() > 0  # a row given another's state would guess wrong
 
 
 def test_sampled_rows_keep_the_targets_law(pair):  # noqa: F811

@@ -153,3 +153,52 @@ def test_the_cache_takes_the_parameters_dtype_and_rolls_back_without_touching_va
     back = cache.roll_back(jnp.array([1, 2, 3]))
     assert back.keys is cache.keys and back.lengths_B.tolist() == [1, 2, 3]
     assert dataclasses.is_dataclass(back)
+
+
+def test_a_prompt_read_into_an_empty_cache_attends_causally_and_needs_less(tiny_of):
+    """A cache known to be empty takes the path of a call without one; one that is an argument cannot know."""
+    model, length = tiny_of("llama", max_position_embeddings=2048), 1024
+    tokens_BT = np.random.default_rng(1).integers(0, 61, (2, length))
+
+    @jax.jit
+    def known(model, tokens_BT):
+        return model(tokens_BT, model.init_cache(2, length + 16))
+
+    @jax.jit
+    def unknown(model, tokens_BT, cache):
+        return model(tokens_BT, cache)
+
+    empty = model.init_cache(2, length + 16)
+    needed = [
+        made.compile().memory_analysis().temp_size_in_bytes
+        for made in (known.lower(model, tokens_BT), unknown.lower(model, tokens_BT, empty))
+    ]
+    assert needed[0] < 0.5 * needed[1]
+    (ours, cache), (theirs, other) = known(model, tokens_BT), unknown(model, tokens_BT, empty)
+    close(ours, theirs)
+    close(cache.keys[0], other.keys[0])
+    assert empty.known_empty and not cache.known_empty and not empty.roll_back(jnp.zeros(2, jnp.int32)).known_empty
+
+
+def test_selected_slots_are_a_cache_that_attends_to_them_alone(tiny_of):
+    """Each head of keys chooses its own slots; a call on the result equals a masked call on the whole cache."""
+    model = tiny_of("llama")
+    _, cache = call(model, TOKENS_BT[:, :10], model.init_cache(3, 16))
+    heads = model.config.num_kv_heads
+    chosen = np.stack([np.sort(np.random.default_rng(b).permutation(10)[:6]) for b in range(3)])
+    slots_BGX = np.concatenate([chosen, np.full((3, 4), 15)], axis=1)[:, None].repeat(heads, axis=1)
+    few = cache.select(slots_BGX)
+    assert few.slots == 10 and few.lengths_B.tolist() == [10] * 3
+    next_B1, at = TOKENS_BT[:, 10:11], np.full((3, 1), 10)
+    ours, after = call(model, next_B1, few.roll_back(np.full(3, 6)), positions_BT=at)
+    sees_B1S = np.zeros((3, 1, 16), bool)
+    np.put_along_axis(sees_B1S[:, 0], chosen, True, axis=1)
+    sees_B1S[:, :, 10] = True
+    close(ours, call(model, next_B1, cache, positions_BT=at, mask_BTS=sees_B1S)[0])
+    assert after.lengths_B.tolist() == [7] * 3
+    shuffled = [slots_BGX[:, ::-1], *[slots_BGX] * (model.config.num_layers - 1)]
+    np.testing.assert_array_equal(cache.select(shuffled).keys[1], few.keys[1])
+    other = slots_BGX.copy()
+    other[:, 1] = 3
+    np.testing.assert_array_equal(cache.select(other).keys[0][:, 0, 1], cache.keys[0][:, 3, 1])
+    np.testing.assert_array_equal(cache.select(other).keys[0][:, :, 0], few.keys[0][:, :, 0])

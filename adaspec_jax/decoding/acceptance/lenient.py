@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jax import Array
 
@@ -22,6 +23,8 @@ class Lenient:
 
     epsilon: float
     form: str = "linear"
+    lossless: ClassVar[bool] = False
+    opinion: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.epsilon <= 1 or self.form not in _FORMS:

@@ -1,6 +1,9 @@
-"""Acceptance rules: which guesses stay, and which token the target adds."""
+"""Lossless: rejection sampling from the residual."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 from jax import Array
 
@@ -9,7 +12,8 @@ from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.types import Proposal, Verdict
 
 
-def rejection_sample(key: Array, proposal: Proposal, logits_BMV: Array, sampling: Sampling) -> Verdict:
+@dataclass(frozen=True)
+class RejectionSample:
     """Lossless: the committed tokens follow the target's law exactly, for chains and trees, sampled or greedy.
 
     Nodes are visited in topological order and node n is tested if and only if its parent is where we stand. It is
@@ -18,7 +22,13 @@ def rejection_sample(key: Array, proposal: Proposal, logits_BMV: Array, sampling
     residual where the walk ends: the correction and the bonus token are one line. A chain gives Leviathan et al. 2023
     (arXiv 2211.17192) and Chen et al. 2023 (2302.01318); i.i.d. siblings give the multi-round rule of SpecInfer
     (2305.09781). Greedy is the same rule with a one-hot target, for which the target's choices say everything.
-
-    Row 0 of `logits_BMV` follows the root, row n + 1 follows node n.
     """
-    return walk(key, proposal, logits_BMV, sampling, lambda probability: probability)
+
+    lossless: ClassVar[bool] = True
+    opinion: ClassVar[bool] = False
+
+    def __call__(self, key: Array, proposal: Proposal, logits_BMV: Array, sampling: Sampling) -> Verdict:
+        return walk(key, proposal, logits_BMV, sampling, lambda probability: probability)
+
+
+rejection_sample = RejectionSample()

@@ -17,7 +17,8 @@ def walk(key, proposal: Proposal, logits_BMV, sampling: Sampling, raised: Callab
     batch, nodes = proposal.tokens_BN.shape
     parents_BN = proposal.parents_BN
     if parents_BN is None:
-        parents_BN = jnp.broadcast_to(jnp.arange(-1, nodes - 1)[None], (batch, nodes))
+        parents_BN = jnp.arange(-1, nodes - 1)
+    parents_BN = jnp.broadcast_to(parents_BN, (batch, nodes))
     valid_BN = jnp.ones((batch, nodes), bool) if proposal.valid_BN is None else proposal.valid_BN
     if sampling.greedy:
         return _follow(proposal.tokens_BN, parents_BN, valid_BN, most_likely(logits_BMV))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.types import Context, Proposal
+from adaspec_jax.decoding.types import Asks, Context, Proposal
 
 
 @pytree()
 class NoDraft:
     """Plain decoding by the same loop: baseline, equality test and speed ratio come from one place."""
 
-    num_nodes = 0
+    num_nodes = depth = 0
+    asks = Asks(likeliest=0)
 
     def init(self, prompt: Context, slots: int) -> tuple:
         return ()

@@ -2,45 +2,124 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from adaspec_jax.decoding.drafters.models.reread import read_prompt, reread
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.types import Context, Model, Proposal
+from adaspec_jax.decoding.stopping import Stop
+from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
 
 
-@pytree("length")
+@pytree("length", "widths")
 class ChainDrafter:
     """`length` guesses in a row, drawn from the draft model under the target's sampling settings.
 
-    Leviathan et al. 2023 (arXiv 2211.17192), Chen et al. 2023 (2302.01318).
+    Leviathan et al. 2023 (arXiv 2211.17192), Chen et al. 2023 (2302.01318). With a `stop`, at most so many: the round
+    ends when no row goes on, and of `widths`, numbers of guesses, the smallest that holds them all is verified.
     """
 
     model: Model
     length: int = 5
+    stop: Stop | None = None
+    widths: tuple[int, ...] = ()
+
+    asks = Asks(likeliest=0)
 
     @property
     def num_nodes(self) -> int:
         return self.length
 
-    def init(self, prompt: Context, slots: int):
-        return read_prompt(self.model, prompt, slots)
+    @property
+    def depth(self) -> int:
+        return self.length
 
-    def propose(self, key, cache, context: Context):
+    def init(self, prompt: Context, slots: int):
+        cache = read_prompt(self.model, prompt, slots)
+        if self.stop is None:
+            return cache
+        return cache, self.stop.init(prompt) if hasattr(self.stop, "init") else ()
+
+    def propose(self, key, state, context: Context):
+        return self._all(key, state, context) if self.stop is None else self._until_stopped(key, state, context)
+
+    def _all(self, key, cache, context: Context):
         sampling = context.sampling
         keys = jax.random.split(key, self.length)
-        # Two tokens: after a full acceptance the draft has never seen its own last guess.
-        logits_BV, cache = reread(self.model, cache, context, window=2)
+
+        def guess(key, logits_BV):
+            token_B, probs_BV = sampling.pick(key, logits_BV)
+            return token_B, probs_BV, logits_BV if context.opinion else None
 
         def extend(carry, key):
             token_B, cache = carry
             logits_B1V, cache = self.model(token_B[:, None], cache)
-            token_B, probs_BV = sampling.pick(key, logits_B1V[:, 0])
-            return (token_B, cache), (token_B, probs_BV)
+            guessed = guess(key, logits_B1V[:, 0])
+            return (guessed[0], cache), guessed
 
-        first_B, first_BV = sampling.pick(keys[0], logits_BV)
-        (_, cache), (rest_NB, rest_NBV) = jax.lax.scan(extend, (first_B, cache), keys[1:])
-        tokens_BN = jnp.concatenate([first_B[None], rest_NB]).T
-        probs_BNV = None if sampling.greedy else jnp.moveaxis(jnp.concatenate([first_BV[None], rest_NBV]), 0, 1)
-        return Proposal(tokens_BN, probs_BNV=probs_BNV), cache
+        # After a full acceptance the draft has never seen its own last guess.
+        logits_BV, _, cache = reread(self.model, cache, context, window=context.behind)
+        first = guess(keys[0], logits_BV)
+        (_, cache), rest = jax.lax.scan(extend, (first[0], cache), keys[1:])
+        whole = jax.tree.map(lambda a, others: jnp.moveaxis(jnp.concatenate([a[None], others]), 0, 1), first, rest)
+        return Proposal(whole[0], probs_BNV=whole[1], opinion_BNV=whole[2]), cache
+
+    def _until_stopped(self, key, state, context: Context):
+        """The same guesses, as far as `stop` lets each row go."""
+        keys = jax.random.split(key, self.length)
+        logits_BV, hidden_BD, cache = reread(self.model, state[0], context, window=context.behind)
+        limit_B, stop_state = self.stop.begin(state[1], context)
+        begun = _Guessing.empty(self.length, logits_BV, context)._replace(cache=cache, stop_state=stop_state)
+        first = self._guess(begun, keys[0], logits_BV, hidden_BD, limit_B, context)
+
+        def extend(at: _Guessing) -> _Guessing:
+            last_B1 = jax.lax.dynamic_slice_in_dim(at.proposal.tokens_BN, at.n - 1, 1, axis=1)
+            hidden_B1D, cache = self.model.features(last_B1, at.cache)
+            logits_BV = self.model.unembed(hidden_B1D[:, 0])
+            return self._guess(at._replace(cache=cache), keys[at.n], logits_BV, hidden_B1D[:, 0], limit_B, context)
+
+        made = jax.lax.while_loop(lambda at: jnp.any(at.going_B) & (at.n < self.length), extend, first)
+        width = jnp.max(jnp.sum(made.proposal.valid_BN, axis=1)) if self.widths else None
+        return dataclasses.replace(made.proposal, width=width), (made.cache, made.stop_state)
+
+    def _guess(self, at: _Guessing, key, logits_BV, hidden_BD, limit_B, context: Context) -> _Guessing:
+        sampling, n, proposal = context.sampling, at.n, at.proposal
+        token_B, probs_BV = sampling.pick(key, logits_BV)
+        law_BV = jax.nn.softmax(logits_BV) if sampling.greedy else probs_BV
+        goes_B, stop_state = self.stop.go_on(at.stop_state, n, law_BV, hidden_BD)
+        going_B = at.going_B & goes_B & (n < limit_B)
+
+        def put(buffer, values):
+            return None if buffer is None else jax.lax.dynamic_update_index_in_dim(buffer, values, n, axis=1)
+
+        proposal = Proposal(
+            put(proposal.tokens_BN, token_B),
+            valid_BN=put(proposal.valid_BN, going_B),
+            probs_BNV=put(proposal.probs_BNV, probs_BV),
+            opinion_BNV=put(proposal.opinion_BNV, logits_BV),
+        )
+        return _Guessing(n + 1, going_B, proposal, at.cache, stop_state)
+
+
+class _Guessing(NamedTuple):
+    n: Array  # guesses that were asked for
+    going_B: Array
+    proposal: Proposal
+    cache: Any
+    stop_state: Any
+
+    @classmethod
+    def empty(cls, length: int, logits_BV: Array, context: Context) -> _Guessing:
+        batch, vocab_size = logits_BV.shape
+        laws_BNV = jnp.zeros((batch, length, vocab_size), jnp.float32)
+        proposal = Proposal(
+            jnp.zeros((batch, length), jnp.int32),
+            valid_BN=jnp.zeros((batch, length), bool),
+            probs_BNV=None if context.sampling.greedy else laws_BNV,
+            opinion_BNV=laws_BNV if context.opinion else None,
+        )
+        return cls(jnp.int32(0), jnp.ones((batch,), bool), proposal, None, None)

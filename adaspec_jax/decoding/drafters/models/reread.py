@@ -1,22 +1,34 @@
-"""A draft model's cache: after the prompt, and rolled back to what was committed."""
+"""A draft model's cache: after the prompt, and brought up to what was committed."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
+from jax import Array
 
 from adaspec_jax.decoding.types import Context, Model
 
 
+class Read(NamedTuple):
+    """What a draft model makes of the last committed token."""
+
+    logits_BV: Array
+    hidden_BD: Array
+    cache: object
+
+
 def read_prompt(model: Model, prompt: Context, slots: int):
     """The model's cache after a right-padded prompt."""
-    _, cache = model(prompt.tokens_BS, model.init_cache(prompt.tokens_BS.shape[0], slots))
+    _, cache = model.features(prompt.tokens_BS, model.init_cache(prompt.tokens_BS.shape[0], slots))
     return cache.roll_back(prompt.lengths_B)
 
 
-def reread(model: Model, cache, context: Context, *, window: int):
-    """Logits [B, V] after the last committed token, and the cache rolled back to exactly the committed tokens.
+def reread(model: Model, cache, context: Context, *, window: int) -> Read:
+    """The model after the last committed token, its cache rolled back to exactly the committed tokens.
 
-    The last `window` committed tokens are read (again); the cache must be right for all tokens before them.
+    The last `window` committed tokens are read (again); the cache must be right for all tokens before them, so that
+    `window` is `context.behind` or more: two is right directly under the engine, and too few inside another round.
     """
     start_B = jnp.maximum(context.lengths_B - window, 0)
     index_BW = jnp.minimum(start_B[:, None] + jnp.arange(window)[None], context.tokens_BS.shape[1] - 1)
@@ -24,4 +36,4 @@ def reread(model: Model, cache, context: Context, *, window: int):
     hidden_BWD, cache = model.features(tokens_BW, cache.roll_back(start_B))
     last_B11 = (context.lengths_B - 1 - start_B)[:, None, None]
     last_BD = jnp.take_along_axis(hidden_BWD, last_B11, axis=1)[:, 0]  # one row is all the output matrix has to see
-    return model.unembed(last_BD), cache.roll_back(context.lengths_B)
+    return Read(model.unembed(last_BD), last_BD, cache.roll_back(context.lengths_B))

@@ -11,7 +11,7 @@ import numpy as np
 from adaspec_jax.decoding.drafters.models.reread import read_prompt, reread
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.tree import Tree
-from adaspec_jax.decoding.types import Context, Model, Proposal
+from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
 
 
 @pytree("branching")
@@ -24,6 +24,12 @@ class TreeDrafter:
     model: Model
     branching: tuple[int, ...] = (2, 2, 1)
 
+    asks = Asks(likeliest=0)
+
+    @property
+    def depth(self) -> int:
+        return len(self.branching)
+
     @property
     def num_nodes(self) -> int:
         return sum(prod(self.branching[: depth + 1]) for depth in range(len(self.branching)))
@@ -32,13 +38,11 @@ class TreeDrafter:
         return read_prompt(self.model, prompt, slots)
 
     def propose(self, key, cache, context: Context):
-        batch = context.lengths_B.shape[0]
         slots = context.tokens_BS.shape[1]
         parents_N = self._parents()
-        parents_BN = jnp.broadcast_to(jnp.asarray(parents_N)[None], (batch, len(parents_N)))
         # The accepted path lies scattered in this cache, so all a round can commit is read again: depth + 1 tokens.
-        logits_BV, cache = reread(self.model, cache, context, window=len(self.branching) + 1)
-        shape = Tree.of(Proposal(jnp.zeros_like(parents_BN), parents_BN))
+        logits_BV, _, cache = reread(self.model, cache, context, window=self.depth - 1 + context.behind)
+        shape = Tree.of(Proposal(parents_N[None], parents_N))
         # The root is already in the cache: drop its row, and count node slots from the first one after it.
         mask_BNS = shape.attention_mask(context.lengths_B - 1, slots)[:, 1:]
         position_BN = context.lengths_B[:, None] - 1 + shape.depth_BN
@@ -57,7 +61,7 @@ class TreeDrafter:
                 )
             start = end
         probs_BNV = None if context.sampling.greedy else jnp.concatenate(laws, axis=1)
-        return Proposal(jnp.concatenate(tokens, axis=1), parents_BN, probs_BNV=probs_BNV), cache
+        return Proposal(jnp.concatenate(tokens, axis=1), parents_N, probs_BNV=probs_BNV), cache
 
     def _parents(self) -> np.ndarray:
         parents, level = [], [-1]

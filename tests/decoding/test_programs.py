@@ -1,0 +1,46 @@
+"""The number of operations of the plain, chain and tree programs, as lowered: what new fields may not add to."""
+
+import importlib.metadata
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from adaspec_jax import models
+from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, TreeDrafter, engine, rejection_sample
+from tests.running import CHECKOUT
+
+COUNTS = CHECKOUT / "tests" / "decoding" / "operations.json"
+HF = {"model_type": "gpt_neox", "vocab_size": 64, "hidden_size": 16, "intermediate_size": 32}
+HF |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 512}
+
+
+def operations(kind: str, temperature: float) -> int:
+    target, draft = (models.build(HF, jax.random.key(seed)) for seed in (0, 1))
+    drafter = {"plain": NoDraft(), "chain": ChainDrafter(draft, 3), "tree": TreeDrafter(draft, (2, 1))}[kind]
+    prompt = Context(np.ones((2, 8), np.int32), np.array([8, 4]))
+    arguments, slots = engine._program_arguments(target, drafter, prompt, jax.random.key(0), 16, -1)
+    static = {"slots": slots, "sampling": Sampling(temperature), "accept": rejection_sample}
+    lowered = engine._decode.lower(*arguments, **static).as_text()
+    return len(re.findall(r"= \"?(?:stablehlo\.\w+|call|func\.call)\b", lowered))
+
+
+def locked(name: str) -> bool:
+    pins = re.findall(rf"^{name}==(\S+)", (CHECKOUT / "requirements.lock").read_text(), re.MULTILINE)
+    return importlib.metadata.version(name) in pins
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("kind", ["plain", "chain", "tree"])
+def test_a_program_has_as_many_operations_as_committed(kind, temperature):
+    """Fewer or more on purpose: `python -m tests.decoding.test_programs` writes the new counts."""
+    if not (locked("jax") and locked("flax")):
+        pytest.skip("operations are counted with the lock's versions of jax and flax")
+    assert operations(kind, temperature) == json.loads(COUNTS.read_text())[f"{kind} at {temperature:g}"]
+
+
+if __name__ == "__main__":
+    counted = {f"{kind} at {t:g}": operations(kind, t) for kind in ("plain", "chain", "tree") for t in (0.0, 1.0)}
+    COUNTS.write_text(json.dumps(counted, indent=2) + "\n")
