@@ -11,6 +11,7 @@ from adaspec_jax.config.architectures import (
     Qwen2,
     Qwen3,
 )
+from adaspec_jax.config.checks import validate
 from adaspec_jax.config.experiment import (
     FREE_TO_CHANGE,
     Answers,
@@ -26,7 +27,6 @@ from adaspec_jax.config.experiment import (
     Tokenizer,
     draft_schedule,
     flatten,
-    validate,
 )
 
 __all__ = [

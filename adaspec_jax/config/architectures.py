@@ -1,12 +1,14 @@
 """A dataclass per model family, in Hugging Face's config.json keys; the defaults are a small well-known model.
 
 A config carries them so that everything about a run is known before anything is downloaded. Annotations stay real
-types, and nothing here imports jax: see `config.py`.
+types, and nothing here imports jax: see `experiment.py`.
 """
 
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+from adaspec_jax.config.bounds import one_of, positive
 
 
 class Architecture:
@@ -33,12 +35,12 @@ class Architecture:
 class GPTNeoX(Architecture):
     """Pythia-31M."""
 
-    vocab_size: int = 50304
-    hidden_size: int = 256
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 8
-    intermediate_size: int = 1024
-    max_position_embeddings: int = 2048
+    vocab_size: int = positive(50304)
+    hidden_size: int = positive(256)
+    num_hidden_layers: int = positive(6)
+    num_attention_heads: int = positive(8)
+    intermediate_size: int = positive(1024)
+    max_position_embeddings: int = positive(2048)
     rotary_pct: float = 0.25
     rotary_emb_base: float = 10000.0
     hidden_act: str = "gelu"
@@ -55,13 +57,13 @@ class GPTNeoX(Architecture):
 class CodeGen(Architecture):
     """CodeGen-350M."""
 
-    vocab_size: int = 51200
-    n_embd: int = 1024
-    n_layer: int = 20
-    n_head: int = 16
-    n_inner: int | None = None  # None: 4 * n_embd
-    n_positions: int = 2048
-    rotary_dim: int = 32
+    vocab_size: int = positive(51200)
+    n_embd: int = positive(1024)
+    n_layer: int = positive(20)
+    n_head: int = positive(16)
+    n_inner: int | None = positive(None)  # None: 4 * n_embd
+    n_positions: int = positive(2048)
+    rotary_dim: int = positive(32)
     activation_function: str = "gelu_new"
     layer_norm_epsilon: float = 1e-5
     tie_word_embeddings: bool = False
@@ -80,12 +82,12 @@ class CodeGen(Architecture):
 class GPT2(Architecture):
     """GPT-2 small."""
 
-    vocab_size: int = 50257
-    n_embd: int = 768
-    n_layer: int = 12
-    n_head: int = 12
-    n_inner: int | None = None  # None: 4 * n_embd
-    n_positions: int = 1024
+    vocab_size: int = positive(50257)
+    n_embd: int = positive(768)
+    n_layer: int = positive(12)
+    n_head: int = positive(12)
+    n_inner: int | None = positive(None)  # None: 4 * n_embd
+    n_positions: int = positive(1024)
     activation_function: str = "gelu_new"
     layer_norm_epsilon: float = 1e-5
     tie_word_embeddings: bool = True
@@ -101,12 +103,12 @@ class GPT2(Architecture):
 class Phi(Architecture):
     """Phi-1.5."""
 
-    vocab_size: int = 51200
-    hidden_size: int = 2048
-    num_hidden_layers: int = 24
-    num_attention_heads: int = 32
-    intermediate_size: int = 8192
-    max_position_embeddings: int = 2048
+    vocab_size: int = positive(51200)
+    hidden_size: int = positive(2048)
+    num_hidden_layers: int = positive(24)
+    num_attention_heads: int = positive(32)
+    intermediate_size: int = positive(8192)
+    max_position_embeddings: int = positive(2048)
     partial_rotary_factor: float = 0.5
     rope_theta: float = 10000.0
     hidden_act: str = "gelu_new"
@@ -133,20 +135,20 @@ class Llama3Rope:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_position_embeddings: int = 8192
-    rope_type: str = "llama3"
+    rope_type: str = one_of("default", "llama3", default="llama3")
 
 
 @dataclass
 class Llama(Grouped):
     """Llama-3.2-1B. Llama 2 has the `rope_type` "default", `rope_theta` 1e4 and as many key heads as query heads."""
 
-    vocab_size: int = 128256
-    hidden_size: int = 2048
-    num_hidden_layers: int = 16
-    num_attention_heads: int = 32
-    num_key_value_heads: int = 8
-    intermediate_size: int = 8192
-    max_position_embeddings: int = 131072
+    vocab_size: int = positive(128256)
+    hidden_size: int = positive(2048)
+    num_hidden_layers: int = positive(16)
+    num_attention_heads: int = positive(32)
+    num_key_value_heads: int = positive(8)
+    intermediate_size: int = positive(8192)
+    max_position_embeddings: int = positive(131072)
     rope_theta: float = 500000.0
     rope_scaling: Llama3Rope = field(default_factory=Llama3Rope)
     hidden_act: str = "silu"
@@ -167,13 +169,13 @@ class Llama(Grouped):
 class Qwen2(Grouped):
     """Qwen2.5-0.5B."""
 
-    vocab_size: int = 151936
-    hidden_size: int = 896
-    num_hidden_layers: int = 24
-    num_attention_heads: int = 14
-    num_key_value_heads: int = 2
-    intermediate_size: int = 4864
-    max_position_embeddings: int = 32768
+    vocab_size: int = positive(151936)
+    hidden_size: int = positive(896)
+    num_hidden_layers: int = positive(24)
+    num_attention_heads: int = positive(14)
+    num_key_value_heads: int = positive(2)
+    intermediate_size: int = positive(4864)
+    max_position_embeddings: int = positive(32768)
     rope_theta: float = 1000000.0
     hidden_act: str = "silu"
     rms_norm_eps: float = 1e-6
@@ -189,14 +191,14 @@ class Qwen2(Grouped):
 class Qwen3(Grouped):
     """Qwen3-0.6B."""
 
-    vocab_size: int = 151936
-    hidden_size: int = 1024
-    num_hidden_layers: int = 28
-    num_attention_heads: int = 16
-    num_key_value_heads: int = 8
-    head_dim: int = 128
-    intermediate_size: int = 3072
-    max_position_embeddings: int = 40960
+    vocab_size: int = positive(151936)
+    hidden_size: int = positive(1024)
+    num_hidden_layers: int = positive(28)
+    num_attention_heads: int = positive(16)
+    num_key_value_heads: int = positive(8)
+    head_dim: int = positive(128)
+    intermediate_size: int = positive(3072)
+    max_position_embeddings: int = positive(40960)
     rope_theta: float = 1000000.0
     hidden_act: str = "silu"
     rms_norm_eps: float = 1e-6

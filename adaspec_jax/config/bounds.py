@@ -1,0 +1,73 @@
+"""Defaults of a config's fields together with what the field may hold; `checks.validate` asks them.
+
+    lr: float = positive(3e-4)
+
+Each field carries in its metadata a function of the value that gives the complaint, or None where all is well.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+Complaint = Callable[[Any], str | None]
+_KEY = "complaint"
+
+
+def bounded(default: Any, complaint: Complaint) -> Any:
+    """A dataclass field with this default; `complaint(value)` goes on after the key's name, as in "is 3; ..."."""
+    return dataclasses.field(default=default, metadata={_KEY: complaint})
+
+
+def complaint_of(item: dataclasses.Field, value: Any) -> str | None:
+    """What is wrong with a field's value."""
+    return item.metadata[_KEY](value) if _KEY in item.metadata else None
+
+
+def positive(default: Any) -> Any:
+    """A number above 0, or None where the default's type has that."""
+    return bounded(default, _unless(lambda value: value > 0, "it must be positive"))
+
+
+def not_negative(default: Any) -> Any:
+    return bounded(default, _unless(lambda value: value >= 0, "it must not be negative"))
+
+
+def share(default: float | None) -> Any:
+    """In (0, 1]."""
+    at_most_all = _unless(lambda value: value <= 1, "it must be at most 1, which is all")
+    above_none = _unless(lambda value: value > 0, "it must be positive")
+    return bounded(default, lambda value: above_none(value) or at_most_all(value))
+
+
+def below(limit: float, default: float, why: str) -> Any:
+    """In [0, limit)."""
+    not_less = _unless(lambda value: value >= 0, "it must not be negative")
+    return bounded(default, lambda value: not_less(value) or _unless(lambda v: v < limit, why)(value))
+
+
+def axis(default: int) -> Any:
+    """A number of devices along an axis of the mesh, or -1."""
+    valid = _unless(lambda value: value > 0 or value == -1, "give a number of devices, or -1 for as many as fit")
+    return bounded(default, valid)
+
+
+def one_of(*choices: str, default: str | None = None) -> Any:
+    """One of these words; the first is the default where none is named."""
+
+    def complaint(value: str) -> str | None:
+        return None if value in choices else f'is "{value}"; it must be one of {", ".join(choices)}'
+
+    return bounded(default or choices[0], complaint)
+
+
+def increasing(*lengths: int) -> Any:
+    """A tuple, not empty, of numbers in increasing order."""
+
+    def complaint(value: tuple[int, ...]) -> str | None:
+        return None if value and sorted(value) == list(value) else f"{value} must be lengths in increasing order"
+
+    return bounded(lengths, complaint)
+
+
+def _unless(valid: Callable[[Any], bool], what: str) -> Complaint:
+    return lambda value: None if value is None or valid(value) else f"is {value}; {what}"

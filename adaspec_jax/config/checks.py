@@ -1,0 +1,69 @@
+"""What a config's values must have: each what stands beside its field, and several of them something in common."""
+
+import dataclasses
+from typing import Any
+
+from adaspec_jax.config.bounds import complaint_of
+from adaspec_jax.config.experiment import Data, Draft, Experiment, Reference, Target, draft_schedule
+from adaspec_jax.errors import UserError
+
+
+def validate(config: Experiment) -> None:
+    """Raises `UserError` naming the first key whose value cannot work."""
+    _check_fields(config)
+    _check_reference(config.reference, config.draft)
+    _check_data(config.data)
+    _check_architectures(target=config.target, draft=config.draft)
+    if config.teacher == "top_k":
+        _check_known_law(reference=config.reference, draft=config.draft)
+    _check_shards(config.draft)
+
+
+def _check_fields(group: Any, prefix: str = "") -> None:
+    for item in dataclasses.fields(group):
+        key, value = f"{prefix}{item.name}", getattr(group, item.name)
+        if dataclasses.is_dataclass(value):
+            _check_fields(value, f"{key}.")
+        elif complaint := complaint_of(item, value):
+            raise UserError(f"{key} {complaint}")
+
+
+def _check_reference(reference: Reference, draft: Draft) -> None:
+    if not reference.epochs and (draft.reference == "trained" or reference.equal_data):
+        raise UserError(
+            'reference.epochs is 0, which is possible with draft.reference="moving_average" and without '
+            "reference.equal_data alone"
+        )
+
+
+def _check_data(data: Data) -> None:
+    if (data.prompt_column is None) != (data.answer_column is None):
+        raise UserError("data.prompt_column and data.answer_column must be given together")
+    if data.max_prompt_length >= data.max_length:
+        raise UserError(
+            f"data.max_prompt_length {data.max_prompt_length} leaves no room for an answer within "
+            f"data.max_length {data.max_length}"
+        )
+    if data.buckets[-1] < data.max_length:
+        raise UserError(f"the last of data.buckets is below data.max_length {data.max_length}; raise it")
+
+
+def _check_architectures(**stages: Target | Draft) -> None:
+    for name, stage in stages.items():
+        if mistake := stage.architecture.mistake():
+            raise UserError(f"{name}.architecture: {mistake}")
+
+
+def _check_known_law(**stages: Reference | Draft) -> None:
+    for name, stage in stages.items():
+        if stage.divergence != "forward_kl":
+            raise UserError(
+                f'{name}.divergence is "{stage.divergence}", and teacher "top_k" knows the forward_kl alone; '
+                'use teacher "hidden"'
+            )
+
+
+def _check_shards(draft: Draft) -> None:
+    rows = draft_schedule(draft)[1]
+    if draft.scope == "shard" and rows % draft.shards:
+        raise UserError(f"the draft's batch of {rows} does not divide into draft.shards {draft.shards}")

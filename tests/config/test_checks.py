@@ -1,0 +1,85 @@
+"""What a config's fields may hold, said beside them; and what several must have in common."""
+
+import dataclasses
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from adaspec_jax.config import Answers, Data, Draft, Evaluation, Experiment, Mesh, Reference, Target, flatten, validate
+from adaspec_jax.config.bounds import complaint_of, positive
+from adaspec_jax.errors import UserError
+
+
+def test_the_defaults_pass():
+    validate(Experiment())
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        (Experiment(dtype="float16"), 'dtype is "float16"; it must be one of float32, bfloat16'),
+        (Experiment(dtype=None), 'dtype is "None"; it must be one of'),
+        (Experiment(loss_chunk=-1), "loss_chunk is -1; it must not be negative"),
+        (Experiment(target=Target(lr=0.0)), "target.lr is 0.0; it must be positive"),
+        (Experiment(target=Target(epochs=-1)), "target.epochs is -1; it must not be negative"),
+        (Experiment(reference=Reference(moments="half")), 'reference.moments is "half"; it must be one of float32, '),
+        (Experiment(draft=Draft(fraction=0.0)), "draft.fraction is 0.0; it must be positive"),
+        (
+            Experiment(draft=Draft(final_fraction=1.5)),
+            "draft.final_fraction is 1.5; it must be at most 1, which is",
+        ),
+        (Experiment(draft=Draft(average_decay=-0.1)), "draft.average_decay is -0.1; it must not be negative"),
+        (Experiment(draft=Draft(average_decay=1.0)), "draft.average_decay is 1.0; at 1 and above the average never"),
+        (Experiment(draft=Draft(reference="none")), 'draft.reference is "none"; it must be one of trained, moving_'),
+        (Experiment(draft=Draft(scope="shard", shards=7)), "batch of 40 does not divide into draft.shards 7"),
+        (Experiment(answers=Answers(source="mine")), 'answers.source is "mine"; it must be one of dataset, target, '),
+        (Experiment(evaluation=Evaluation(temperature=-1.0)), "evaluation.temperature is -1.0; it must not be"),
+        (Experiment(mesh=Mesh(data=-2)), "mesh.data is -2; give a number of devices, or -1 for as many as fit"),
+        (Experiment(mesh=Mesh(draft="half")), 'mesh.draft is "half"; it must be one of sharded, replicated'),
+        (Experiment(data=Data(buckets=())), r"data.buckets \(\) must be lengths in increasing order"),
+        (Experiment(data=Data(buckets=(64, 32))), r"data.buckets \(64, 32\) must be lengths in increasing order"),
+        (Experiment(data=Data(buckets=(64,))), "the last of data.buckets is below data.max_length 512; raise it"),
+        (Experiment(data=Data(prompt_column="q")), "data.prompt_column and data.answer_column must be given together"),
+    ],
+)
+def test_the_first_key_that_cannot_work_is_named(config, complaint):
+    with pytest.raises(UserError, match=complaint):
+        validate(config)
+
+
+def test_a_field_that_is_new_brings_its_bound_along():
+    """No list of names elsewhere has to learn of it, and a group inside a group is looked into."""
+
+    @dataclass
+    class Inner:
+        depth: int = positive(3)
+
+    @dataclass
+    class Longer(Draft):
+        inner: Inner = field(default_factory=Inner)
+
+    validate(Experiment(draft=Longer()))
+    with pytest.raises(UserError, match="draft.inner.depth is 0; it must be positive"):
+        validate(Experiment(draft=Longer(inner=Inner(0))))
+
+
+def test_every_number_that_sizes_something_has_a_bound():
+    """A count or rate of 0 or below is refused wherever it stands; the exceptions are named here."""
+    free = {"seed", "beta1", "beta2", "eps", "distillspec", "adaspec"}  # anything goes, or the formula itself says
+    free |= {"rotary_pct", "rotary_emb_base", "layer_norm_eps", "initializer_range"}
+
+    def unbounded(group, prefix=""):
+        for item in dataclasses.fields(group):
+            value = getattr(group, item.name)
+            if dataclasses.is_dataclass(value):
+                yield from unbounded(value, f"{prefix}{item.name}.")
+            elif type(value) in (int, float) and item.name not in free and not complaint_of(item, -3):
+                yield f"{prefix}{item.name}"
+
+    assert list(unbounded(Experiment())) == []
+
+
+def test_bounds_leave_values_replacement_and_flattening_as_they_were():
+    assert Draft().fraction == 0.4 and Draft.fraction == 0.4 and Data().buckets == (128, 192, 256, 384, 512)
+    assert replace(Draft(), fraction=0.2) == Draft(fraction=0.2) != Draft()
+    assert flatten(Experiment())["draft.scope"] == "global" and flatten(Experiment())["draft.final_fraction"] is None
