@@ -14,6 +14,7 @@ from adaspec_jax.training.label_chunks import DEFAULT, Chunking, total_at, value
 from adaspec_jax.training.lessons import lesson_of
 from adaspec_jax.training.objectives.batch import Batch, Frozen, Now, Objective
 from adaspec_jax.training.objectives.labels import (
+    Features,
     count_of,
     features_in_parts,
     labels_of,
@@ -32,10 +33,7 @@ def distill(divergence: Divergence = forward_kl, *, chunking: Chunking = DEFAULT
     per_token, features = _divergence_and_agreement(divergence), features_in_parts(micro_batches, chunking)
 
     def objective(model, frozen: Frozen, batch: Batch):
-        _, mask_BT = labels_of(batch)
-        hidden_BTD = features(model, batch.tokens_BT)
-        taught = taught_of(frozen.target, batch, features)
-        sizes = {"vocab_size": vocab_size_of(model, hidden_BTD), "chunking": chunking}
+        mask_BT, hidden_BTD, taught, sizes = _given(model, frozen.target, batch, features, chunking)
         total, values = total_at(mask_BT, per_token, model.unembedding(), hidden_BTD, taught, frozen.target, **sizes)
         return total / count_of(mask_BT), {
             "tokens": jnp.sum(mask_BT),
@@ -74,42 +72,15 @@ def selective_distill(
     Schedules and random rules read `frozen.now`, which the training step sets; without it they see the beginning.
     Metrics: tokens, share_kept, kl_kept and kl_dropped (mean forward KL on each side), gap (mean), agreement.
     """
-    if not callable(fraction) and not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be in (0, 1], not {fraction}")
     if normalize not in ("paper", "official"):
         raise ValueError(f'normalize must be "paper" or "official", not {normalize!r}')
-    if scope not in ("global", "shard", "sequence"):
-        raise ValueError(f'scope must be "global", "shard" or "sequence", not {scope!r}')
-    if scope != "global":
-        rule = by_rows(rule, shards if scope == "shard" else None)
-
-    def select(gap_BT, mask_BT, now: Now | None):
-        now = now or Now(jnp.zeros((), jnp.int32), jax.random.key(0))
-        return rule(gap_BT, mask_BT, fraction(now.step) if callable(fraction) else fraction, now.key)
-
+    select = _selecting(rule, fraction, scope, shards)
     per_token, features = _divergence_and_agreement(divergence), features_in_parts(micro_batches, chunking)
 
     def objective(model, frozen: Frozen, batch: Batch):
-        _, mask_BT = labels_of(batch)
-        hidden_BTD = features(model, batch.tokens_BT)
-        taught = taught_of(frozen.target, batch, features)
-        sizes = {"vocab_size": vocab_size_of(model, hidden_BTD), "chunking": chunking}
-        still = jax.lax.stop_gradient(model.unembedding())
-
-        def gap_and_more(operands):
-            hidden_GCD, taught, shown = operands
-            logits_GCV, lesson = still.unembed(hidden_GCD), lesson_of(frozen.target, taught)
-            if batch.reference_divergence_BT is None:
-                gap_GC = lesson.gap(divergence, logits_GCV, frozen.reference.unembed(shown))
-            else:  # both divergences are sums of differences: small numbers, which keep their digits
-                gap_GC = lesson.divergence(divergence, logits_GCV) - shown
-            kl_GC, agreement_GC = lesson.divergence(forward_kl, logits_GCV), lesson.agrees(logits_GCV)
-            return {"gap": gap_GC, "kl": kl_GC, "agreement": agreement_GC}
-
-        shown = batch.reference_divergence_BT
-        if shown is None:
-            shown = jax.lax.stop_gradient(features(frozen.reference, batch.tokens_BT))
-        values = values_at(mask_BT, gap_and_more, (hidden_BTD, taught, shown), **sizes)
+        mask_BT, hidden_BTD, taught, sizes = _given(model, frozen.target, batch, features, chunking)
+        measured = _gap_and_more(divergence, jax.lax.stop_gradient(model.unembedding()), frozen, batch)
+        values = values_at(mask_BT, measured, (hidden_BTD, taught, _shown(frozen, batch, features)), **sizes)
         kept_BT = select(values["gap"], mask_BT, frozen.now)
         total, _ = total_at(kept_BT, per_token, model.unembedding(), hidden_BTD, taught, frozen.target, **sizes)
         return total / count_of(kept_BT if normalize == "paper" else mask_BT), {
@@ -122,6 +93,53 @@ def selective_distill(
         }
 
     return objective
+
+
+def _selecting(rule: Rule, fraction: float | Callable[[Array], Array], scope: str, shards: int):
+    """`(gap_BT, mask_BT, now) -> mask_BT` of the labels that are kept."""
+    if not callable(fraction) and not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1], not {fraction}")
+    if scope not in ("global", "shard", "sequence"):
+        raise ValueError(f'scope must be "global", "shard" or "sequence", not {scope!r}')
+    if scope != "global":
+        rule = by_rows(rule, shards if scope == "shard" else None)
+
+    def select(gap_BT: Array, mask_BT: Array, now: Now | None) -> Array:
+        now = now or Now(jnp.zeros((), jnp.int32), jax.random.key(0))
+        return rule(gap_BT, mask_BT, fraction(now.step) if callable(fraction) else fraction, now.key)
+
+    return select
+
+
+def _given(model, target, batch: Batch, features: Features, chunking: Chunking):
+    """(mask_BT of the labels, the model's hidden_BTD, what the target says there, sizes): what a distillation reads."""
+    _, mask_BT = labels_of(batch)
+    hidden_BTD = features(model, batch.tokens_BT)
+    sizes = {"vocab_size": vocab_size_of(model, hidden_BTD), "chunking": chunking}
+    return mask_BT, hidden_BTD, taught_of(target, batch, features), sizes
+
+
+def _shown(frozen: Frozen, batch: Batch, features: Features) -> Array:
+    """Of the reference at each position: its stored divergence from the target [B, T], else its hidden state."""
+    if batch.reference_divergence_BT is not None:
+        return batch.reference_divergence_BT
+    return jax.lax.stop_gradient(features(frozen.reference, batch.tokens_BT))
+
+
+def _gap_and_more(divergence: Divergence, model, frozen: Frozen, batch: Batch):
+    """`(hidden, taught, shown) -> {"gap", "kl", "agreement"}` of a chunk of labels."""
+
+    def values(operands):
+        hidden_GCD, taught, shown = operands
+        logits_GCV, lesson = model.unembed(hidden_GCD), lesson_of(frozen.target, taught)
+        if batch.reference_divergence_BT is None:
+            gap_GC = lesson.gap(divergence, logits_GCV, frozen.reference.unembed(shown))
+        else:  # both divergences are sums of differences: small numbers, which keep their digits
+            gap_GC = lesson.divergence(divergence, logits_GCV) - shown
+        kl_GC, agreement_GC = lesson.divergence(forward_kl, logits_GCV), lesson.agrees(logits_GCV)
+        return {"gap": gap_GC, "kl": kl_GC, "agreement": agreement_GC}
+
+    return values
 
 
 def _divergence_and_agreement(divergence: Divergence):
