@@ -12,6 +12,7 @@ is the reference itself. --budgets official,equal_compute runs the selective arm
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def main() -> None:
 
     processes.join(config.distributed)
     workdir = Path(flags.workdir).resolve()  # later seeds name the first one's target by it
-    specs = {arm.name: arm.spec(config) for arm in arms}
+    own = {"draft": config.draft, "reference": config.reference}
+    specs = {arm.name: arm.settings(**own) for arm in arms}
     specs = {name: spec for name, spec in specs.items() if spec != config.draft}  # that one is the run's own draft
     reports = []
     for number in range(seeds):
@@ -57,7 +59,8 @@ def main() -> None:
         )
     if not processes.first():
         return
-    results = summarised(config, arms, workdir, reports)
+    recorded = {"resamples": config.evaluation.resamples, "settings": dataclasses.asdict(config)}
+    results = summarised(arms, workdir, reports, **own, **recorded)
     reporting.write_json(workdir / "ablation.json", results)
     lines = table(results)
     print("\n".join(lines))

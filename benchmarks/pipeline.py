@@ -93,7 +93,8 @@ def text_of(args, config):
     from adaspec_jax.pipeline.workdir import Workdir
 
     workdir = Workdir(args.weights / "run")
-    return workdir, read_text(config, workdir)
+    origins = {"target": config.target, "draft": config.draft}
+    return workdir, read_text(config.data, config.tokenizer, origins, workdir=workdir, seed=config.seed)
 
 
 def batches_of(config, text, store=None):
@@ -130,7 +131,8 @@ def our_stage(args, config):
     from adaspec_jax import models
     from adaspec_jax.config import draft_schedule
     from adaspec_jax.devices import sharding
-    from adaspec_jax.pipeline.teacher import add_reference, open_store, taught_by
+    from adaspec_jax.pipeline.teacher import Rows, add_reference, open_store, taught_by
+    from adaspec_jax.pipeline.teacher_choice import Asked
     from adaspec_jax.training import Chunking, Frozen, adamw, init_state, make_step, objectives
     from adaspec_jax.training.divergences import forward_kl
 
@@ -138,10 +140,13 @@ def our_stage(args, config):
     mesh, chunking = sharding.make_mesh(1, 1, 1), Chunking.for_backend(jax.default_backend())
     target, reference, draft = (models.load(args.weights / name) for name in ("target", "reference", "draft"))
     began = time.perf_counter()
-    store = open_store(config, workdir, text, target, mesh, chunking, passes=draft_schedule(config.draft)[0])
+    asked = Asked(config.teacher, config.teacher_top_k, sampled_on_the_way=False)
+    rows = Rows(text, mesh, config.reference.batch_size, config.data.buckets)
+    where = {"workdir": workdir, "chunking": chunking}
+    store = open_store(asked, rows, target, **where, passes=draft_schedule(config.draft)[0])
     if store:
-        shared = {"target": target, "reference": reference, "base": draft, "chunking": chunking}
-        add_reference(store, config, workdir, text, mesh, **shared, divergence=forward_kl)
+        shared = {"target": target, "reference": reference, "base": draft, "fraction": config.draft.fraction}
+        add_reference(asked, store, rows, **shared, **where, divergence=forward_kl)
     seconds = time.perf_counter() - began
     spec = config.draft
     optimizer = adamw(spec.lr, weight_decay=spec.weight_decay, clip_norm=spec.clip_norm)

@@ -59,17 +59,18 @@ def measured(*, stage: str, rows: int, length: int, micro_batches: int = 1) -> d
 
     from adaspec_jax import models
     from adaspec_jax.command_line import load_config
+    from adaspec_jax.devices import sharding
     from adaspec_jax.devices.ahead_of_time import lowered, needed
-    from adaspec_jax.pipeline.layout import chunking_for, mesh_for
     from adaspec_jax.pipeline.memory import Memory
     from adaspec_jax.pipeline.program import program, step_arguments
+    from adaspec_jax.pipeline.stage_spec import stage_spec
     from adaspec_jax.training import Batch, Frozen
 
     config = load_config(str(Path(__file__).resolve().parent.parent / "configs" / "pythia_31m_1b4.py"))
     config.dtype, config.mesh.data = "float32", 1
-    mesh = mesh_for(config, jax.devices()[:1])
+    mesh = sharding.make_mesh(1, devices=jax.devices()[:1])
     memory = Memory(micro_batches=micro_batches, scanned=True)
-    made = program(stage, config, memory=memory, chunking=chunking_for(config, mesh, "cpu"), updates=10)
+    made = program(stage_spec(config, getattr(config, stage), steps=10, mesh=mesh, backend="cpu"), memory)
     build = lambda seed: models.build(config.draft.architecture.hf_config(), jax.random.key(seed))  # noqa: E731
     model = jax.eval_shape(build, 0)
     frozen = Frozen(None if stage == "target" else model, model if stage == "draft" else None)

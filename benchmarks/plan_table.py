@@ -105,7 +105,7 @@ def configured(file: str, variant: str):
 
 
 def key_of(file: str, config, stage: str, topology: str) -> str:
-    batch = config.evaluation.batch_size if stage == "decode" else schedule(config, stage)[1]
+    batch = config.evaluation.batch_size if stage == "decode" else schedule(getattr(config, stage))[1]
     return f"{file} {stage} {batch} x {config.data.buckets[-1]} on {topology}"
 
 
@@ -176,7 +176,7 @@ def cell(found: dict | None, config, stage: str) -> str:
         return f"**no**: {words}"
     if stage == "decode":
         return f"{words}, {1e3 * found['step_seconds']:.2g} ms"
-    epochs, batch = schedule(config, stage)
+    epochs, batch = schedule(getattr(config, stage))
     steps = round(epochs * found["examples"]) // batch
     return f"{words}, {1e3 * found['step_seconds']:.3g} ms, {steps * found['step_seconds'] / 3600:.2g} h"
 

@@ -69,13 +69,14 @@ def test_arms_say_what_is_trained_and_what_it_is_compared_with():
     config = short()
     arms = {arm.name: arm for arm in ablation.parse_arms("top:0.4,self:0.2,plain:0.4", "official,equal_compute")}
     assert list(arms) == ["top_0.4", "top_0.4_equal_compute", "self_0.2", "self_0.2_equal_compute", "plain_0.4"]
-    assert arms["top_0.4"].spec(config) == config.draft and arms["top_0.4"].same_data(config) == "plain_0.4"
-    assert arms["top_0.4_equal_compute"].same_data(config) is None  # other epochs than the reference
+    run = {"draft": config.draft, "reference": config.reference}
+    assert arms["top_0.4"].settings(**run) == config.draft and arms["top_0.4"].same_data(**run) == "plain_0.4"
+    assert arms["top_0.4_equal_compute"].same_data(**run) is None  # other epochs than the reference
     config.reference.epochs = config.draft.epochs
-    assert arms["top_0.4_equal_compute"].same_data(config) == "reference"
-    own = arms["self_0.2"].spec(config)
+    assert arms["top_0.4_equal_compute"].same_data(**run) == "reference"
+    own = arms["self_0.2"].settings(**run)
     assert isinstance(own, Draft) and (own.reference, own.fraction) == ("moving_average", 0.2)
-    plain = arms["plain_0.4"].spec(config)
+    plain = arms["plain_0.4"].settings(**run)
     assert isinstance(plain, Reference) and (plain.epochs, plain.batch_size) == (1.0, 20)
 
 

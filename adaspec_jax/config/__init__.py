@@ -27,6 +27,7 @@ from adaspec_jax.config.experiment import (
     Tokenizer,
     draft_schedule,
     flatten,
+    on_the_data_of,
 )
 
 __all__ = [
@@ -53,5 +54,6 @@ __all__ = [
     "Tokenizer",
     "draft_schedule",
     "flatten",
+    "on_the_data_of",
     "validate",
 ]

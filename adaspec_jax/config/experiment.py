@@ -211,3 +211,9 @@ def draft_schedule(draft: Draft) -> tuple[float, int]:
         return draft.epochs, draft.batch_size
     kept = (draft.fraction + (draft.final_fraction or draft.fraction)) / 2
     return draft.epochs / kept, max(round(draft.batch_size / kept), 1)
+
+
+def on_the_data_of(draft: Draft, reference: Reference) -> Reference:
+    """Plain distillation on as many batches of the same size as this draft's."""
+    epochs, batch_size = draft_schedule(draft)
+    return dataclasses.replace(reference, epochs=epochs, batch_size=batch_size, equal_data=False)

@@ -80,6 +80,11 @@ class TokenStore:
         begun.unwritten = {number for number in range(len(self.blocks)) if not self._is_whole(column, number)}
         return sorted(begun.unwritten, reverse=True)
 
+    def begun_elsewhere(self, column: str, unwritten: Sequence[int], *, shape: tuple[int, ...], dtype) -> None:
+        """Another process that shares the directory has begun this column, and found these blocks unwritten."""
+        begun = self._columns[column] = _Column(self.path, column, tuple(shape), np.dtype(dtype))
+        begun.unwritten = set(unwritten)
+
     def bytes_of(self, *, shape: tuple[int, ...], dtype) -> int:
         """What a whole column takes."""
         return self.num_tokens * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize

@@ -8,15 +8,11 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from adaspec_jax.config import Draft, Experiment, Reference, draft_schedule
+from adaspec_jax.config import Draft, Experiment, Reference, draft_schedule, on_the_data_of
 from adaspec_jax.errors import UserError, did_you_mean
 
 ARMS = "top:0.2,top:0.4,top:0.6,top:0.8,bottom:0.4,random:0.4,self:0.4,plain:0.2,plain:0.4"
-
-
 KINDS = ("top", "bottom", "random", "self", "plain")
-
-
 BUDGETS = ("official", "equal_compute")
 
 
@@ -31,19 +27,18 @@ class Arm(NamedTuple):
     def name(self) -> str:
         return f"{self.kind}_{self.fraction:g}" + ("" if self.budget == "official" else f"_{self.budget}")
 
-    def same_data(self, config: Experiment) -> str | None:
+    def same_data(self, draft: Draft, reference: Reference) -> str | None:
         """The arm that is trained on all labels of as much data; None where there is none."""
         if self.budget == "official":
             return f"plain_{self.fraction:g}"
-        of_reference = config.reference.epochs, config.reference.batch_size
-        return "reference" if draft_schedule(self.spec(config)) == of_reference else None
+        of_reference = reference.epochs, reference.batch_size
+        return "reference" if draft_schedule(self.settings(draft, reference)) == of_reference else None
 
-    def spec(self, config: Experiment) -> Draft | Reference:
-        """What the pipeline trains."""
-        draft = dataclasses.replace(config.draft, fraction=self.fraction, final_fraction=None, budget=self.budget)
+    def settings(self, draft: Draft, reference: Reference) -> Draft | Reference:
+        """What the pipeline trains, in a run with this draft and reference."""
+        draft = dataclasses.replace(draft, fraction=self.fraction, final_fraction=None, budget=self.budget)
         if self.kind == "plain":
-            epochs, batch_size = draft_schedule(draft)
-            return dataclasses.replace(config.reference, epochs=epochs, batch_size=batch_size, equal_data=False)
+            return on_the_data_of(draft, reference)
         if self.kind == "self":
             return dataclasses.replace(draft, selection="top", reference="moving_average")
         return dataclasses.replace(draft, selection=self.kind, reference="trained")
@@ -83,16 +78,27 @@ def seeded(config: Experiment, workdir: Path, number: int) -> Experiment:
     return run
 
 
-def summarised(config: Experiment, arms: list[Arm], workdir: Path, reports: list[dict]) -> dict:
-    """{"arms": {name: acceptance over seeds, and what it gains over the two baselines}, "settings", "seeds"}."""
+def summarised(
+    arms: list[Arm],
+    workdir: Path,
+    reports: list[dict],
+    *,
+    draft: Draft,
+    reference: Reference,
+    resamples: int,
+    settings: dict,
+) -> dict:
+    """{"arms": {name: acceptance over seeds, and what it gains over the two baselines}, "settings", "seeds"}.
+
+    `draft` and `reference`: the run's own; `settings` are recorded as they are.
+    """
     from adaspec_jax.reporting import Counts, across_runs
 
     files = [json.loads((workdir / f"seed{n}" / "counts.json").read_text()) for n in range(len(reports))]
     counts = {name: [Counts(**file[name]) for file in files] for name in files[0]}
-    own = next((arm.name for arm in arms if arm.spec(config) == config.draft), "draft")
+    own = next((arm.name for arm in arms if arm.settings(draft, reference) == draft), "draft")
     counts[own] = counts.pop("draft")
-    same_data = {arm.name: arm.same_data(config) for arm in arms}
-    resamples = config.evaluation.resamples
+    same_data = {arm.name: arm.same_data(draft, reference) for arm in arms}
     found = {}
     for name in ["reference", *sorted(set(counts) - {"base", "reference"}, key=_order(arms))]:
         expected = [float(run.overlap_sum.sum() / run.overlap_positions.sum()) for run in counts[name]]
@@ -108,7 +114,6 @@ def summarised(config: Experiment, arms: list[Arm], workdir: Path, reports: list
     for name in found:
         record = stages["draft" if name == own else name]
         found[name] |= {"steps": record["steps"], "sequences": record["steps"] * record["batch_size"]}
-    settings = dataclasses.asdict(config)
     return {"task": reports[0]["task"], "seeds": len(reports), "arms": found, "settings": settings} | {
         "models": reports[0]["models"],
         "environment": reports[0]["environment"],

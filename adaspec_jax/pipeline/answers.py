@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,35 +12,44 @@ import jax
 import numpy as np
 
 from adaspec_jax import data, models, reporting
-from adaspec_jax.config import Experiment
+from adaspec_jax.config import Answers
 from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
+from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import Workdir
 
-_SEED = 4  # added to the config's seed
 
-
-def targets_own(config: Experiment, workdir: Workdir, text: Text, target: models.CausalLM, mesh) -> Text:
+def targets_own(
+    knobs: Answers,
+    text: Text,
+    target: models.CausalLM,
+    *,
+    workdir: Workdir,
+    mesh: sharding.Mesh,
+    batch_size: int,
+    max_length: int,
+    buckets: Sequence[int],
+    seed: int,
+) -> Text:
     """The text with the target's sampled answers; what an interrupted run has sampled is kept in DIR/answers.
 
-    UserError where what lies there was sampled from something else.
+    Rows are cut to `max_length` tokens. UserError where what lies there was sampled from something else.
     """
-    knobs, size = config.answers, config.reference.batch_size
     order = sorted(range(len(text.train)), key=lambda i: text.train[i].prompt_length)  # little padding
-    blocks = [order[start : start + size] for start in range(0, len(order), size)]
+    blocks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     directory = workdir.path / "answers"
     origin = {
-        "target": workdir.weights_sha256("target"),
+        "target": processes.once(lambda: workdir.weights_sha256("target")),
         "prompts": text.tokens_sha256,
         "temperature": knobs.temperature,
         "max_new_tokens": knobs.max_new_tokens,
-        "seed": config.seed,
-        "batch_size": size,
+        "seed": seed,
+        "batch_size": batch_size,
     }
     processes.once(lambda: _claim(directory, origin))
-    root = jax.random.key(config.seed + _SEED)
+    root = seeds.answers(seed)
     found: dict[int, data.Encoded] = {}
     target = target.unstacked()
     with reporting.track(len(order), description="target's own answers", unit="row") as progress:
@@ -47,12 +57,13 @@ def targets_own(config: Experiment, workdir: Workdir, text: Text, target: models
             file = directory / f"{number:06d}.npz"
             if not processes.once(file.is_file):
                 rows = [text.train[i] for i in block]
-                [batch] = data.prompt_batches(rows, size, buckets=config.data.buckets, pad_id=text.eos_id)
-                tokens_BS, lengths_B = _sampled(config, text, target, batch, jax.random.fold_in(root, number), mesh)
+                [batch] = data.prompt_batches(rows, batch_size, buckets=buckets, pad_id=text.eos_id)
+                key = jax.random.fold_in(root, number)
+                tokens_BS, lengths_B = _sampled(knobs, target, batch, key, eos_id=text.eos_id, mesh=mesh)
                 processes.once(lambda file=file, t=tokens_BS, n=lengths_B: _write(file, tokens=t, lengths=n))
-            tokens_BS, lengths_B = _read(file)
+            tokens_BS, lengths_B = processes.each(lambda file=file: _read(file))
             for i, tokens_S, end in zip(block, tokens_BS, lengths_B, strict=False):
-                kept = tokens_S[: min(int(end), config.data.max_length)]
+                kept = tokens_S[: min(int(end), max_length)]
                 found[i] = data.Encoded(np.asarray(kept, np.int32), text.train[i].prompt_length)
             progress.advance(len(block))
     rows = [found[i] for i in range(len(text.train))]
@@ -61,7 +72,7 @@ def targets_own(config: Experiment, workdir: Workdir, text: Text, target: models
     return replace(text, train=rows, record=text.record | {"answers": record})
 
 
-def _sampled(config: Experiment, text: Text, target, batch, key, mesh) -> tuple[np.ndarray, np.ndarray]:
+def _sampled(knobs: Answers, target, batch, key, *, eos_id: int, mesh) -> tuple[np.ndarray, np.ndarray]:
     def place(rows):
         return sharding.shard_rows(sharding.my_rows(rows, mesh), mesh)
 
@@ -70,9 +81,9 @@ def _sampled(config: Experiment, text: Text, target, batch, key, mesh) -> tuple[
         NoDraft(),
         Context(place(batch["tokens_BT"]), place(batch["lengths_B"])),
         key,
-        max_new_tokens=config.answers.max_new_tokens,
-        sampling=Sampling(config.answers.temperature),
-        eos_id=text.eos_id,
+        max_new_tokens=knobs.max_new_tokens,
+        sampling=Sampling(knobs.temperature),
+        eos_id=eos_id,
     )
     return processes.fetch((generation.tokens_BS, generation.lengths_B))
 

@@ -10,26 +10,31 @@ from typing import Any
 
 import jax
 
-from adaspec_jax import models
-from adaspec_jax.config import Experiment, Fit, draft_schedule
+from adaspec_jax import config, models
+from adaspec_jax.config import Draft, Fit, Target, draft_schedule
 from adaspec_jax.devices import sharding
 from adaspec_jax.errors import UserError
-from adaspec_jax.training import (
-    Chunking,
-)
+from adaspec_jax.training import Chunking
 
 
 def mesh_for(
-    config: Experiment, devices: Sequence[Any] | None = None, more: Mapping[str, int] = MappingProxyType({})
+    mesh: config.Mesh,
+    fits: Mapping[str, Fit],
+    decoded_rows: int,
+    *,
+    devices: Sequence[Any] | None = None,
+    more: Mapping[str, int] = MappingProxyType({}),
 ) -> sharding.Mesh:
-    """The devices to use, of these or of all: as many as divide every batch, where the config leaves it open.
+    """The devices to use, of these or of all: as many as divide every batch, where `mesh` leaves it open.
 
-    `more`: rows of further batches, by what to call them.
+    Args:
+      fits: the settings of "target", "reference" and "draft".
+      decoded_rows: of an evaluation batch.
+      more: rows of further batches, by what to call them.
     """
-    mesh = config.mesh
     available = len(jax.devices() if devices is None else devices) // mesh.tensor
-    batches = {f"config.{stage}.batch_size": schedule(config, stage)[1] for stage in ("target", "reference", "draft")}
-    batches |= {"config.evaluation.batch_size": config.evaluation.batch_size, **more}
+    batches = {f"config.{name}.batch_size": schedule(fit)[1] for name, fit in fits.items()}
+    batches |= {"config.evaluation.batch_size": decoded_rows, **more}
     shared = math.gcd(*batches.values())
 
     def most(given: int, beside: int) -> int:
@@ -43,39 +48,43 @@ def mesh_for(
         if rows % (data * fsdp):
             share = f"mesh.data * mesh.fsdp = {data * fsdp}"
             raise UserError(f"{key} makes batches of {rows} rows, which {share} does not divide; change either")
-    for stage in ("target", "draft"):
-        check_tensor_axis(config, stage)
+    for name in ("target", "draft"):
+        check_tensor_axis(mesh, name, fits[name])
     try:
         return sharding.make_mesh(data, fsdp, mesh.tensor, devices=devices)
     except ValueError as error:
         raise UserError(f"config.mesh: {error}") from None
 
 
-def check_tensor_axis(config: Experiment, stage: str) -> None:
+def check_tensor_axis(mesh: config.Mesh, name: str, fit: Target | Draft) -> None:
     """UserError where mesh.tensor does not divide what the table lays along it, which would then stay whole."""
-    if config.mesh.tensor == 1 or table_of(config, stage) is sharding.REPLICATED:
+    if mesh.tensor == 1 or table_of(mesh, name) is sharding.REPLICATED:
         return
-    architecture = models.config_from_hf(getattr(config, stage).architecture.hf_config())
-    for name in ("num_heads", "num_kv_heads", "intermediate_size"):
-        if (size := getattr(architecture, name)) % config.mesh.tensor:
+    architecture = models.config_from_hf(fit.architecture.hf_config())
+    for part in ("num_heads", "num_kv_heads", "intermediate_size"):
+        if (size := getattr(architecture, part)) % mesh.tensor:
             raise UserError(
-                f"config.mesh.tensor is {config.mesh.tensor}, which does not divide the {stage}'s {name} {size}; "
+                f"config.mesh.tensor is {mesh.tensor}, which does not divide the {name}'s {part} {size}; "
                 'choose a divisor, or for a small draft mesh.draft="replicated"'
             )
 
 
-def table_of(config: Experiment, name: str) -> sharding.Table:
+def table_of(mesh: config.Mesh, name: str) -> sharding.Table:
     """How the parameters of a model lie on the mesh: the target's by the table, the small ones' as the config says."""
-    return sharding.TABLE if name == "target" or config.mesh.draft == "sharded" else sharding.REPLICATED
+    return sharding.TABLE if name == "target" or mesh.draft == "sharded" else sharding.REPLICATED
 
 
-def chunking_for(config: Experiment, mesh: sharding.Mesh, backend: str) -> Chunking:
-    """One group of rows for each device that the batch's rows are spread over."""
-    chunking = Chunking.for_backend(backend, groups=mesh.shape["data"] * mesh.shape["fsdp"])
-    return replace(chunking, logits=config.loss_chunk or chunking.logits)
+def chunking_for(loss_chunk: int, mesh: sharding.Mesh, backend: str) -> Chunking:
+    """One group of rows for each device that the batch's rows are spread over; `loss_chunk` logits, 0: the default."""
+    chunking = Chunking.for_backend(backend, groups=row_groups(mesh))
+    return replace(chunking, logits=loss_chunk or chunking.logits)
 
 
-def schedule(config: Experiment, name: str) -> tuple[float, int]:
+def row_groups(mesh: sharding.Mesh) -> int:
+    """How many groups of devices a batch's rows are spread over."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def schedule(fit: Fit) -> tuple[float, int]:
     """(epochs, batch size) of a stage."""
-    spec: Fit = getattr(config, name)
-    return draft_schedule(spec) if name == "draft" else (spec.epochs, spec.batch_size)
+    return draft_schedule(fit) if isinstance(fit, Draft) else (fit.epochs, fit.batch_size)

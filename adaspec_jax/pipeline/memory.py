@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from adaspec_jax.config import Experiment, Fit
+from adaspec_jax.config import Fit
 from adaspec_jax.errors import UserError
 
 SPARE = 0.05  # of a device's memory, left to what no program's plan knows
@@ -15,25 +15,31 @@ LORA_RANK = 16  # that "auto" takes
 def choose(
     written: Memory, *, rows: int, may_adapt: bool, limit: int | None, bytes_of: Callable[[Memory], int]
 ) -> tuple[Memory, int]:
-    """The first step of the `ladder` that needs no more than `limit` bytes, and what it needs.
+    """`descend`, and `UserError`, by how much the last step is too large, where nothing fits."""
+    memory, size = descend(written, rows=rows, may_adapt=may_adapt, limit=limit, bytes_of=bytes_of)
+    if limit is None or size <= limit:
+        return memory, size
+    needed, over = (f"{count / 2**30:.2f}" for count in (size, size - limit))
+    raise UserError(
+        f"a step needs {needed} GiB per device with {memory.in_words()}, {over} more than there are; use "
+        "more devices along mesh.fsdp or mesh.tensor, or a smaller batch_size or data.max_length"
+    )
+
+
+def descend(
+    written: Memory, *, rows: int, may_adapt: bool, limit: int | None, bytes_of: Callable[[Memory], int]
+) -> tuple[Memory, int]:
+    """The first step of the `ladder` that needs no more than `limit` bytes, else its last; and what that needs.
 
     Args:
       rows: of a batch, per group of devices that rows are spread over.
       may_adapt: whether low-rank adapters may stand in for the whole model (the target stage).
       bytes_of: compiles the stage and tells its bytes per device; asked more than once, so it should remember.
-
-    UserError, by how much the last step is too large, where nothing fits.
     """
-    tried = written, 0
     for memory in ladder(written, rows=rows, may_adapt=may_adapt, fits=lambda m: limit is None or bytes_of(m) <= limit):
-        tried = memory, bytes_of(memory)
-        if limit is None or tried[1] <= limit:
-            return tried
-    size, over = (f"{count / 2**30:.2f}" for count in (tried[1], tried[1] - limit))
-    raise UserError(
-        f"a step needs {size} GiB per device with {tried[0].in_words()}, {over} more than there are; use "
-        "more devices along mesh.fsdp or mesh.tensor, or a smaller batch_size or data.max_length"
-    )
+        if limit is None or bytes_of(memory) <= limit:
+            break
+    return memory, bytes_of(memory)
 
 
 def ladder(
@@ -81,12 +87,10 @@ class Memory:
     scanned: bool = False
 
     @classmethod
-    def written(cls, config: Experiment, name: str, backend: str) -> Memory:
-        """As the config has it. "auto" scans layers on accelerators, where compiling costs more than slicing."""
-        spec: Fit = getattr(config, name)
-        scanned = config.layers == "scanned" or (config.layers == "auto" and backend != "cpu")
-        knobs = spec.micro_batches, spec.rematerialise, spec.moments, spec.master
-        return cls(*knobs, lora_rank=getattr(spec, "lora_rank", 0), scanned=scanned)
+    def written(cls, fit: Fit, *, scanned: bool) -> Memory:
+        """As a stage's settings have it."""
+        knobs = fit.micro_batches, fit.rematerialise, fit.moments, fit.master
+        return cls(*knobs, lora_rank=getattr(fit, "lora_rank", 0), scanned=scanned)
 
     def in_words(self) -> str:
         """The knobs that are not at their defaults."""
@@ -96,3 +100,8 @@ class Memory:
         words += [f"{self.master} master weights"] * (self.master != "float32")
         words += [f"LoRA of rank {self.lora_rank}"] * (self.lora_rank > 0)
         return ", ".join(words) or "nothing given up"
+
+
+def scans_layers(layers: str, backend: str) -> bool:
+    """Whether layers are stacked and one is compiled: "auto" does on accelerators, where compiling costs the most."""
+    return layers == "scanned" or (layers == "auto" and backend != "cpu")

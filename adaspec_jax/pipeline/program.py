@@ -1,4 +1,4 @@
-"""What a stage compiles: its objective, optimiser, state and step, from the config, on real models or abstract ones."""
+"""What a stage compiles: its objective, optimiser, state and step, on real models or abstract ones."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ import optax
 from jax.sharding import NamedSharding
 
 from adaspec_jax import models
-from adaspec_jax.config import Draft, Experiment, Fit
+from adaspec_jax.config import Fit
 from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import abstract
-from adaspec_jax.pipeline.layout import table_of
 from adaspec_jax.pipeline.memory import Memory
-from adaspec_jax.pipeline.on_policy import on_policy
+from adaspec_jax.pipeline.stage_spec import StageSpec
 from adaspec_jax.training import (
     Batch,
-    Chunking,
     Frozen,
     State,
     adamw,
@@ -31,17 +29,13 @@ from adaspec_jax.training import (
     learning_rate,
     make_step,
     merged,
-    objectives,
 )
-from adaspec_jax.training.divergences import find_divergence
-from adaspec_jax.training.selection import find_selection
 
 
 @dataclass(frozen=True)
 class Program:
     """A stage without its data: how its state begins, what a step does, and what model comes out."""
 
-    name: str
     memory: Memory
     dtype: str
     step: Callable
@@ -75,68 +69,27 @@ class Program:
         return model.stacked() if self.memory.scanned or self.memory.rematerialise else model
 
 
-def program(
-    name: str, config: Experiment, *, memory: Memory, chunking: Chunking, updates: int, eos_id: int = -1
-) -> Program:
-    """The stage's program for a number of optimiser updates; `eos_id` ends answers that are sampled on the way."""
-    spec: Fit = getattr(config, name)
-    shared = {"chunking": chunking, "micro_batches": memory.micro_batches}
-    if name == "target":
-        objective = objectives.fine_tune(**shared)
-    elif name == "reference":
-        objective = objectives.distill(find_divergence(config.reference.divergence), **shared)
-    else:
-        draft = config.draft
-        objective = objectives.selective_distill(
-            find_divergence(draft.divergence),
-            fraction=_share_kept(draft, updates * spec.accumulate),
-            normalize=draft.normalize,
-            scope=draft.scope,
-            shards=draft.shards,
-            rule=find_selection(draft.selection),
-            **shared,
-        )
+def program(stage: StageSpec, memory: Memory) -> Program:
+    """The stage's program where it gives up what `memory` says."""
+    objective = stage.objective(micro_batches=memory.micro_batches)
     if memory.lora_rank:
         objective = adapting(objective)
-    optimizer = adamw(
-        learning_rate(
-            spec.lora_lr if memory.lora_rank else spec.lr,
-            steps=updates,
-            schedule=spec.schedule,
-            warmup_steps=spec.warmup_steps,
-        ),
-        weight_decay=spec.weight_decay,
-        clip_norm=spec.clip_norm,
-        b1=spec.beta1,
-        b2=spec.beta2,
-        eps=spec.eps,
-        accumulate=spec.accumulate,
-        moments=memory.moments,
-    )
-    averaged = name == "draft" and config.draft.reference == "moving_average"
+    optimizer = _optimizer(stage.fit, memory, stage.updates)
     step = make_step(
         objective,
         optimizer,
-        compute_dtype=config.dtype,
-        average_decay=config.draft.average_decay,
-        rewrite=None if name == "target" else _rewrite(config, eos_id),
+        compute_dtype=stage.dtype,
+        average_decay=stage.average_decay or 0.0,
+        rewrite=stage.rewrite,
     )
-    return Program(name, memory, config.dtype, step, optimizer, table_of(config, name), averaged)
+    return Program(memory, stage.dtype, step, optimizer, stage.table, averaged=stage.average_decay is not None)
 
 
-def _share_kept(draft: Draft, batches: int) -> float | Callable[[jax.Array], jax.Array]:
-    if draft.final_fraction is None:
-        return draft.fraction
-    return optax.linear_schedule(draft.fraction, draft.final_fraction, max(batches - 1, 1))
-
-
-def _rewrite(config: Experiment, eos_id: int):
-    answers = config.answers
-    if answers.source not in ("draft", "mixed"):
-        return None
-    share = answers.share if answers.source == "mixed" else 1.0
-    knobs = {"max_new_tokens": answers.max_new_tokens, "temperature": answers.temperature}
-    return on_policy(**knobs, eos_id=eos_id, share=share)
+def _optimizer(fit: Fit, memory: Memory, updates: int) -> optax.GradientTransformation:
+    peak = fit.lora_lr if memory.lora_rank else fit.lr
+    rate = learning_rate(peak, steps=updates, schedule=fit.schedule, warmup_steps=fit.warmup_steps)
+    knobs = {"weight_decay": fit.weight_decay, "clip_norm": fit.clip_norm, "accumulate": fit.accumulate}
+    return adamw(rate, **knobs, b1=fit.beta1, b2=fit.beta2, eps=fit.eps, moments=memory.moments)
 
 
 def step_arguments(

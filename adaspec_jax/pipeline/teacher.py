@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,90 +19,88 @@ import jax
 import numpy as np
 
 from adaspec_jax import data, models, reporting
-from adaspec_jax.config import Experiment
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
-from adaspec_jax.pipeline.teacher_choice import decide
+from adaspec_jax.pipeline.teacher_choice import Asked, decide
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.training import Batch, Chunking, objectives
-from adaspec_jax.training.divergences import forward_kl
+from adaspec_jax.training.divergences import Divergence, forward_kl
 
 # Columns of the store, named as the fields of `Batch` that take them.
 HIDDEN, IDS, LOG_PROBS = "target_hidden_BTD", "target_ids_BTK", "target_log_probs_BTK"
 REFERENCE = "reference_divergence_BT"
+_COMPUTED_BY = ("models/**/*.py",)
 _SAMPLED = 4  # blocks of rows on which the error of "top_k" is measured
 
 
-def check(config: Experiment, text: Text) -> None:
-    """UserError where `config.teacher` cannot be had with this vocabulary."""
-    if config.teacher == "top_k" and config.teacher_top_k > len(text.tokenizer):
-        raise UserError(
-            f"config.teacher_top_k is {config.teacher_top_k}, and the vocabulary has {len(text.tokenizer)} tokens"
-        )
+def check(asked: Asked, text: Text) -> None:
+    """UserError where what is asked for cannot be had with this vocabulary."""
+    if asked.choice == "top_k" and asked.top_k > len(text.tokenizer):
+        raise UserError(f"config.teacher_top_k is {asked.top_k}, and the vocabulary has {len(text.tokenizer)} tokens")
 
 
 def open_store(
-    config: Experiment,
-    workdir: Workdir,
-    text: Text,
-    target: models.CausalLM,
-    mesh,
-    chunking: Chunking,
-    *,
-    passes: float,
+    asked: Asked, rows: Rows, target: models.CausalLM, *, workdir: Workdir, chunking: Chunking, passes: float
 ) -> data.TokenStore | None:
     """The store with what the target says of every label, written now as far as it is not there; None to recompute it.
 
-    What `config.teacher` "auto" decides is recorded in the workdir, so that a resumed run does the same. UserError
-    where a store is asked for and the disk is too small, or the store there was made from something else.
+    What "auto" comes to, for so many `passes` over the text, is recorded in the workdir, so that a resumed run does the
+    same. UserError where a store is asked for and the disk is too small, or the store there was made from something
+    else.
     """
-    if config.answers.source in ("draft", "mixed"):
+    if asked.sampled_on_the_way:
         why = "frozen models run at every step: answers sampled on the way cannot be stored before"
         processes.say(f"teacher: {why}")
-        processes.once(lambda: workdir.decide("teacher", {"choice": "recompute", "why": why, "asked": config.teacher}))
+        _note(workdir, asked, {"choice": "recompute", "why": why})
         return None
-    store = data.TokenStore(workdir.path / "teacher", text.train)
-    rows = _Rows(config, text, mesh)
-    choice = "top_k" if config.teacher == "top_k" else "hidden"
-    if choice == "top_k":
-        k = config.teacher_top_k
-        columns = {IDS: {"shape": (k,), "dtype": np.int32}, LOG_PROBS: {"shape": (k,), "dtype": np.float32}}
-
-        def values(batch):
-            return dict(zip(columns, _likeliest(chunking, k, target, batch), strict=True))
-    else:
-        columns = {HIDDEN: {"shape": (target.config.hidden_size,), "dtype": target.dtype}}
-
-        def values(batch):
-            return {HIDDEN: _features(target, batch.tokens_BT)}
-
+    store = data.TokenStore(workdir.path / "teacher", rows.text.train)
+    columns, values = _columns(asked, target, chunking)
     size = sum(store.bytes_of(**column) for column in columns.values())
     decision = processes.once(lambda: workdir.decision("teacher"))
-    if decision is None or decision["asked"] != config.teacher:
-        # All measure, because all must compute; what the first one finds holds.
-        mine = processes.each(
-            lambda: decide(config, workdir, store, size, passes, lambda: _seconds_of_a_pass(store, rows, target))
-        )
-        decision = processes.once(lambda: mine | {"asked": config.teacher})
-        processes.once(lambda: workdir.decide("teacher", decision))
+    if decision is None or decision["asked"] != asked.choice:
+        forward = partial(_seconds_of_a_pass, store, rows, target)
+        decision = decide(asked, store, size, passes=passes, seconds_of_a_pass=forward)
+        _note(workdir, asked, decision)
     processes.say(f"teacher: {decision['why']}")
     if decision["choice"] == "recompute":
         return None
     origin = {
-        "target weights": workdir.weights_sha256("target"),
-        "tokenizer": text.record["tokenizer_sha256"],
-        "training examples": text.train_sha256,
-        "tokens": text.tokens_sha256,
-        "code": _code_sha256(),
+        "target weights": processes.once(lambda: workdir.weights_sha256("target")),
+        "tokenizer": rows.text.record["tokenizer_sha256"],
+        "training examples": rows.text.train_sha256,
+        "tokens": rows.text.tokens_sha256,
+        "code": code_sha256(),
     }
-    blocks = sorted(
-        {n for name, column in columns.items() for n in store.begin(name, **column, origin=origin)}, reverse=True
-    )
+    found = {n for name, column in columns.items() for n in _begin(store, name, origin, **column)}
+    blocks = sorted(found, reverse=True)
     if blocks:
-        store.check_room(size * len(blocks) // len(store.blocks), "the teacher store")
+        room = size * len(blocks) // len(store.blocks)
+        processes.once(lambda: store.check_room(room, "the teacher store"))
     _write(store, list(columns), blocks, rows, values, "target's answers")
     return store
+
+
+def _columns(asked: Asked, target: models.CausalLM, chunking: Chunking) -> tuple[dict[str, dict], Callable]:
+    """({column: shape and type}, batch -> {column: [B, T, ...]}) of what is stored of the target."""
+    if asked.choice != "top_k":
+        hidden = {"shape": (target.config.hidden_size,), "dtype": target.dtype}
+        return {HIDDEN: hidden}, lambda batch: {HIDDEN: _features(target, batch.tokens_BT)}
+    k = asked.top_k
+    columns = {IDS: {"shape": (k,), "dtype": np.int32}, LOG_PROBS: {"shape": (k,), "dtype": np.float32}}
+    return columns, lambda batch: dict(zip(columns, _likeliest(chunking, k, target, batch), strict=True))
+
+
+def _note(workdir: Workdir, asked: Asked, decision: dict[str, str]) -> None:
+    processes.once(lambda: workdir.decide("teacher", decision | {"asked": asked.choice}))
+
+
+def _begin(store: data.TokenStore, name: str, origin: dict[str, str], **column) -> list[int]:
+    """The numbers of a column's blocks that are still to be written, as the first process finds them."""
+    blocks = processes.once(lambda: store.begin(name, **column, origin=origin))
+    if not processes.first():
+        store.begun_elsewhere(name, blocks, **column)
+    return blocks
 
 
 def taught_by(target: models.CausalLM, store: data.TokenStore | None) -> models.CausalLM | None:
@@ -111,46 +111,49 @@ def taught_by(target: models.CausalLM, store: data.TokenStore | None) -> models.
 
 
 def add_reference(
+    asked: Asked,
     store: data.TokenStore,
-    config: Experiment,
-    workdir: Workdir,
-    text: Text,
-    mesh,
+    rows: Rows,
     *,
     target: models.CausalLM,
     reference: models.CausalLM,
     base: models.CausalLM,
-    divergence,
+    divergence: Divergence,
+    fraction: float,
+    workdir: Workdir,
     chunking: Chunking,
 ) -> None:
     """Stores the reference's divergence from the target at every label, for the draft stage.
 
     Where the store knows the target's likeliest tokens alone, what that changes is measured and recorded: on the
-    reference's divergence, and on which tokens `base`, the draft before its stage, would be trained on.
+    reference's divergence, and on the `fraction` of tokens that `base`, the draft before its stage, would be trained
+    on.
     """
-    rows = _Rows(config, text, mesh, store)
+    rows = rows.beside(store)
+    weights = processes.once(lambda: {name: workdir.weights_sha256(name) for name in ("reference", "target")})
+    k = None if HIDDEN in store.columns else asked.top_k
     origin = {
-        "reference weights": workdir.weights_sha256("reference"),
-        "target weights": workdir.weights_sha256("target"),
+        "reference weights": weights["reference"],
+        "target weights": weights["target"],
         "divergence": divergence.__name__,
-        "target's law": "whole" if HIDDEN in store.columns else f"{config.teacher_top_k} likeliest tokens",
-        "training examples": text.train_sha256,
-        "code": _code_sha256(),
+        "target's law": "whole" if k is None else f"{k} likeliest tokens",
+        "training examples": rows.text.train_sha256,
+        "code": code_sha256(),
     }
-    blocks = store.begin(REFERENCE, shape=(), dtype=np.float32, origin=origin)
+    blocks = _begin(store, REFERENCE, origin, shape=(), dtype=np.float32)
     compute = partial(_divergence, divergence, chunking, reference, taught_by(target, store))
     _write(store, [REFERENCE], blocks, rows, lambda batch: {REFERENCE: compute(batch)}, "reference's divergence")
-    if IDS in store.columns and (blocks or workdir.decision("teacher_error") is None):
-        error = _error(store, rows, chunking, config.draft.fraction, target, reference, base)
+    if k is not None and (blocks or processes.once(lambda: workdir.decision("teacher_error")) is None):
+        error = _error(store, rows, chunking, fraction, target, reference, base)
         processes.once(lambda: workdir.decide("teacher_error", error))
         processes.say(
-            f"teacher: the {config.teacher_top_k} likeliest tokens hold {100 * (1 - error['tail_mass']):.2f} % of the "
-            f"target's mass; the reference's KL is {error['kl_top_k']:.4f} nats for {error['kl_exact']:.4f}, and "
+            f"teacher: the {k} likeliest tokens hold {100 * (1 - error['tail_mass']):.2f} % of the target's mass; the "
+            f"reference's KL is {error['kl_top_k']:.4f} nats for {error['kl_exact']:.4f}, and "
             f"{100 * error['selected_alike']:.1f} % of the tokens selected at first are those of the whole law"
         )
 
 
-def _seconds_of_a_pass(store: data.TokenStore, rows: _Rows, target) -> float:
+def _seconds_of_a_pass(store: data.TokenStore, rows: Rows, target) -> float:
     """Of the target over all rows, from one batch of rows of middling length."""
     block = store.blocks[len(store.blocks) // 2]
     numbers, batch = next(rows.batches(block))
@@ -160,7 +163,7 @@ def _seconds_of_a_pass(store: data.TokenStore, rows: _Rows, target) -> float:
     return (time.perf_counter() - began) / len(numbers) * sum(map(len, store.blocks))
 
 
-def _write(store: data.TokenStore, columns: list[str], blocks: list[int], rows: _Rows, values, what: str) -> None:
+def _write(store: data.TokenStore, columns: list[str], blocks: list[int], rows: Rows, values, what: str) -> None:
     """`values(batch)`, {column: [B, T, ...]}, of every row of these blocks.
 
     All processes compute, each its rows of every batch; the first one writes, to a directory that all can read.
@@ -180,7 +183,7 @@ def _write(store: data.TokenStore, columns: list[str], blocks: list[int], rows: 
     processes.together("stored")
 
 
-def _error(store, rows: _Rows, chunking: Chunking, fraction: float, target, reference, base) -> dict[str, float]:
+def _error(store, rows: Rows, chunking: Chunking, fraction: float, target, reference, base) -> dict[str, float]:
     """What knowing the likeliest tokens alone changes, on a sample of the rows."""
 
     def values(batch: Batch) -> dict:
@@ -210,19 +213,27 @@ def _error(store, rows: _Rows, chunking: Chunking, fraction: float, target, refe
     }
 
 
-class _Rows:
+@dataclass(frozen=True)
+class Rows:
     """The training rows as batches on the mesh, in the shapes of the reference stage."""
 
-    def __init__(self, config: Experiment, text: Text, mesh, beside: data.TokenStore | None = None) -> None:
-        self._config, self._text, self._mesh, self._beside = config, text, mesh, beside
+    text: Text
+    mesh: sharding.Mesh
+    batch_size: int
+    buckets: Sequence[int]
+    stored: data.TokenStore | None = None  # goes with the rows
 
-    def batches(self, block):
-        data_config, size = self._config.data, self._config.reference.batch_size
-        shapes = {"buckets": data_config.buckets, "pad_id": self._text.eos_id}
-        for numbers, batch in data.row_batches(self._text.train, block, size, beside=self._beside, **shapes):
-            yield numbers, sharding.shard_rows(Batch(**sharding.my_rows(batch, self._mesh)), self._mesh)
+    def beside(self, store: data.TokenStore) -> Rows:
+        """The same rows with what this store has of them."""
+        return replace(self, stored=store)
 
-    def at_labels(self, block, values) -> dict[str, list[np.ndarray]]:
+    def batches(self, block: Sequence[int]) -> Iterator[tuple[list[int], Batch]]:
+        """(row numbers, batch) over a block."""
+        shapes = {"buckets": self.buckets, "pad_id": self.text.eos_id, "beside": self.stored}
+        for numbers, batch in data.row_batches(self.text.train, block, self.batch_size, **shapes):
+            yield numbers, sharding.shard_rows(Batch(**sharding.my_rows(batch, self.mesh)), self.mesh)
+
+    def at_labels(self, block: Sequence[int], values: Callable) -> dict[str, list[np.ndarray]]:
         """{name: [entries [tokens, ...] of each row]} of `values(batch)`, {name: [B, T, ...]}."""
         found: dict[str, list[np.ndarray]] = {}
         for numbers, batch in self.batches(block):
@@ -233,7 +244,7 @@ class _Rows:
 
     def predicting(self, row: int) -> slice:
         """The positions that predict a row's labels."""
-        encoded = self._text.train[row]
+        encoded = self.text.train[row]
         return slice(encoded.prompt_length - 1, len(encoded.tokens) - 1)
 
 
@@ -257,9 +268,12 @@ def _tail_mass(batch: Batch):
     return 1 - jax.numpy.sum(jax.numpy.exp(batch.target_log_probs_BTK), axis=-1)
 
 
-def _code_sha256() -> str:
-    """Of the model code, whose every change may change what is stored."""
+def code_sha256(package: Path = Path(__file__).parent.parent) -> str:
+    """Of all code that what is stored is computed by: each of its changes may change an entry."""
+    files = (file for place in _COMPUTED_BY for file in sorted(package.glob(place)))
     digest = hashlib.sha256()
-    for file in sorted(Path(models.__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
+    for file in files:
+        digest.update(
+            f"{file.relative_to(package).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}".encode()
+        )
     return digest.hexdigest()

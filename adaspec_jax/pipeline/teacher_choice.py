@@ -6,44 +6,51 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from adaspec_jax import data
-from adaspec_jax.config import Experiment
-from adaspec_jax.pipeline.workdir import Workdir
+from adaspec_jax.devices import processes
 
 _WORTH = 0.9  # "auto" stores where that costs at most this share of recomputing
 _SPARE = 2.0  # and where the disk has this many times the room
 
 
+class Asked(NamedTuple):
+    """How the frozen models' word is to reach the stages, as the config has it."""
+
+    choice: str  # "auto", "recompute", "hidden" or "top_k"
+    top_k: int
+    sampled_on_the_way: bool  # answers, so that nothing about them can be stored before
+
+
 def decide(
-    config: Experiment,
-    workdir: Workdir,
-    store: data.TokenStore,
-    size: int,
-    passes: float,
-    seconds_of_a_pass: Callable[[], float],
+    asked: Asked, store: data.TokenStore, size: int, *, passes: float, seconds_of_a_pass: Callable[[], float]
 ) -> dict[str, str]:
-    """{"choice": "recompute" | "hidden" | "top_k", "why"}; "auto" never takes the inexact "top_k".
+    """{"choice": "recompute" | "hidden" | "top_k", "why"}, the same in all processes; "auto" never takes "top_k".
 
     It compares `passes` of the target over the text, those still to be trained, with writing `size` bytes once and
     reading them in every pass, by times measured here. UserError where the store asked for cannot be.
     """
-    if config.teacher == "recompute":
+    if asked.choice == "recompute":
         return {"choice": "recompute", "why": "frozen models run at every step (config.teacher)"}
-    if config.teacher != "auto":
-        store.check_room(size, "the teacher store")
-        what = "hidden states" if config.teacher == "hidden" else f"{config.teacher_top_k} likeliest tokens per label"
+    if asked.choice != "auto":
+        processes.once(lambda: store.check_room(size, "the teacher store"))
+        what = "hidden states" if asked.choice == "hidden" else f"{asked.top_k} likeliest tokens per label"
         why = f"the target's {what} are stored in {store.path}, {data.size_in_words(size)} (config.teacher)"
-        return {"choice": config.teacher, "why": why}
-    free = data.free_bytes(store.path)
+        return {"choice": asked.choice, "why": why}
+    free = processes.once(lambda: data.free_bytes(store.path))
     if free < _SPARE * size:
         needed, left = data.size_in_words(size), data.size_in_words(free)
         why = f"frozen models run at every step: storing {needed} would fill the disk ({left} free)"
         return {"choice": "recompute", "why": why}
-    forward = seconds_of_a_pass()
-    write, read = (size * seconds for seconds in _seconds_per_byte(workdir.path))
+    forward = seconds_of_a_pass()  # all measure, because all must compute; what the first one finds holds
+    return processes.once(lambda: _weighed(store, size, passes, forward))
+
+
+def _weighed(store: data.TokenStore, size: int, passes: float, forward: float) -> dict[str, str]:
+    write, read = (size * seconds for seconds in _seconds_per_byte(store.path.parent))
     recomputed, stored = passes * forward, forward + write + passes * read
     sums = f"{passes:g} passes over the text, {recomputed:.0f} s of target forwards against {stored:.0f} s with"
     if stored < _WORTH * recomputed:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from adaspec_jax import data, models
-from adaspec_jax.config import Data, Experiment, Target
+from adaspec_jax.config import Data, Draft, Target, Tokenizer
 from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.pair import check_own_tokenizer
@@ -38,22 +39,31 @@ class Text:
         """Of the training rows as they are trained on."""
         return _sha256(self.train)
 
+    @property
+    def examples(self) -> dict[str, str]:
+        """`examples_sha256` and `tokens_sha256` of the data set's training examples."""
+        return {key: self.record["train"][key] for key in ("examples_sha256", "tokens_sha256")}
+
     def check_own_tokenizer(self, model: str, name: str) -> None:
         """`UserError` where the directory or hub name `model` comes with another tokenizer than the run's."""
         check_own_tokenizer(self.tokenizer, model, ("the run's tokenizer", f"the {name} {model}"))
 
 
-def read_text(config: Experiment, workdir: Workdir) -> Text:
-    """Training and held-out examples in the tokens of the run's tokenizer, which is kept in the workdir."""
-    spec = config.data
-    train, held_out, removed = processes.each(lambda: _both(spec, config.seed if spec.seed is None else spec.seed))
-    processes.once(lambda: _make_tokenizer(config, workdir, train))
+def read_text(
+    spec: Data, tokenizer_spec: Tokenizer, origins: Mapping[str, Target | Draft], *, workdir: Workdir, seed: int
+) -> Text:
+    """Training and held-out examples in the tokens of the run's tokenizer, which is kept in the workdir.
+
+    `origins`: where "target" and "draft" come from; `seed` of the run, where generated tasks have none of their own.
+    """
+    train, held_out, removed = processes.each(lambda: _both(spec, seed if spec.seed is None else spec.seed))
+    processes.once(lambda: _make_tokenizer(tokenizer_spec, workdir, train))
     tokenizer = processes.each(lambda: data.load_tokenizer(workdir.tokenizer))
-    for stage in ("target", "draft"):
-        model = getattr(config, stage)
+    for name, model in origins.items():
         if model.init == "random":
-            data.check_fits(tokenizer, model.architecture.vocab_size, f"config.{stage}.architecture")
-    eos_id = data.end_of_text_id(tokenizer, None if tokenizer.eos_token_id is not None else _config_eos(config.target))
+            data.check_fits(tokenizer, model.architecture.vocab_size, f"config.{name}.architecture")
+    own = None if tokenizer.eos_token_id is not None else _config_eos(origins["target"])
+    eos_id = data.end_of_text_id(tokenizer, own)
     knobs = {"max_length": spec.max_length, "eos_id": eos_id, "max_prompt_length": spec.max_prompt_length}
     train_rows, train_counts = data.encode(train, tokenizer, **knobs)
     held_out_rows, held_out_counts = data.encode(held_out, tokenizer, **knobs)
@@ -108,14 +118,14 @@ def _examples(spec: Data, seed: int, split: str, path: str | None, rows: str | N
     )
 
 
-def _make_tokenizer(config: Experiment, workdir: Workdir, train: data.Source) -> None:
+def _make_tokenizer(spec: Tokenizer, workdir: Workdir, train: data.Source) -> None:
     if workdir.tokenizer.is_dir():
         return
-    if config.tokenizer.init == "train":
+    if spec.init == "train":
         texts = (text for example in train for text in (example.prompt, example.answer))
-        tokenizer = data.train_bpe(texts, vocab_size=config.tokenizer.vocab_size)
+        tokenizer = data.train_bpe(texts, vocab_size=spec.vocab_size)
     else:
-        tokenizer = data.load_tokenizer(config.tokenizer.init)
+        tokenizer = data.load_tokenizer(spec.init)
     unfinished = workdir.path / "tokenizer.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
     tokenizer.save_pretrained(unfinished)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from adaspec_jax import models
-from adaspec_jax.config import FREE_TO_CHANGE, Draft, Experiment, Reference, flatten
+from adaspec_jax.config import FREE_TO_CHANGE, Data, Draft, Evaluation, Experiment, Reference, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.reporting import write_json
 
@@ -21,9 +21,9 @@ _ARM = "arm "  # before the name of a further draft, in decisions.json
 _EXAMPLES = "examples of "  # before the name of a stage, there
 
 
-def stages_of(config: Experiment) -> tuple[str, ...]:
+def stages_of(reference: Reference) -> tuple[str, ...]:
     """The stages of a run: no reference is trained where the draft's own average stands for it."""
-    return tuple(stage for stage in STAGES if stage != "reference" or config.reference.epochs)
+    return tuple(stage for stage in STAGES if stage != "reference" or reference.epochs)
 
 
 class Workdir:
@@ -38,11 +38,11 @@ class Workdir:
         What differs from the config that was here may only concern stages that hold no work yet; else `UserError`
         names the key and the directory that stands in the way.
         """
-        self._claim_for_all(config)
+        self._claim_for_all(_as_json(config))
         for name, arm in arms.items():
-            settings = json.loads(json.dumps(flatten(arm)))
+            settings = _as_json(arm)
             # A key that is new since then had its default's meaning.
-            before = json.loads(json.dumps(flatten(type(arm)()))) | (self.decision(_ARM + name) or {})
+            before = _as_json(type(arm)()) | (self.decision(_ARM + name) or {})
             changed = [key for key in settings if settings[key] != before.get(key)]
             if changed and self._holds_work(name):
                 key = changed[0]
@@ -54,20 +54,16 @@ class Workdir:
                 shutil.rmtree(self.stage(name), ignore_errors=True)
             self.decide(_ARM + name, settings)
 
-    def _claim_for_all(self, config: Experiment) -> None:
+    def _claim_for_all(self, ours: dict[str, Any]) -> None:
         file = self.path / "config.json"
-        ours = json.loads(json.dumps(flatten(config)))
         if not file.is_file():
             self._claim_new()
             return write_json(file, ours)
         # A key that is new since then had its default's meaning.
-        before = json.loads(json.dumps(flatten(Experiment()))) | _read(file)
+        before = _as_json(Experiment()) | _read(file)
         changed = [key for key in ours if ours[key] != before.get(key) and not key.startswith(FREE_TO_CHANGE)]
-        # Further drafts come from everything but the settings of the draft stage itself, and have their own of those.
-        arms = [name.removeprefix(_ARM) for name in self._decisions() if name.startswith(_ARM)]
         for key in changed:
-            first = _first_stage_of(key)
-            for stage in (*STAGES[first:], *(arms if first < STAGES.index("draft") else ())):
+            for stage in self._following(_first_stage_of(key)):
                 if self._holds_work(stage):
                     raise UserError(
                         f"{self.path} was made with {key}={before.get(key)!r}, not {ours[key]!r}; use another "
@@ -75,10 +71,18 @@ class Workdir:
                     )
         if changed:  # what lies there is no more than a beginning
             first = min(map(_first_stage_of, changed))
-            begun = [*STAGES[first:], *(arms if first < STAGES.index("draft") else ())]
-            for beginning in [*map(self.stage, begun), *([self.tokenizer] if first == 0 else [])]:
+            begun = map(self.stage, self._following(first))
+            for beginning in [*begun, *([self.tokenizer] if first == 0 else [])]:
                 shutil.rmtree(beginning, ignore_errors=True)
         write_json(file, ours)
+
+    def _following(self, first: int) -> list[str]:
+        """The stages from that one of `STAGES` on, and the arms that come from what it changes.
+
+        Further drafts come from everything but the settings of the draft stage itself, and have their own of those.
+        """
+        arms = [name.removeprefix(_ARM) for name in self._decisions() if name.startswith(_ARM)]
+        return [*STAGES[first:], *(arms if first < STAGES.index("draft") else ())]
 
     def _claim_new(self) -> None:
         try:
@@ -148,17 +152,17 @@ class Workdir:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
         return digest.hexdigest()
 
-    def finished_report(self, config: Experiment, arms: Sequence[str] = ()) -> dict[str, Any] | None:
+    def finished_report(self, evaluation: Evaluation, data: Data, stages: Sequence[str]) -> dict[str, Any] | None:
         """The report of an earlier run of this config, if it measured the same and nothing is missing."""
-        file, stages = self.path / "report.json", (*stages_of(config), *arms)
+        file = self.path / "report.json"
         if not (file.is_file() and (self.path / "report.html").is_file() and all(map(self.finished, stages))):
             return None
         try:
             report = json.loads(file.read_text())
-            same = report["settings"]["evaluation"] == json.loads(json.dumps(vars(config.evaluation)))
+            same = report["settings"]["evaluation"] == json.loads(json.dumps(vars(evaluation)))
             same &= all(
                 path is None or _content_sha256(Path(path)) == report["data"][name]["content_sha256"]
-                for name, path in (("train", config.data.train), ("evaluation", config.data.evaluation))
+                for name, path in (("train", data.train), ("evaluation", data.evaluation))
             )
             same &= report["stages"] == {name: self.finished(name) for name in stages}
         except (ValueError, KeyError, TypeError, OSError):
@@ -173,6 +177,11 @@ class Workdir:
         checkpoints = self.stage(name) / "checkpoints"
         saved = checkpoints.is_dir() and any(step.name.isdigit() for step in checkpoints.iterdir())
         return saved or self.finished(name) is not None
+
+
+def _as_json(settings: Any) -> dict[str, Any]:
+    """By key, as a file has them."""
+    return json.loads(json.dumps(flatten(settings)))
 
 
 def _first_stage_of(key: str) -> int:

@@ -1,6 +1,8 @@
 """What a config would need and take on devices that are not here."""
 
-from adaspec_jax.planning.plans import DECODING_SHARE, STAGES, TRAINING_SHARE, Plan
+from adaspec_jax.planning.decoding import DECODING_SHARE
+from adaspec_jax.planning.plans import STAGES, Plan
 from adaspec_jax.planning.roofline import verdict
+from adaspec_jax.planning.training import TRAINING_SHARE
 
 __all__ = ["DECODING_SHARE", "STAGES", "TRAINING_SHARE", "Plan", "verdict"]

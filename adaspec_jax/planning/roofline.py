@@ -6,11 +6,14 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from adaspec_jax import models
 from adaspec_jax.decoding.speedup import best_draft_length, break_even_alpha, speedup
 from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import needed
+from adaspec_jax.devices.topologies import Chip
+from adaspec_jax.pipeline.layout import row_groups
 from adaspec_jax.pipeline.memory import Memory
 
 DRAFT_LENGTHS = (1, 2, 3, 5, 8)
@@ -26,6 +29,19 @@ def verdict(c: float, v, alpha_percent: float | None) -> dict[str, Any]:
         gains = {str(n): speedup(alpha, n, c, v(n)) for n in DRAFT_LENGTHS}
         found |= {"published_alpha": alpha, "speedup": gains, "best_draft_length": best, "best_speedup": gain}
     return found
+
+
+def call_seconds(
+    chip: Chip, mesh: sharding.Mesh, model: models.CausalLM, table: sharding.Table, *, rows: int, width: int, slots: int
+) -> float:
+    """The bound of one cached call: weights and a half-full cache are read, or the products computed."""
+    c, item = model.config, jnp.dtype(model.dtype).itemsize
+    cut = 1 if table is sharding.REPLICATED else mesh.shape["tensor"]
+    groups = row_groups(mesh)
+    # Parts cut along fsdp are gathered, so that every device reads all of them; rows are shared out.
+    cache = rows / groups * slots / 2 * c.num_layers * 2 * c.num_kv_heads * c.head_dim / cut
+    read = (size_of(model) / cut + cache) * item
+    return max(read / chip.bandwidth, 2.0 * rows / groups * width * size_of(model) / cut / chip.flops)
 
 
 def activations(model: models.CausalLM, memory: Memory, mesh: sharding.Mesh, tokens: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
 
 
@@ -24,9 +25,14 @@ class Checkpoints:
         )
 
     @property
+    def newest(self) -> int | None:
+        """The step of the newest, None where there is none: as the first process finds it, and so the same in all."""
+        return processes.once(lambda: getattr(self._checkpointer.latest, "step", None))
+
+    @property
     def any(self) -> bool:
         """Whether there is one."""
-        return self._checkpointer.latest is not None
+        return self.newest is not None
 
     def save(self, step: int, state: Any, position: dict) -> None:
         """Writes in the background; a process killed meanwhile leaves the previous checkpoint intact."""
@@ -37,18 +43,18 @@ class Checkpoints:
 
         UserError where what lies there is no such state.
         """
-        if not self.any:
+        if (step := self.newest) is None:
             return None
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         try:
-            loaded = self._checkpointer.load_checkpointables(None, {"state": abstract, "position": None})
+            loaded = self._checkpointer.load_checkpointables(step, {"state": abstract, "position": None})
         except (ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"{self._directory}: the checkpoint there is not one of this model and optimiser ({reason}); use the "
                 "config it was made with, or delete that directory to start the stage again"
             ) from error
-        return self._checkpointer.latest.step, loaded["state"], loaded["position"]
+        return step, loaded["state"], loaded["position"]
 
     def close(self) -> None:
         """Waits for the write under way."""

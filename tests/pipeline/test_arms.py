@@ -58,7 +58,7 @@ def test_arms_are_restored_and_refused_under_other_settings(with_arms, monkeypat
     directory, config, arms, report = with_arms
     with pytest.raises(UserError, match="random_0.4 was made with lr=0.005, not 0.1; delete it"):
         pipeline.run(config, directory, {"random_0.4": dataclasses.replace(arms["random_0.4"], lr=0.1)})
-    monkeypatch.setattr(whole_run, "_Run", None)
+    monkeypatch.setattr(whole_run, "begin", None)
     assert pipeline.run(config, directory, arms) == report
 
 

@@ -18,7 +18,7 @@ from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, gener
 from adaspec_jax.devices import sharding
 from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.measuring.measure import measure
-from adaspec_jax.pipeline import whole_run
+from adaspec_jax.pipeline import report, seeds, whole_run
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.reporting import read_metrics, summarize
 from tests.running import CHECKOUT, command_line
@@ -102,7 +102,7 @@ def test_stages_are_hugging_face_directories_with_metrics(finished):
 
 
 def test_a_second_run_finds_everything_finished(finished, monkeypatch):
-    monkeypatch.setattr(whole_run, "_Run", None)  # nothing may be computed
+    monkeypatch.setattr(whole_run, "begin", None)  # nothing may be computed
     assert pipeline.run(experiment(), finished[0]) == finished[1]
 
 
@@ -132,7 +132,7 @@ def test_too_little_memory_for_measuring_keeps_the_stages_and_names_the_key(fini
 
     shutil.copytree(finished[0], tmp_path / "run")
     (tmp_path / "run" / "report.json").unlink()
-    monkeypatch.setattr(whole_run, "measure", full)
+    monkeypatch.setattr(report, "measure", full)
     with pytest.raises(UserError, match="measuring the drafts needs more memory .* lower config.evaluation.batch_size"):
         pipeline.run(experiment(), tmp_path / "run")
     assert all(map(Workdir(tmp_path / "run").finished, ("target", "reference", "draft")))
@@ -278,7 +278,7 @@ def test_evaluate_takes_a_file_of_prompts_without_a_task(finished, capsys, monke
 
 def test_expected_alpha_and_agreement_equal_numpy_on_the_texts_they_are_defined_on(finished, pair, prompts):
     (target, draft), _ = pair
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0 + pipeline._EVALUATION_SEED), 0), 1)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seeds.evaluation(0)), 0), 1)
     rows = slice(0, 4)  # the run's first batch
     context = Context(prompts["tokens_BT"][rows], prompts["lengths_B"][rows])
     knobs = {"max_new_tokens": 40, "eos_id": 0}
@@ -293,7 +293,7 @@ def test_expected_alpha_and_agreement_equal_numpy_on_the_texts_they_are_defined_
         max_new_tokens=40,
         temperature=0.0,
         eos_id=0,
-        seed=pipeline._EVALUATION_SEED,
+        seed=seeds.evaluation(0),
     )
     overlap, same = [], []
     for text, values in ((sampled, overlap), (greedy, same)):
@@ -336,8 +336,8 @@ def test_an_exported_stage_is_what_transformers_loads(finished, capsys, monkeypa
 
 
 def test_a_finished_target_is_used_as_it_is(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(whole_run, "fit_stage", lambda name, model, frozen, **shared: model)
-    monkeypatch.setattr(whole_run._Run, "_report", lambda run, target, drafts: {"target": target})
+    monkeypatch.setattr(whole_run, "fit_stage", lambda stage, model, frozen, **shared: model)
+    monkeypatch.setattr(whole_run, "write_report", lambda start, target, drafts, **shown: {"target": target})
     config = experiment()
     config.target.init, config.target.epochs = str(finished[0] / "target"), 0
     config.tokenizer.init = str(finished[0] / "tokenizer")
@@ -352,8 +352,8 @@ def test_a_mistake_that_is_mended_does_not_cost_the_workdir(finished, tmp_path, 
     config.data.train = str(tmp_path / "nowhere.jsonl")
     with pytest.raises(UserError, match="nowhere"):
         pipeline.run(config, tmp_path / "run")
-    monkeypatch.setattr(whole_run, "_Run", lambda config, workdir, arms: pytest.skip.Exception)
-    with pytest.raises(AttributeError):  # past the claim
+    monkeypatch.setattr(whole_run, "begin", None)
+    with pytest.raises(TypeError):  # past the claim
         pipeline.run(experiment(), tmp_path / "run")
     # Two finished stages stay when only the third, not begun yet, is to be done differently.
     shutil.copytree(finished[0], tmp_path / "other")

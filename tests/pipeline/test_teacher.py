@@ -135,6 +135,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 sys.path.insert(0, {checkout!r})
 from adaspec_jax.devices import sharding
 from adaspec_jax.pipeline import teacher
+from adaspec_jax.pipeline.teacher_choice import Asked
 from adaspec_jax.pipeline.text import read_text
 from adaspec_jax.training import Chunking
 from adaspec_jax.training.divergences import forward_kl
@@ -142,14 +143,18 @@ from adaspec_jax.pipeline.workdir import Workdir
 from tests.pipeline.test_teacher import short
 config, workdir = short("hidden"), Workdir(sys.argv[3])
 mesh, chunking = sharding.make_mesh(4, 1, 1), Chunking.for_backend("cpu", groups=4)
-text = read_text(config, workdir)
+origins = {{"target": config.target, "draft": config.draft}}
+text = read_text(config.data, config.tokenizer, origins, workdir=workdir, seed=config.seed)
 models = {{
     name: sharding.shard(workdir.load(name).with_vocabulary(len(text.tokenizer)), mesh)
     for name in ("target", "reference")
 }}
-store = teacher.open_store(config, workdir, text, models["target"], mesh, chunking, passes=3)
-shared = {{"base": models["reference"], "divergence": forward_kl, "chunking": chunking}}
-teacher.add_reference(store, config, workdir, text, mesh, **models, **shared)
+asked = Asked("hidden", 0, sampled_on_the_way=False)
+rows = teacher.Rows(text, mesh, config.reference.batch_size, config.data.buckets)
+where = {{"workdir": workdir, "chunking": chunking}}
+store = teacher.open_store(asked, rows, models["target"], **where, passes=3)
+shared = {{"base": models["reference"], "divergence": forward_kl, "fraction": 0.4}}
+teacher.add_reference(asked, store, rows, **models, **shared, **where)
 assert set(store.padded([0], 256)) == {{teacher.HIDDEN, teacher.REFERENCE}}
 print("rows seen by", jax.process_index(), store.num_tokens)
 """

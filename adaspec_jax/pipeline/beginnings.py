@@ -1,0 +1,144 @@
+"""What a run starts from: its text, mesh and stages, and the models that the stages begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from adaspec_jax import data, models
+from adaspec_jax.config import Draft, Evaluation, Experiment, Target
+from adaspec_jax.devices import processes, sharding
+from adaspec_jax.errors import UserError
+from adaspec_jax.pipeline import seeds
+from adaspec_jax.pipeline.arms import ArmSettings
+from adaspec_jax.pipeline.layout import mesh_for, schedule
+from adaspec_jax.pipeline.stage_spec import StageSpec, num_steps, stage_spec
+from adaspec_jax.pipeline.text import Text, read_text
+from adaspec_jax.pipeline.workdir import Workdir, stages_of
+
+
+@dataclass(frozen=True)
+class Start:
+    """What all stages of a run share, and the stages."""
+
+    workdir: Workdir
+    mesh: sharding.Mesh
+    text: Text
+    stages: Mapping[str, StageSpec]  # by label: the run's own in their order, then the arms
+    finished: Mapping[str, dict[str, Any] | None]  # what earlier sessions recorded of each, as all processes know it
+    demands: Demands
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What every model of a run must take, and how it is computed."""
+
+    trained: int  # tokens of the longest training row
+    decoded: int  # of the longest prompt with its continuation
+    vocabulary: int  # rows that a token owns
+    attention: str
+    dtype: str
+
+
+def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings]) -> Start:
+    """Reads the text and resolves the stages; whatever cannot be done is said here, before anything is."""
+    own = {name: getattr(config, name) for name in stages_of(config.reference)}
+    fits = {"target": config.target, "reference": config.reference, "draft": config.draft}
+    rows = {f"the arm {name}": schedule(arm)[1] for name, arm in arms.items()}
+    mesh = mesh_for(config.mesh, fits, config.evaluation.batch_size, more=rows)
+    if mesh.size > 1:
+        processes.say(f"mesh: {sharding.in_words(mesh)}")
+    origins = {"target": config.target, "draft": config.draft}
+    text = read_text(config.data, config.tokenizer, origins, workdir=workdir, seed=config.seed)
+    processes.agree(text.record | {"tokens": text.tokens_sha256}, "data")
+    _check_same_examples(workdir, text, (*own, *arms))
+    stages = {}
+    for label, fit in {**own, **arms}.items():
+        steps = 0 if label == "target" and not fit.epochs else num_steps(fit, len(text.train))
+        where = {"mesh": mesh, "backend": jax.default_backend(), "eos_id": text.eos_id}
+        stages[label] = stage_spec(config, fit, label=label, steps=steps, **where)
+    finished = processes.once(lambda: {label: workdir.finished(label) for label in stages})
+    demands = demands_of(text, config.evaluation, attention=config.attention, dtype=config.dtype)
+    return Start(workdir, mesh, text, stages, finished, demands)
+
+
+def _check_same_examples(workdir: Workdir, text: Text, labels: tuple[str, ...]) -> None:
+    """`UserError` where a stage was trained, so far or to its end, on other text than the data key names now."""
+    trained_on = processes.once(lambda: {label: workdir.trained_on(label) for label in labels})
+    for label, record in trained_on.items():
+        for key, what in (("examples_sha256", "examples have"), ("tokens_sha256", "examples' tokens have")):
+            if record.get(key, text.examples[key]) != text.examples[key]:
+                raise UserError(
+                    f"the training {what} changed since {workdir.stage(label)} was made; "
+                    "use another --workdir, or restore the data"
+                )
+
+
+def demands_of(text: Text, evaluation: Evaluation, *, attention: str, dtype: str) -> Demands:
+    """By the rows that are trained on and the prompts that are measured."""
+    prompts = text.held_out[: evaluation.num_prompts]
+    return Demands(
+        trained=max(len(row.tokens) for row in text.train),
+        decoded=max(row.prompt_length for row in prompts) + evaluation.max_new_tokens,
+        vocabulary=data.rows_needed(text.tokenizer),
+        attention=attention,
+        dtype=dtype,
+    )
+
+
+def initial(origin: Target | Draft, name: str, *, text: Text, demands: Demands, seed: int) -> models.CausalLM:
+    """The stock model a stage starts from, in float32 on the host, with vocabulary rows no token owns ruled out."""
+    if origin.init == "random":
+        begin = text.tokenizer.bos_token_id
+        special = {"bos_token_id": text.eos_id if begin is None else begin, "eos_token_id": text.eos_id}
+        with sharding.on_host():
+            key = seeds.initial_weights(seed, name)
+            model = models.build(origin.architecture.hf_config() | special, key)
+    else:
+        text.check_own_tokenizer(origin.init, name)
+        with sharding.on_host():
+            model = models.load(origin.init)
+        data.check_fits(text.tokenizer, model.config.vocab_size, f"the {name} {origin.init}")
+    model = prepared(model, f"the {name} {origin.init}", demands)
+    processes.say(f"{name}: {model.num_params:,} parameters from {origin.init}")
+    return model
+
+
+def restored(start: Start, stage: StageSpec) -> models.CausalLM:
+    """The model of a stage that an earlier session finished, in the compute type, on the mesh."""
+    with sharding.on_host():
+        model = models.load(start.workdir.stage(stage.label), dtype=start.demands.dtype)
+        model = prepared(model, f"the {stage.label}", start.demands)
+    return placed(model, stage, start.mesh)
+
+
+def placed(model: models.CausalLM, stage: StageSpec, mesh: sharding.Mesh) -> models.CausalLM:
+    """On the mesh, with its layers as the stage reads them."""
+    return sharding.shard(model.stacked() if stage.memory.scanned else model, mesh, stage.table)
+
+
+def prepared(model: models.CausalLM, name: str, demands: Demands) -> models.CausalLM:
+    """Padding rows ruled out, and the kernel chosen; `UserError` where text is longer than the model's context."""
+    model.check_context(demands.trained, name, "lower data.max_length")
+    model.check_context(demands.decoded, name, "lower evaluation.max_new_tokens or data.max_prompt_length")
+    return model.with_vocabulary(demands.vocabulary).with_attention(demands.attention, demands.dtype)
+
+
+def with_vocabulary_of(target: models.CausalLM, draft: models.CausalLM, *, drawn: bool) -> models.CausalLM:
+    """The draft with as many vocabulary rows as its target; only rows that no token owns may differ.
+
+    `drawn`: it begins at random, so that its config names the number, and `UserError` says what to change.
+    """
+    ours, theirs = draft.config.vocab_size, target.config.vocab_size
+    if ours == theirs:
+        return draft
+    if drawn:
+        raise UserError(
+            f"the target has vocab_size {theirs} and the draft {ours}: a draft must share its target's vocabulary; "
+            "set draft.architecture.vocab_size or choose another pair"
+        )
+    with sharding.on_host():
+        return draft.with_vocabulary_size(theirs)

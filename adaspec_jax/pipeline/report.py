@@ -1,0 +1,131 @@
+"""The report of a run: all drafts measured on the same prompts, in report.json, counts.json and report.html."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from adaspec_jax import data, models, reporting
+from adaspec_jax.config import Evaluation
+from adaspec_jax.devices import processes, sharding
+from adaspec_jax.devices.ahead_of_time import short_of_memory
+from adaspec_jax.measuring.measure import MEASURED_HOW, measure, report_fields
+from adaspec_jax.pipeline import seeds
+from adaspec_jax.pipeline.beginnings import Start
+from adaspec_jax.pipeline.coloured import decoded_tokens, selected_tokens
+from adaspec_jax.pipeline.stage_spec import StageSpec
+from adaspec_jax.pipeline.text import Text
+from adaspec_jax.pipeline.workdir import STAGES, Workdir
+from adaspec_jax.reporting.wording import EQUAL_DATA
+from adaspec_jax.training import Batch, Frozen
+
+BATCH_ROWS_SHOWN = 4
+
+
+def write_report(
+    start: Start,
+    target: models.CausalLM,
+    drafts: Mapping[str, models.CausalLM],
+    *,
+    evaluation: Evaluation,
+    settings: Mapping[str, Any],
+    on_data_set: bool,
+) -> dict[str, Any]:
+    """The report as a later run will find it: drafts by label measured against the target, tests, settings, stages.
+
+    `settings` are recorded as they are; `on_data_set`: the drafts were distilled on the data set's answers.
+    """
+    text, workdir = start.text, start.workdir
+    advice = "all stages are kept; lower config.evaluation.batch_size or .max_new_tokens"
+    with short_of_memory("measuring the drafts", advice), sharding.over(start.mesh):
+        target, drafts = target.unstacked(), {name: model.unstacked() for name, model in drafts.items()}
+        measured, plain = _measured(start, target, drafts, evaluation)
+        kept = processes.once(lambda: {label: workdir.finished(label) for label in start.stages})
+        report = {
+            "task": text.record["train"]["task"],
+            "settings": {**settings, "eos_id": text.eos_id, "measured": MEASURED_HOW},
+            "environment": reporting.environment(jax.devices()[0].device_kind) | {"devices": jax.device_count()},
+            "data": text.record,
+            "models": {name: model.num_params for name, model in {"target": target, **drafts}.items()},
+            "stages": kept,
+            "teacher": processes.once(lambda: _teacher(workdir)),
+            **report_fields(measured, plain, resamples=evaluation.resamples, pairs=_pairs(drafts, start.stages)),
+        }
+        counts = {name: result.counts.as_lists() for name, result in measured.items()}
+        processes.once(lambda: reporting.write_json(workdir.path / "counts.json", counts))
+        report = processes.once(lambda: _written(workdir, report))
+        shown = _selected(start.stages["draft"], text, target, drafts) if on_data_set else None
+        decoded = decoded_tokens(text.tokenizer, measured["draft"].sample, 0, text.held_out[0].prompt_length)
+        processes.once(lambda: _write_page(workdir, report, list(start.stages), decoded, shown))
+    return report
+
+
+def _measured(start: Start, target, drafts: Mapping[str, models.CausalLM], evaluation: Evaluation):
+    text, stage = start.text, start.stages["draft"]
+    prompts = text.held_out[: evaluation.num_prompts]
+    batches = data.prompt_batches(prompts, evaluation.batch_size, buckets=stage.buckets, pad_id=text.eos_id)
+    with reporting.track(len(prompts), description="evaluation", unit="prompt") as progress:
+        return measure(
+            target,
+            drafts,
+            list(batches),
+            draft_length=evaluation.draft_length,
+            max_new_tokens=evaluation.max_new_tokens,
+            temperature=evaluation.temperature,
+            eos_id=text.eos_id,
+            seed=seeds.evaluation(stage.seed),
+            place=lambda rows: sharding.shard_rows(sharding.my_rows(rows, start.mesh), start.mesh),
+            advance=progress.advance,
+        )
+
+
+def _pairs(drafts: Mapping[str, Any], stages: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of drafts that are tested against each other, prompt by prompt."""
+    baselines = [name for name in ("reference", EQUAL_DATA) if name in drafts]
+    arms = [label for label in stages if label not in STAGES]
+    pairs = [("draft", other) for other in (*baselines, "base")] + [(other, "base") for other in baselines[:1]]
+    return pairs + [(arm, other) for arm in arms for other in baselines if other != arm]
+
+
+def _teacher(workdir: Workdir) -> dict[str, Any] | None:
+    chosen = workdir.decision("teacher")
+    if chosen is None or chosen["choice"] != "top_k":
+        return chosen
+    return {**chosen, "error": workdir.decision("teacher_error")}
+
+
+def _written(workdir: Workdir, report: dict[str, Any]) -> dict[str, Any]:
+    file = workdir.path / "report.json"
+    reporting.write_json(file, report)
+    return json.loads(file.read_text())  # what a later run will find
+
+
+def _write_page(workdir: Workdir, report, labels: Sequence[str], decoded, selected) -> None:
+    page = {
+        "curves": {label: reporting.read_metrics(workdir.stage(label) / "metrics.jsonl") for label in labels},
+        "tokens_decoded": decoded,
+        "tokens_selected": selected,
+    }
+    reporting.write_html(workdir.path / "report.html", report, **page)
+
+
+def _selected(stage: StageSpec, text: Text, target, drafts: Mapping[str, Any]) -> list[list[dict]] | None:
+    """Rows with what the draft would be trained on now; None where that is not the rule `selected_tokens` shows."""
+    draft = stage.fit
+    ordinary = draft.selection == "top" and draft.scope == "global" and draft.reference == "trained"
+    if not ordinary or "reference" not in drafts:
+        return None
+    count = min(BATCH_ROWS_SHOWN, len(text.train))
+    shown = {"batch_size": count, "epochs": 1, "seed": 0, "buckets": stage.buckets}
+    batch = Batch(**next(data.train_batches(text.train[:count], **shown, pad_id=text.eos_id)))
+    return selected_tokens(
+        text.tokenizer,
+        Frozen(target=target, reference=drafts["reference"]),
+        drafts["draft"],
+        batch,
+        divergence=stage.divergence,
+        fraction=draft.final_fraction or draft.fraction,
+    )

@@ -1,0 +1,151 @@
+"""A stage as it is to be run: what the config says of it, resolved, so that nothing below needs the config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import optax
+
+from adaspec_jax import data
+from adaspec_jax.config import Answers, Draft, Experiment, Fit, Reference, Target
+from adaspec_jax.devices import sharding
+from adaspec_jax.errors import UserError
+from adaspec_jax.pipeline.layout import chunking_for, schedule, table_of
+from adaspec_jax.pipeline.memory import Memory, scans_layers
+from adaspec_jax.pipeline.on_policy import on_policy
+from adaspec_jax.training import Chunking, objectives
+from adaspec_jax.training.divergences import Divergence, find_divergence
+from adaspec_jax.training.loop import Rewrite
+from adaspec_jax.training.objectives import Objective
+from adaspec_jax.training.selection import find_selection
+
+_KINDS = {"target": Target, "reference": Reference, "draft": Draft}
+SAMPLED_ON_THE_WAY = ("draft", "mixed")  # sources of answers that are sampled at every step
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage, resolved: names have become functions, and what several keys say together is one value."""
+
+    name: str  # whose keys it follows: "target", "reference" or "draft"
+    label: str  # of its directory and progress; an arm has its own
+    fit: Fit  # rates, schedule, decay, clipping, accumulation
+    epochs: float
+    batch_size: int
+    steps: int  # batches; 0 where nothing is fitted
+    divergence: Divergence | None  # from the target; None where none is distilled
+    objective: Callable[..., Objective]  # by micro_batches
+    rewrite: Rewrite | None  # answers sampled on the way
+    average_decay: float | None  # of the draft's own average, where that stands for the reference
+    memory: Memory  # as written
+    gives_up: bool  # whatever it must, to fit its devices
+    table: sharding.Table
+    chunking: Chunking
+    dtype: str
+    eos_id: int
+    seed: int
+    buckets: tuple[int, ...]
+    length_window: int
+    checkpoint_every: int
+    tensorboard: bool
+
+    @property
+    def updates(self) -> int:
+        """Of the optimiser."""
+        return self.steps // self.fit.accumulate
+
+
+def stage_spec(
+    config: Experiment,
+    fit: Fit,
+    *,
+    label: str | None = None,
+    steps: int,
+    mesh: sharding.Mesh,
+    backend: str,
+    eos_id: int = -1,
+) -> StageSpec:
+    """The stage with these settings, the config's own or an arm's, for so many batches on this mesh.
+
+    `eos_id` ends answers that are sampled on the way, and pads batches.
+    """
+    name = stage_of(fit)
+    epochs, batch_size = schedule(fit)
+    chunking = chunking_for(config.loss_chunk, mesh, backend)
+    divergence = None if name == "target" else find_divergence(fit.divergence)
+    averaged = isinstance(fit, Draft) and fit.reference == "moving_average"
+    return StageSpec(
+        name=name,
+        label=label or name,
+        fit=fit,
+        epochs=epochs,
+        batch_size=batch_size,
+        steps=steps,
+        divergence=divergence,
+        objective=partial(_objective_of(fit, divergence, steps), chunking=chunking),
+        rewrite=None if name == "target" else _rewrite(config.answers, eos_id),
+        average_decay=fit.average_decay if averaged else None,
+        memory=Memory.written(fit, scanned=scans_layers(config.layers, backend)),
+        gives_up=config.memory == "auto",
+        table=table_of(config.mesh, name),
+        chunking=chunking,
+        dtype=config.dtype,
+        eos_id=eos_id,
+        seed=config.seed,
+        buckets=config.data.buckets,
+        length_window=config.data.length_window,
+        checkpoint_every=config.checkpoint_every,
+        tensorboard=config.tensorboard,
+    )
+
+
+def stage_of(fit: Fit) -> str:
+    """ "target", "reference" or "draft": what settings of this kind are of."""
+    return next(name for name, kind in _KINDS.items() if isinstance(fit, kind))
+
+
+def num_steps(fit: Fit, examples: int) -> int:
+    """Batches of a stage; `UserError`, naming the keys, where there is not one update to make."""
+    epochs, batch_size = schedule(fit)
+    steps = data.num_steps(examples, batch_size, epochs)
+    if steps < fit.accumulate:
+        name = stage_of(fit)
+        raise UserError(
+            f"{epochs:g} epochs of {examples} examples at batch {batch_size} make {steps} batches, and "
+            f"{fit.accumulate} make an update: raise config.{name}.epochs, or lower config.{name}.batch_size or "
+            ".accumulate"
+        )
+    return steps
+
+
+def _objective_of(fit: Fit, divergence: Divergence | None, steps: int) -> Callable[..., Objective]:
+    if isinstance(fit, Target):
+        return objectives.fine_tune
+    if isinstance(fit, Reference):
+        return partial(objectives.distill, divergence)
+    return partial(
+        objectives.selective_distill,
+        divergence,
+        fraction=_share_kept(fit, steps // fit.accumulate * fit.accumulate),
+        normalize=fit.normalize,
+        scope=fit.scope,
+        shards=fit.shards,
+        rule=find_selection(fit.selection),
+    )
+
+
+def _share_kept(draft: Draft, batches: int) -> float | Callable[[jax.Array], jax.Array]:
+    if draft.final_fraction is None:
+        return draft.fraction
+    return optax.linear_schedule(draft.fraction, draft.final_fraction, max(batches - 1, 1))
+
+
+def _rewrite(answers: Answers, eos_id: int) -> Rewrite | None:
+    if answers.source not in SAMPLED_ON_THE_WAY:
+        return None
+    share = answers.share if answers.source == "mixed" else 1.0
+    knobs = {"max_new_tokens": answers.max_new_tokens, "temperature": answers.temperature}
+    return on_policy(**knobs, eos_id=eos_id, share=share)

@@ -1,0 +1,81 @@
+"""What decoding with a draft needs and takes: the whole speculative program, and what a round of it reads."""
+
+from __future__ import annotations
+
+import functools
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from adaspec_jax import models
+from adaspec_jax.config import Evaluation
+from adaspec_jax.decoding import ChainDrafter, Context, Sampling, generate
+from adaspec_jax.devices import sharding
+from adaspec_jax.devices.ahead_of_time import abstract
+from adaspec_jax.planning.roofline import call_seconds, size_of, verdict
+from adaspec_jax.planning.slices import Slice
+
+DECODING_SHARE = 0.6  # of the roofline bound; assumed, and said so beside every time
+GAMMA = 5  # guesses per round, where the evaluation chooses them by what it measures
+
+
+def plan_decoding(
+    on: Slice,
+    target: models.CausalLM,
+    draft: models.CausalLM,
+    *,
+    table: sharding.Table,
+    spec: Evaluation,
+    length: int,
+    published: float | None,
+    search: bool = True,
+) -> dict[str, Any]:
+    """Figures of measuring a draft, per device.
+
+    Args:
+      table: how the draft lies on the mesh.
+      length: tokens of the padded prompts.
+      published: acceptance in percent, for the verdict.
+      search: for the largest batch.
+    """
+    rows = spec.batch_size
+    program = functools.cache(partial(_program, on, target, draft, table, spec, length))
+    _, compiled, size = program(rows)
+    figures = on.figures(compiled, size, rows=rows, length=length) | {"chosen": "nothing given up"}
+    if search and on.limit and on.compiling:
+        figures["largest_batch"] = on.largest(rows, size, on.groups, lambda n: program(n)[2])
+    chip = on.topology.chip
+    if chip is None:
+        return figures | dict.fromkeys(("flops", "step_seconds", "tokens_per_second", "break_even"))
+    seconds = partial(call_seconds, chip, on.mesh, rows=rows, slots=length + spec.max_new_tokens)
+    plain = seconds(target, sharding.TABLE, width=1)
+    c = seconds(draft, table, width=1) / plain
+    return figures | {
+        "flops": 2.0 * rows * size_of(target),
+        "step_seconds": plain / DECODING_SHARE,
+        "roofline_seconds": plain,
+        "tokens_per_second": rows * DECODING_SHARE / plain,
+        "break_even": verdict(c, lambda n: seconds(target, sharding.TABLE, width=n + 1) / plain, published),
+    }
+
+
+def _program(on: Slice, target, draft, table: sharding.Table, spec: Evaluation, length: int, rows: int):
+    """`Slice.program` of decoding so many prompts."""
+    shape = partial(jax.ShapeDtypeStruct, dtype=jnp.int32, sharding=NamedSharding(on.mesh, sharding.BATCH))
+    decode = partial(
+        generate,
+        key=jax.random.key(0),
+        max_new_tokens=spec.max_new_tokens,
+        sampling=Sampling(temperature=spec.temperature),
+        eos_id=0,
+    )
+    return on.program(
+        jax.jit(lambda target, drafter, prompt: decode(target, drafter, prompt)),
+        abstract(target, on.mesh),
+        ChainDrafter(abstract(draft, on.mesh, table), length=spec.draft_length or GAMMA),
+        Context(shape((rows, length)), shape((rows,))),
+        more=0,
+    )

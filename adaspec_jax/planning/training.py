@@ -1,0 +1,110 @@
+"""What training a stage needs and takes: its step compiled on abstract values, its time by the roofline."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from adaspec_jax import models
+from adaspec_jax.devices.ahead_of_time import Needed, needed
+from adaspec_jax.pipeline.memory import SPARE, Memory, descend
+from adaspec_jax.pipeline.program import program, step_arguments
+from adaspec_jax.pipeline.stage_spec import StageSpec
+from adaspec_jax.planning.roofline import activations
+from adaspec_jax.planning.slices import Slice
+from adaspec_jax.planning.step_costs import collective_bytes, flops
+from adaspec_jax.training import Frozen
+
+TRAINING_SHARE = 0.4  # of the roofline bound; assumed, and said so beside every time
+SUPERVISED = 0.6  # of a batch's positions, assumed: no data is read
+
+
+class StepPrograms:
+    """A stage's step for several ways to save memory and sizes of a batch, each compiled once."""
+
+    def __init__(self, on: Slice, stage: StageSpec, model: models.CausalLM, frozen: Frozen) -> None:
+        self._on, self._stage, self._model, self._frozen = on, stage, model, frozen
+        self._found: dict[tuple[Memory, int], Any] = {}
+
+    def of(self, memory: Memory, rows: int | None = None) -> tuple[Any, Any, int]:
+        """(jaxpr, program or None, bytes per device), of the stage's own batch where `rows` says no other."""
+        rows = rows or self._stage.batch_size
+        if (memory, rows) not in self._found:
+            made, length = program(self._stage, memory), self._stage.buckets[-1]
+            arguments = step_arguments(made, self._model, self._frozen, mesh=self._on.mesh, rows=rows, length=length)
+            tokens = rows * length // memory.micro_batches // self._on.groups
+            more = activations(self._model, memory, self._on.mesh, tokens)
+            self._found[memory, rows] = self._on.program(made.step, *arguments, more=more)
+        return self._found[memory, rows]
+
+    def bytes_of(self, memory: Memory, rows: int | None = None) -> int:
+        return self.of(memory, rows)[2]
+
+
+def plan_training(
+    on: Slice,
+    stage: StageSpec,
+    model: models.CausalLM,
+    frozen: Frozen,
+    *,
+    examples: int,
+    memory: Memory | None = None,
+    search: bool = True,
+) -> dict[str, Any]:
+    """Figures of one stage, per device, for so many examples.
+
+    `memory`: what an earlier plan chose, so as not to choose again; `search`: for the largest batch.
+    """
+    if not stage.epochs:
+        return {"fits": True, "skipped": f"{stage.name}.epochs is 0: nothing is trained"}
+    programs, rows, length = StepPrograms(on, stage, model, frozen), stage.batch_size, stage.buckets[-1]
+    memory = memory or _chosen(on, stage, programs)
+    jaxpr, compiled, size = programs.of(memory)
+    chunk = stage.chunking.size(rows * length // on.groups, model.config.vocab_size)
+    rounds = math.ceil(SUPERVISED * rows * length / on.groups / chunk)
+    counted = flops(jaxpr, rounds=rounds)
+    figures = on.figures(compiled, size, rows=rows, length=length) | {
+        "chosen": memory.in_words(),
+        "memory": dataclasses.asdict(memory),
+        "epochs": stage.epochs,
+        "flops": counted,
+        "collective_bytes": collective_bytes(compiled.as_text(), rounds=rounds) if compiled else None,
+        **_times(on, counted, compiled and needed(compiled), rows * length),
+    }
+    steps = round(stage.epochs * examples) // rows
+    hours = figures["step_seconds"] and steps * figures["step_seconds"] / 3600
+    figures |= {"examples": examples, "steps": steps, "hours": hours}
+    if search and on.limit and on.compiling:
+        step = on.groups * memory.micro_batches
+        figures["largest_batch"] = on.largest(rows, size, step, lambda n: programs.bytes_of(memory, n))
+    return figures
+
+
+def _chosen(on: Slice, stage: StageSpec, programs: StepPrograms) -> Memory:
+    """What the stage gives up there: as written, or the first step of the ladder that fits, or its last."""
+    if not stage.gives_up:
+        return stage.memory
+    memory, _ = descend(
+        stage.memory,
+        rows=stage.batch_size // on.groups,
+        may_adapt=stage.name == "target",
+        limit=on.limit and int(on.limit * (1 - SPARE)),
+        bytes_of=programs.bytes_of,
+    )
+    return memory
+
+
+def _times(on: Slice, counted: float, plan: Needed | None, tokens: int) -> dict[str, Any]:
+    """Of a step that computes and moves so much, by the roofline; None each where the chip is not known."""
+    chip = on.topology.chip
+    if chip is None:
+        return dict.fromkeys(("step_seconds", "roofline_seconds", "tokens_per_second"))
+    bound = counted / on.mesh.size / chip.flops
+    if plan:
+        bound = max(bound, (plan.arguments + plan.outputs) / chip.bandwidth)
+    return {
+        "step_seconds": bound / TRAINING_SHARE,
+        "roofline_seconds": bound,
+        "tokens_per_second": tokens * TRAINING_SHARE / bound,
+    }
