@@ -20,18 +20,19 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
 
-# Parameter path -> PartitionSpec, first match wins. Kernels are [in, out], the embedding [V, D]. Layers stacked for a
-# scan have their number first, which is never cut.
+# End of a parameter's path, in whole names -> PartitionSpec; first match wins. Kernels are [in, out], the embedding
+# [V, D], learned positions [positions, D]. Layers stacked for a scan have their number first, which is never cut.
 Table = tuple[tuple[str, PartitionSpec], ...]
 TABLE: Table = (
-    (r"embed/embedding$", PartitionSpec("tensor", "fsdp")),
-    (r"attention/[qkv]/kernel$", PartitionSpec("fsdp", "tensor")),
-    (r"mlp/(up|gate)/kernel$", PartitionSpec("fsdp", "tensor")),
-    (r"(attention/out|mlp/down)/kernel$", PartitionSpec("tensor", "fsdp")),
-    (r"head/kernel$", PartitionSpec("fsdp", "tensor")),
-    (r"(attention/[qkv]|mlp/(up|gate))/bias$", PartitionSpec("tensor")),
-    (r"lora_a$", PartitionSpec("fsdp")),
-    (r"lora_b$", PartitionSpec(None, "fsdp")),
+    (r"embed/embedding", PartitionSpec("tensor", "fsdp")),
+    (r"position_embed/embedding", PartitionSpec(None, "fsdp")),
+    (r"attention/[qkv]/kernel", PartitionSpec("fsdp", "tensor")),
+    (r"mlp/(up|gate)/kernel", PartitionSpec("fsdp", "tensor")),
+    (r"(attention/out|mlp/down)/kernel", PartitionSpec("tensor", "fsdp")),
+    (r"head/kernel", PartitionSpec("fsdp", "tensor")),
+    (r"(attention/[qkv]|mlp/(up|gate))/bias", PartitionSpec("tensor")),
+    (r"lora_a", PartitionSpec("fsdp")),
+    (r"lora_b", PartitionSpec(None, "fsdp")),
 )
 REPLICATED: Table = ()  # every device holds all of it: the fastest for a small draft beside a target that must be cut
 ROWS = ("data", "fsdp")
@@ -127,8 +128,9 @@ def _dividing(shape: Sequence[int], axes: Sequence[Any], mesh: Any) -> list[Any]
 
 def _placement(path, shape: Sequence[int], mesh: Mesh, table: Table) -> NamedSharding:
     name = "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
-    axes = tuple(next((spec for pattern, spec in table if re.search(pattern, name)), ()))
-    if "layers/" in name:
+    # Whole names: "embed/embedding" is not the end of "position_embed/embedding".
+    axes = tuple(next((spec for pattern, spec in table if re.search(f"(^|/)({pattern})$", name)), ()))
+    if re.search("(^|/)layers/", name):
         axes = (None, *axes)
     if len(shape) < len(axes):  # a moment that is factored, or a scalar in its place
         return NamedSharding(mesh, PartitionSpec())
