@@ -159,8 +159,9 @@ def broken(change):
     ("text", "complaint"),
     [
         (None, "has no report.json"),
-        ('{"task": "gsm', "is damaged"),
-        ("[]", "is not the report of a training run"),
+        ('{"task": "gsm', "is not valid JSON"),
+        ("[]", "does not hold a JSON object"),
+        ("{}", "is not the report of a training run"),
         (broken(lambda report: report["drafts"].pop("reference")), "trained no reference"),
         (broken(lambda report: report.pop("paired")), "has no paired"),
         (broken(lambda report: report["paired"].update({"draft-reference": 3})), "is damaged"),

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.files import open_unpacked
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
-_GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -94,9 +94,7 @@ def _lines(path: Path) -> Iterator[bytes]:
     """Lines as bytes, unpacked where the content (whatever the name) is gzip."""
     number = 0
     try:
-        with path.open("rb") as stream:
-            packed = stream.read(2) == _GZIP_MAGIC
-        with gzip.open(path) if packed else path.open("rb") as stream:
+        with open_unpacked(path) as stream:
             for line in stream:
                 number += 1
                 yield line

@@ -9,8 +9,6 @@ is missing or cut short is written again, one of other origin is refused.
 from __future__ import annotations
 
 import copy
-import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from adaspec_jax import files
 from adaspec_jax.data.batches import Encoded, bucket_length, pad
 from adaspec_jax.errors import UserError
 
@@ -72,10 +71,7 @@ class TokenStore:
                 f"delete {self.path} to have it written again, or use another --workdir"
             )
         if theirs is None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            temporary = self.path / f".{_MANIFEST}.{os.getpid()}.tmp"
-            temporary.write_text(json.dumps(manifest | {column: ours}, indent=2, sort_keys=True) + "\n")
-            os.replace(temporary, self.path / _MANIFEST)
+            files.write_json(self.path / _MANIFEST, manifest | {column: ours})
         begun = self._columns[column] = _Column(self.path, column, tuple(shape), dtype)
         begun.unwritten = {number for number in range(len(self.blocks)) if not self._is_whole(column, number)}
         return sorted(begun.unwritten, reverse=True)
@@ -132,10 +128,8 @@ class TokenStore:
 
     def _manifest(self) -> dict:
         file = self.path / _MANIFEST
-        try:
-            return json.loads(file.read_text()) if file.is_file() else {}
-        except ValueError:
-            raise UserError(f"{file} is damaged; delete {self.path} to have it written again") from None
+        mend = f"delete {self.path} to have it written again"
+        return files.read_json(file, mend=mend) if file.is_file() else {}
 
 
 class _Column:
@@ -156,10 +150,8 @@ class _Column:
 
     def write(self, number: int, entries: np.ndarray) -> None:
         self._open.pop(number, None)
-        temporary = self._file(number).with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        with files.replacing(self._file(number)) as temporary, temporary.open("wb") as file:
             np.save(file, np.ascontiguousarray(entries.astype(self.dtype)).view(self._on_disk), allow_pickle=False)
-        os.replace(temporary, self._file(number))
         self.unwritten.discard(number)
 
     @property

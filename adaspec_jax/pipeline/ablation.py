@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from pathlib import Path
 from typing import NamedTuple
 
+from adaspec_jax import files
 from adaspec_jax.config import Draft, Experiment, Reference, draft_schedule, on_the_data_of
 from adaspec_jax.errors import UserError, did_you_mean
 
@@ -94,8 +94,12 @@ def summarised(
     """
     from adaspec_jax.reporting import Counts, across_runs
 
-    files = [json.loads((workdir / f"seed{n}" / "counts.json").read_text()) for n in range(len(reports))]
-    counts = {name: [Counts(**file[name]) for file in files] for name in files[0]}
+    seeds = [workdir / f"seed{n}" for n in range(len(reports))]
+    counted = [
+        files.read_json(seed / "counts.json", mend=f"delete {seed / 'report.json'} to have it measured again")
+        for seed in seeds
+    ]
+    counts = {name: [Counts(**file[name]) for file in counted] for name in counted[0]}
     own = next((arm.name for arm in arms if arm.settings(draft, reference) == draft), "draft")
     counts[own] = counts.pop("draft")
     same_data = {arm.name: arm.same_data(draft, reference) for arm in arms}

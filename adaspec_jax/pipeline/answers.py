@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from adaspec_jax import data, models, reporting
+from adaspec_jax import data, files, models, reporting
 from adaspec_jax.config import Answers
 from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
 from adaspec_jax.devices import processes, sharding
@@ -91,9 +90,9 @@ def _sampled(knobs: Answers, target, batch, key, *, eos_id: int, mesh) -> tuple[
 def _claim(directory: Path, origin: dict) -> None:
     """Makes the directory, or finds it to be of this origin; `UserError` where it holds what is not."""
     file = directory / "origin.json"
-    if not directory.is_dir() or not any(directory.iterdir()):
+    if not file.is_file() and not any(directory.glob("*.npz")):  # a kill may have left the beginning of a file
         return reporting.write_json(file, origin)
-    before = json.loads(file.read_text()) if file.is_file() else {}
+    before = files.read_json(file, mend=f"delete {directory} to have them sampled again") if file.is_file() else {}
     if differing := [key for key in origin if before.get(key) != origin[key]]:
         raise UserError(
             f"the answers in {directory} were sampled with another {differing[0]}; delete that directory to have them "
@@ -102,9 +101,8 @@ def _claim(directory: Path, origin: dict) -> None:
 
 
 def _write(file: Path, **arrays: np.ndarray) -> None:
-    temporary = file.with_suffix(".tmp.npz")
-    np.savez(temporary, **arrays)
-    temporary.rename(file)
+    with files.replacing(file) as temporary, temporary.open("wb") as opened:
+        np.savez(opened, **arrays)
 
 
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:

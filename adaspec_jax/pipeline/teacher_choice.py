@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,12 +61,11 @@ def _weighed(store: data.TokenStore, size: int, passes: float, forward: float) -
 
 def _seconds_per_byte(folder: Path, size: int = 2**24) -> tuple[float, float]:
     """(to write, to read back) in this folder; reading mostly finds the file in memory, as a stage's will."""
-    probe, content = folder / f".probe.{os.getpid()}.tmp", np.random.default_rng(0).bytes(size)
-    try:
+    content = np.random.default_rng(0).bytes(size)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".probe.") as ours:  # every process may measure at once
+        probe = Path(ours, "probe")
         began = time.perf_counter()
         probe.write_bytes(content)
         written = time.perf_counter()
         np.fromfile(probe, np.uint8).sum()
         return (written - began) / size, (time.perf_counter() - written) / size
-    finally:
-        probe.unlink(missing_ok=True)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from adaspec_jax import data, models
+from adaspec_jax import data, files, models
 from adaspec_jax.config import Data, Draft, Target, Tokenizer
 from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
@@ -126,14 +124,12 @@ def _make_tokenizer(spec: Tokenizer, workdir: Workdir, train: data.Source) -> No
         tokenizer = data.train_bpe(texts, vocab_size=spec.vocab_size)
     else:
         tokenizer = data.load_tokenizer(spec.init)
-    unfinished = workdir.path / "tokenizer.tmp"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    tokenizer.save_pretrained(unfinished)
-    unfinished.rename(workdir.tokenizer)
+    with files.making_folder(workdir.tokenizer) as unfinished:
+        tokenizer.save_pretrained(unfinished)
 
 
 def _config_eos(spec: Target) -> int | list[int] | None:
     """The end-of-text id of the model's own config, for a tokenizer that names none."""
     if spec.init == "random":
         return None
-    return json.loads((models.find_directory(spec.init) / "config.json").read_text()).get("eos_token_id")
+    return files.read_json(models.find_directory(spec.init) / "config.json").get("eos_token_id")

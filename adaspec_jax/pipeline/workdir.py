@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import shutil
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from adaspec_jax import models
+from adaspec_jax import files, models
 from adaspec_jax.config import FREE_TO_CHANGE, Data, Draft, Evaluation, Experiment, Reference, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.reporting import write_json
@@ -148,8 +148,7 @@ class Workdir:
         """Of a stage's weights (hex)."""
         digest = hashlib.sha256()
         for file in sorted(self.stage(name).glob("*.safetensors")):
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
+            digest.update(bytes.fromhex(files.sha256(file)))
         return digest.hexdigest()
 
     def finished_report(self, evaluation: Evaluation, data: Data, stages: Sequence[str]) -> dict[str, Any] | None:
@@ -161,11 +160,11 @@ class Workdir:
             report = json.loads(file.read_text())
             same = report["settings"]["evaluation"] == json.loads(json.dumps(vars(evaluation)))
             same &= all(
-                path is None or _content_sha256(Path(path)) == report["data"][name]["content_sha256"]
+                path is None or files.sha256(path, unpacked=True) == report["data"][name]["content_sha256"]
                 for name, path in (("train", data.train), ("evaluation", data.evaluation))
             )
             same &= report["stages"] == {name: self.finished(name) for name in stages}
-        except (ValueError, KeyError, TypeError, OSError):
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error):
             return None  # damaged or moved: looked at again
         return report if same else None
 
@@ -192,14 +191,5 @@ def _first_stage_of(key: str) -> int:
     return STAGES.index(owner) if owner in STAGES else 0
 
 
-def _content_sha256(file: Path) -> str:
-    """Of the unpacked file, as the report records it."""
-    content = file.read_bytes()
-    return hashlib.sha256(gzip.decompress(content) if file.suffix == ".gz" else content).hexdigest()
-
-
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is damaged ({error}); use another --workdir") from None
+    return files.read_json(file, mend="use another --workdir")

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from adaspec_jax.files import write_text
 from adaspec_jax.reporting import svg, token_view, wording
 from adaspec_jax.reporting.page_style import STYLE
-from adaspec_jax.reporting.report import write_atomically
 
 _CURVES = {  # metric -> name and colour
     "loss": ("loss", "s2"),
@@ -48,7 +48,7 @@ def write_html(
         _definitions("Environment", report.get("environment")),
     ]
     title = escape(wording.title(report))
-    write_atomically(
+    write_text(
         path,
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         # The page has no script; the policy makes sure that nothing in a token can add one or call home.

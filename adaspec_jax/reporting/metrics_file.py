@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from adaspec_jax.errors import UserError
-from adaspec_jax.reporting.report import plain, write_atomically
+from adaspec_jax.files import write_text
+from adaspec_jax.reporting.report import plain
 
 
 class MetricsFile:
@@ -25,7 +26,7 @@ class MetricsFile:
         old = self.path.read_bytes() if self.path.exists() else b""
         kept = "".join(line + "\n" for line in _lines_through(old, resume_at))
         if kept.encode() != old:
-            write_atomically(self.path, kept)
+            write_text(self.path, kept)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "a", encoding="utf-8")
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from adaspec_jax import files
 from adaspec_jax.errors import UserError
 from adaspec_jax.reporting import wording
 
@@ -27,22 +28,7 @@ _OF_A_RUN = (  # what the report of a training run has, and that of a measured p
 def write_json(path: str | os.PathLike, report: Mapping[str, Any]) -> None:
     """Replaces `path` with the report as strict JSON, or leaves it untouched; ValueError names a NaN or infinity."""
     text = json.dumps(plain(report), indent=2, allow_nan=False, ensure_ascii=False)
-    write_atomically(path, text + "\n")
-
-
-def write_atomically(path: str | os.PathLike, text: str) -> None:
-    """`path` holds either its old content or all of `text` in UTF-8, whenever the process is killed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same directory: os.replace must not cross devices
-    try:
-        with open(temporary, "wb") as file:
-            file.write(text.encode("utf-8", "replace"))  # a token may hold half a surrogate pair
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write_text(path, text + "\n")
 
 
 def plain(value: Any, *, where: str = "report", nonfinite_to_null: bool = False) -> Any:
@@ -142,10 +128,7 @@ def read_report(path: str | os.PathLike) -> dict[str, Any]:
     if not file.is_file():
         made = f"{path} has no report.json" if path.is_dir() else f"there is no {path}"
         raise UserError(f"{made}; give the directory of a run that python -m adaspec_jax.train has finished")
-    try:
-        report = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is damaged ({error}); call the run's own command again, which measures anew") from None
+    report = files.read_json(file, mend="call the run's own command again, which measures anew")
     for keys in _OF_A_RUN:
         at = report
         for depth, key in enumerate(keys, start=1):

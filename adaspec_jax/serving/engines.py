@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from adaspec_jax import data
 from adaspec_jax.data.network import hub_reachable
 from adaspec_jax.errors import UserError
+from adaspec_jax.files import read_json
 from adaspec_jax.places import find_local, not_given_by_the_hub
 
 CONFIG = "config.json"
@@ -265,11 +266,4 @@ def _json(name: str, file: str) -> dict[str, Any] | None:
             raise not_given_by_the_hub(name, error if reachable else unreachable) from error
         except Exception as error:
             raise not_given_by_the_hub(name, error) from error
-    try:
-        with open(path, encoding="utf-8") as opened:
-            value = json.load(opened)
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object")
-    return value
+    return read_json(path)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from adaspec_jax import files
 from adaspec_jax.data import load_examples
 from adaspec_jax.data.rows import read_rows
 from adaspec_jax.errors import UserError
@@ -89,6 +90,15 @@ def test_an_unreadable_file_is_named(tmp_path):
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(UserError, match="folder.jsonl: cannot be read"):
         read_rows(tmp_path / "folder.jsonl", COLUMNS)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_rows_and_digest_do_not_depend_on_packing_nor_on_what_the_name_says_of_it(tmp_path, name, pack):
+    file = write(tmp_path, pack(GOOD), name)
+    rows, sha256 = read_rows(file, COLUMNS)
+    assert rows == [json.loads(GOOD)]
+    assert sha256 == files.sha256(file, unpacked=True) == hashlib.sha256(GOOD).hexdigest()
 
 
 def test_what_editors_and_other_systems_write_is_read(tmp_path):

@@ -1,6 +1,7 @@
 """Per-token arrays on disk: read back as written, written again where torn, refused where they are something else's."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
@@ -76,6 +77,21 @@ def test_a_torn_block_and_only_it_is_written_again(tmp_path, rows, damage):
     assert file.read_bytes() == content and "hidden" in store.padded([0], 24)
 
 
+def test_hosts_that_share_the_directory_and_a_process_id_write_at_once_and_lose_nothing(tmp_path, rows):
+    def write(_):  # threads share the process id, as containers on several hosts do
+        store, _ = begun(tmp_path / "shared", rows)
+        for number, block in enumerate(store.blocks):
+            store.write("hidden", number, [entries_of(rows, i) for i in block])
+
+    with ThreadPoolExecutor(8) as hosts:
+        list(hosts.map(write, range(32)))
+    written(tmp_path / "alone", rows)
+    shared, alone = (
+        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("shared", "alone")
+    )
+    assert shared == alone
+
+
 def test_a_store_of_other_origin_is_refused_by_name(tmp_path, rows):
     written(tmp_path, rows)
     with pytest.raises(UserError, match=f"hidden computed from other target weights; delete {tmp_path}"):
@@ -84,7 +100,7 @@ def test_a_store_of_other_origin_is_refused_by_name(tmp_path, rows):
         begun(tmp_path, rows, dtype=ml_dtypes.bfloat16)
     manifest = tmp_path / "store.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()))[:-9])
-    with pytest.raises(UserError, match="store.json is damaged; delete"):
+    with pytest.raises(UserError, match="store.json is not valid JSON.*; delete"):
         begun(tmp_path, rows)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from adaspec_jax.errors import UserError
+from adaspec_jax.files import read_json, replacing, write_json
 from adaspec_jax.models.causal_lm import CausalLM, parameter_shapes
 from adaspec_jax.models.families import config_from_hf, family
-from adaspec_jax.models.files.safetensors import SINGLE, open_tensors, read_json, replacing, write_json, write_tensors
+from adaspec_jax.models.files.safetensors import SINGLE, open_tensors, write_tensors
 from adaspec_jax.models.files.weights import params_from_tensors, tensors_from_params
 from adaspec_jax.places import find_local, not_given_by_the_hub
 

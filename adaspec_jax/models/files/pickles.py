@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from adaspec_jax.errors import UserError
+from adaspec_jax.files import read_json, replacing, write_json
 
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
@@ -19,7 +20,7 @@ def convert(source: Path, target: Path) -> list[Path]:
     Tensor names and dtypes are unchanged. UserError without torch, without pytorch_model*.bin, or for a file that holds
     anything but tensors.
     """
-    from adaspec_jax.models.files.safetensors import INDEX, SINGLE, replacing, write_json
+    from adaspec_jax.models.files.safetensors import INDEX, SINGLE
 
     if not source.is_dir():
         raise UserError(f"{source}: no such directory")
@@ -40,8 +41,6 @@ def convert(source: Path, target: Path) -> list[Path]:
 
 
 def _bin_files(source: Path) -> list[Path]:
-    from adaspec_jax.models.files.safetensors import read_json
-
     if (source / BIN).is_file():
         return [source / BIN]
     if not (source / BIN_INDEX).is_file():
@@ -78,7 +77,7 @@ def _write_tensors(tensors: dict, path: Path) -> None:
 
 
 def _copy_beside(source: Path, target: Path) -> list[Path]:
-    from adaspec_jax.models.files.safetensors import INDEX, replacing
+    from adaspec_jax.models.files.safetensors import INDEX
 
     copied = []
     if source.resolve() == target.resolve():

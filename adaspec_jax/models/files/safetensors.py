@@ -1,11 +1,7 @@
-"""Safetensors on disk: tensors of a directory opened lazily, and files that appear whole or not at all."""
+"""Safetensors on disk: tensors of a directory opened lazily, and written as transformers reads them."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from adaspec_jax.errors import UserError
+from adaspec_jax.files import read_json, replacing
 from adaspec_jax.models.files.weights import StoredTensor
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -45,36 +42,6 @@ def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     """`tensors` as one safetensors file that transformers accepts."""
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # the library makes it the owner's alone, which no server could read
-
-
-def write_json(path: Path, value: dict) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict:
-    """The object a JSON file holds; UserError that names the file when it holds none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object")
-    return value
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block succeeds: a kill leaves no half file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _shards(directory: Path) -> list[Path]:

@@ -15,7 +15,6 @@ from adaspec_jax import models
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.families import FAMILIES
 from adaspec_jax.models.files.directories import find_directory
-from adaspec_jax.models.files.safetensors import replacing
 from adaspec_jax.models.files.weights import tensors_from_params
 
 
@@ -294,14 +293,6 @@ def test_the_tokenizer_is_saved_beside_the_weights(tiny_model, tmp_path):
         "tokenizer.json",
         "tokenizer_config.json",
     ]
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
-    (tmp_path / "x").write_text("old")
-    with pytest.raises(RuntimeError), replacing(tmp_path / "x") as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x", "old")]
 
 
 def test_a_parameter_no_row_claims_is_never_dropped_silently(tiny_model):

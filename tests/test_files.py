@@ -1,0 +1,137 @@
+"""Files appear whole or not at all, whoever else writes them and whenever the process is killed."""
+
+import gzip
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from adaspec_jax import files
+from adaspec_jax.errors import UserError
+from tests.running import CHECKOUT
+
+WRITER = """
+import sys
+from adaspec_jax import files
+for n in range(10**9):
+    files.write_text(sys.argv[1], f"{n % 10}" * 200_000)
+    print(n, flush=True)
+"""
+
+
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_kill_at_any_moment_leaves_one_whole_file(tmp_path):
+    path, moments = tmp_path / "x", random.Random(0)
+    for _ in range(24):
+        environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, env=environment)
+        writer.stdout.readline()
+        time.sleep(0.01 * moments.random())
+        writer.kill()
+        writer.communicate()
+        text = path.read_text()
+        assert len(text) == 200_000 and len(set(text)) == 1
+    assert all(name == "x" or (name.startswith(".x.") and name.endswith(".tmp")) for name in names(tmp_path))
+
+
+def test_writers_of_one_file_that_share_a_process_id_neither_lose_nor_tear_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    path = tmp_path / "x"
+
+    def write(i):
+        files.write_text(path, f"{i % 10}" * 50_000)
+        text = path.read_text()
+        return len(text) == 50_000 and len(set(text)) == 1
+
+    with ThreadPoolExecutor(8) as writers:
+        assert all(writers.map(write, range(200)))
+    assert names(tmp_path) == ["x"]
+
+
+def test_of_two_writers_at_once_the_last_to_end_stands(tmp_path):
+    with files.replacing(tmp_path / "x") as one:
+        one.write_text("one, begun")
+        with files.replacing(tmp_path / "x") as other:
+            other.write_text("other")
+        assert (tmp_path / "x").read_text() == "other"
+        one.write_text("one")
+    assert (tmp_path / "x").read_text() == "one" and names(tmp_path) == ["x"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
+    (tmp_path / "x").write_text("old")
+    with pytest.raises(RuntimeError), files.replacing(tmp_path / "x") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert names(tmp_path) == ["x"] and (tmp_path / "x").read_text() == "old"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_a_file_is_readable_by_whoever_may_read_ordinary_files(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with files.replacing(tmp_path / "deep" / "x") as temporary:
+            temporary.unlink()
+            temporary.touch(0o600)  # as safetensors makes it
+        assert (tmp_path / "deep" / "x").stat().st_mode & 0o777 == 0o666 & ~mask
+    finally:
+        os.umask(before)
+
+
+def test_a_folder_appears_whole_and_the_first_one_stays(tmp_path):
+    with pytest.raises(RuntimeError), files.making_folder(tmp_path / "f"):
+        raise RuntimeError
+    assert names(tmp_path) == []
+    with files.making_folder(tmp_path / "f") as slow:
+        (slow / "slow").touch()
+        with files.making_folder(tmp_path / "f") as quick:
+            (quick / "quick").touch()
+            assert not (tmp_path / "f").exists()
+    assert names(tmp_path) == ["f"] and names(tmp_path / "f") == ["quick"]
+
+
+def test_json_comes_back_with_sorted_keys(tmp_path):
+    files.write_json(tmp_path / "x.json", {"b": [1], "a": "\u00df"})
+    assert (tmp_path / "x.json").read_text() == '{\n  "a": "\\u00df",\n  "b": [\n    1\n  ]\n}\n'
+    assert files.read_json(tmp_path / "x.json") == {"a": "\u00df", "b": [1]}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "cannot be read"),
+        (b"", "is not valid JSON"),
+        (b'{"a": 1', "is not valid JSON"),
+        (b'{"a": "\xff"}', "is not valid JSON"),
+        (b"[" * 100_000, "is not valid JSON"),
+        (b"[1]", "does not hold a JSON object"),
+    ],
+)
+def test_json_that_cannot_be_read_is_one_line_with_the_file_and_the_mending(tmp_path, content, complaint):
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        files.read_json(path, mend="write it again")
+    said = str(error.value)
+    assert said.startswith(f"{path} {complaint}") and said.endswith("; write it again") and "\n" not in said
+
+
+@pytest.mark.parametrize("name", ["x", "x.gz"])  # whatever the name says
+def test_a_digest_is_of_the_bytes_or_of_what_is_packed_in_them(tmp_path, name):
+    path, content = tmp_path / name, b"text\n" * 9
+    path.write_bytes(content)
+    plain = hashlib.sha256(content).hexdigest()
+    assert files.sha256(path) == files.sha256(path, unpacked=True) == plain
+    packed = gzip.compress(content)
+    path.write_bytes(packed)
+    assert files.sha256(path, unpacked=True) == plain
+    assert files.sha256(path) == hashlib.sha256(packed).hexdigest()
