@@ -1,14 +1,15 @@
-"""Where a model lies: a directory, a name below ADASPEC_WEIGHTS, or the hub. Knows nothing of what is in it."""
+"""Where a model lies: a directory, a name below a given folder, or the hub. Knows nothing of what is in it."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from adaspec_jax.errors import UserError
 
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # a path may begin with a dot, a name may not
 
 
 def find_local(path_or_name: str) -> Path | None:
@@ -16,15 +17,25 @@ def find_local(path_or_name: str) -> Path | None:
     path_or_name = str(path_or_name)
     if Path(path_or_name).is_dir():
         return Path(path_or_name)
-    if os.environ.get("ADASPEC_WEIGHTS") and HUB_NAME.fullmatch(path_or_name):
-        for name in (path_or_name, path_or_name.rpartition("/")[2]):
-            if (Path(os.environ["ADASPEC_WEIGHTS"], name) / "config.json").is_file():
-                return Path(os.environ["ADASPEC_WEIGHTS"], name)
+    if below := find_below("ADASPEC_WEIGHTS", path_or_name, holding=("config.json",)):
+        return below
     if Path(path_or_name).exists():
         raise UserError(f"{path_or_name} is a file; give the directory that holds config.json and model.safetensors")
     if not HUB_NAME.fullmatch(path_or_name):
         raise UserError(f"{path_or_name}: no such directory")
     return None
+
+
+def find_below(variable: str, name: str, *, holding: Iterable[str], folder: str = "") -> Path | None:
+    """`a/b` or `b`, for a hub name a/b, below the folder (or a folder in it) that an environment variable names.
+
+    The first of the two that holds one of these files; None where neither does.
+    """
+    root = os.environ.get(variable)
+    if not root or not HUB_NAME.fullmatch(name):
+        return None
+    candidates = (Path(root, folder, candidate) for candidate in (name, name.rpartition("/")[2]))
+    return next((path for path in candidates if any((path / file).is_file() for file in holding)), None)
 
 
 def not_given_by_the_hub(name: str, error: Exception) -> UserError:

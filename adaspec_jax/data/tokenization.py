@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from adaspec_jax.data.network import hub_reachable
 from adaspec_jax.errors import UserError
+from adaspec_jax.places import find_below
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -89,13 +90,8 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> PreTrainedTokenizerBase:
 def _below_given_folders(name: str) -> Path | None:
     if Path(name).expanduser().exists():
         return None
-    for variable, folder in (("ADASPEC_WEIGHTS", ""), ("ADASPEC_DATA", "tokenizers")):
-        for candidate in (name, name.rpartition("/")[2]):
-            if root := os.environ.get(variable):
-                directory = Path(root, folder, candidate)
-                if candidate and any((directory / file).exists() for file in _FILES):
-                    return directory
-    return None
+    beside_weights = find_below("ADASPEC_WEIGHTS", name, holding=_FILES)
+    return beside_weights or find_below("ADASPEC_DATA", name, folder="tokenizers", holding=_FILES)
 
 
 def _from_hub(transformers, name: str) -> PreTrainedTokenizerBase:

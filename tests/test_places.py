@@ -1,0 +1,37 @@
+"""A model or a tokenizer is a directory, or a hub name that the given folders are asked for first."""
+
+import pytest
+
+from adaspec_jax import data
+from adaspec_jax.errors import UserError
+from adaspec_jax.places import find_below, find_local
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    for name in ("maker/whole", "short"):
+        (tmp_path / "weights" / name).mkdir(parents=True)
+        (tmp_path / "weights" / name / "config.json").write_text("{}")
+    monkeypatch.setenv("ADASPEC_WEIGHTS", str(tmp_path / "weights"))
+    return tmp_path / "weights"
+
+
+def test_a_hub_name_is_found_whole_or_by_its_last_part(weights):
+    assert find_local("maker/whole") == weights / "maker" / "whole"
+    assert find_local("anybody/short") == find_local("short") == weights / "short"
+    assert find_local("maker/unknown") is None  # to ask the hub for
+    assert find_below("ADASPEC_WEIGHTS", "short", holding=("tokenizer.json", "vocab.json")) is None
+
+
+def test_a_path_is_never_taken_for_a_name_below_the_given_folders(weights, tmp_path):
+    (weights / "short" / "tokenizer.json").write_text("{}")
+    for path in (tmp_path / "nowhere" / "short", "./nowhere/short", "../short"):
+        with pytest.raises(UserError, match="there is no tokenizer at"):
+            data.load_tokenizer(path)
+        with pytest.raises(UserError, match="no such directory"):
+            find_local(path)
+
+
+def test_without_a_given_folder_there_is_nothing_below_it(monkeypatch):
+    monkeypatch.delenv("ADASPEC_WEIGHTS", raising=False)
+    assert find_below("ADASPEC_WEIGHTS", "short", holding=("config.json",)) is None
