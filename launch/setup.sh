@@ -114,14 +114,52 @@ make_venv() { # fails when another script makes it
   fi
 }
 
-recorded() { # runs a command whose process id stands in the unfinished file, in case this script dies before it
-  sh -c 'echo $$ >>"$0"; exec "$@"' "$unfinished" "$@"
+recorded() { # runs a command; where there is an unfinished file its process id is in it, in case this script dies first
+  sh -c '[ ! -e "$0" ] || echo $$ >>"$0"; exec "$@"' "$unfinished" "$@"
 }
 
-pip_install() { # where to install is ours to say, everything else is the caller's
-  "$venv_python" -m pip --version >/dev/null 2>&1 || "$venv_python" -m ensurepip >/dev/null || return
-  recorded env -u PIP_USER -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT -u PIP_PYTHON "$venv_python" -m pip install "$@"
+add_to_venv() { # add_to_venv COMMAND ...: .venv counts as half made while it installs, and as whole whatever came of it
+  local status=0
+  echo $$ >"$unfinished"
+  "$@" || status=$?
+  rm -f "$unfinished"
+  return "$status"
 }
+
+tell_progress() { # pip's output as a line per ten packages, and one per large download
+  local line found=0
+  while IFS= read -r line; do
+    case "$line" in
+    "Collecting "*)
+      found=$((found + 1))
+      [ $((found % 10)) != 0 ] || echo "  $found packages found"
+      ;;
+    "  Downloading "*"("[0-9][0-9]*" MB)")
+      line=${line#  Downloading }
+      echo "  downloading ${line##*/}"
+      ;;
+    "Installing collected packages: "*) echo "  unpacking $found packages" ;;
+    esac
+  done >&2
+}
+
+drop_warnings() { # pip's messages without its warnings, hundreds where it dislikes a machine's settings
+  local line
+  while IFS= read -r line; do
+    case "$line" in
+    "WARNING: Retrying "*) echo "$line" ;;
+    "WARNING: "* | "DEPRECATION: "* | "[notice] "*) ;;
+    *) echo "$line" ;;
+    esac
+  done >&2
+}
+
+pip_install() ( # where to install is ours to say, everything else is the caller's; a subshell, for pipefail
+  set -o pipefail
+  "$venv_python" -m pip --version >/dev/null 2>&1 || "$venv_python" -m ensurepip >/dev/null || exit
+  { recorded env -u PIP_USER -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT -u PIP_PYTHON "$venv_python" -m pip install "$@" \
+    2>&1 >&3 3>&- | drop_warnings; } 3>&1 | tell_progress
+)
 
 uv_install() { recorded uv pip install --python "$venv_python" "$@"; }
 
@@ -130,11 +168,8 @@ install_lock() {
     uv_install "${requirements[@]}" && return
     echo "uv could not install everything; trying pip, which has settings of its own" >&2
   fi
-  local quiet=--quiet
-  [ ! -t 1 ] || quiet=
   echo "Installing with pip; this takes a few minutes, once" >&2
-  # shellcheck disable=SC2086
-  pip_install $quiet "${requirements[@]}"
+  pip_install "${requirements[@]}"
 }
 
 set_up() {
@@ -142,11 +177,8 @@ set_up() {
   wait_for_other_setup
   if wanted="$(fingerprint_venv)" && [ ! -e "$unfinished" ]; then # in this order: another script may be at it
     [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
-    echo $$ >"$unfinished"
-    if ! install_lock; then
-      rm -f "$unfinished" # a refused update leaves what was there before
+    add_to_venv install_lock || # a refused update leaves what was there before
       fail 1 "could not install ${requirements[1]} into $venv; the installer's message is above"
-    fi
   elif make_venv; then
     install_lock || fail 1 "could not install ${requirements[1]} into $venv; the installer's message is above"
     wanted="$(fingerprint_venv)" || fail 1 "the new $venv has no working Python"
@@ -160,33 +192,36 @@ set_up() {
   rm -f "$unfinished"
 }
 
+install_either() { # with uv where it is preferred, else or failing that with pip
+  { prefer_uv && uv_install "$@"; } || pip_install "$@"
+}
+
 set_up_accelerator() { # set_up_accelerator cuda13|tpu: jax's plugin for it, at the jax version that is installed
   local version
   version="$("$venv_python" -c 'import importlib.metadata as m; print(m.version("jax"))')" || fail 1 "$venv has no jax"
   [ "$(cat "$venv/with-$1" 2>/dev/null)" != "$version" ] || return 0
   echo "Installing jax[$1]==$version into $venv" >&2
-  echo $$ >"$unfinished"
-  if ! { prefer_uv && uv_install --quiet -c requirements.lock "jax[$1]==$version"; } &&
-    ! pip_install --quiet -c requirements.lock "jax[$1]==$version"; then
-    rm -f "$unfinished"
+  add_to_venv install_either -c requirements.lock "jax[$1]==$version" ||
     fail 1 "could not install jax[$1]==$version into $venv; the installer's message is above"
-  fi
   echo "$version" >"$venv/with-$1"
-  rm -f "$unfinished"
 }
 
 set_up_tpu_compiler() { # libtpu beside the packages, for the tests that compile for TPUs: never fatal, and tried once
   # Not among them: jax on a machine without a TPU would look for one at every start, at length and aloud.
-  local wanted
+  local wanted new="$venv/tpu-compiler.$$"
   [ ! -e "$venv/tpu-compiler-tried" ] || return 0
   wanted="$("$venv_python" -c 'if True:
     import importlib.metadata as m
     print(next(line.split(";")[0] for line in m.requires("jax") if line.startswith("libtpu")))' 2>/dev/null)" || return 0
-  : >"$venv/tpu-compiler-tried"
-  echo "Looking for $wanted, for the tests that compile for TPUs" >&2
-  { prefer_uv && uv_install --quiet --no-deps --target "$venv/tpu-compiler" "$wanted" 2>/dev/null; } ||
-    pip_install --quiet --no-deps --target "$venv/tpu-compiler" "$wanted" 2>/dev/null ||
+  echo "Looking for $wanted, for the tests that compile for TPUs (some 200 MB)" >&2
+  mkdir -p "$new"
+  if install_either --no-deps --target "$new" "$wanted" 2>/dev/null; then
+    [ -e "$venv/tpu-compiler" ] || mv "$new" "$venv/tpu-compiler"
+  else
     echo "No libtpu: the tests that compile for TPUs will skip" >&2
+  fi
+  : >"$venv/tpu-compiler-tried" # only now: cut short, it is tried again
+  rm -rf "$new"
 }
 
 fetch_python() { # where no Python will do: uv, and a Python of uv's, in this user's home
@@ -212,7 +247,7 @@ install_torch() { # pip first, because it may know local CPU wheels; else uv, wh
   local report
   if report="$("$venv_python" -m pip install --dry-run --quiet --retries 1 --timeout "${PIP_DEFAULT_TIMEOUT:-20}" \
     --report - "torch==$torch_version" 2>/dev/null)" && brings_no_cuda <<<"$report"; then
-    pip_install --quiet "torch==$torch_version" && return
+    pip_install "torch==$torch_version" && return
   fi
   have_uv && UV_HTTP_RETRIES="${UV_HTTP_RETRIES:-1}" uv_install --quiet --torch-backend=cpu "torch==$torch_version" 2>/dev/null
 }
@@ -222,9 +257,7 @@ set_up_torch() { # set_up_torch once|again: only for the parity tests, so never 
   if [ "$1" = again ] || [ ! -e "$torch_note" ]; then
     echo "Looking for a CPU build of torch $torch_version, for the parity tests" >&2
     : >"$torch_note"
-    echo $$ >"$unfinished"
-    install_torch || true
-    rm -f "$unfinished"
+    add_to_venv install_torch || true
   fi
   has_torch || echo "No CPU build of torch: the parity tests will skip (\`bash launch/test.sh --torch\` looks again)" >&2
 }

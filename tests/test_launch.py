@@ -17,7 +17,20 @@ BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)
 UV = f"""#!/bin/sh
 echo "$@" >> "$UV_CALLS"
 [ "$1" != venv ] || exec {BASE_PYTHON} -m venv --without-pip .venv
+case "$*" in *${{UV_REFUSES:-nothing}}*) exit 1 ;; esac
 exit "${{UV_STATUS:-0}}"
+"""
+PIP = """import os, pathlib, sys
+with open(os.environ["UV_CALLS"], "a") as calls:
+    print("pip", *sys.argv[1:], file=calls)
+if "install" in sys.argv:
+    for name in ["absl-py", "chex", "jax"] * 5:
+        print(f"WARNING: Location 'file:///{name}/' is ignored: it is not there.", file=sys.stderr, flush=True)
+        print(f"Collecting {name}==1 (from -r requirements.lock (line 1))")
+    print("  Downloading jax-1-py3-none-any.whl (79.6 MB)")
+    print("Installing collected packages: absl-py, chex, jax", flush=True)
+    if os.environ.get("PIP_STATUS", "0") != "0":
+        sys.exit("ERROR: No matching distribution found for chex==1")
 """
 
 
@@ -46,6 +59,14 @@ class Sandbox:
         self.put("python3", f'#!/bin/sh\nexec {BASE_PYTHON} "$@"\n')
         self.put("uv", UV)
 
+    def put_tests(self):
+        """What launch/test.sh runs once it is set up, and a jax that says which libtpu it wants."""
+        for module in ("ruff", "pytest"):
+            (self.checkout / f"{module}.py").write_text("")
+        (self.checkout / "jax-1.dist-info").mkdir()
+        wants = "Name: jax\nVersion: 1\nRequires-Dist: libtpu==0.0.1.*; extra == 'tpu'\n"
+        (self.checkout / "jax-1.dist-info" / "METADATA").write_text(wants)
+
     def bash(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_", "PYTHON"))}
         environment = kept | {"PATH": str(self.bin), "UV_CALLS": str(self.calls)} | environment
@@ -55,6 +76,9 @@ class Sandbox:
 
     def quickstart(self, *arguments: str, **environment: str):
         return self.bash(str(self.checkout / "launch" / "quickstart.sh"), *arguments, **environment)
+
+    def test(self, *arguments: str, **environment: str):
+        return self.bash(str(self.checkout / "launch" / "test.sh"), *arguments, **environment)
 
     def function(self, command: str, **environment: str):
         return self.bash("-c", f"cd '{self.checkout}' && source launch/setup.sh && {command}", **environment)
@@ -128,6 +152,52 @@ def test_the_first_call_installs_and_the_second_does_not(sandbox):
     second = sandbox.quickstart("--config.x=1")
     assert second.stdout == "trained --config configs/quickstart.py --workdir runs/quickstart --config.x=1\n"
     assert not second.stderr and not sandbox.uv_calls()
+
+
+@pytest.mark.parametrize("refused", ["nothing", "libtpu", "torch", "=="], ids="without {}".format)
+@pytest.mark.parametrize("order", ["test test quickstart quickstart", "quickstart test quickstart test"])
+def test_both_commands_of_the_readme_share_one_set_up(sandbox, order, refused):
+    """Whatever becomes of what is installed beside the lock, all of which has `==` in its name."""
+    sandbox.put_real_python_and_uv()
+    sandbox.put_tests()
+    (sandbox.checkout / "pip.py").write_text(PIP)
+    for command in order.split():
+        done = getattr(sandbox, command)(UV_REFUSES=refused, PIP_STATUS="1")
+        assert done.returncode == 0, done.stderr
+        assert not (sandbox.checkout / ".venv" / "unfinished").exists(), command
+    assert not any(word in done.stderr for word in ("Making", "Installing", "Looking for"))
+    calls = sandbox.uv_calls()
+    assert [call.split()[0] for call in calls].count("venv") == 1
+    assert sum("-r requirements.lock" in call for call in calls) == 1
+    assert sum("libtpu" in call for call in calls) == (2 if refused in ("libtpu", "==") else 1)
+
+
+def test_an_accelerator_that_cannot_be_had_leaves_the_environment_whole(sandbox):
+    sandbox.put_real_python_and_uv()
+    sandbox.put_tests()
+    (sandbox.checkout / "pip.py").write_text(PIP)
+    sandbox.quickstart()
+    failed = sandbox.function("set_up_accelerator tpu", UV_REFUSES="jax", PIP_STATUS="1")
+    assert failed.returncode == 1 and failed.stderr.splitlines()[-1].startswith("error: could not install jax[tpu]==1")
+    sandbox.uv_calls()
+    assert sandbox.quickstart().stdout.startswith("trained") and not sandbox.uv_calls()
+
+
+def test_pip_tells_how_far_it_is_and_keeps_its_warnings(sandbox):
+    sandbox.put_real_python_and_uv()
+    (sandbox.checkout / "pip.py").write_text(PIP)
+    failed = sandbox.quickstart(UV_REFUSES="install", PIP_STATUS="1")
+    assert failed.returncode == 1 and "WARNING" not in failed.stderr and not failed.stdout
+    assert [line for line in failed.stderr.splitlines() if line.startswith("  ")] == [
+        "  10 packages found",
+        "  downloading jax-1-py3-none-any.whl (79.6 MB)",
+        "  unpacking 15 packages",
+    ]
+    *said, end = failed.stderr.splitlines()
+    assert "ERROR: No matching distribution found for chex==1" in said
+    assert end == "error: could not install requirements.lock into .venv; the installer's message is above"
+    done = sandbox.quickstart(UV_REFUSES="install")
+    assert done.returncode == 0 and done.stdout.startswith("trained") and "unpacking 15 packages" in done.stderr
 
 
 def test_a_new_lock_is_installed_into_the_environment_that_is_there(sandbox):
