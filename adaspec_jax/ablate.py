@@ -16,6 +16,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from adaspec_jax import files
 from adaspec_jax.command_line import parse_experiment, print_config, take_option
 from adaspec_jax.errors import UserError, exit_with_one_line
 from adaspec_jax.pipeline.ablation import (
@@ -65,7 +66,7 @@ def main() -> None:
     lines = table(results)
     print("\n".join(lines))
     if markdown:
-        Path(markdown).write_text("\n".join(lines) + "\n")
+        files.write_text(markdown, "\n".join(lines) + "\n")
 
 
 def _whole(name: str, text: str) -> int:

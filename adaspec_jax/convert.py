@@ -10,9 +10,7 @@ from pathlib import Path
 
 from adaspec_jax.command_line import parse_arguments
 from adaspec_jax.errors import exit_with_one_line
-from adaspec_jax.models.files.pickles import (
-    convert,
-)
+from adaspec_jax.models.files.pickles import convert
 
 
 def main(argv: list[str] | None = None) -> None:

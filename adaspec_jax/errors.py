@@ -22,6 +22,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else f"; known: {', '.join(known)}"
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another library says, its name where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def exit_with_one_line(main: Callable[[], None]) -> None:
     """Runs a command-line `main`; a `UserError` becomes one line on stderr and exit status 2."""
     try:

@@ -25,8 +25,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     No other writer has its name, in any process of any host that shares the directory: of several, the last one's file
     stands, whole. A kill leaves the old file, and one named `.NAME.*.tmp`. Readable by whoever may read ordinary files.
+    What is no file, such as /dev/null or a pipe, is written to and not replaced.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)  # in the same directory: os.replace must not cross devices
     try:
@@ -62,7 +66,8 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(text.encode("utf-8", "replace"))  # a token may hold half a surrogate pair
         file.flush()
-        os.fsync(file.fileno())
+        if temporary.is_file():  # a pipe has no disk to reach
+            os.fsync(file.fileno())
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

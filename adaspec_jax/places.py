@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from adaspec_jax.errors import UserError
+from adaspec_jax.errors import UserError, first_line
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # a path may begin with a dot, a name may not
 
@@ -40,8 +40,7 @@ def find_below(variable: str, name: str, *, holding: Iterable[str], folder: str 
 
 def not_given_by_the_hub(name: str, error: Exception) -> UserError:
     """What to say of the many errors that the hub's client raises: not found, gated, offline, broken proxy."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return UserError(
-        f'"{name}" is not a local directory, and the hub did not give it ({reason}); '
+        f'"{name}" is not a local directory, and the hub did not give it ({first_line(error)}); '
         "without network, pass the path of a downloaded directory"
     )

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from adaspec_jax import files
 from adaspec_jax.command_line import parse_experiment, print_config, take_option
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
 
@@ -70,7 +71,7 @@ def _plan(config, name: str, stages: list[str], *, compiling: bool, search: bool
         print("\n".join(lines(stage, found[stage])), flush=True)
     if out:
         document = {"topology": name, "jax": jax.__version__, "stages": found}
-        Path(out).write_text(json.dumps(document, indent=1) + "\n")
+        files.write_text(out, json.dumps(document, indent=1) + "\n")
 
 
 def in_gib(size: int | None) -> str:

@@ -86,6 +86,18 @@ def test_a_file_is_readable_by_whoever_may_read_ordinary_files(tmp_path, mask):
         os.umask(before)
 
 
+def test_what_is_no_file_is_written_to_and_stays(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit((tmp_path / "pipe").read_text)
+        with open(tmp_path / "pipe", "wb"):  # so that the reader has its writer, whatever happens
+            files.write_json(tmp_path / "pipe", {})
+    assert read.result() == "{}\n" and (tmp_path / "pipe").is_fifo() and names(tmp_path) == ["pipe"]
+    with pytest.raises(IsADirectoryError) as error:
+        files.write_text(tmp_path, "x")
+    assert error.value.filename == str(tmp_path)
+
+
 def test_a_folder_appears_whole_and_the_first_one_stays(tmp_path):
     with pytest.raises(RuntimeError), files.making_folder(tmp_path / "f"):
         raise RuntimeError

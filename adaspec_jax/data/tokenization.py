@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaspec_jax.data.network import hub_reachable
-from adaspec_jax.errors import UserError
+from adaspec_jax.errors import UserError, first_line
 from adaspec_jax.places import find_below
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> PreTrainedTokenizerBase:
         # Without tokenizer_config.json or config.json nothing names a class, yet the file alone says everything.
         with contextlib.suppress(Exception):
             return transformers.PreTrainedTokenizerFast(tokenizer_file=str(directory / "tokenizer.json"))
-        raise UserError(f"no tokenizer can be read from {name} ({_first_line(error)})") from error
+        raise UserError(f"no tokenizer can be read from {name} ({first_line(error)})") from error
 
 
 def _below_given_folders(name: str) -> Path | None:
@@ -105,7 +105,7 @@ def _from_hub(transformers, name: str) -> PreTrainedTokenizerBase:
     except Exception as error:
         raise UserError(
             f"the tokenizer {name} is neither a directory here, nor in the hub's cache, nor can it be fetched "
-            f"({_first_line(error)}); give a directory with tokenizer.json"
+            f"({first_line(error)}); give a directory with tokenizer.json"
         ) from error
 
 
@@ -193,10 +193,6 @@ def _merges(tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
         return []
     merges = json.loads(backend.to_str())["model"].get("merges") or []
     return [pair.split(" ") if isinstance(pair, str) else list(pair) for pair in merges]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _transformers():

@@ -6,11 +6,10 @@ import shutil
 from pathlib import Path
 
 from adaspec_jax.errors import UserError
-from adaspec_jax.files import read_json, replacing, write_json
+from adaspec_jax.files import replacing, write_json
+from adaspec_jax.models.files.safetensors import INDEX, SINGLE, listed_shards
 
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-
-
 BESIDE = ("*.json", "*.model", "*.txt", "*.jinja", "*.md", "LICENSE*")  # config, tokenizer, and what explains them
 
 
@@ -20,8 +19,6 @@ def convert(source: Path, target: Path) -> list[Path]:
     Tensor names and dtypes are unchanged. UserError without torch, without pytorch_model*.bin, or for a file that holds
     anything but tensors.
     """
-    from adaspec_jax.models.files.safetensors import INDEX, SINGLE
-
     if not source.is_dir():
         raise UserError(f"{source}: no such directory")
     shards, total_size, weight_map, written = _bin_files(source), 0, {}, []
@@ -45,11 +42,7 @@ def _bin_files(source: Path) -> list[Path]:
         return [source / BIN]
     if not (source / BIN_INDEX).is_file():
         raise UserError(f"{source} has no {BIN} and no {BIN_INDEX}: nothing to convert")
-    names = sorted(set(read_json(source / BIN_INDEX).get("weight_map", {}).values()))
-    absent = [name for name in names if not (source / name).is_file()]
-    if absent or not names:
-        raise UserError(f"{source}: {BIN_INDEX} lists shards that are not there: {', '.join(absent) or 'none at all'}")
-    return [source / name for name in names]
+    return listed_shards(source / BIN_INDEX)
 
 
 def _read_tensors(file: Path) -> dict:
@@ -77,8 +70,6 @@ def _write_tensors(tensors: dict, path: Path) -> None:
 
 
 def _copy_beside(source: Path, target: Path) -> list[Path]:
-    from adaspec_jax.models.files.safetensors import INDEX
-
     copied = []
     if source.resolve() == target.resolve():
         return copied

@@ -24,7 +24,7 @@ def open_tensors(directory: Path) -> dict[str, StoredTensor]:
     if (directory / SINGLE).is_file():
         files = [directory / SINGLE]
     elif (directory / INDEX).is_file():
-        files = _shards(directory)
+        files = listed_shards(directory / INDEX)
     elif any(directory.glob("pytorch_model*.bin*")):
         raise UserError(
             f"{directory} has only pytorch_model*.bin, which is a pickle and is not loaded; convert it with "
@@ -44,14 +44,15 @@ def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
         save_file(tensors, temporary, metadata={"format": "pt"})
 
 
-def _shards(directory: Path) -> list[Path]:
-    weight_map = read_json(directory / INDEX).get("weight_map")
+def listed_shards(index: Path) -> list[Path]:
+    """The files that an index beside them lists; UserError where it lists none, or one that is not there."""
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f'{directory / INDEX} has no "weight_map"')
+        raise UserError(f'{index} has no "weight_map"; copy or download it again')
     names = sorted(set(map(str, weight_map.values())))
-    if absent := [name for name in names if not (directory / name).is_file()]:
-        raise UserError(f"{directory}: {INDEX} lists shards that are not there: {', '.join(absent)}")
-    return [directory / name for name in names]
+    if absent := [name for name in names if not (index.parent / name).is_file()]:
+        raise UserError(f"{index.parent}: {index.name} lists shards that are not there: {', '.join(absent)}")
+    return [index.parent / name for name in names]
 
 
 def _tensors_of(file: Path) -> dict[str, StoredTensor]:
