@@ -211,6 +211,22 @@ def test_auto_takes_the_first_step_that_fits(limit, chosen):
     assert size <= limit and len(asked) == len(set(asked))
 
 
+def test_the_last_step_of_the_ladder_is_not_the_last_that_was_asked_about():
+    """Single rows are asked about beforehand; where they do not fit and nothing else is left, the ladder ends above."""
+    everything = Memory(rematerialise=True, moments="factored", master="bfloat16")
+    asked = []
+
+    def bytes_of(candidate):
+        asked.append(candidate)
+        return 2**29
+
+    rows = {"rows": 4, "may_adapt": False, "limit": 2**28}
+    memory_taken, size = memory.descend(everything, **rows, bytes_of=bytes_of)
+    assert memory_taken == list(memory.ladder(everything, rows=4, may_adapt=False, fits=lambda _: False))[-1]
+    assert (memory_taken, size) == (everything, 2**29) and asked[-1].micro_batches == 1
+    assert dataclasses.replace(everything, micro_batches=4) in asked
+
+
 def test_where_nothing_fits_it_says_by_how_much():
     with pytest.raises(
         UserError, match=r"a step needs 0\.50 GiB per device with .*factored.*, 0\.25 more than there are"

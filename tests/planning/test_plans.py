@@ -99,6 +99,19 @@ def test_the_largest_batch_fits_and_one_a_little_larger_does_not(stage, room):
     assert planned(math.ceil(rows * 1.25)).stage(stage, search=False)["hbm_bytes"] > plan.limit
 
 
+def test_what_fits_nowhere_is_planned_as_the_ladder_ended():
+    """Not as the last that was compiled: single rows are, before the ladder knows whether to go there."""
+    config = load_config(str(QUICKSTART))
+    config.data.buckets, config.mesh.data, config.memory = (64,), 1, "auto"
+    for key, value in {"rematerialise": True, "moments": "factored", "master": "bfloat16"}.items():
+        setattr(config.reference, key, value)
+    plan = planning.Plan(config, topologies.find("cpu"))
+    plan.limit = 1
+    figures = plan.stage("reference", search=False)
+    assert figures["fits"] is False and figures["memory"]["micro_batches"] == 1
+    assert figures["chosen"] == "layers rematerialised, factored moments, bfloat16 master weights"
+
+
 @pytest.mark.slow
 @needs_libtpu
 def test_a_slice_that_is_not_there_is_planned_in_the_order_of_the_ladder(tmp_path, capsys, monkeypatch):
