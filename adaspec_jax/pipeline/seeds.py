@@ -1,6 +1,11 @@
-"""What each random choice of a run is drawn from, by the config's seed."""
+"""What each random choice of a run is drawn from, by the config's seed; no two that draw alike share a key.
+
+Runs differ by seeds that follow one another, so a key that another purpose of the next seed has is no key of one's own.
+"""
 
 from __future__ import annotations
+
+import zlib
 
 import jax
 
@@ -28,5 +33,8 @@ def evaluation(seed: int) -> int:
 
 
 def answers(seed: int) -> jax.Array:
-    """Of the target's own answers, sampled once; block n folds n into it."""
-    return jax.random.key(seed + 4)
+    """Of the target's own answers, sampled once; block n folds n into it.
+
+    Folded by a name, which no count of batches reaches: neither this seed's keys nor any other's are among its blocks'.
+    """
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(b"answers"))
