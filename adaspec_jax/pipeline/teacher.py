@@ -30,7 +30,10 @@ from adaspec_jax.training.divergences import Divergence, forward_kl
 # Columns of the store, named as the fields of `Batch` that take them.
 HIDDEN, IDS, LOG_PROBS = "target_hidden_BTD", "target_ids_BTK", "target_log_probs_BTK"
 REFERENCE = "reference_divergence_BT"
-_COMPUTED_BY = ("models/**/*.py",)
+_COMPUTED_BY = (  # heads and families, objectives and divergences, and how rows become batches and entries of the store
+    *("models/**/*.py", "training/**/*.py", "devices/sharding.py"),
+    *("data/batches.py", "data/token_store.py", "pipeline/teacher*.py"),
+)
 _SAMPLED = 4  # blocks of rows on which the error of "top_k" is measured
 
 
@@ -70,7 +73,7 @@ def open_store(
         "tokenizer": rows.text.record["tokenizer_sha256"],
         "training examples": rows.text.train_sha256,
         "tokens": rows.text.tokens_sha256,
-        "code": code_sha256(),
+        "code": processes.once(code_sha256),
     }
     found = {n for name, column in columns.items() for n in _begin(store, name, origin, **column)}
     blocks = sorted(found, reverse=True)
@@ -138,7 +141,7 @@ def add_reference(
         "divergence": divergence.__name__,
         "target's law": "whole" if k is None else f"{k} likeliest tokens",
         "training examples": rows.text.train_sha256,
-        "code": code_sha256(),
+        "code": processes.once(code_sha256),
     }
     blocks = _begin(store, REFERENCE, origin, shape=(), dtype=np.float32)
     compute = partial(_divergence, divergence, chunking, reference, taught_by(target, store))
@@ -270,10 +273,8 @@ def _tail_mass(batch: Batch):
 
 def code_sha256(package: Path = Path(__file__).parent.parent) -> str:
     """Of all code that what is stored is computed by: each of its changes may change an entry."""
-    files = (file for place in _COMPUTED_BY for file in sorted(package.glob(place)))
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(
-            f"{file.relative_to(package).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}".encode()
-        )
+    for place in _COMPUTED_BY:
+        for file in sorted(package.glob(place)):
+            digest.update(file.relative_to(package).as_posix().encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()

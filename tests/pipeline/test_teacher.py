@@ -15,6 +15,7 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline import teacher, whole_run
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.reporting import read_metrics
+from tests.house import file_arrows, module_of
 from tests.pipeline.test_pipeline import experiment
 from tests.running import CHECKOUT
 
@@ -208,6 +209,54 @@ def test_a_store_of_another_target_is_refused_and_rebuilt_once_deleted(unfinishe
     assert (unfinished / "reference" / "stage.json").is_file()
     shutil.rmtree(unfinished / "teacher")
     pipeline.run(short("hidden"), unfinished)
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [
+        ("models/decoder.py", True),
+        ("models/families/gpt_neox.py", True),
+        ("models/heads/of_a_kind_to_come.py", True),
+        ("training/lessons.py", True),
+        ("training/objectives/stored.py", True),
+        ("data/token_store.py", True),
+        ("pipeline/teacher.py", True),
+        ("reporting/html.py", False),
+        ("decoding/engine.py", False),
+    ],
+)
+def test_a_store_depends_on_the_code_that_computes_it(tmp_path, file, counts):
+    package = tmp_path / "adaspec_jax"
+    shutil.copytree(CHECKOUT / "adaspec_jax", package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = teacher.code_sha256(package)
+    assert before == teacher.code_sha256()  # wherever the package lies
+    changed = package / file
+    changed.parent.mkdir(exist_ok=True)
+    changed.write_text((changed.read_text() if changed.exists() else "") + "\n# changed\n")
+    assert (teacher.code_sha256(package) != before) == counts
+
+
+def test_all_that_the_stored_values_import_is_code_that_the_store_depends_on():
+    arrows, found = file_arrows(), set()
+    following = {
+        "adaspec_jax.training.objectives.stored",
+        "adaspec_jax.models.causal_lm",
+        "adaspec_jax.models.families",
+    }
+    while following:
+        found |= following
+        following = set().union(*(arrows[module] for module in following)) - found
+    covered = {module_of(file) for place in teacher._COMPUTED_BY for file in (CHECKOUT / "adaspec_jax").glob(place)}
+    assert found - covered <= {"adaspec_jax", "adaspec_jax.errors", "adaspec_jax.places", "adaspec_jax.devices"}
+
+
+def test_a_store_of_other_code_is_refused_in_one_line(unfinished):
+    """As the stores of before are, whose digest was of less."""
+    manifest = unfinished / "teacher" / "store.json"
+    manifest.write_text(manifest.read_text().replace(teacher.code_sha256(), "0" * 64))
+    with pytest.raises(UserError, match="computed from other code; delete .*teacher to have it written again") as error:
+        pipeline.run(short("hidden"), unfinished)
+    assert "\n" not in str(error.value)
 
 
 def test_another_choice_for_a_finished_stage_is_refused_by_key(stored):
