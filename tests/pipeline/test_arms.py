@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,7 +20,17 @@ from adaspec_jax.pipeline import whole_run
 from adaspec_jax.reporting import read_metrics
 from adaspec_jax.training import divergences, selection
 from tests.pipeline.test_pipeline import experiment
+from tests.running import CHECKOUT, command_line
 
+CONFIG = """
+import sys
+sys.path.insert(0, {checkout!r})
+from tests.pipeline.test_arms import short
+def get_config(variant=""):
+    config = short()
+    config.reference.equal_data = True
+    return config
+"""
 FEW = {"num_prompts": 4, "max_new_tokens": 8, "resamples": 50, "draft_length": 2, "batch_size": 4}
 
 
@@ -60,6 +71,66 @@ def test_arms_are_restored_and_refused_under_other_settings(with_arms, monkeypat
         pipeline.run(config, directory, {"random_0.4": dataclasses.replace(arms["random_0.4"], lr=0.1)})
     monkeypatch.setattr(whole_run, "begin", None)
     assert pipeline.run(config, directory, arms) == report
+
+
+@pytest.fixture
+def of_before(with_arms, tmp_path):
+    """The run with config.json, decisions.json and the stages' records as they were written before the moves."""
+    written = json.loads((Path(__file__).parent / "before_the_moves.json").read_text())
+    directory = tmp_path / "run"
+    shutil.copytree(with_arms[0], directory)
+    examples = ("examples_sha256", "tokens_sha256")  # depend on the tokenizer, so on the library's version
+    for file, content in written.items():
+        now = json.loads((directory / file).read_text())
+        if file.endswith("stage.json"):
+            content |= {key: now[key] for key in examples}
+        (directory / file).write_text(json.dumps(content))
+    return directory, written
+
+
+def test_a_run_directory_of_before_the_moves_is_restored(with_arms, of_before, monkeypatch):
+    (_, config, arms, report), (directory, written) = with_arms, of_before
+    file = directory / "config.json"
+    older = json.loads(file.read_text())
+    for key in ("draft.selection", "answers.share", "teacher_top_k"):  # of a time when these keys were not there
+        del older[key]
+    file.write_text(json.dumps(older))
+    monkeypatch.setattr(whole_run, "fit_stage", None)
+    again = pipeline.run(config, directory, arms)
+    assert again["drafts"] == report["drafts"] and again["teacher"] == written["decisions.json"]["teacher"]
+    for label, record in again["stages"].items():
+        assert record.items() >= written[f"{label}/stage.json"].items()
+
+
+def test_a_stage_of_before_the_moves_that_is_gone_is_fitted_to_the_same_weights(with_arms, of_before):
+    (made, config, arms, _), (directory, _) = with_arms, of_before
+    shutil.rmtree(directory / "draft")
+    pipeline.run(config, directory, arms)
+    weights = [(folder / "draft" / "model.safetensors").read_bytes() for folder in (made, directory)]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (None, "was made with draft.lr=0.005, not 1.0; use another --workdir"),
+        ("config.json", "config.json is damaged"),
+        ("decisions.json", "decisions.json is damaged"),
+    ],
+)
+def test_a_run_directory_of_before_that_does_not_fit_is_refused_in_one_line(
+    of_before, tmp_path, capsys, monkeypatch, damage, complaint
+):
+    directory, _ = of_before
+    given = [] if damage else ["--config.draft.lr=1.0"]
+    if damage:
+        (directory / damage).write_text('{"half')
+        (directory / "report.json").unlink()
+    (tmp_path / "config.py").write_text(CONFIG.format(checkout=str(CHECKOUT)))
+    status, _, said = command_line(
+        capsys, monkeypatch, "train", "--config", tmp_path / "config.py", "--workdir", directory, *given
+    )
+    assert status == 2 and complaint in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("key", ["target.lr", "reference.lr", "seed", "draft.init"])
