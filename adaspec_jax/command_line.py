@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 from adaspec_jax.config import Experiment, flatten, validate
@@ -81,6 +82,17 @@ def parse_arguments(
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name} is {getattr(arguments, name)}; it must be at least 1")
     return arguments
+
+
+def check_output(path: str, option: str) -> None:
+    """UserError where no file can be written at `path`, said before hours are spent on what goes into it."""
+    file = Path(path).absolute()
+    if file.is_dir():
+        raise UserError(f"--{option} {path} is a directory; name a file in it")
+    if not file.parent.is_dir():
+        raise UserError(f"--{option} {path}: there is no such directory")
+    if not os.access(file.parent, os.W_OK):
+        raise UserError(f"--{option} {path}: its directory cannot be written to")
 
 
 def print_config(config: Experiment) -> None:

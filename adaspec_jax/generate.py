@@ -15,6 +15,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.generate", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", help="directory or hub name; without one the target decodes plainly")
+    parser.add_argument(
+        "--method", help="default: vanilla with a draft, else plain; see python -m adaspec_jax.benchmark --methods list"
+    )
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--draft_length", type=int, default=5)
     parser.add_argument("--max_new_tokens", type=int, default=128)
@@ -23,31 +26,44 @@ def main() -> None:
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--mesh", help="as in tensor=4: models cut over so many devices; default: one device")
     arguments = parse_arguments(parser, positive=("draft_length", "max_new_tokens"))
 
     import jax
     import numpy as np
 
-    from adaspec_jax import data
-    from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate
-    from adaspec_jax.measuring.pair import load_pair
+    from adaspec_jax import data, methods
+    from adaspec_jax.decoding import Context, Sampling, generate
+    from adaspec_jax.devices import sharding
+    from adaspec_jax.measuring.evaluation import check_contexts
+    from adaspec_jax.measuring.pair import load_given
+    from adaspec_jax.measuring.placing import mesh_of, placed
 
     try:
         sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
     except ValueError as error:
         raise UserError(f"--{error}") from None
-    target, draft, tokenizer, eos_id = load_pair(
-        arguments.target, arguments.draft or arguments.target, dtype=arguments.dtype
-    )
-    drafter = ChainDrafter(draft, length=arguments.draft_length) if arguments.draft else NoDraft()
-    tokens = data.opening(tokenizer) + tokenizer(arguments.prompt, add_special_tokens=False)["input_ids"]
     if not arguments.prompt:
         raise UserError("--prompt is empty; give at least one character")
-    for model, name in ((target, "the target"), (draft, "the draft")):
-        model.check_context(len(tokens) + arguments.max_new_tokens, name, "lower --max_new_tokens")
+    drafts = [arguments.draft] if arguments.draft else []
+    method = methods.find(arguments.method or ("vanilla" if drafts else "plain"))
+    mesh = mesh_of(arguments.mesh, 1)
+    given, eos_id = load_given(arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length)
+    method.check(given)
+    tokenizer = given.tokenizer
+    tokens = data.opening(tokenizer) + tokenizer(arguments.prompt, add_special_tokens=False)["input_ids"]
+    check_contexts(given, len(tokens) + arguments.max_new_tokens, "lower --max_new_tokens")
+    given = placed(given, mesh)
     prompt = Context(np.asarray([tokens]), np.asarray([len(tokens)]))
-    knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "eos_id": eos_id}
-    ours = jax.device_get(generate(target, drafter, prompt, jax.random.key(arguments.seed), **knobs))
+    knobs = {
+        "max_new_tokens": arguments.max_new_tokens,
+        "sampling": sampling,
+        "eos_id": eos_id,
+        "accept": method.accept,
+    }
+    with sharding.over(mesh):
+        made = generate(given.target, method.make(given), prompt, jax.random.key(arguments.seed), **knobs)
+    ours = jax.device_get(made)
     new = ours.tokens_BS[0, len(tokens) : ours.lengths_B[0]]
     print(arguments.prompt + tokenizer.decode(new, skip_special_tokens=True))
     accepted, judged, rounds = int(ours.accepted_BN.sum()), int(ours.judged_BN.sum()), int(ours.rounds_B[0])

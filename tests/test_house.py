@@ -20,8 +20,6 @@ from tests.house import (
 # Functions that read better whole, each with its reason.
 LONG_WITH_REASON: dict[str, str] = dict.fromkeys(
     (
-        "adaspec_jax/evaluate.py _evaluate",
-        "adaspec_jax/measuring/measure.py measure",
     ),
     "to be taken apart",
 )

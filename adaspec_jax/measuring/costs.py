@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -10,10 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from adaspec_jax.decoding.sampling import most_likely
+from adaspec_jax.decoding.sampling import GREEDY, Sampling, most_likely
 from adaspec_jax.decoding.speedup import best_draft_length, speedup
-from adaspec_jax.decoding.types import Model
+from adaspec_jax.decoding.types import Context, Drafter, Model
 
 LONGEST = 16  # guesses; verifications are measured at least up to this length
 _CALLS, _REPEATS = 8, 3
@@ -26,12 +28,17 @@ def seconds_per_call(
 
     The median of a few compiled loops of calls. `place` puts rows onto the devices of a mesh.
     """
-    tokens_BT = place(jnp.ones((batch, width), jnp.int32))
-    jax.block_until_ready(_loop(model, tokens_BT, slots=slots))
+    tokens_BT = place(np.ones((batch, width), np.int32))
+    return _median_seconds(lambda: _loop(model, tokens_BT, slots=slots))
+
+
+def _median_seconds(loop: Callable[[], Any]) -> float:
+    """Of one call in a compiled loop of `_CALLS`."""
+    jax.block_until_ready(loop())
     seconds = []
     for _ in range(_REPEATS):
         began = time.perf_counter()
-        jax.block_until_ready(_loop(model, tokens_BT, slots=slots))
+        jax.block_until_ready(loop())
         seconds.append((time.perf_counter() - began) / _CALLS)
     return statistics.median(seconds)
 
@@ -70,43 +77,108 @@ def _loop(model: Model, tokens_BT, *, slots: int):
     return jax.lax.fori_loop(0, _CALLS, call, (tokens_BT, cache))[0]
 
 
+def model_of(drafter: Drafter) -> Model | None:
+    """The model whose own choices or draws a drafter's guesses are, where there is one such model."""
+    return getattr(drafter, "model", None)
+
+
+def length_of(drafter: Drafter) -> int | None:
+    """Guesses in a row, of a drafter that can make any number of them."""
+    return getattr(drafter, "length", None)
+
+
+def lengthened(drafter: Drafter, length: int) -> Drafter:
+    return dataclasses.replace(drafter, length=length)
+
+
+def drafting_seconds(
+    drafter: Drafter,
+    *,
+    batch: int,
+    slots: int,
+    sampling: Sampling = GREEDY,
+    place: Callable[[Any], Any] = lambda rows: rows,
+) -> float:
+    """What a drafter with a model does in one round, its own reading of what was committed included, in seconds.
+
+    Against a half-full cache of `slots`; the median of a few compiled loops, as `seconds_per_call`.
+    """
+    tokens_BS = place(np.ones((batch, slots), np.int32))
+    return _median_seconds(lambda: _drafting_loop(drafter, tokens_BS, sampling=sampling))
+
+
+@partial(jax.jit, static_argnames="sampling")
+def _drafting_loop(drafter: Drafter, tokens_BS, *, sampling: Sampling):
+    batch, slots = tokens_BS.shape
+    here = slots // 2
+    begun = Context(tokens_BS[:, :1], jnp.ones((batch,), jnp.int32), sampling=sampling)
+    zeros_B = jnp.zeros((batch,), jnp.int32)
+
+    def call(number, carry):
+        tokens_BS, state = carry
+        context = Context(tokens_BS, zeros_B + here, accepted_B=zeros_B, sampling=sampling)
+        proposal, state = drafter.propose(jax.random.key(number), state, context)
+        # The next round depends on this one's guesses, so that none can be left out.
+        return tokens_BS.at[:, here - 1].set(proposal.tokens_BN[:, -1]), state
+
+    return jax.lax.fori_loop(0, _CALLS, call, (tokens_BS, drafter.init(begun, slots)))[0]
+
+
 def round_costs(
-    target: Any,
-    drafts: Mapping[str, Any],
+    target: Model,
+    drafters: Mapping[str, Drafter],
     shape_BT: tuple[int, int],
     *,
     max_new_tokens: int,
+    sampling: Sampling = GREEDY,
     longest: int = LONGEST,
     place: Callable[[Any], Any] = lambda rows: rows,
 ) -> dict[str, Any]:
-    """Seconds of {"target_step", "verification": {guesses: ...}, "draft_step": {draft: ...}} for prompts of a shape."""
-    sizes = {"batch": shape_BT[0], "slots": shape_BT[1] + max_new_tokens, "place": place}
-    verification = verification_seconds(target, **sizes, longest=longest)
+    """Seconds of the parts of a round, for prompts of a shape.
+
+    {"target_step", "verification": {guesses: ...}, "first_draft_step": {name: ...}, "draft_step": {name: ...}}: the
+    first step reads what was committed and guesses once, each further one adds a guess. Of drafters without a model, or
+    whose length cannot be chosen, nothing is measured.
+    """
+    slots = shape_BT[1] + max_new_tokens
+    verification = verification_seconds(target, batch=shape_BT[0], slots=slots, longest=longest, place=place)
+    shape, first, further = {"batch": shape_BT[0], "slots": slots, "sampling": sampling, "place": place}, {}, {}
+    for name, drafter in drafters.items():
+        if model_of(drafter) is None or length_of(drafter) is None:
+            continue
+        first[name], whole = (drafting_seconds(lengthened(drafter, n), **shape) for n in (1, longest))
+        further[name] = max(whole - first[name], 0.0) / (longest - 1)
     return {
         "target_step": verification[0],
         "verification": {str(length): seconds for length, seconds in verification.items() if length},
-        "draft_step": {name: seconds_per_call(model, width=1, **sizes) for name, model in drafts.items()},
+        "first_draft_step": first,
+        "draft_step": further,
     }
 
 
 def best_length(costs: Mapping[str, Any], name: str, alpha: float, used: int = 1) -> dict[str, float]:
     """The draft length that the measured costs and acceptance make fastest, and the speed-up they promise there.
 
-    `best_draft_length` 0: no length is faster than plain decoding. With what a draft step and a verification of `used`
-    guesses cost in target steps, and what that length promises.
+    `best_draft_length` 0: no length is faster than plain decoding. With what the first and a further draft step and a
+    verification of `used` guesses cost in target steps, and what that length promises.
     """
     step = costs["target_step"]
     verification = {0: step} | {int(length): seconds for length, seconds in costs["verification"].items()}
-    c = costs["draft_step"][name] / step
+    first, c = costs["first_draft_step"][name] / step, costs["draft_step"][name] / step
 
     def v(length: int) -> float:
         return between(verification, length) / step
 
-    best, promised = best_draft_length(alpha, c, v, longest=max(verification))
+    def besides(length: int) -> float:
+        """What a round costs beside `length` equal draft steps."""
+        return v(length) + max(first - c, 0.0)
+
+    best, promised = best_draft_length(alpha, c, besides, longest=max(verification))
     return {
         "best_draft_length": best,
         "promised_speedup_at_best": promised,
-        "promised_speedup": speedup(alpha, used, c, v(used)),
+        "promised_speedup": speedup(alpha, used, c, besides(used)),
+        "first_draft_step_cost": first,
         "draft_step_cost": c,
         "verification_cost": v(used),
     }

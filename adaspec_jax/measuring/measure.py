@@ -1,23 +1,21 @@
-"""Acceptance and speed of drafts against one target on the same prompts, by the project's own decoding loop."""
+"""Acceptance and speed of any drafters against one target on the same prompts, by the project's own decoding loop."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from adaspec_jax.decoding import ChainDrafter, Context, Generation, NoDraft, Sampling, generate, rejection_sample
+from adaspec_jax.decoding import Context, Generation, NoDraft, Sampling, generate
+from adaspec_jax.decoding.types import Model
 from adaspec_jax.devices import processes
-from adaspec_jax.measuring.costs import (
-    LONGEST,
-    best_length,
-    round_costs,
-)
+from adaspec_jax.measuring.costs import LONGEST, best_length, length_of, lengthened, model_of, round_costs
 from adaspec_jax.measuring.teacher_forced import teacher_forced
+from adaspec_jax.measuring.turns import PLAIN, Batch, Contender, counts_of, same_text, take_turns
 from adaspec_jax.reporting import Counts, paired, summarize
 
 # Goes into every report: without it no two acceptance numbers can be compared.
@@ -28,123 +26,130 @@ MEASURED_HOW = {
     "expected_alpha": "mean of sum_x min(p, q) at temperature 1, along a continuation sampled from the target",
     "teacher_forced_agreement": "share of the decoded continuation's positions where both models' argmax is the same",
     "average": "micro: sums over prompts",
-    "promised_speedup": "(1 - alpha^(gamma+1)) / (1 - alpha) / (c gamma + v(gamma)), c and v measured on this machine",
+    "identical_to_plain": "answers that are plain decoding's, token for token; null at temperature > 0",
+    "promised_speedup": "(1 - alpha^(gamma+1)) / (1 - alpha) / (c_1 + c (gamma - 1) + v(gamma)): c_1, c and v are the "
+    "first draft step of a round, each further one, and the verification, measured on this machine",
 }
-_PROBE_LENGTH = 5  # guesses with which the first batch tells alpha, where the draft length is to be chosen
+PROBE_LENGTH = 5  # guesses with which the first batch tells alpha, where the draft length is to be chosen
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What decoding the prompts with one draft gave."""
+    """What decoding the prompts with one drafter gave."""
 
     counts: Counts
     seconds: float
-    identical: int  # rows whose tokens equal plain decoding's (greedy)
+    identical: int | None  # rows whose tokens equal plain decoding's; None where both are drawn at random
+    draft_length: int | None  # guesses in a row, where the drafter has such a number
     sample: Generation  # the first batch, for the report's coloured answer
 
 
 def measure(
-    target: Any,
-    drafts: Mapping[str, Any],
+    target: Model,
+    contenders: Mapping[str, Contender],
     batches: Sequence[Mapping[str, Any]],
     *,
-    draft_length: int,
     max_new_tokens: int,
     temperature: float,
     eos_id: int,
     seed: int = 0,
-    accept: Callable[..., Any] = rejection_sample,
+    choose_length: bool = False,
     place: Callable[[Any], Any] = lambda rows: rows,
     advance: Callable[[int], None] = lambda prompts: None,
 ) -> tuple[dict[str, Measured], dict[str, Any]]:
-    """Every draft on every batch of prompts, interleaved with plain decoding so that all meet the same machine.
+    """Every contender on every batch of prompts, in turn with plain decoding.
 
     Args:
       batches: {"tokens_BT", "lengths_B", "valid"} as `data.prompt_batches` gives them; only `valid` rows count.
-      draft_length: guesses per round; 0 takes the best for the last of `drafts`, by its acceptance on the first batch
-        and the costs measured here.
-      accept: the acceptance rule of the drafts; plain decoding is never lenient.
+      choose_length: all drafters with a `length` take the one that is best for the last of them, by its acceptance on
+        the first batch (at the length it has) and the costs measured here.
       place: puts rows onto the devices of a mesh.
 
     Returns:
-      A `Measured` per draft, and {"seconds", "tokens", "draft_length", "costs"} of plain decoding, with the length used
-      and the `round_costs`. Compilation is not in the times: every program runs its first batch once beforehand.
+      A `Measured` per contender, and {"seconds", "tokens", "costs"} of plain decoding, the last from `round_costs`.
+      Compilation is not in the times. Figures of a draft model along given text are those of the drafters whose guesses
+      are one model's own (`model_of`); others have none.
     """
-    sampling = Sampling(temperature=temperature)
-    root = jax.random.key(seed)
-    sizes = {"max_new_tokens": max_new_tokens, "longest": max(draft_length, LONGEST)}
-    costs = round_costs(target, drafts, batches[0]["tokens_BT"].shape, **sizes, place=place)
-    if not draft_length:
-        name, model = list(drafts.items())[-1]
-        first = Context(place(batches[0]["tokens_BT"]), place(batches[0]["lengths_B"]))
-        knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": eos_id, "accept": accept}
-        probe = processes.fetch(generate(target, ChainDrafter(model, length=_PROBE_LENGTH), first, root, **knobs))
-        alpha = float(probe.accepted_BN.sum() / max(probe.judged_BN.sum(), 1))
-        draft_length = best_length(costs, name, alpha)["best_draft_length"] or 1
-    drafters = {"plain": NoDraft()} | {n: ChainDrafter(model, length=draft_length) for n, model in drafts.items()}
-    seconds = dict.fromkeys(drafters, 0.0)
-    parts: dict[str, list[dict]] = {name: [] for name in drafts}
-    identical, samples, warm = dict.fromkeys(drafts, 0), {}, set()
-    plain_tokens = 0
-    for number, batch in enumerate(batches):
-        valid = batch["valid"]
-        prompt = Context(place(batch["tokens_BT"]), place(batch["lengths_B"]))
+    sampling, root = Sampling(temperature=temperature), jax.random.key(seed)
+    knobs = {"max_new_tokens": max_new_tokens, "eos_id": eos_id}
+    drafters = {name: contender.drafter for name, contender in contenders.items()}
+    shape, longest = batches[0]["tokens_BT"].shape, max([LONGEST, *filter(None, map(length_of, drafters.values()))])
+    sizes = {"max_new_tokens": max_new_tokens, "longest": longest}
+    costs = round_costs(target, drafters, shape, sampling=sampling, **sizes, place=place)
+    decode = partial(generate, target, **knobs)
 
-        def decode(name, key, sampling=sampling, prompt=prompt):
-            knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": eos_id}
-            knobs |= {} if name == "plain" else {"accept": accept}
-            return jax.block_until_ready(generate(target, drafters[name], prompt, key, **knobs))
+    def ways_of(contenders):
+        ways = {PLAIN: partial(decode, NoDraft(), sampling=sampling)}
+        return ways | {n: partial(decode, c.drafter, sampling=sampling, accept=c.accept) for n, c in contenders.items()}
 
-        plain = None
-        key = jax.random.fold_in(root, number)
-        # The acceptance of sampled decoding shows on sampled text; greedy text is a corner the target seldom visits.
-        sampled = decode("plain", jax.random.fold_in(key, 1), Sampling(temperature=1.0))
-        for name in drafters:
-            shape = (name, *prompt.tokens_BS.shape)
-            if shape not in warm:
-                decode(name, key)
-                warm.add(shape)
-            began = time.perf_counter()
-            ours = decode(name, key)
-            seconds[name] += time.perf_counter() - began
-            if name == "plain":
-                plain = ours
-                plain_tokens += int(np.sum(processes.fetch(ours.lengths_B)[:valid] - batch["lengths_B"][:valid]))
-                continue
-            host = processes.fetch(ours)
-            same_B = np.all(host.tokens_BS == processes.fetch(plain.tokens_BS), axis=1)
-            identical[name] += int(same_B[:valid].sum())
-            models = target, drafts[name]
-            _, agreement_B, positions_B = processes.fetch(
-                teacher_forced(*models, plain.tokens_BS, prompt.lengths_B, plain.lengths_B)
-            )
-            overlap_B, _, overlapped_B = processes.fetch(
-                teacher_forced(*models, sampled.tokens_BS, prompt.lengths_B, sampled.lengths_B)
-            )
-            parts[name].append(
-                {
-                    "accepted": host.accepted_BN.sum(1)[:valid],
-                    "judged": host.judged_BN.sum(1)[:valid],
-                    "drafted": host.drafted_B[:valid],
-                    "committed": (host.lengths_B - batch["lengths_B"])[:valid],
-                    "rounds": host.rounds_B[:valid],
-                    "overlap_sum": overlap_B[:valid],
-                    "agreement_sum": agreement_B[:valid],
-                    "positions": positions_B[:valid],
-                    "overlap_positions": overlapped_B[:valid],
-                    "histogram": host.histogram_BM[:valid].sum(0),
-                }
-            )
-            samples.setdefault(name, host)
-        advance(valid)
-    measured = {}
-    for name, rows in parts.items():
-        histogram = sum(row.pop("histogram") for row in rows)
-        joined = {field: np.concatenate([row[field] for row in rows]) for field in rows[0]}
-        counts = Counts(**joined, accepted_histogram=histogram)
-        measured[name] = Measured(counts, seconds[name], identical[name], samples[name])
-    plain = {"seconds": seconds["plain"], "tokens": plain_tokens, "draft_length": draft_length, "costs": costs}
-    return measured, plain
+    if choose_length and costs["draft_step"]:
+        name = list(costs["draft_step"])[-1]
+        length = _fastest_length(costs, name, ways_of(contenders)[name], batches[0], root, place)
+        contenders = {name: _lengthened(contender, length) for name, contender in contenders.items()}
+    ways = ways_of(contenders)
+    with_model = any(model_of(contender.drafter) is not None for contender in contenders.values())
+    seconds = dict.fromkeys(ways, 0.0)
+    parts: dict[str, list[dict]] = {name: [] for name in contenders}
+    identical, samples, tokens = dict.fromkeys(contenders, 0 if sampling.greedy else None), {}, 0
+    for batch, turns in take_turns(ways, batches, root, place=place):
+        host = {name: processes.fetch(turn.made) for name, turn in turns.items()}
+        plain, sampled = turns[PLAIN].made, None
+        if with_model:
+            # Acceptance under sampling shows on sampled text; greedy text is a corner that the target seldom visits.
+            key = jax.random.fold_in(batch.key, 1)
+            sampled = decode(NoDraft(), batch.prompt, key, sampling=Sampling(temperature=1.0))
+        for name, turn in turns.items():
+            seconds[name] += turn.seconds
+        tokens += int(counts_of(host[PLAIN], batch)["committed"].sum())
+        for name, contender in contenders.items():
+            along = _along_given_text(target, model_of(contender.drafter), batch, plain, sampled)
+            parts[name].append(counts_of(host[name], batch) | along)
+            samples.setdefault(name, host[name])
+            if sampling.greedy:
+                identical[name] += int(same_text(host[name], host[PLAIN], batch).sum())
+        advance(batch.valid)
+    measured = {
+        name: Measured(_joined(parts[name]), seconds[name], identical[name], length_of(c.drafter), samples[name])
+        for name, c in contenders.items()
+    }
+    return measured, {"seconds": seconds[PLAIN], "tokens": tokens, "costs": costs}
+
+
+def _fastest_length(costs, name: str, way, rows, key, place) -> int:
+    """The number of guesses at which the contender `name` is fastest, by its acceptance on these prompts."""
+    made = processes.fetch(way(Context(place(rows["tokens_BT"]), place(rows["lengths_B"])), key))
+    alpha = float(made.accepted_BN.sum() / max(made.judged_BN.sum(), 1))
+    return best_length(costs, name, alpha)["best_draft_length"] or 1
+
+
+def _lengthened(contender: Contender, length: int) -> Contender:
+    if length_of(contender.drafter) is None:
+        return contender
+    return contender._replace(drafter=lengthened(contender.drafter, length))
+
+
+def _along_given_text(target, model, batch: Batch, plain: Generation, sampled: Generation | None) -> dict:
+    """Agreement and overlap of target and draft model, per row [P]; zero positions where there is no such model."""
+    if model is None:
+        names = "overlap_sum", "agreement_sum", "positions", "overlap_positions"
+        return dict.fromkeys(names, np.zeros(batch.valid))
+    prompt_lengths_B = batch.prompt.lengths_B
+    _, agreement_B, positions_B = teacher_forced(target, model, plain.tokens_BS, prompt_lengths_B, plain.lengths_B)
+    overlap_B, _, overlapped_B = teacher_forced(target, model, sampled.tokens_BS, prompt_lengths_B, sampled.lengths_B)
+    rows = {
+        "overlap_sum": overlap_B,
+        "agreement_sum": agreement_B,
+        "positions": positions_B,
+        "overlap_positions": overlapped_B,
+    }
+    return {name: row_B[: batch.valid] for name, row_B in processes.fetch(rows).items()}
+
+
+def _joined(rows: list[dict]) -> Counts:
+    histogram = sum(row["histogram"] for row in rows)
+    fields = [name for name in rows[0] if name != "histogram"]
+    joined = {name: np.concatenate([row[name] for row in rows]) for name in fields}
+    return Counts(**joined, accepted_histogram=histogram)
 
 
 def report_fields(
@@ -156,15 +161,19 @@ def report_fields(
 ) -> dict[str, Any]:
     """The "drafts", "paired" and "speed" of a report."""
     plain_rate = plain["tokens"] / plain["seconds"]
-    speed: dict[str, Any] = {"plain_tokens_per_second": plain_rate, "draft_length": plain["draft_length"]}
+    lengths = [result.draft_length for result in measured.values() if result.draft_length]
+    speed: dict[str, Any] = {"plain_tokens_per_second": plain_rate}
+    if lengths:
+        speed["draft_length"] = lengths[-1]
     drafts = {name: summarize(result.counts, resamples=resamples) for name, result in measured.items()}
     for name, result in measured.items():
         rate, alpha = float(result.counts.committed.sum()) / result.seconds, drafts[name]["alpha"]
+        priced = alpha is not None and name in plain["costs"]["draft_step"]
         speed[name] = {
             "tokens_per_second": rate,
             "speedup": rate / plain_rate,
             "identical_to_plain": result.identical,
-            **({} if alpha is None else best_length(plain["costs"], name, alpha, plain["draft_length"])),
+            **(best_length(plain["costs"], name, alpha, result.draft_length) if priced else {}),
         }
     return {
         "drafts": drafts,

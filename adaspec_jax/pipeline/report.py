@@ -10,9 +10,10 @@ import jax
 
 from adaspec_jax import data, models, reporting
 from adaspec_jax.config import Evaluation
+from adaspec_jax.decoding import ChainDrafter
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
-from adaspec_jax.measuring.measure import MEASURED_HOW, measure, report_fields
+from adaspec_jax.measuring.measure import MEASURED_HOW, PROBE_LENGTH, Contender, measure, report_fields
 from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.beginnings import Start
 from adaspec_jax.pipeline.coloured import decoded_tokens, selected_tokens
@@ -65,14 +66,15 @@ def write_report(
 
 def _measured(start: Start, target, drafts: Mapping[str, models.CausalLM], evaluation: Evaluation):
     text, stage = start.text, start.stages["draft"]
+    length = evaluation.draft_length or PROBE_LENGTH
     prompts = text.held_out[: evaluation.num_prompts]
     batches = data.prompt_batches(prompts, evaluation.batch_size, buckets=stage.buckets, pad_id=text.eos_id)
     with reporting.track(len(prompts), description="evaluation", unit="prompt") as progress:
         return measure(
             target,
-            drafts,
+            {name: Contender(ChainDrafter(model, length=length)) for name, model in drafts.items()},
             list(batches),
-            draft_length=evaluation.draft_length,
+            choose_length=not evaluation.draft_length,
             max_new_tokens=evaluation.max_new_tokens,
             temperature=evaluation.temperature,
             eos_id=text.eos_id,

@@ -82,8 +82,12 @@ def _length_sentence(report: Mapping[str, Any]) -> list[str]:
     if costs.get("best_draft_length") is None:
         return []
     used = speed.get("draft_length")
+    step, first = costs["draft_step_cost"], costs.get("first_draft_step_cost")
+    drafting, further = f"the first draft step of a round costs {first or 0:.2f}", f", each further one {step:.2f}"
+    if first is None:  # a report of before the first step was measured apart
+        drafting, further = f"a draft step costs {step:.2f}", ""
     measured = (
-        f"{label(name, drafts)}: a draft step costs {costs['draft_step_cost']:.2f} of a target step and verifying "
+        f"{label(name, drafts)}: {drafting} of a target step{further} and verifying "
         f"{used} {'guess' if used == 1 else 'guesses'} {costs['verification_cost']:.2f}, measured here"
     )
     best = costs["best_draft_length"]

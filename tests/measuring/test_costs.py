@@ -1,20 +1,40 @@
-"""Measured costs: a dearer call takes longer, and lengths between two measured ones cost something between."""
+"""Measured costs: a dearer call takes longer, lengths between two measured ones cost something between."""
+
+import dataclasses
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from adaspec_jax import models
 from adaspec_jax.config import GPTNeoX
-from adaspec_jax.measuring.costs import between, seconds_per_call, verification_seconds
+from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, TreeDrafter
+from adaspec_jax.decoding.speedup import tokens_per_round
+from adaspec_jax.measuring import costs
+from adaspec_jax.measuring.costs import (
+    LONGEST,
+    best_length,
+    between,
+    drafting_seconds,
+    round_costs,
+    seconds_per_call,
+    verification_seconds,
+)
+from tests.decoding.bag_model import BagModel
+
+SIZES = {"vocab_size": 64, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
+
+
+def built(layers):
+    return models.build(GPTNeoX(num_hidden_layers=layers, **SIZES).hf_config(), jax.random.key(0))
 
 
 def test_seconds_follow_the_work():
-    sizes = {"vocab_size": 64, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
-    deep, shallow = (
-        models.build(GPTNeoX(num_hidden_layers=layers, **sizes).hf_config(), jax.random.key(0)) for layers in (12, 1)
-    )
+    deep, shallow = built(12), built(1)
     shape = {"batch": 2, "slots": 64}
     assert seconds_per_call(deep, width=1, **shape) > 3 * seconds_per_call(shallow, width=1, **shape)
+    long, short = (drafting_seconds(ChainDrafter(shallow, length=length), **shape) for length in (16, 1))
+    assert long > 3 * short
     measured = verification_seconds(deep, batch=2, slots=64, longest=5)
     assert list(measured) == [0, 1, 3, 5] and min(measured.values()) > 0
 
@@ -24,3 +44,47 @@ def test_lengths_between_are_interpolated():
     assert [between(measured, length) for length in (0, 2, 4, 5)] == [1.0, 2.0, 2.25, 2.0]
     with pytest.raises(ValueError):
         between(measured, 6)
+
+
+def test_a_rounds_first_draft_step_is_in_the_promise():
+    parts = {"target_step": 2.0, "verification": {"1": 2.2, "3": 2.6, "7": 3.4}}
+    dear = parts | {"first_draft_step": {"d": 1.0}, "draft_step": {"d": 0.2}}
+    promised = best_length(dear, "d", 0.8, used=3)
+    assert promised["promised_speedup"] == pytest.approx(tokens_per_round(0.8, 3) / (0.5 + 2 * 0.1 + 1.3))
+    assert (promised["first_draft_step_cost"], promised["draft_step_cost"]) == (0.5, 0.1)
+    assert promised["verification_cost"] == 1.3
+    cheap = best_length(parts | {"first_draft_step": {"d": 0.2}, "draft_step": {"d": 0.2}}, "d", 0.8, used=3)
+    assert promised["promised_speedup_at_best"] < cheap["promised_speedup_at_best"]
+    # What a round pays once is shared by its guesses.
+    assert promised["best_draft_length"] >= cheap["best_draft_length"]
+
+
+def test_the_price_of_drafting_is_that_of_the_drafters_own_rounds(monkeypatch):
+    monkeypatch.setattr(costs, "_median_seconds", lambda loop: loop())
+    calls = []
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Counted(BagModel):
+        def features(self, tokens_BT, cache=None, **where):
+            calls.append(tokens_BT.shape[1])
+            return super().features(tokens_BT, cache, **where)
+
+    model = Counted(BagModel.random(0).table_VV)
+    drafting_seconds(ChainDrafter(model, length=3), batch=2, slots=16)
+    read_prompt, *in_a_round = calls
+    context = Context(jnp.ones((2, 16), jnp.int32), jnp.full((2,), 8), accepted_B=jnp.zeros((2,), jnp.int32))
+    calls.clear()
+    drafter = ChainDrafter(model, length=3)
+    jax.eval_shape(drafter.propose, jax.random.key(0), model.init_cache(2, 16), context)
+    assert read_prompt == 1 and set(in_a_round) == set(calls)  # what a round reads again is read there too
+
+
+def test_only_chains_of_a_model_are_priced():
+    model = BagModel.random(0)
+    drafters = {"chain": ChainDrafter(model, length=2), "tree": TreeDrafter(model), "plain": NoDraft()}
+    found = round_costs(model, drafters, (2, 8), max_new_tokens=24, sampling=Sampling(temperature=1.0), longest=LONGEST)
+    assert set(found["first_draft_step"]) == set(found["draft_step"]) == {"chain"}
+    assert found["first_draft_step"]["chain"] > 0 and found["draft_step"]["chain"] >= 0
+    assert set(found["verification"]) == {"1", "3", "7", "15", "16"}
+    assert jnp.isfinite(found["target_step"])

@@ -17,7 +17,7 @@ from adaspec_jax.config import Data, Draft, Evaluation, Experiment, GPTNeoX, Mes
 from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate
 from adaspec_jax.devices import sharding
 from adaspec_jax.errors import Stopped, UserError
-from adaspec_jax.measuring.measure import measure
+from adaspec_jax.measuring import Contender, measure
 from adaspec_jax.pipeline import report, seeds, whole_run
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.reporting import read_metrics, summarize
@@ -287,9 +287,8 @@ def test_expected_alpha_and_agreement_equal_numpy_on_the_texts_they_are_defined_
     batches = [{"tokens_BT": prompts["tokens_BT"][rows], "lengths_B": prompts["lengths_B"][rows], "valid": 4}]
     measured, _ = measure(
         target,
-        {"draft": draft},
+        {"draft": Contender(ChainDrafter(draft, length=3))},
         batches,
-        draft_length=3,
         max_new_tokens=40,
         temperature=0.0,
         eos_id=0,

@@ -144,3 +144,13 @@ def test_printing_is_plain_off_a_terminal_and_drawn_on_one(report, monkeypatch):
     assert log.getvalue() == table(report) + "\n" and "\x1b" not in log.getvalue()
     assert "┃" in terminal.getvalue() and "350.0" in terminal.getvalue()
     assert "AdaSPEC draft minus reference (DistillSpec): +1.2 points" in terminal.getvalue()
+
+
+def test_what_drafting_costs_is_said_as_it_was_measured(report):
+    costs = {"draft_step_cost": 0.1, "verification_cost": 1.25, "best_draft_length": 3}
+    costs |= {"promised_speedup_at_best": 1.8, "promised_speedup": 1.6}
+    report["speed"] |= {"draft_length": 2, "draft": costs}
+    assert "AdaSPEC draft: a draft step costs 0.10 of a target step and verifying 2" in table(report)
+    report["speed"]["draft"]["first_draft_step_cost"] = 0.3
+    said = "the first draft step of a round costs 0.30 of a target step, each further one 0.10 and verifying 2"
+    assert f"AdaSPEC draft: {said}" in table(report)

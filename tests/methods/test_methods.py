@@ -1,0 +1,141 @@
+"""Methods are found by name or in a user's own file, and say what they need and what they promise."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, TreeDrafter, generate
+from adaspec_jax.errors import UserError
+from adaspec_jax.methods import METHODS, Given, Method, find, find_all, load_drafter
+from tests import tiny_pair
+from tests.decoding.bag_model import BagModel
+
+OWN = '''
+from __future__ import annotations
+import dataclasses
+import jax
+import jax.numpy as jnp
+from adaspec_jax.decoding import Lenient, Proposal
+from adaspec_jax.methods import Method
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Again:
+    """Guesses the last token once more."""
+    num_nodes = 1
+    def init(self, prompt, slots):
+        return ()
+    def propose(self, key, state, context):
+        return Proposal(jnp.take_along_axis(context.tokens_BS, context.lengths_B[:, None] - 1, axis=1)), state
+
+again = Method(name="again", drafter=lambda given: Again())
+lax = Method(name="lax", drafter=lambda given: Again(), accept=Lenient(0.5), lossless=False)
+'''
+
+
+def test_the_table_has_each_method_under_its_own_name():
+    assert list(METHODS) == ["plain", "vanilla", "specinfer"]
+    assert all(name == method.name for name, method in METHODS.items())
+    assert all(method.lossless for method in METHODS.values())
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
+def test_a_methods_promise_is_its_rules(method):
+    if not hasattr(method.accept, "lossless"):
+        pytest.skip("rules do not say yet whether they are lossless")
+    assert method.accept.lossless == method.lossless
+
+
+def test_drafters_are_made_of_what_is_given():
+    target, draft = BagModel.random(0), BagModel.random(1)
+    given = Given(target=target, drafts={"d": draft}, draft_length=4)
+    plain, vanilla, tree = (METHODS[name].make(given) for name in ("plain", "vanilla", "specinfer"))
+    assert isinstance(plain, NoDraft)
+    assert isinstance(vanilla, ChainDrafter) and vanilla.length == 4 and vanilla.model is draft
+    assert isinstance(tree, TreeDrafter) and tree.branching == (1, 1, 3, 1)
+    assert METHODS["specinfer"].make(Given(target=target, drafts={"d": draft}, draft_length=1)).branching == (1,)
+
+
+def test_every_lossless_method_decodes_the_targets_own_text_greedily():
+    given = Given(target=BagModel.random(0), drafts={"d": BagModel.random(1)}, draft_length=3)
+    prompt, texts = Context(np.asarray([[1, 2, 3], [2, 1, 0]]), np.asarray([3, 2])), []
+    for method in METHODS.values():
+        made = generate(
+            given.target,
+            method.make(given),
+            prompt,
+            jax.random.key(0),
+            max_new_tokens=16,
+            sampling=Sampling(0.0),
+            accept=method.accept,
+        )
+        texts.append(np.asarray(made.tokens_BS))
+    assert all((text == texts[0]).all() for text in texts)
+
+
+def test_a_method_without_what_it_needs_says_so():
+    given = Given(target=BagModel.random(0))
+    assert METHODS["plain"].lacks(given) is None
+    assert METHODS["vanilla"].lacks(given) == "needs a draft (--draft PATH)"
+    with pytest.raises(UserError, match=r"the method specinfer needs a draft \(--draft PATH\)"):
+        METHODS["specinfer"].make(given)
+
+
+def test_an_unknown_method_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError, match='there is no method "vanila"; did you mean "vanilla"'):
+        find("vanila")
+    with pytest.raises(UserError, match="known: all, plain, vanilla, specinfer"):
+        find_all(",")
+
+
+def test_a_list_names_each_method_once_and_in_its_order():
+    assert [method.name for method in find_all("specinfer,plain,specinfer")] == ["specinfer", "plain"]
+    assert find_all("all") == list(METHODS.values())
+
+
+def test_a_method_is_added_by_a_file_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "own_methods.py").write_text(OWN)
+    again = find(f"{tmp_path / 'own_methods.py'}:again")
+    assert isinstance(again, Method) and again.make(Given(target=None)).num_nodes == 1
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find("own_methods:lax").lossless is False
+    (tmp_path / "broken.py").write_text("def (:")
+    for name, says in (
+        (f"{tmp_path / 'own_methods.py'}:agian", 'did you mean "again"'),
+        (f"{tmp_path / 'nowhere.py'}:again", "does not load: FileNotFoundError"),
+        (f"{tmp_path / 'broken.py'}:again", "does not load: SyntaxError"),
+        ("nowhere.module:again", "does not load: ModuleNotFoundError"),
+    ):
+        with pytest.raises(UserError, match=says):
+            find(name)
+
+
+def test_a_plain_models_directory_is_a_chain(tmp_path):
+    model = tiny_pair.save(tmp_path / "plain", tiny_pair.LLAMA | {"vocab_size": tiny_pair.TOKENS})
+    drafter = load_drafter(str(tmp_path / "plain"), length=3)
+    assert isinstance(drafter, ChainDrafter) and drafter.length == 3
+    jax.tree.map(np.testing.assert_array_equal, drafter.model.params, model.params)
+    (tmp_path / "plain" / "drafter.json").write_text('{"kind": "model"}')
+    assert load_drafter(str(tmp_path / "plain")).num_nodes == 5
+    assert load_drafter(str(tmp_path / "plain"), dtype="bfloat16").model.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "kind"),
+    [
+        ("drafter.json", {"kind": "modle"}, '"modle"; did you mean "model"'),
+        ("config.json", {"architectures": ["LlamaForCausalLMEagle3"], "model_type": "llama"}, "LlamaForCausalLMEagle3"),
+        ("config.json", {"speculators_model_type": "eagle3"}, "eagle3"),
+    ],
+)
+def test_a_directory_of_another_kind_is_refused_by_its_name(tmp_path, file, content, kind):
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"holds a drafter of the kind .*{kind}"):
+        load_drafter(str(tmp_path))
+
+
+def test_a_directory_without_a_model_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        load_drafter(str(tmp_path))
