@@ -12,22 +12,7 @@ from adaspec_jax.errors import UserError, exit_with_one_line
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.generate", description=__doc__.split("\n\n", 1)[1])
-    parser.add_argument("--target", required=True, help="directory or hub name")
-    parser.add_argument("--draft", help="directory or hub name; without one the target decodes plainly")
-    parser.add_argument(
-        "--method", help="default: vanilla with a draft, else plain; see python -m adaspec_jax.benchmark --methods list"
-    )
-    parser.add_argument("--prompt", required=True)
-    parser.add_argument("--draft_length", type=int, default=5)
-    parser.add_argument("--max_new_tokens", type=int, default=128)
-    parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--top_k", type=int, default=0)
-    parser.add_argument("--top_p", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--mesh", help="as in tensor=4: models cut over so many devices; default: one device")
-    arguments = parse_arguments(parser, positive=("draft_length", "max_new_tokens"))
+    arguments = parse_arguments(_parser(), positive=("draft_length", "max_new_tokens"))
 
     import jax
     import numpy as np
@@ -69,6 +54,25 @@ def main() -> None:
     accepted, judged, rounds = int(ours.accepted_BN.sum()), int(ours.judged_BN.sum()), int(ours.rounds_B[0])
     alpha = f"acceptance {accepted}/{judged} = {accepted / judged:.3f}, " if judged else ""
     print(f"[{len(new)} tokens in {rounds} target calls, {alpha}{len(new) / rounds:.2f} tokens per call]")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.generate", description=__doc__.split("\n\n", 1)[1])
+    parser.add_argument("--target", required=True, help="directory or hub name")
+    parser.add_argument("--draft", help="directory or hub name; without one the target decodes plainly")
+    parser.add_argument(
+        "--method", help="default: vanilla with a draft, else plain; see python -m adaspec_jax.benchmark --methods list"
+    )
+    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--draft_length", type=int, default=5)
+    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--top_k", type=int, default=0)
+    parser.add_argument("--top_p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--mesh", help="as in tensor=4: models cut over so many devices; default: one device")
+    return parser
 
 
 if __name__ == "__main__":

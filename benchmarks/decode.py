@@ -157,8 +157,8 @@ def our_worker(args):
         Sampling,
         generate,
         generate_from_queue,
-        seconds_per_call,
     )
+    from adaspec_jax.measuring.costs import seconds_per_call
 
     target, draft = (jax.device_put(models.load(args.weights / name)) for name in ("target", "draft"))
     drafter = NoDraft() if args.worker == "ours plain" else ChainDrafter(draft, length=args.gamma)

@@ -207,7 +207,8 @@ def speculative(sizes, known) -> dict:
     import jax
     import jax.numpy as jnp
 
-    from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate, seconds_per_call
+    from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, generate
+    from adaspec_jax.measuring.costs import seconds_per_call
 
     target, draft = (jax.device_put(m.astype(jnp.bfloat16)) for m in matched_pair(sizes.target, sizes.draft, noise=0.1))
     prompt, knobs = Context(prompt_BS(), np.full(1, PROMPT)), {"sampling": Sampling(temperature=0.0)}

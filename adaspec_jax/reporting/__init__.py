@@ -1,6 +1,7 @@
 """Acceptance statistics, report.json, report.html, progress and metrics files; knows nothing of models or jax."""
 
 from adaspec_jax.reporting.html import write_html
+from adaspec_jax.reporting.methods import methods_list, methods_table, write_speedups
 from adaspec_jax.reporting.metrics_file import MetricsFile
 from adaspec_jax.reporting.metrics_file import read as read_metrics
 from adaspec_jax.reporting.progress import Progress, track
@@ -13,6 +14,8 @@ __all__ = [
     "Progress",
     "across_runs",
     "environment",
+    "methods_list",
+    "methods_table",
     "paired",
     "print_table",
     "read_metrics",
@@ -22,4 +25,5 @@ __all__ = [
     "track",
     "write_html",
     "write_json",
+    "write_speedups",
 ]

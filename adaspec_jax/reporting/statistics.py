@@ -154,6 +154,16 @@ def across_runs(
     return {"value": mean, "ci95": [mean - half, mean + half], "per_run": [float(value) for value in per_run]}
 
 
+def interval(
+    units: int, statistic: Callable[[np.ndarray], np.ndarray], *, seed: int = 0, resamples: int = 10_000
+) -> list[float]:
+    """The middle 95 % of a statistic over bootstrap resamples of `units` (prompts, or batches timed together).
+
+    `statistic` maps weights [R, units], how often each unit was drawn, to values [R]. One unit has no width.
+    """
+    return _percentiles(_bootstrap(units, resamples, seed, statistic))
+
+
 def _ratio(part: np.ndarray, whole: np.ndarray) -> float | None:
     return float(part.sum() / whole.sum()) if whole.sum() > 0 else None
 

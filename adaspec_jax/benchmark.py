@@ -1,0 +1,146 @@
+"""python -m adaspec_jax.benchmark --target PATH --draft PATH --methods all --prompts FILE --json OUT
+
+One table of speculative decoding methods on the same prompts, taken in turn with plain decoding: tokens per target
+call, tokens per second and speed-up, with intervals. `--methods list` prints the names; FILE.py:NAME is a method of
+your own (an `adaspec_jax.methods.Method`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping
+
+from adaspec_jax.command_line import check_output, parse_arguments
+from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
+
+
+def main() -> None:
+    arguments = parse_arguments(_parser(), positive=("num_prompts", "max_new_tokens", "draft_length"))
+    if arguments.methods == "list":
+        from adaspec_jax import methods, reporting
+
+        print(reporting.methods_list(methods.METHODS.values()))
+        return
+    batch_sizes, least = _check(arguments)
+
+    from adaspec_jax import methods, reporting
+    from adaspec_jax.measuring.bench import MEASURED_HOW, bench, entries
+    from adaspec_jax.measuring.evaluation import environment_of
+    from adaspec_jax.measuring.pair import load_given
+    from adaspec_jax.measuring.placing import mesh_of
+
+    chosen = methods.find_all(arguments.methods)
+    mesh = mesh_of(arguments.mesh, math.gcd(*batch_sizes))
+    prompts = _prompts(arguments)
+    loading = {"dtype": arguments.dtype, "draft_length": arguments.draft_length}
+    given, eos_id = load_given(arguments.target, arguments.draft, **loading)
+    if arguments.methods != "all":
+        for method in chosen:
+            method.check(given)
+    _check_names(least, entries(chosen, given)[0])
+    knobs = ("max_new_tokens", "max_prompt_length", "temperature", "seed")
+    asked = {name: getattr(arguments, name) for name in knobs}
+    found = bench(given, chosen, prompts, batch_sizes=batch_sizes, eos_id=eos_id, mesh=mesh, **asked)
+    settings = {**vars(arguments), "eos_id": eos_id, "measured": MEASURED_HOW}
+    report = found | {"settings": settings, "environment": environment_of(mesh)}
+    if arguments.json:
+        reporting.write_json(arguments.json, report)
+    if arguments.svg:
+        reporting.write_speedups(arguments.svg, report)
+    print(reporting.methods_table(report))
+    _fail_under(least, report)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.benchmark", description=__doc__.split("\n\n", 1)[1])
+    parser.add_argument("--target", help="directory or hub name")
+    parser.add_argument(
+        "--draft",
+        action="append",
+        default=[],
+        help="directory or hub name; of several the smallest drafts, others are NAME@DRAFT",
+    )
+    parser.add_argument("--methods", default="all", help="all, list, or names with commas between them")
+    parser.add_argument(
+        "--prompts", help='a .jsonl file of rows with "prompt", maybe "id" and "category"; or Spec-Bench\'s'
+    )
+    parser.add_argument("--task", help="or the held-out prompts of a task: gsm8k, alpaca, word_problems, ...")
+    parser.add_argument("--data", help="the task's file (default: ADASPEC_DATA, tensorflow-datasets, hub)")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--num_prompts", type=int, default=100)
+    parser.add_argument("--batch_size", default="1", help="one, or several with commas between them")
+    parser.add_argument("--draft_length", type=int, default=5, help="guesses in a row")
+    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--max_prompt_length", type=int, default=0, help="above 0: longer prompts lose their middle")
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
+    parser.add_argument("--json", help="where the report goes")
+    parser.add_argument("--svg", help="where a picture of the speed-ups goes")
+    parser.add_argument(
+        "--fail_under",
+        action="append",
+        default=[],
+        metavar="NAME=SPEEDUP",
+        help="exit status 1 where the upper end of a method's speed-up interval is below",
+    )
+    return parser
+
+
+def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:
+    """The batch sizes, and the least speed-ups by name: mistakes that can be told before jax is imported."""
+    if not arguments.target:
+        raise UserError("--target is missing; see --help")
+    if (arguments.prompts is None) == (arguments.task is None):
+        raise UserError("give either --prompts FILE or --task NAME")
+    if not 0 <= arguments.temperature < math.inf:
+        raise UserError(f"--temperature is {arguments.temperature}; it must be 0 (greedy) or positive")
+    sizes = [int(size) if size.isdecimal() else 0 for size in arguments.batch_size.split(",")]
+    if min(sizes) < 1:
+        raise UserError(f"--batch_size {arguments.batch_size}: give one number above 0, or several as in 1,8")
+    for option in ("json", "svg"):
+        if getattr(arguments, option):
+            check_output(getattr(arguments, option), option)
+    least = {}
+    for text in arguments.fail_under:
+        name, _, number = text.rpartition("=")
+        try:
+            least[name] = float(number)
+        except ValueError:
+            least[name] = math.nan
+        if not name or not 0 < least[name] < math.inf:
+            raise UserError(f"--fail_under {text}: give NAME=SPEEDUP, as in vanilla=1.2")
+    return list(dict.fromkeys(sizes)), least
+
+
+def _check_names(least: Mapping[str, float], entered) -> None:
+    for name in least:
+        if name not in entered:
+            raise UserError(f'--fail_under: "{name}" is not measured{did_you_mean(name, entered)}')
+
+
+def _prompts(arguments: argparse.Namespace) -> list:
+    from adaspec_jax import data
+    from adaspec_jax.data.prompts import Prompt, read_prompts
+
+    if arguments.prompts:
+        return read_prompts(arguments.prompts, arguments.num_prompts)
+    where = {"path": arguments.data, "num": arguments.num_prompts, "seed": arguments.seed}
+    examples = data.load_examples(arguments.task, arguments.split, **where)
+    return [Prompt(number, example.prompt) for number, example in enumerate(examples, 1)]
+
+
+def _fail_under(least: Mapping[str, float], report: Mapping) -> None:
+    """Exit status 1 where a method is surely slower than it was to be."""
+    slow = {name: report["methods"][name]["speedup_ci95"][1] for name in least}
+    for name in (name for name, upper in slow.items() if upper < least[name]):
+        print(f"{name}: at most {slow[name]:.3f}x plain decoding, below --fail_under {least[name]:g}", file=sys.stderr)
+    if any(upper < least[name] for name, upper in slow.items()):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

@@ -1,0 +1,85 @@
+"""A benchmark of methods as a table, as a list and as a picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from adaspec_jax.reporting.report import write_atomically
+
+_COLUMNS = ("method", "tokens/call", "95 % interval", "accepted", "tokens/s", "speed-up", "95 % interval", "identical")
+_WIDTH, _ROW, _LEFT, _RIGHT = 640, 30, 170, 70
+
+
+def methods_table(report: Mapping[str, Any]) -> str:
+    """A row per method under plain decoding's, those skipped with the reason, and what was measured how."""
+    rows = [("plain decoding", *_cells(report["plain"]))]
+    rows += [(name, *_cells(m)) for name, m in report["methods"].items() if "skipped" not in m]
+    skipped = [f"{name}: skipped, {m['skipped']}" for name, m in report["methods"].items() if "skipped" in m]
+    settings = report["settings"]
+    greedy = "" if settings["temperature"] else " (greedy)"
+    batch = settings["batch_size"].split(",")[0]
+    said = (
+        f"Measured at temperature {settings['temperature']:g}{greedy}; batch size {batch}; "
+        f"draft length {settings['draft_length']}; max_new_tokens {settings['max_new_tokens']}; "
+        f"{report['plain']['prompts']} prompts; bonus token counted in tokens/call, prefill in neither."
+    )
+    lossy = [name for name, m in report["methods"].items() if m.get("lossless") is False]
+    notes = [f"Lossy, answers do not follow the target's law: {', '.join(lossy)}."] if lossy else []
+    return "\n".join([*_aligned([_COLUMNS, *rows]), "", *skipped, *notes, said])
+
+
+def methods_list(methods: Iterable[Any]) -> str:
+    """A line per method: name, whether it is lossless, what it needs, and its paper."""
+    rows = [("method", "lossless", "needs", "paper")]
+    for method in methods:
+        needs = " and ".join(need.words for need in method.needs) or "-"
+        rows.append((method.name, "yes" if method.lossless else "no", needs, method.paper or "-"))
+    return "\n".join(_aligned(rows, right=False))
+
+
+def write_speedups(path: str | os.PathLike, report: Mapping[str, Any]) -> None:
+    """A self-contained SVG: each method's speed-up over plain decoding with its interval."""
+    shown = {name: m for name, m in report["methods"].items() if "skipped" not in m}
+    height = _ROW * (len(shown) + 2)
+    top = 1.1 * max([1.0, *(m["speedup_ci95"][1] for m in shown.values())])
+
+    def at(value: float) -> float:
+        return _LEFT + value / top * (_WIDTH - _LEFT - _RIGHT)
+
+    parts = [f'<line class="plain" x1="{at(1):.1f}" x2="{at(1):.1f}" y1="8" y2="{height - _ROW}"/>']
+    for row, (name, m) in enumerate(shown.items()):
+        y, (low, high) = _ROW * (row + 0.75), m["speedup_ci95"]
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<rect x="{_LEFT}" y="{y - 8:.1f}" width="{at(m["speedup"]) - _LEFT:.1f}" height="16"/>')
+        parts.append(f'<line class="interval" x1="{at(low):.1f}" x2="{at(high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{at(max(high, m["speedup"])) + 6:.1f}" y="{y + 4:.1f}">{m["speedup"]:.2f}x</text>')
+    parts.append(f'<text x="{at(1):.1f}" y="{height - _ROW / 2:.1f}" text-anchor="middle">plain decoding</text>')
+    looks = (
+        "text{font:13px sans-serif;fill:#444}rect{fill:#7aa6d8}.interval{stroke:#1d3f66;stroke-width:2}"
+        ".plain{stroke:#888;stroke-dasharray:4 3}"
+    )
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" role="img" '
+    head += 'aria-label="Speed-up over plain decoding">'
+    write_atomically(path, f"{head}<style>{looks}</style>{''.join(parts)}</svg>\n")
+
+
+def _cells(m: Mapping[str, Any]) -> tuple[str, ...]:
+    """One method under `_COLUMNS`, its name left out."""
+    accepted = f"{100 * m['accepted'] / m['judged']:.1f} %" if m["judged"] else "-"
+    identical = "-" if m["identical_to_plain"] is None else f"{m['identical_to_plain']}/{m['prompts']}"
+    calls, speed = (f"{low:.2f} to {high:.2f}" for low, high in (m["ci95"], m["speedup_ci95"]))
+    rate = f"{m['tokens_per_second']:.1f}"
+    return f"{m['tokens_per_target_call']:.2f}", calls, accepted, rate, f"{m['speedup']:.2f}x", speed, identical
+
+
+def _aligned(rows: Sequence[Sequence[str]], *, right: bool = True) -> list[str]:
+    """Lines with the columns below one another, and a rule under the first."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = (c.rjust(w) if right and i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        lines.append("  ".join(cells).rstrip())
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
