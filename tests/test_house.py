@@ -18,11 +18,7 @@ from tests.house import (
 )
 
 # Functions that read better whole, each with its reason.
-LONG_WITH_REASON: dict[str, str] = dict.fromkeys(
-    (
-    ),
-    "to be taken apart",
-)
+LONG_WITH_REASON: dict[str, str] = {}
 MOST_WITH_THE_CONFIG = 8  # signatures in pipeline/ and planning/ that take all of it
 
 

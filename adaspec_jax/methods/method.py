@@ -49,6 +49,11 @@ class Method:
     paper: str = ""
     needs: tuple[Need, ...] = ()
 
+    def __post_init__(self) -> None:
+        if getattr(self.accept, "lossless", self.lossless) != self.lossless:
+            said, does = ("lossless", "is not") if self.lossless else ("lossy", "is lossless")
+            raise ValueError(f"the method {self.name} is said to be {said}, and its rule {does}")
+
     def lacks(self, given: Given) -> str | None:
         """What is missing, in words: "needs a draft (--draft PATH)"; None where nothing is."""
         missing = [need.words for need in self.needs if not need.is_met(given)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from adaspec_jax.reporting.report import write_atomically
+from adaspec_jax import files
 
 _COLUMNS = ("method", "tokens/call", "95 % interval", "accepted", "tokens/s", "speed-up", "95 % interval", "identical")
 _WIDTH, _ROW, _LEFT, _RIGHT = 640, 30, 170, 70
@@ -63,7 +63,7 @@ def write_speedups(path: str | os.PathLike, report: Mapping[str, Any]) -> None:
     )
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" role="img" '
     head += 'aria-label="Speed-up over plain decoding">'
-    write_atomically(path, f"{head}<style>{looks}</style>{''.join(parts)}</svg>\n")
+    files.write_text(path, f"{head}<style>{looks}</style>{''.join(parts)}</svg>\n")
 
 
 def _cells(m: Mapping[str, Any]) -> tuple[str, ...]:
