@@ -48,10 +48,14 @@ class Sampling:
         return jax.nn.softmax(logits_V, axis=-1)
 
     def draw(self, key: Array, probs_V: Array) -> Array:
-        """One token per row of `probs_V`, int32. Greedy takes the mode, so that no randomness enters."""
+        """One token per row of `probs_V`, int32, whatever its rows sum to. Greedy takes the mode: nothing is random.
+
+        By inversion, with two random numbers a row: on a CPU ten and more times as fast as Gumbel noise on every token,
+        whose only pass over V this one shares. The same on accelerators, where that is not measured.
+        """
         if self.greedy:
             return most_likely(probs_V)
-        return jax.random.categorical(key, jnp.log(probs_V), axis=-1).astype(jnp.int32)
+        return invert(jax.random.uniform(key, (2, *probs_V.shape[:-1])), probs_V)
 
     def pick(self, key: Array, logits_V: Array) -> tuple[Array, Array | None]:
         """A token drawn from `probs(logits_V)`, and that law; None when greedy, where the token is a point mass."""
@@ -68,5 +72,33 @@ def most_likely(scores_V: Array) -> Array:
     greatest = scores_V == jnp.max(scores_V, axis=-1, keepdims=True)
     return jnp.minimum(jnp.min(jnp.where(greatest, index_V, size), axis=-1), size - 1)  # a row of NaN has no greatest
 
+
+def invert(uniform_2: Array, weights_V: Array) -> Array:
+    """The token at a point of its law's two-level distribution, int32: a column of tokens, then one of the column.
+
+    `uniform_2` [2, ...] in [0, 1] for `weights_V` [..., V]. Each level has its own number, because one of float32's 23
+    bits would be spent on finding the column. A token of weight zero is never taken.
+    """
+    *rows, size = weights_V.shape
+    height = min(_COLUMN, size)
+    width = -(-size // height)
+    padded_V = jnp.pad(weights_V, [(0, 0)] * len(rows) + [(0, height * width - size)])
+    # Tokens of a column lie apart, so that the sums of all columns are plain additions of vectors.
+    weights_YX = padded_V.reshape(*rows, height, width)
+    column = _first_past(uniform_2[0], jnp.sum(weights_YX, axis=-2))
+    weights_Y = jnp.take_along_axis(weights_YX, column[..., None, None], axis=-1)[..., 0]
+    return _first_past(uniform_2[1], weights_Y) * width + column
+
+
+def _first_past(uniform: Array, weights_X: Array) -> Array:
+    """The first positive weight at which the sum passes `uniform` of the whole; the last one where rounding hides it."""
+    index_X = jnp.arange(weights_X.shape[-1], dtype=jnp.int32)
+    sums_X = jnp.cumsum(weights_X, axis=-1)
+    past_X = (weights_X > 0) & (sums_X > uniform[..., None] * sums_X[..., -1:])
+    last = jnp.max(jnp.where(weights_X > 0, index_X, 0), axis=-1)
+    return jnp.minimum(jnp.min(jnp.where(past_X, index_X, len(index_X)), axis=-1), last)
+
+
+_COLUMN = 128  # tokens: about the square root of V, where both levels are short
 
 GREEDY = Sampling(temperature=0.0)
