@@ -91,7 +91,7 @@ def invert(uniform_2: Array, weights_V: Array) -> Array:
 
 
 def _first_past(uniform: Array, weights_X: Array) -> Array:
-    """The first positive weight at which the sum passes `uniform` of the whole; the last one where rounding hides it."""
+    """The first positive weight where the sum passes `uniform` of the whole; the last one if rounding hides it."""
     index_X = jnp.arange(weights_X.shape[-1], dtype=jnp.int32)
     sums_X = jnp.cumsum(weights_X, axis=-1)
     past_X = (weights_X > 0) & (sums_X > uniform[..., None] * sums_X[..., -1:])
