@@ -49,9 +49,8 @@ def main() -> None:
         print(f"{case:16}{row['ratio']:7.3f} [{low:.3f}, {high:.3f}]  {row['seconds']:.3f} s  {verdict}", flush=True)
     if args.json:
         settings = {k: v for k, v in vars(args).items() if k not in ("json", "worker", "root", "cases")}
-        args.json.write_text(
-            json.dumps({"settings": settings, "machine": machine(), "cases": results}, indent=2) + "\n"
-        )
+        report = {"settings": settings, "machine": machine(), "cases": results}
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def compared(case: str, args) -> dict:
@@ -82,9 +81,8 @@ def worker(args):
 
     rng = np.random.default_rng(0)
     if args.worker == "step":
-        return training_step(
-            args, [models.build(config(s, args.vocab_size), jax.random.key(1)) for s in (args.target, args.draft)]
-        )
+        shapes = (config(shape, args.vocab_size) for shape in (args.target, args.draft))
+        return training_step(args, *(models.build(shape, jax.random.key(1)) for shape in shapes))
     target, draft = matched_pair(args.target, args.draft, noise=0.3, vocab_size=args.vocab_size)
     kind = args.worker.split()[-1]
     length, new = (1024, 1) if kind == "prefill" else (32, args.new)
@@ -99,23 +97,18 @@ def worker(args):
     return unit, {}
 
 
-def training_step(args, pair):
+def training_step(args, target, draft):
     import jax
 
     from adaspec_jax.training import Batch, Chunking, Frozen, adamw, init_state, make_step, objectives
 
-    target, draft = pair
     tokens_BT = np.random.default_rng(0).integers(0, args.vocab_size, (args.batch, 128)).astype(np.int32)
     mask_BT = np.zeros(tokens_BT.shape, bool)
     mask_BT[:, 48:] = True
     optimizer = adamw(1e-4, weight_decay=0.1, clip_norm=1.0)
     step = make_step(objectives.selective_distill(fraction=0.4, chunking=Chunking.for_backend("cpu")), optimizer)
-    state, frozen, batch = (
-        init_state(draft, optimizer, jax.random.key(0)),
-        Frozen(target, draft),
-        Batch(tokens_BT, mask_BT),
-    )
-    frozen = jax.tree.map(lambda leaf: leaf.copy(), frozen)  # the step gives its own state's memory away
+    batch, state = Batch(tokens_BT, mask_BT), init_state(draft, optimizer, jax.random.key(0))
+    frozen = jax.tree.map(lambda leaf: leaf.copy(), Frozen(target, draft))  # the step gives its state's memory away
 
     def unit():
         nonlocal state
