@@ -44,11 +44,17 @@ def train(objective, model, steps=3, frozen=None, optimizer=None, place=lambda b
     return state, found
 
 
+@functools.cache
+def trained_plainly(name):
+    """What the ways to save memory are held against: trained once."""
+    return train(MAKERS[name](), setting.model(2, layers=2))
+
+
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("change", ["micro-batches", "rematerialised", "scanned", "all"])
 def test_what_saves_memory_alone_changes_no_loss_choice_or_weight(name, change):
     model = setting.model(2, layers=2)
-    plain, expected = train(MAKERS[name](), model)
+    plain, expected = trained_plainly(name)
     knobs = {"micro_batches": 4} if change in ("micro-batches", "all") else {}
     model = model.with_rematerialisation(change in ("rematerialised", "all"))
     model = model.stacked() if change in ("scanned", "all") else model
@@ -68,7 +74,7 @@ def test_micro_batches_of_a_mesh_are_those_of_one_device(shape):
         model = sharding.shard(setting.model(2, layers=2).stacked(), mesh)
         frozen = sharding.shard(setting.frozen(), mesh)
         _, found = train(objective, model, frozen=frozen, place=lambda batch: sharding.shard_rows(batch, mesh))
-    _, expected = train(objectives.selective_distill(fraction=0.4), setting.model(2, layers=2))
+    _, expected = trained_plainly("selective")
     for key in ("loss", "share_kept", "gap"):
         np.testing.assert_allclose([m[key] for m in found], [m[key] for m in expected], rtol=1e-5, err_msg=key)
 
@@ -119,14 +125,18 @@ def test_small_updates_of_bfloat16_weights_are_not_lost():
     assert kernel.mean() == pytest.approx(1 - 50 * 1e-4, abs=3e-4)
 
 
+@functools.cache
+def distilled(moments):
+    optimizer = adamw(3e-3, moments=moments)
+    return train(objectives.distill(), setting.model(2, hidden=128, layers=1), steps=30, optimizer=optimizer)
+
+
 @pytest.mark.parametrize("moments, bytes_per_weight", [("float32", 8), ("bfloat16", 4), ("factored", 1)])
 def test_moments_take_what_they_say_and_learn_alike(moments, bytes_per_weight):
-    model = setting.model(2, hidden=128, layers=1)
-    optimizer = adamw(3e-3, moments=moments)
-    state, found = train(objectives.distill(), model, steps=30, optimizer=optimizer)
+    state, found = distilled(moments)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
-    assert held <= bytes_per_weight * 1.05 * model.num_params
-    _, expected = train(objectives.distill(), model, steps=30, optimizer=adamw(3e-3))
+    assert held <= bytes_per_weight * 1.05 * state.model.num_params
+    _, expected = distilled("float32")
     fell = lambda metrics: metrics[0]["loss"] - metrics[-1]["loss"]  # noqa: E731
     assert fell(found) > (0.9 if moments == "bfloat16" else 0.5) * fell(expected) > 0
 
