@@ -114,8 +114,8 @@ def test_a_stage_of_before_the_moves_that_is_gone_is_fitted_to_the_same_weights(
     ("damage", "complaint"),
     [
         (None, "was made with draft.lr=0.005, not 1.0; use another --workdir"),
-        ("config.json", "config.json is damaged"),
-        ("decisions.json", "decisions.json is damaged"),
+        ("config.json", "config.json is not valid JSON"),
+        ("decisions.json", "decisions.json is not valid JSON"),
     ],
 )
 def test_a_run_directory_of_before_that_does_not_fit_is_refused_in_one_line(
