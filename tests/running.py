@@ -7,6 +7,7 @@ from pathlib import Path
 from adaspec_jax.errors import exit_with_one_line
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+PATIENCE = 900  # seconds until something that should have ended is called stuck; no test is about how fast it is
 
 
 def command_line(capsys, monkeypatch, module, *arguments):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+from tests.running import CHECKOUT, PATIENCE
+
 SCRIPTS = sorted([*CHECKOUT.glob("launch/*.sh"), CHECKOUT / ".ci" / "run"])
 TOOLS = ["bash", "sh", "cat", "dirname", "env", "grep", "mkdir", "mv", "ps", "rm", "rmdir", "sleep"]
 BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)
@@ -71,7 +72,7 @@ class Sandbox:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_", "PYTHON"))}
         environment = kept | {"PATH": str(self.bin), "UV_CALLS": str(self.calls)} | environment
         return subprocess.run(
-            ["bash", *arguments], env=environment, cwd=self.bin, capture_output=True, text=True, timeout=60
+            ["bash", *arguments], env=environment, cwd=self.bin, capture_output=True, text=True, timeout=PATIENCE
         )
 
     def quickstart(self, *arguments: str, **environment: str):
@@ -97,7 +98,7 @@ def sandbox(tmp_path):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_are_valid_bash(script):
-    subprocess.run(["bash", "-n", script], check=True, timeout=60)
+    subprocess.run(["bash", "-n", script], check=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("name", ["quickstart.sh", "test.sh"])

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -26,9 +25,12 @@ from tests.running import CHECKOUT, command_line
 SIZES = {"vocab_size": 320, "num_hidden_layers": 1, "initializer_range": 0.1}
 
 CONFIG = """
-import sys
+import os, signal, sys
 sys.path.insert(0, {checkout!r})
+from adaspec_jax.devices import processes
 from tests.pipeline.test_pipeline import experiment
+if step := int(os.environ.get("KILLED_AT", 0)):
+    processes.stopping = lambda at: at == step and os.kill(os.getpid(), signal.SIGKILL)
 def get_config(variant=""):
     return experiment()
 """
@@ -156,13 +158,8 @@ def test_killed_in_the_draft_stage_it_ends_with_the_same_parameters(finished, tm
     # Full precision and one device are what the uninterrupted run had under conftest.py.
     environment = os.environ | {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAX_NUM_CPU_DEVICES": "8"}
     run = {"cwd": CHECKOUT, "env": environment, "stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([*command, "--workdir", str(workdir)], **run) as process:
-        metrics, until = workdir / "draft" / "metrics.jsonl", time.monotonic() + 240
-        while not (metrics.exists() and metrics.read_text().count("\n") >= 11):
-            assert process.poll() is None, process.stderr.read().decode()
-            assert time.monotonic() < until
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
+    killed = subprocess.run([*command, "--workdir", str(workdir)], **run | {"env": environment | {"KILLED_AT": "13"}})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not (workdir / "draft" / "stage.json").exists()
     steps = [int(p.name) for p in (workdir / "draft" / "checkpoints").iterdir() if p.name.isdigit()]
     assert steps and max(steps) < 24

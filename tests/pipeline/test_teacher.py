@@ -17,7 +17,7 @@ from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.reporting import read_metrics
 from tests.house import file_arrows, module_of
 from tests.pipeline.test_pipeline import experiment
-from tests.running import CHECKOUT
+from tests.running import CHECKOUT, PATIENCE
 
 STAGES = ("reference", "draft")
 VOCAB = 320  # of the toy run
@@ -181,7 +181,7 @@ def test_two_processes_write_the_store_of_one(stored, unfinished, tmp_path):
         for number in (0, 1)
     ]
     for process in processes:
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, err
         assert "rows seen by" in out
     names = sorted(file.name for file in (stored[0] / "teacher").glob("*.npy"))
