@@ -11,9 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from tests.running import CHECKOUT, PATIENCE
+from tests.running import CHECKOUT
 
-QUICKSTART = CHECKOUT / "configs" / "quickstart.py"
 TINY = {
     "data.num_train": 64,
     "data.num_evaluation": 8,
@@ -35,29 +34,7 @@ TINY = {
 }
 
 
-SIGNALLED = """
-import os
-import jax
-from adaspec_jax.devices import processes
-from configs.quickstart import get_config
-
-def stopping(step, asked=processes.stopping):
-    if step == {step} and jax.process_index() == jax.process_count() - 1:
-        os.kill(os.getpid(), {number})
-    return asked(step)
-
-processes.stopping = stopping
-"""
-
-
-def signalled(folder, *, step, number):
-    """The quickstart, whose last process sends itself a signal after this step of each stage it gets to."""
-    file = folder / f"signalled_{number}.py"
-    file.write_text(SIGNALLED.format(step=step, number=int(number)))
-    return file
-
-
-def start(workdir, *, processes=1, devices=1, process=0, port=0, cwd=CHECKOUT, config=QUICKSTART, **overrides):
+def start(workdir, *, processes=1, devices=1, process=0, port=0, cwd=CHECKOUT, **overrides):
     together = {
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "JAX_NUM_PROCESSES": str(processes),
@@ -65,7 +42,7 @@ def start(workdir, *, processes=1, devices=1, process=0, port=0, cwd=CHECKOUT, c
     }
     overrides = TINY | {"distributed": "auto" if processes > 1 else "off"} | overrides
     return subprocess.Popen(
-        [sys.executable, "-m", "adaspec_jax.train", "--config", str(config)]
+        [sys.executable, "-m", "adaspec_jax.train", "--config", f"{CHECKOUT / 'configs' / 'quickstart.py'}"]
         + ["--workdir", str(workdir)]
         + [f"--config.{key}={value}" for key, value in overrides.items()],
         cwd=cwd,
@@ -86,7 +63,7 @@ def start_two(workdir, differing=None, **overrides):
     return [start(workdir, process=i, **shared | overrides | (differing or {} if i else {})) for i in (0, 1)]
 
 
-def finish(*running, timeout=PATIENCE):
+def finish(*running, timeout=300):
     """[(status, standard error)] of processes that end by themselves."""
     return [(one.wait(timeout), one.stderr.read()) for one in running]
 
@@ -118,10 +95,15 @@ def check_same(workdir, alone, rtol=1e-5):
 
 def test_two_processes_of_four_devices_are_one_of_one_and_a_killed_one_ends_both(alone, tmp_path):
     workdir = tmp_path / "run"
-    killing = signalled(tmp_path, step=5, number=signal.SIGKILL)
-    both = start_two(workdir, config=killing)
-    [(status, said)] = finish(both[0])
-    assert status not in (0, 2)
+    both = start_two(workdir, **{"target.epochs": 2.0})
+    until = time.monotonic() + 200
+    while not (workdir / "target" / "checkpoints" / "4").exists() and all(one.poll() is None for one in both):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    both[1].send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    [(status, said)] = finish(both[0], timeout=60)
+    assert status not in (0, 2) and time.monotonic() - began < 60
     assert "start all of them again with the same command" in said
     assert both[1].wait() == -signal.SIGKILL
     both[1].stderr.close()
@@ -136,7 +118,7 @@ def test_two_processes_of_four_devices_are_one_of_one_and_a_killed_one_ends_both
 def test_a_run_of_two_processes_is_finished_by_one_with_another_mesh(alone, tmp_path):
     workdir = tmp_path / "run"
     both = start_two(workdir)
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + 200
     while not (workdir / "reference" / "checkpoints" / "2").exists() and all(one.poll() is None for one in both):
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -169,7 +151,7 @@ def test_two_processes_sample_the_answers_that_one_does(tmp_path, source):
     ],
 )
 def test_processes_that_disagree_end_with_one_line_before_anything_is_made(tmp_path, differing, complaint):
-    for status, said in finish(*start_two(tmp_path / "run", differing)):
+    for status, said in finish(*start_two(tmp_path / "run", differing), timeout=120):
         assert status == 2 and said.count("error:") == 1, said
         assert f"process 1: {complaint}" in said
     assert not (tmp_path / "run").exists()
@@ -180,12 +162,12 @@ def test_outside_training_a_signal_ends_the_run_as_ever(tmp_path):
     workdir = tmp_path / "run"
     many = {"data.num_evaluation": 2000, "evaluation.num_prompts": 2000, "evaluation.max_new_tokens": 64}
     running = start(workdir, **many)
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + 200
     while not (workdir / "draft" / "stage.json").exists() and running.poll() is None:
         assert time.monotonic() < until
         time.sleep(0.05)
     running.send_signal(signal.SIGTERM)
-    [(status, _)] = finish(running)
+    [(status, _)] = finish(running, timeout=20)
     assert status == -signal.SIGTERM and not (workdir / "report.json").exists()
 
 
@@ -199,25 +181,30 @@ def test_processes_with_other_data_under_the_same_name_end_with_one_line(tmp_pat
     columns = {"data.prompt_column": "q", "data.answer_column": "a", "tokenizer.vocab_size": 280}
     files = {"data.train": "train.jsonl", "data.evaluation": "held_out.jsonl"}
     both = start_two(tmp_path / "run", {"cwd": folders[1]}, **columns, **files, cwd=folders[0])
-    for status, said in finish(*both):
+    for status, said in finish(*both, timeout=120):
         assert status == 2 and said.count("error:") == 1, said
         assert "process 1: its data differs from that of process 0: train is" in said
 
 
 def test_a_process_that_finds_no_run_to_join_says_what_it_needs(tmp_path):
     one = start(tmp_path / "run", distributed="auto")
-    [(status, said)] = finish(one)
+    [(status, said)] = finish(one, timeout=60)
     assert status == 2 and "set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID" in said, said
 
 
 def test_a_run_told_to_stop_saves_its_step_and_ends_with_the_same_losses(alone, tmp_path):
     workdir = tmp_path / "run"
-    told = signalled(tmp_path, step=3, number=signal.SIGTERM)
-    running = start(workdir, checkpoint_every=1000, config=told)
+    running = start(workdir, checkpoint_every=1000)
+    until = time.monotonic() + 200
+    file = workdir / "target" / "metrics.jsonl"
+    while not file.exists() and running.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
     [(status, said)] = finish(running)
     assert status == 143 and "which is saved; the same command goes on from there" in said, said
     [saved] = [int(step.name) for step in (workdir / "target" / "checkpoints").iterdir()]
-    assert 3 <= saved < 8  # at once, or after the step that ran meanwhile
+    assert 1 <= saved < 8
     [(status, said)] = finish(start(workdir, checkpoint_every=1000))
     assert status == 0, said
     check_same(workdir, alone, rtol=0)
