@@ -5,7 +5,8 @@ from __future__ import annotations
 from adaspec_jax.decoding import ChainDrafter, NoDraft, TreeDrafter
 from adaspec_jax.methods.method import A_DRAFT, Given, Method
 
-_EXPANSION = (1, 1, 3)  # SpecInfer's configuration (1, 1, 3, 1, 1, ...): three chains after two common guesses
+# From memory of the paper, not checked against its code: (1, 1, 3, 1, 1, ...), three chains after two common guesses.
+_EXPANSION = (1, 1, 3)
 
 
 def _tree(given: Given) -> TreeDrafter:
