@@ -6,9 +6,9 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Compiling is most of what the tests do: much less of it, for toys that then run a little slower. What XLA fuses,
-# schedules and keeps in memory stays as it is; the processes that tests start inherit it, so bits are compared alike.
-# (At level 0 equal sums of two programs are not always rounded alike.) A caller's flags come later, and win.
+# Compiling is most of what the tests do, and takes less so, for toys that then run a little slower. Programs may be
+# fused otherwise than by default; the processes that tests start inherit the flags, so bits are compared alike. (At
+# level 0 equal sums of two programs are not always rounded alike.) A caller's flags come later, and win.
 QUICK = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()
 
