@@ -31,20 +31,30 @@ def parameters(shape: str, vocab_size: int = 50304) -> int:
     return layers * layer + 2 * vocab_size * width + 2 * width
 
 
-def config(shape: str, vocab_size: int = 50304) -> dict:
-    """The config.json of a Pythia shape; it names no end of text."""
-    width, layers, heads, inner = SHAPES[shape]
+def config(shape: str, vocab_size: int = 50304, layers: int | None = None) -> dict:
+    """The config.json of a Pythia shape, or of its first so many layers; it names no end of text."""
+    width, whole, heads, inner = SHAPES[shape]
+    layers = whole if layers is None else layers
     sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
     return GPTNeoX(vocab_size=vocab_size, intermediate_size=inner, **sizes).hf_config()
 
 
-def matched_pair(target: str, draft: str = "31m", *, noise: float = 0.1, vocab_size: int = 50304, seed: int = 7):
+def matched_pair(
+    target: str,
+    draft: str = "31m",
+    *,
+    noise: float = 0.1,
+    vocab_size: int = 50304,
+    seed: int = 7,
+    layers: int | None = None,
+):
     """(target, draft) with equal logits but for `noise` standard deviations on the draft's output matrix.
 
+    `layers`: of the target, where not all of its shape's; at least the draft's.
     The net's text is made chaotic by strong mixing, so that greedy decoding does not fall into a loop.
     """
     small = models.build(config(draft, vocab_size), jax.random.key(seed))
-    big = models.build(config(target, vocab_size), jax.random.key(seed + 1))
+    big = models.build(config(target, vocab_size, layers), jax.random.key(seed + 1))
     rng = np.random.default_rng(seed)
     s, b = (jax.tree.map(lambda leaf: np.array(leaf), model.params) for model in (small, big))
 

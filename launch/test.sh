@@ -45,5 +45,5 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="${JAX_PERSISTENT_CACHE_MIN_CO
 
 workers="$("$venv_python" -c 'import os; print(min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))')"
 [ -z "$slow" ] || set -- -m "" "$@"
-"$venv_python" -m pytest -n "$workers" --dist loadfile "$@" || status=$?
+"$venv_python" -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder "$@" || status=$?
 exit "$status"

@@ -2,15 +2,22 @@
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Compiling is most of what the tests do, and takes less so, for toys that then run a little slower. Programs may be
-# fused otherwise than by default; the processes that tests start inherit the flags, so bits are compared alike. (At
-# level 0 equal sums of two programs are not always rounded alike.) A caller's flags come later, and win.
-QUICK = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()
+# Compiling is most of what the tests do, running and tracing toys the rest: without LLVM's optimisation and fusion
+# emitters, in one piece and with one thread per operation, a whole run of the pipeline takes three quarters of the
+# processor time. Processes that tests start inherit the flags, so bits are compared alike; `tests.running.optimised` is
+# for equal bits of two programs, which unoptimised code does not always round alike. XLA dies of a flag that it does
+# not know: they are set for the versions where that was tried.
+QUICK = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_multi_thread_eigen=false"
+)
+if (0, 7) <= tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 10):
+    os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()  # a caller's come later, and win
 
 # Where launch/setup.sh puts libtpu: known to tests that compile for TPUs, not to the programs they start.
 if (compiler := Path(sys.prefix) / "tpu-compiler").is_dir():
@@ -28,6 +35,16 @@ def _forget_compiled_programs():
     """Compiled programs stay mapped, and with jax 0.7.2 one process for all files ran into Linux's vm.max_map_count."""
     yield
     jax.clear_caches()
+
+
+# The files that take longest, so that no worker is left alone with one of them (`--no-loadscope-reorder`).
+FIRST = [f"tests/{name}.py" for name in ("devices/test_processes", "pipeline/test_pipeline", "pipeline/test_arms")]
+FIRST += [f"tests/{name}.py" for name in ("pipeline/test_teacher", "planning/test_plans", "pipeline/test_memory")]
+
+
+def pytest_collection_modifyitems(items):
+    order = {file: place for place, file in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
 
 
 def _folder(variable: str, *parts: str) -> Path:

@@ -19,3 +19,8 @@ def command_line(capsys, monkeypatch, module, *arguments):
         status = exit.code or 0
     captured = capsys.readouterr()
     return status, captured.out, captured.err
+
+
+def optimised(step, *arguments):
+    """A jitted function compiled for these arguments as it would be outside the tests (`tests/conftest.py`)."""
+    return step.lower(*arguments).compile(compiler_options={"xla_backend_optimization_level": 3})

@@ -50,8 +50,8 @@ class Sampling:
     def draw(self, key: Array, probs_V: Array) -> Array:
         """One token per row of `probs_V`, int32, whatever its rows sum to. Greedy takes the mode: nothing is random.
 
-        By inversion, with two random numbers a row: on a CPU ten and more times as fast as Gumbel noise on every token,
-        whose only pass over V this one shares. The same on accelerators, where that is not measured.
+        By inversion, with two random numbers a row, where Gumbel noise takes one for every token: on a CPU 9 to 31
+        times as fast from V = 50k on, and about equal at 1k (`benchmarks/sampling.py`). Accelerators are unmeasured.
         """
         if self.greedy:
             return most_likely(probs_V)

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 
 from adaspec_jax.training import adamw, fit, init_state, make_step, objectives, selection
+from tests.running import optimised
 from tests.training import setting
 
 LENGTHS = (16, 24, 16, 24)  # two epochs of two buckets
@@ -54,6 +55,7 @@ def test_a_moving_average_stands_for_the_reference():
     step = make_step(objectives.selective_distill(fraction=0.4), optimizer, average_decay=0.15)
     state = init_state(setting.model(2), optimizer, jax.random.key(0), averaged=True)
     frozen, average = objectives.Frozen(target=target), jax.tree.map(np.asarray, state.average)
+    step = optimised(step, state, frozen, setting.batch(0))
     for number, decay in enumerate((0.1, 0.15, 0.15)):
         reference = dataclasses.replace(setting.model(2), params=average)
         beside = objectives.Frozen(target=target, reference=reference)
