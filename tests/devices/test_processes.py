@@ -15,6 +15,7 @@ from tests.running import CHECKOUT
 
 TINY = {
     "data.num_train": 64,
+    "data.buckets": "(256,)",
     "data.num_evaluation": 8,
     "evaluation.num_prompts": 8,
     "evaluation.max_new_tokens": 16,
@@ -135,7 +136,12 @@ def test_a_run_of_two_processes_is_finished_by_one_with_another_mesh(alone, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["target", "draft", "mixed"])
 def test_two_processes_sample_the_answers_that_one_does(tmp_path, source):
-    sampled = {"answers.source": source, "answers.temperature": 1.0, "answers.max_new_tokens": 12}
+    sampled = {
+        "data.buckets": "(144,176,256)",
+        "answers.source": source,
+        "answers.temperature": 1.0,
+        "answers.max_new_tokens": 12,
+    }
     [(status, said)] = finish(start(tmp_path / "alone", **sampled))
     assert status == 0, said
     for status, said in finish(*start_two(tmp_path / "run", **sampled)):

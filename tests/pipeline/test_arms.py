@@ -19,7 +19,7 @@ from adaspec_jax.models.families import gpt_neox
 from adaspec_jax.pipeline import whole_run
 from adaspec_jax.reporting import read_metrics
 from adaspec_jax.training import divergences, selection
-from tests.pipeline.test_pipeline import experiment
+from tests.pipeline.test_pipeline import FEW, experiment
 from tests.running import CHECKOUT, command_line
 
 CONFIG = """
@@ -31,7 +31,6 @@ def get_config(variant=""):
     config.reference.equal_data = True
     return config
 """
-FEW = {"num_prompts": 4, "max_new_tokens": 8, "resamples": 50, "draft_length": 2, "batch_size": 4}
 
 
 def short(**changes):
@@ -225,14 +224,12 @@ def test_drafts_are_distilled_on_the_targets_answers_which_are_kept(tmp_path, mo
         pipeline.run(config, directory)
 
 
-@pytest.mark.parametrize("way", ["moving_average", "random", "on-policy"])
+@pytest.mark.parametrize("way", ["moving_average", "random and on-policy"])
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, way):
     config = short()
     config.draft.epochs = 1.0
-    if way == "on-policy":
-        config.answers = Answers(source="mixed", max_new_tokens=8)
-    elif way == "random":
-        config.draft.selection = "random"
+    if way == "random and on-policy":
+        config.answers, config.draft.selection = Answers(source="mixed", max_new_tokens=8), "random"
     else:
         config.draft.reference, config.draft.average_decay = "moving_average", 0.8
     pipeline.run(config, tmp_path / "whole")

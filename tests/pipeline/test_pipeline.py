@@ -22,6 +22,7 @@ from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.reporting import read_metrics, summarize
 from tests.running import CHECKOUT, command_line
 
+FEW = {"num_prompts": 4, "max_new_tokens": 8, "resamples": 50, "draft_length": 2, "batch_size": 4}
 SIZES = {"vocab_size": 320, "num_hidden_layers": 1, "initializer_range": 0.1}
 
 CONFIG = """

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from adaspec_jax import data, models, pipeline
-from adaspec_jax.config import validate
+from adaspec_jax.config import Evaluation, validate
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline import teacher, whole_run
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.reporting import read_metrics
 from tests.house import file_arrows, module_of
-from tests.pipeline.test_pipeline import experiment
+from tests.pipeline.test_pipeline import FEW, experiment
 from tests.running import CHECKOUT, PATIENCE
 
 STAGES = ("reference", "draft")
@@ -25,8 +25,8 @@ VOCAB = 320  # of the toy run
 
 def short(choice):
     config = experiment()
-    config.target.epochs, config.reference.epochs, config.draft.epochs = 2, 3, 2
-    config.teacher, config.evaluation.max_new_tokens = choice, 8
+    config.target.epochs, config.reference.epochs, config.draft.epochs = 1, 1.5, 1
+    config.teacher, config.evaluation = choice, Evaluation(**FEW)
     return config
 
 
