@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Mapping
 
-from adaspec_jax.command_line import check_output, parse_arguments
+from adaspec_jax.command_line import check_output, parse_arguments, say_notes
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
 
 
@@ -28,23 +28,24 @@ def main() -> None:
     from adaspec_jax import methods, reporting
     from adaspec_jax.measuring.bench import MEASURED_HOW, bench, entries
     from adaspec_jax.measuring.evaluation import environment_of
-    from adaspec_jax.measuring.pair import load_given
+    from adaspec_jax.measuring.pair import load_given, notes_on
     from adaspec_jax.measuring.placing import mesh_of
 
     chosen = methods.find_all(arguments.methods)
     mesh = mesh_of(arguments.mesh, math.gcd(*batch_sizes))
     prompts = _prompts(arguments)
     loading = {"dtype": arguments.dtype, "draft_length": arguments.draft_length}
-    given, eos_id = load_given(arguments.target, arguments.draft, **loading)
+    given, ends = load_given(arguments.target, arguments.draft, **loading)
     if arguments.methods != "all":
         for method in chosen:
             method.check(given)
     _check_names(least, entries(chosen, given)[0])
     knobs = ("max_new_tokens", "max_prompt_length", "temperature", "seed")
     asked = {name: getattr(arguments, name) for name in knobs}
-    found = bench(given, chosen, prompts, batch_sizes=batch_sizes, eos_id=eos_id, mesh=mesh, **asked)
-    settings = {**vars(arguments), "eos_id": eos_id, "measured": MEASURED_HOW}
-    report = found | {"settings": settings, "environment": environment_of(mesh)}
+    found = bench(given, chosen, prompts, batch_sizes=batch_sizes, ends=ends, mesh=mesh, **asked)
+    settings = {**vars(arguments), "eos_id": ends.recorded, "measured": MEASURED_HOW}
+    report = found | {"settings": settings, "environment": environment_of(mesh), "notes": notes_on(given)}
+    say_notes(report["notes"])
     if arguments.json:
         reporting.write_json(arguments.json, report)
     if arguments.svg:

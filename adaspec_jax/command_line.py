@@ -9,6 +9,8 @@ import argparse
 import dataclasses
 import json
 import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from adaspec_jax.config import Experiment, flatten, validate
@@ -93,6 +95,12 @@ def check_output(path: str, option: str) -> None:
         raise UserError(f"--{option} {path}: there is no such directory")
     if not os.access(file.parent, os.W_OK):
         raise UserError(f"--{option} {path}: its directory cannot be written to")
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    """What the user should know beside the result, on standard error."""
+    for line in notes:
+        print(f"note: {line}", file=sys.stderr)
 
 
 def print_config(config: Experiment) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from adaspec_jax.command_line import check_output, parse_arguments
+from adaspec_jax.command_line import check_output, parse_arguments, say_notes
 from adaspec_jax.errors import UserError, exit_with_one_line
 
 
@@ -40,7 +40,7 @@ def main() -> None:
         seed=arguments.seed,
     )
     drafts = [arguments.draft] if arguments.draft else []
-    given, eos_id = load_given(
+    given, ends = load_given(
         arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length or PROBE_LENGTH
     )
     knobs = ("batch_size", "max_length", "max_prompt_length", "max_new_tokens", "temperature", "seed")
@@ -49,13 +49,14 @@ def main() -> None:
         method,
         examples,
         **{name: getattr(arguments, name) for name in knobs},
-        eos_id=eos_id,
+        ends=ends,
         mesh=mesh,
         accept=accept,
         choose_length=not arguments.draft_length,
     )
-    report = found | {"settings": {**vars(arguments), "eos_id": eos_id, "measured": MEASURED_HOW}}
+    report = found | {"settings": {**vars(arguments), "eos_id": ends.recorded, "measured": MEASURED_HOW}}
     reporting.write_json(arguments.json, report)
+    say_notes(found["notes"])
     reporting.print_table(report)
 
 

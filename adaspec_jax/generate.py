@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from adaspec_jax.command_line import parse_arguments
+from adaspec_jax.command_line import parse_arguments, say_notes
 from adaspec_jax.errors import UserError, exit_with_one_line
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     from adaspec_jax.decoding import Context, Sampling, generate
     from adaspec_jax.devices import sharding
     from adaspec_jax.measuring.evaluation import check_contexts
-    from adaspec_jax.measuring.pair import load_given
+    from adaspec_jax.measuring.pair import load_given, notes_on
     from adaspec_jax.measuring.placing import mesh_of, placed
 
     try:
@@ -33,24 +33,25 @@ def main() -> None:
     drafts = [arguments.draft] if arguments.draft else []
     method = methods.find(arguments.method or ("vanilla" if drafts else "plain"))
     mesh = mesh_of(arguments.mesh, 1)
-    given, eos_id = load_given(arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length)
+    given, ends = load_given(arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length)
     method.check(given)
     tokenizer = given.tokenizer
-    tokens = data.opening(tokenizer) + tokenizer(arguments.prompt, add_special_tokens=False)["input_ids"]
+    tokens = data.prompt_ids(arguments.prompt, tokenizer)
     check_contexts(given, len(tokens) + arguments.max_new_tokens, "lower --max_new_tokens")
     given = placed(given, mesh)
     prompt = Context(np.asarray([tokens]), np.asarray([len(tokens)]))
     knobs = {
         "max_new_tokens": arguments.max_new_tokens,
         "sampling": sampling,
-        "eos_id": eos_id,
+        "eos_id": ends,
         "accept": method.accept,
     }
     with sharding.over(mesh):
         made = generate(given.target, method.make(given), prompt, jax.random.key(arguments.seed), **knobs)
     ours = jax.device_get(made)
     new = ours.tokens_BS[0, len(tokens) : ours.lengths_B[0]]
-    print(arguments.prompt + tokenizer.decode(new, skip_special_tokens=True))
+    say_notes(notes_on(given))
+    print(arguments.prompt + data.continuation(tokens, new.tolist(), tokenizer, special=False))
     accepted, judged, rounds = int(ours.accepted_BN.sum()), int(ours.judged_BN.sum()), int(ours.rounds_B[0])
     alpha = f"acceptance {accepted}/{judged} = {accepted / judged:.3f}, " if judged else ""
     print(f"[{len(new)} tokens in {rounds} target calls, {alpha}{len(new) / rounds:.2f} tokens per call]")

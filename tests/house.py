@@ -28,6 +28,7 @@ FLOORS = (
     {"models", "data", "reporting"},
     {"config", "devices", "retrieval"},
     {"decoding"},
+    {"generation_config"},
     {"files", "places", "__init__"},
     {"errors"},
 )

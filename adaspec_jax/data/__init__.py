@@ -4,22 +4,22 @@ from adaspec_jax.data.batches import Encoded, encode, num_steps, prompt_batches,
 from adaspec_jax.data.contamination import shared_prompts, without_shared
 from adaspec_jax.data.sources import Source, load_examples
 from adaspec_jax.data.tasks import TASKS, Example, Task, columns_task
+from adaspec_jax.data.texts import continuation, pieces, prompt_ids
 from adaspec_jax.data.token_store import TokenStore, free_bytes, row_batches, size_in_words
-from adaspec_jax.data.tokenization import (
+from adaspec_jax.data.tokenization import Ends, ends_of_text, opening, train_bpe
+from adaspec_jax.data.tokenizer_files import load_tokenizer, notes_on
+from adaspec_jax.data.tokenizer_identity import (
     check_fits,
     check_same_tokenizer,
-    end_of_text_id,
     fingerprint,
     first_difference,
-    load_tokenizer,
-    opening,
     rows_needed,
-    train_bpe,
 )
 
 __all__ = [
     "TASKS",
     "Encoded",
+    "Ends",
     "Example",
     "Source",
     "Task",
@@ -28,15 +28,19 @@ __all__ = [
     "check_same_tokenizer",
     "columns_task",
     "encode",
-    "end_of_text_id",
+    "ends_of_text",
     "fingerprint",
     "first_difference",
     "free_bytes",
     "load_examples",
     "load_tokenizer",
+    "continuation",
+    "notes_on",
     "num_steps",
     "opening",
+    "pieces",
     "prompt_batches",
+    "prompt_ids",
     "row_batches",
     "rows_needed",
     "shared_prompts",

@@ -47,7 +47,7 @@ def bench(
     batch_sizes: Sequence[int],
     max_new_tokens: int,
     temperature: float,
-    eos_id: int,
+    ends: data.Ends,
     mesh: Mesh,
     seed: int = 0,
     max_prompt_length: int = 0,
@@ -57,7 +57,7 @@ def bench(
     M also has them for each of `batch_sizes`, per category and per request. UserError where prompt and answer are
     longer than a model's context. The mesh's rows divide every batch size.
     """
-    encoded = _encoded(prompts, given, eos_id, max_prompt_length)
+    encoded = _encoded(prompts, given, ends, max_prompt_length)
     longest = max(row.prompt_length for row in encoded)
     check_contexts(given, longest + max_new_tokens, "lower --max_new_tokens or --max_prompt_length")
     there = placed(given, mesh)
@@ -65,12 +65,12 @@ def bench(
     contenders = {PLAIN: Contender(METHODS[PLAIN].make(given))}
     contenders |= {label: Contender(method.make(theirs), method.accept) for label, (method, theirs) in entered.items()}
     sampling = Sampling(temperature=temperature)
-    knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": eos_id}
+    knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
     tracked = reporting.track(len(prompts) * len(batch_sizes), description="benchmark", unit="prompt")
     shortage, sizes = short_of_memory("decoding", "lower --batch_size or --max_new_tokens"), {}
     with shortage, sharding.over(mesh), tracked as progress:
         for size in batch_sizes:
-            batches = prompt_batches(encoded, size, longest=longest, pad_id=eos_id)
+            batches = prompt_batches(encoded, size, longest=longest, pad_id=ends.closing)
             how = {"key": jax.random.key(seed), "place": rows_on(mesh), "advance": progress.advance}
             sizes[size] = _one_size(there.target, contenders, batches, knobs, **how)
     lossless = {PLAIN: True} | {label: method.lossless for label, (method, _) in entered.items()}
@@ -110,11 +110,11 @@ def entries(methods: Sequence[Method], given: Given) -> tuple[dict[str, tuple[Me
     return entered, skipped
 
 
-def _encoded(prompts: Sequence[Prompt], given: Given, eos_id: int, max_prompt_length: int) -> list[data.Encoded]:
+def _encoded(prompts: Sequence[Prompt], given: Given, ends: data.Ends, max_prompt_length: int) -> list[data.Encoded]:
     """The prompts in their order, none left out."""
     examples = [data.Example(prompt.text, "") for prompt in prompts]
     whole = {"max_length": 2**31 - 1, "max_prompt_length": max_prompt_length}
-    encoded, counts = data.encode(examples, given.tokenizer, eos_id=eos_id, **whole)
+    encoded, counts = data.encode(examples, given.tokenizer, eos_id=ends.closing, ends=ends.ids, **whole)
     if counts["dropped"]:
         raise UserError(f"{counts['dropped']} of the prompts have no tokens")
     return encoded

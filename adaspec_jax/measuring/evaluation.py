@@ -14,6 +14,7 @@ from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.costs import length_of
 from adaspec_jax.measuring.measure import measure, report_fields
+from adaspec_jax.measuring.pair import notes_on
 from adaspec_jax.measuring.placing import placed, rows_on
 from adaspec_jax.measuring.turns import Contender
 from adaspec_jax.methods import Given, Method
@@ -32,7 +33,7 @@ def evaluate(
     max_prompt_length: int,
     max_new_tokens: int,
     temperature: float,
-    eos_id: int,
+    ends: data.Ends,
     seed: int,
     mesh: Mesh,
     accept: Callable[..., Any] | None = None,
@@ -45,10 +46,10 @@ def evaluate(
     """
     method.check(given)
     lengths = {"max_length": max_length, "max_prompt_length": max_prompt_length}
-    encoded, counts = data.encode(examples, given.tokenizer, eos_id=eos_id, **lengths)
+    encoded, counts = data.encode(examples, given.tokenizer, eos_id=ends.closing, ends=ends.ids, **lengths)
     asked = max(row.prompt_length for row in encoded) + max_new_tokens
     check_contexts(given, asked, "lower --max_new_tokens or --max_prompt_length")
-    batches = prompt_batches(encoded, batch_size, longest=max_length, pad_id=eos_id)
+    batches = prompt_batches(encoded, batch_size, longest=max_length, pad_id=ends.closing)
     there = placed(given, mesh)
     contender = Contender(method.make(there), accept or method.accept)
     if choose_length and length_of(contender.drafter) is None:
@@ -62,7 +63,7 @@ def evaluate(
             batches,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            eos_id=eos_id,
+            eos_id=ends,
             seed=seed,
             choose_length=choose_length,
             place=rows_on(mesh),
@@ -72,6 +73,7 @@ def evaluate(
         "task": examples.description["task"],
         "environment": environment_of(mesh),
         "data": {"evaluation": examples.description | counts, "tokenizer_sha256": data.fingerprint(given.tokenizer)},
+        "notes": notes_on(given),
         "models": {"target": given.target.num_params, **({"draft": given.draft.num_params} if given.drafts else {})},
         **report_fields(measured, plain, resamples=RESAMPLES),
     }

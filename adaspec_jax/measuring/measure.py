@@ -51,7 +51,7 @@ def measure(
     *,
     max_new_tokens: int,
     temperature: float,
-    eos_id: int,
+    eos_id: int | Sequence[int],
     seed: int = 0,
     choose_length: bool = False,
     place: Callable[[Any], Any] = lambda rows: rows,

@@ -1,4 +1,8 @@
-"""A target and drafts that may meet: same tokenizer, same vocabulary, padding rows ruled out in all."""
+"""A target and drafts that may meet: same tokenizer, same vocabulary, and no padding row is guessed.
+
+A target's own law is left as it is: transformers rules out no row either. Rows that no token owns are ruled out where
+a draft has another number of them, and where the target was trained here and says in its config.json which they are.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ def check_own_tokenizer(tokenizer, model: str, names: tuple[str, str]) -> bool:
 
 
 def load_given(target_name: str, draft_names: Sequence[str], *, dtype="float32", draft_length: int = 5):
-    """(what methods are made of, end-of-text id); `UserError` where a draft and the target cannot work together.
+    """(what methods are made of, where text ends); `UserError` where a draft and the target cannot work together.
 
     Drafts come the smallest first. One with the target's tokenizer and another number of padding rows is given the
     target's.
@@ -31,13 +35,14 @@ def load_given(target_name: str, draft_names: Sequence[str], *, dtype="float32",
     target = models.load(target_name, dtype=dtype)
     data.check_fits(tokenizer, target.config.vocab_size, target_name)
     loaded = {name: _draft_of(name, target, target_name, tokenizer, dtype) for name in draft_names}
-    eos = target.config.eos_token_id
-    eos_id = data.end_of_text_id(tokenizer, None if eos < 0 else eos)
-    target = target.with_vocabulary(data.rows_needed(tokenizer))
-    drafts = {
-        name: _fitted(draft, target) for name, draft in sorted(loaded.items(), key=lambda item: item[1].num_params)
-    }
-    return Given(target=target, drafts=drafts, tokenizer=tokenizer, draft_length=draft_length), eos_id
+    asked = target.config.asked()
+    ends = data.ends_of_text(tokenizer, asked.ends, otherwise=asked.closing)
+    tokens = data.rows_needed(tokenizer)
+    unequal = any(draft.config.vocab_size != target.config.vocab_size for draft in loaded.values())
+    target = target.with_vocabulary(tokens if unequal else target.config.owned())
+    smallest_first = sorted(loaded.items(), key=lambda item: item[1].num_params)
+    drafts = {name: _fitted(draft, target, tokens) for name, draft in smallest_first}
+    return Given(target=target, drafts=drafts, tokenizer=tokenizer, draft_length=draft_length), ends
 
 
 def _draft_of(name: str, target: models.CausalLM, target_name: str, tokenizer, dtype) -> models.CausalLM:
@@ -57,14 +62,19 @@ def _draft_of(name: str, target: models.CausalLM, target_name: str, tokenizer, d
     return draft
 
 
-def _fitted(draft: models.CausalLM, target: models.CausalLM) -> models.CausalLM:
-    """The draft with the target's tokens and rows."""
-    draft = draft.with_vocabulary(target.config.num_tokens)
+def _fitted(draft: models.CausalLM, target: models.CausalLM, tokens: int) -> models.CausalLM:
+    """The draft with the target's rows, guessing none of those that no token owns."""
+    draft = draft.with_vocabulary(tokens)
     rows = target.config.vocab_size
     return draft if draft.config.vocab_size == rows else draft.with_vocabulary_size(rows)
 
 
 def load_pair(target_name: str, draft_name: str, *, dtype="float32"):
-    """(target, draft, tokenizer, end-of-text id); `UserError` where the two cannot work together."""
-    given, eos_id = load_given(target_name, [draft_name], dtype=dtype)
-    return given.target, given.draft, given.tokenizer, eos_id
+    """(target, draft, tokenizer, end-of-text ids); `UserError` where the two cannot work together."""
+    given, ends = load_given(target_name, [draft_name], dtype=dtype)
+    return given.target, given.draft, given.tokenizer, ends
+
+
+def notes_on(given: Given) -> list[str]:
+    """What the files of the target ask of decoding that its user should know, a line each."""
+    return [*data.notes_on(given.tokenizer), *given.target.config.asked().notes]

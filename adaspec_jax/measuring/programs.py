@@ -54,7 +54,7 @@ def decoding_program(target, contender: Contender, **knobs: Any) -> Program:
     return Program(decode, target, contender.drafter)
 
 
-def prefill_program(target, contender: Contender, *, max_new_tokens: int, sampling, eos_id: int) -> Program:
+def prefill_program(target, contender: Contender, *, max_new_tokens: int, sampling, eos_id) -> Program:
     """What comes before the first round of that decoding."""
 
     def start(target, drafter, prompt, key):

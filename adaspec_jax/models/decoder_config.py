@@ -10,8 +10,10 @@ from typing import Literal
 import jax
 
 from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.generation_config import Asked, asked
 from adaspec_jax.models.rotary import Llama3Scaling
 
+OWNED = "adaspec_num_tokens"  # in the config.json of what was trained here: vocabulary rows that tokens own
 ACTIVATIONS = {
     "gelu": partial(jax.nn.gelu, approximate=False),
     "gelu_new": partial(jax.nn.gelu, approximate=True),
@@ -60,6 +62,7 @@ class DecoderConfig:
     attention_block: int = 0  # queries at once in "xla"; 0: as suits the backend
     rematerialise: bool = False  # the backward pass computes a layer's inside again instead of keeping it
     source: str = field(default="{}", compare=False, repr=False)  # config.json, so that unknown keys survive a save
+    generation: str = field(default="null", compare=False, repr=False)  # generation_config.json; "null": there is none
 
     def __post_init__(self):
         if self.num_tokens is None:
@@ -77,6 +80,15 @@ class DecoderConfig:
         if self.head_bias and self.tie_embeddings:
             raise UserError("a tied head has no bias")
 
+    def asked(self) -> Asked:
+        """What the model's files ask of decoding."""
+        return asked(self.hf_config(), json.loads(self.generation))
+
     def hf_config(self) -> dict:
-        """The config.json this config was read from, every key kept."""
-        return json.loads(self.source)
+        """The config.json this config was read from, every key kept, and how many rows tokens own where that is known."""
+        return json.loads(self.source) | ({OWNED: self.num_tokens} if self.num_tokens < self.vocab_size else {})
+
+    def owned(self) -> int:
+        """Rows of the vocabulary that tokens own, as far as config.json says."""
+        said = json.loads(self.source).get(OWNED)
+        return said if isinstance(said, int) and 0 < said < self.vocab_size else self.vocab_size

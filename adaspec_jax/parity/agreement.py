@@ -74,7 +74,8 @@ def held_out(report: Mapping[str, Any], tokenizer: Any) -> list[data.Encoded]:
             "restore the data, or measure anew by the run's own command"
         )
     lengths = {name: spec[name] for name in ("max_length", "max_prompt_length")}
-    rows, _ = data.encode(source, tokenizer, eos_id=settings["eos_id"], **lengths)
+    ends = data.Ends.of_record(settings["eos_id"])
+    rows, _ = data.encode(source, tokenizer, eos_id=ends.closing, ends=ends.ids, **lengths)
     return rows[: settings["evaluation"]["num_prompts"]]
 
 
@@ -85,7 +86,7 @@ def compare_pairs(
     *,
     draft_length: int,
     max_new_tokens: int,
-    eos_id: int,
+    eos_id: int | Sequence[int],
     batch_size: int = 8,
 ) -> dict[str, Any]:
     """A certificate for two pairs {"target", "draft"}, models of this project and of transformers.

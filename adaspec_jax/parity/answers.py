@@ -36,14 +36,14 @@ def decode(
     *,
     draft_length: int,
     max_new_tokens: int,
-    eos_id: int,
+    eos_id: int | Sequence[int],
     batch_size: int = 8,
 ) -> list[Answer]:
     """What this project's loop makes of every row's prompt, at full matmul precision."""
-    answers = []
-    knobs = {"max_new_tokens": max_new_tokens, "sampling": Sampling(temperature=0.0), "eos_id": eos_id}
+    answers, ends = [], data.Ends.of_record(eos_id)
+    knobs = {"max_new_tokens": max_new_tokens, "sampling": Sampling(temperature=0.0), "eos_id": ends}
     width = max(row.prompt_length for row in rows)
-    for batch in data.prompt_batches(rows, batch_size, buckets=[width], pad_id=eos_id):
+    for batch in data.prompt_batches(rows, batch_size, buckets=[width], pad_id=ends.closing):
         prompt = Context(batch["tokens_BT"], batch["lengths_B"])
         with jax.default_matmul_precision("highest"):
             made = generate(target, ChainDrafter(draft, length=draft_length), prompt, jax.random.key(0), **knobs)
@@ -70,7 +70,7 @@ def decode_in_torch(
     *,
     draft_length: int,
     max_new_tokens: int,
-    eos_id: int,
+    eos_id: int | Sequence[int],
     num_tokens: int,
 ) -> list[Answer]:
     """What transformers' assisted generation makes of every row's prompt, counted as `recount` does.
@@ -81,10 +81,12 @@ def decode_in_torch(
     """
     import torch
 
+    ends = data.Ends.of_record(eos_id)
     draft.generation_config.num_assistant_tokens = draft_length
     draft.generation_config.num_assistant_tokens_schedule = "constant"
     draft.generation_config.assistant_confidence_threshold = 0.0
-    knobs = {"max_new_tokens": max_new_tokens + 1, "do_sample": False, "eos_token_id": eos_id, "pad_token_id": eos_id}
+    knobs = {"max_new_tokens": max_new_tokens + 1, "do_sample": False, "pad_token_id": ends.closing}
+    knobs["eos_token_id"] = [*ends.ids] or None
     if padding := list(range(num_tokens, target.config.vocab_size)):
         knobs["suppress_tokens"] = padding
     generate_guesses, rounds, answers = draft.generate, [], []

@@ -47,6 +47,8 @@ def targets_own(
         "seed": seed,
         "batch_size": batch_size,
     }
+    if text.ends.ids != (text.eos_id,):
+        origin["ends of text"] = list(text.ends.ids)
     processes.once(lambda: _claim(directory, origin))
     root = seeds.answers(seed)
     found: dict[int, data.Encoded] = {}
@@ -58,7 +60,7 @@ def targets_own(
                 rows = [text.train[i] for i in block]
                 [batch] = data.prompt_batches(rows, batch_size, buckets=buckets, pad_id=text.eos_id)
                 key = jax.random.fold_in(root, number)
-                tokens_BS, lengths_B = _sampled(knobs, target, batch, key, eos_id=text.eos_id, mesh=mesh)
+                tokens_BS, lengths_B = _sampled(knobs, target, batch, key, eos_id=text.ends, mesh=mesh)
                 processes.once(lambda file=file, t=tokens_BS, n=lengths_B: _write(file, tokens=t, lengths=n))
             tokens_BS, lengths_B = processes.each(lambda file=file: _read(file))
             for i, tokens_S, end in zip(block, tokens_BS, lengths_B, strict=False):
@@ -71,7 +73,7 @@ def targets_own(
     return replace(text, train=rows, record=text.record | {"answers": record})
 
 
-def _sampled(knobs: Answers, target, batch, key, *, eos_id: int, mesh) -> tuple[np.ndarray, np.ndarray]:
+def _sampled(knobs: Answers, target, batch, key, *, eos_id: Sequence[int], mesh) -> tuple[np.ndarray, np.ndarray]:
     def place(rows):
         return sharding.shard_rows(sharding.my_rows(rows, mesh), mesh)
 

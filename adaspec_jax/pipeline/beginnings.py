@@ -58,7 +58,7 @@ def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings])
     stages = {}
     for label, fit in {**own, **arms}.items():
         steps = 0 if label == "target" and not fit.epochs else num_steps(fit, len(text.train))
-        where = {"mesh": mesh, "backend": jax.default_backend(), "eos_id": text.eos_id}
+        where = {"mesh": mesh, "backend": jax.default_backend(), "ends": text.ends}
         stages[label] = stage_spec(config, fit, label=label, steps=steps, **where)
     finished = processes.once(lambda: {label: workdir.finished(label) for label in stages})
     demands = demands_of(text, config.evaluation, attention=config.attention, dtype=config.dtype)

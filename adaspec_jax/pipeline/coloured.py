@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import numpy as np
 
+from adaspec_jax import data
 from adaspec_jax.decoding import GUESS, PROMPT, TARGET, Generation
 from adaspec_jax.devices import processes
 from adaspec_jax.training import Batch, Frozen, selection
@@ -17,13 +18,14 @@ _KINDS = {PROMPT: "prompt", GUESS: "accepted", TARGET: "target"}
 
 def decoded_tokens(tokenizer, generation: Generation, row: int, prompt_length: int) -> list[dict]:
     """One generated row: prompt, accepted guesses, the target's own tokens, and refused guesses before those."""
+    tokens = generation.tokens_BS[row, : int(generation.lengths_B[row])].tolist()
     shown = []
-    for at in range(int(generation.lengths_B[row])):
+    for at, text in enumerate(data.pieces(tokens, tokenizer)):
         refused = int(generation.rejected_BS[row, at])
         if refused >= 0:
-            shown.append({"text": tokenizer.decode([refused]), "kind": "rejected"})
+            shown.append({"text": data.continuation(tokens[:at], [refused], tokenizer), "kind": "rejected"})
         kind = "prompt" if at < prompt_length else _KINDS[int(generation.origin_BS[row, at])]
-        shown.append({"text": tokenizer.decode([int(generation.tokens_BS[row, at])]), "kind": kind})
+        shown.append({"text": text, "kind": kind})
     return shown
 
 
@@ -36,8 +38,7 @@ def selected_tokens(
     for b, tokens_T in enumerate(batch.tokens_BT):
         length = int(np.max(np.nonzero(batch.loss_mask_BT[b])[0])) + 1
         row = []
-        for t in range(length):
-            text = tokenizer.decode([int(tokens_T[t])])
+        for t, text in enumerate(data.pieces(tokens_T[:length].tolist(), tokenizer)):
             if not batch.loss_mask_BT[b, t]:
                 row.append({"text": text, "kind": "prompt", "gap": None})
                 continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -9,7 +11,7 @@ from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
 from adaspec_jax.training import Batch
 
 
-def on_policy(*, max_new_tokens: int, temperature: float, eos_id: int, share: float = 1.0):
+def on_policy(*, max_new_tokens: int, temperature: float, eos_id: int | Sequence[int], share: float = 1.0):
     """`(model, batch, key) -> Batch`: answers sampled from the model itself after the batch's prompts.
 
     In a `share` of the calls; else the batch stays as it is. An answer ends with `eos_id`, after `max_new_tokens`, or

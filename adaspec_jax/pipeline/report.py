@@ -47,7 +47,7 @@ def write_report(
         kept = processes.once(lambda: {label: workdir.finished(label) for label in start.stages})
         report = {
             "task": text.record["train"]["task"],
-            "settings": {**settings, "eos_id": text.eos_id, "measured": MEASURED_HOW},
+            "settings": {**settings, "eos_id": text.ends.recorded, "measured": MEASURED_HOW},
             "environment": reporting.environment(jax.devices()[0].device_kind) | {"devices": jax.device_count()},
             "data": text.record,
             "models": {name: model.num_params for name, model in {"target": target, **drafts}.items()},
@@ -77,7 +77,7 @@ def _measured(start: Start, target, drafts: Mapping[str, models.CausalLM], evalu
             choose_length=not evaluation.draft_length,
             max_new_tokens=evaluation.max_new_tokens,
             temperature=evaluation.temperature,
-            eos_id=text.eos_id,
+            eos_id=text.ends,
             seed=seeds.evaluation(stage.seed),
             place=lambda rows: sharding.shard_rows(sharding.my_rows(rows, start.mesh), start.mesh),
             advance=progress.advance,

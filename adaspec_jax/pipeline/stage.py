@@ -84,7 +84,7 @@ def _batches(stage: StageSpec, text: Text, mesh: sharding.Mesh, store: data.Toke
         epochs=stage.epochs,
         seed=seeds.data_order(stage.seed),
         buckets=stage.buckets,
-        pad_id=stage.eos_id,
+        pad_id=stage.ends.closing,
         length_window=stage.length_window,
         process_index=index,
         process_count=count,

@@ -23,6 +23,7 @@ from adaspec_jax.training.objectives import Objective
 from adaspec_jax.training.selection import find_selection
 
 _KINDS = {"target": Target, "reference": Reference, "draft": Draft}
+NEVER = data.Ends((), 0)
 SAMPLED_ON_THE_WAY = ("draft", "mixed")  # sources of answers that are sampled at every step
 
 
@@ -45,7 +46,7 @@ class StageSpec:
     table: sharding.Table
     chunking: Chunking
     dtype: str
-    eos_id: int
+    ends: data.Ends
     seed: int
     buckets: tuple[int, ...]
     length_window: int
@@ -66,11 +67,11 @@ def stage_spec(
     steps: int,
     mesh: sharding.Mesh,
     backend: str,
-    eos_id: int = -1,
+    ends: data.Ends = NEVER,
 ) -> StageSpec:
     """The stage with these settings, the config's own or an arm's, for so many batches on this mesh.
 
-    `eos_id` ends answers that are sampled on the way, and pads batches.
+    `ends` end answers that are sampled on the way; what closes a row pads batches.
     """
     name = stage_of(fit)
     epochs, batch_size = schedule(fit)
@@ -86,14 +87,14 @@ def stage_spec(
         steps=steps,
         divergence=divergence,
         objective=partial(_objective_of(fit, divergence, steps), chunking=chunking),
-        rewrite=None if name == "target" else _rewrite(config.answers, eos_id),
+        rewrite=None if name == "target" else _rewrite(config.answers, ends),
         average_decay=fit.average_decay if averaged else None,
         memory=Memory.written(fit, scanned=scans_layers(config.layers, backend)),
         gives_up=config.memory == "auto",
         table=table_of(config.mesh, name),
         chunking=chunking,
         dtype=config.dtype,
-        eos_id=eos_id,
+        ends=ends,
         seed=config.seed,
         buckets=config.data.buckets,
         length_window=config.data.length_window,
@@ -143,9 +144,9 @@ def _share_kept(draft: Draft, batches: int) -> float | Callable[[jax.Array], jax
     return optax.linear_schedule(draft.fraction, draft.final_fraction, max(batches - 1, 1))
 
 
-def _rewrite(answers: Answers, eos_id: int) -> Rewrite | None:
+def _rewrite(answers: Answers, ends: data.Ends) -> Rewrite | None:
     if answers.source not in SAMPLED_ON_THE_WAY:
         return None
     share = answers.share if answers.source == "mixed" else 1.0
     knobs = {"max_new_tokens": answers.max_new_tokens, "temperature": answers.temperature}
-    return on_policy(**knobs, eos_id=eos_id, share=share)
+    return on_policy(**knobs, eos_id=ends, share=share)

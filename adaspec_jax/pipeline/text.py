@@ -13,6 +13,7 @@ from adaspec_jax import data, files, models
 from adaspec_jax.config import Data, Draft, Target, Tokenizer
 from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
+from adaspec_jax.generation_config import NOTHING
 from adaspec_jax.measuring.pair import check_own_tokenizer
 from adaspec_jax.pipeline.workdir import Workdir
 
@@ -22,10 +23,15 @@ class Text:
     """What the stages train on and what acceptance is measured on."""
 
     tokenizer: Any
-    eos_id: int
+    ends: data.Ends
     train: list[data.Encoded]
     held_out: list[data.Encoded]
     record: dict[str, Any]  # for the report
+
+    @property
+    def eos_id(self) -> int:
+        """What closes rows, and pads."""
+        return self.ends.closing
 
     @property
     def train_sha256(self) -> str:
@@ -60,15 +66,17 @@ def read_text(
     for name, model in origins.items():
         if model.init == "random":
             data.check_fits(tokenizer, model.architecture.vocab_size, f"config.{name}.architecture")
-    own = None if tokenizer.eos_token_id is not None else _config_eos(origins["target"])
-    eos_id = data.end_of_text_id(tokenizer, own)
-    knobs = {"max_length": spec.max_length, "eos_id": eos_id, "max_prompt_length": spec.max_prompt_length}
+    asked = NOTHING if origins["target"].init == "random" else models.asked_by(origins["target"].init)
+    ends = data.ends_of_text(tokenizer, asked.ends, otherwise=asked.closing)
+    knobs = {"max_length": spec.max_length, "max_prompt_length": spec.max_prompt_length}
+    knobs |= {"eos_id": ends.closing, "ends": ends.ids}
     train_rows, train_counts = data.encode(train, tokenizer, **knobs)
     held_out_rows, held_out_counts = data.encode(held_out, tokenizer, **knobs)
     record = {
         "train": train.description | train_counts | {"tokens_sha256": _sha256(train_rows)},
         "evaluation": held_out.description | held_out_counts,
         "tokenizer_sha256": data.fingerprint(tokenizer),
+        "notes": [*data.notes_on(tokenizer), *asked.notes],
         "contamination": {
             "rows_removed": removed,
             "shared_prompts_left": len(data.shared_prompts(train, held_out)),
@@ -76,7 +84,19 @@ def read_text(
     }
     if removed:
         processes.say(f"data: {removed} training rows with an evaluation prompt are left out")
-    return Text(tokenizer, eos_id, train_rows, held_out_rows, record)
+    for line in [*record["notes"], *_marks_kept(record["train"])]:
+        processes.say(f"note: {line}")
+    return Text(tokenizer, ends, train_rows, held_out_rows, record)
+
+
+def _marks_kept(counts: Mapping[str, Any]) -> list[str]:
+    places = {"begun_already": "begin", "ended_already": "end"}
+    return [
+        f"data: {counts[key]} of {counts['examples']} training rows carry their own mark of the {place} of text, and "
+        "get no second one"
+        for key, place in places.items()
+        if key in counts
+    ]
 
 
 def _sha256(rows: list[data.Encoded]) -> str:
@@ -125,11 +145,4 @@ def _make_tokenizer(spec: Tokenizer, workdir: Workdir, train: data.Source) -> No
     else:
         tokenizer = data.load_tokenizer(spec.init)
     with files.making_folder(workdir.tokenizer) as unfinished:
-        tokenizer.save_pretrained(unfinished)
-
-
-def _config_eos(spec: Target) -> int | list[int] | None:
-    """The end-of-text id of the model's own config, for a tokenizer that names none."""
-    if spec.init == "random":
-        return None
-    return files.read_json(models.find_directory(spec.init) / "config.json").get("eos_token_id")
+        models.write_tokenizer(tokenizer, unfinished)

@@ -12,12 +12,12 @@ from adaspec_jax.data import (
     check_fits,
     check_same_tokenizer,
     encode,
-    end_of_text_id,
+    ends_of_text,
     fingerprint,
     load_examples,
     load_tokenizer,
     opening,
-    tokenization,
+    tokenizer_files,
     train_bpe,
 )
 from adaspec_jax.errors import UserError
@@ -86,7 +86,7 @@ def test_a_saved_tokenizer_comes_back(small, tmp_path, texts):
     again = load_tokenizer(tmp_path)
     assert fingerprint(again) == fingerprint(small)
     check_same_tokenizer(small, again)
-    assert end_of_text_id(again) == 0
+    assert ends_of_text(again) == (0,)
     assert ids(again, STRANGE) == ids(small, STRANGE) and again.decode(ids(again, STRANGE)) == STRANGE
 
 
@@ -97,7 +97,7 @@ def test_real_tokenizers_equal_the_tokenizers_library(shared_data, neox, codegen
         raw = Tokenizer.from_file(str(shared_data("tokenizers", name, "tokenizer.json")))
         for text in (STRANGE, "def f(x):\n        return x\n", "Natalia sold 48/2 = <<48/2=24>>24 clips"):
             assert ids(tokenizer, text) == raw.encode(text, add_special_tokens=False).ids
-    assert end_of_text_id(neox) == 0 and end_of_text_id(codegen) == 50256
+    assert ends_of_text(neox).ids == (0,) and ends_of_text(codegen).ids == (50256,)
 
 
 def test_a_directory_with_only_tokenizer_json_is_enough(shared_data, tmp_path, neox):
@@ -105,15 +105,17 @@ def test_a_directory_with_only_tokenizer_json_is_enough(shared_data, tmp_path, n
     bare = load_tokenizer(tmp_path)
     assert fingerprint(bare) == fingerprint(neox)
     check_same_tokenizer(bare, neox)
-    assert end_of_text_id(bare, model_eos_id=0) == 0
-    assert end_of_text_id(bare, model_eos_id=[7, 8]) == 7
-    for nothing in (None, []):
+    assert ends_of_text(bare, (0,)) == (0,)
+    assert ends_of_text(bare, (7, 8)) == (7, 8) and ends_of_text(bare, (7, 8)).closing == 7
+    never = ends_of_text(bare, (), otherwise=(3,))
+    assert never == (-1,) and never.ids == () and never.closing == 3
+    for nothing in (None, ()):
         with pytest.raises(UserError, match="neither the tokenizer nor the model"):
-            end_of_text_id(bare, model_eos_id=nothing)
+            ends_of_text(bare, nothing)
 
 
 def test_an_absent_tokenizer_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(tokenization, "hub_reachable", lambda: False)
+    monkeypatch.setattr(tokenizer_files, "hub_reachable", lambda: False)
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "tokenizer.json").write_text("{")
@@ -122,7 +124,7 @@ def test_an_absent_tokenizer_is_one_line(tmp_path, monkeypatch):
         str(tmp_path / "broken" / "tokenizer.json"): "there is no tokenizer at",
         "pythia": "there is no tokenizer at pythia",
         str(tmp_path / "empty"): "holds no tokenizer",
-        str(tmp_path / "broken"): "no tokenizer can be read from",
+        str(tmp_path / "broken"): "tokenizer.json is nothing that the tokenizers library can read",
         "nobody/nothing": "the hub cannot be reached",
     }.items():
         with pytest.raises(UserError, match=complaint) as error:

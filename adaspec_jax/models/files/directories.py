@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import tempfile
+import dataclasses
+import json
 from pathlib import Path
 
 import jax.numpy as jnp
 
 from adaspec_jax.errors import UserError
-from adaspec_jax.files import read_json, replacing, write_json
+from adaspec_jax.files import read_json, write_json
+from adaspec_jax.generation_config import FILE as GENERATION
+from adaspec_jax.generation_config import Asked, asked, read_generation_config
 from adaspec_jax.models.causal_lm import CausalLM, parameter_shapes
 from adaspec_jax.models.families import config_from_hf, family
 from adaspec_jax.models.files.safetensors import SINGLE, open_tensors, write_tensors
+from adaspec_jax.models.files.tokenizer_files import write_tokenizer
 from adaspec_jax.models.files.weights import params_from_tensors, tensors_from_params
 from adaspec_jax.places import find_local, not_given_by_the_hub
 
-HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*", "*.model", "*.txt"]
+ROTARY_KEYS = {"gpt_neox": {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}}
+HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*", "*.model", "*.txt", "*.jinja"]
 
 
 def load(path_or_name: str, *, dtype=jnp.float32, revision: str | None = None) -> CausalLM:
@@ -30,6 +35,9 @@ def load(path_or_name: str, *, dtype=jnp.float32, revision: str | None = None) -
         config = config_from_hf(read_json(directory / "config.json"))
     except UserError as error:
         raise UserError(f"{directory}: {error}") from None
+    generation = read_generation_config(directory)
+    asked(config.hf_config(), generation, origin=f"{directory}/")  # said before the weights are read
+    config = dataclasses.replace(config, generation=json.dumps(generation))
     rules = family(config.model_type)
     params = params_from_tensors(
         rules.table(config),
@@ -42,15 +50,22 @@ def load(path_or_name: str, *, dtype=jnp.float32, revision: str | None = None) -
     return CausalLM(params, config)
 
 
+def asked_by(path_or_name: str) -> Asked:
+    """What the files of a directory or hub name ask of decoding, weights unread; UserError where they are no JSON."""
+    directory = find_directory(path_or_name)
+    config, generation = read_json(directory / "config.json"), read_generation_config(directory)
+    return asked(config, generation, origin=f"{directory}/")
+
+
 def save(model: CausalLM, directory, *, tokenizer=None, generation: dict | None = None) -> None:
     """A directory transformers loads, in the parameters' dtype; each file appears whole, config.json last.
 
-    `generation` goes into generation_config.json, which then no longer says that it follows from config.json.
+    The generation_config.json the model came with is kept; `generation` is added to it.
     """
     directory, model = Path(directory), model.unstacked()
     directory.mkdir(parents=True, exist_ok=True)
     rules = family(model.config.model_type)
-    hf = model.config.hf_config()
+    hf = for_all_readers(model.config.hf_config())
     hf.setdefault("architectures", [rules.ARCHITECTURE])
     # transformers writes "dtype" since 4.56 and "torch_dtype" before; it reads both, older readers only the latter.
     for key in [key for key in ("dtype", "torch_dtype") if key in hf] or ["torch_dtype"]:
@@ -59,10 +74,26 @@ def save(model: CausalLM, directory, *, tokenizer=None, generation: dict | None 
 
     write_tensors(directory / SINGLE, tensors_from_params(rules.table(model.config), model.params))
     if tokenizer is not None:
-        _write_tokenizer(tokenizer, directory)
-    origin = {} if generation else {"_from_model_config": True}
-    write_json(directory / "generation_config.json", {**origin, **token_ids, **(generation or {})})
+        write_tokenizer(tokenizer, directory)
+    kept = json.loads(model.config.generation)
+    origin = {} if generation or kept is not None else {"_from_model_config": True}
+    write_json(directory / GENERATION, {**origin, **(token_ids if kept is None else kept), **(generation or {})})
     write_json(directory / "config.json", hf)
+
+
+def for_all_readers(hf: dict) -> dict:
+    """A config.json whose rotary keys transformers 4 and 5 read alike: the former knows none in `rope_parameters`."""
+    rope = dict(hf.get("rope_parameters") or {})
+    if not rope or any(isinstance(value, dict) for value in rope.values()):
+        return hf
+    old = ROTARY_KEYS.get(hf.get("model_type"), {})
+    kept = {key: value for key, value in hf.items() if key != "rope_parameters"}
+    for name in ("rope_theta", "partial_rotary_factor"):
+        if (value := rope.pop(name, None)) is not None:
+            kept[old.get(name, name)] = value
+    if rope.get("rope_type", "default") != "default":
+        kept["rope_scaling"] = rope
+    return kept
 
 
 def find_directory(path_or_name: str, *, revision: str | None = None) -> Path:
@@ -76,17 +107,3 @@ def find_directory(path_or_name: str, *, revision: str | None = None) -> Path:
         return Path(huggingface_hub.snapshot_download(path_or_name, revision=revision, allow_patterns=HUB_FILES))
     except Exception as error:
         raise not_given_by_the_hub(path_or_name, error) from error
-
-
-def _write_tokenizer(tokenizer, directory: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".tokenizer.") as scratch:
-        tokenizer.save_pretrained(scratch)
-        settings = Path(scratch, "tokenizer_config.json")
-        if settings.is_file():
-            kept = read_json(settings)
-            if kept.get("tokenizer_class") == "TokenizersBackend":  # what only transformers 5 knows
-                kept["tokenizer_class"] = "PreTrainedTokenizerFast"
-            write_json(settings, {k: v for k, v in kept.items() if k not in ("is_local", "local_files_only")})
-        for file in sorted(Path(scratch).iterdir()):
-            with replacing(directory / file.name) as temporary:
-                file.rename(temporary)

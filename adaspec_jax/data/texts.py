@@ -1,0 +1,98 @@
+"""Text into tokens and back where two pieces meet: prompts, answers after them, and what each further token adds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from adaspec_jax.data.tokenization import opening
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_HALF = "\ufffd"  # what a decoder shows of a character whose bytes are not all there
+_WINDOW = 16  # tokens before a new one that may change how it is shown
+
+
+def ids_of(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Nothing added."""
+    # verbose=False: what is longer than the tokenizer's own idea of a model is the caller's business.
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+
+def begun(ids: Sequence[int], begin: Sequence[int]) -> list[int]:
+    """`ids` after what the tokenizer begins every text with, once: a text may carry it already."""
+    return [*ids] if [*ids[: len(begin)]] == [*begin] else [*begin, *ids]
+
+
+def prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """A prompt as a server reads it."""
+    return begun(ids_of([text], tokenizer)[0], opening(tokenizer))
+
+
+def answer_ids(
+    prompts: list[str], answers: list[str], tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[list[int]], list[list[int]]]:
+    """(prompts' ids, answers' ids), nothing added.
+
+    Prompts are tokenised alone, as a server that has no answer yet does. Where the joint text begins with the same
+    ids, the answer's are the rest of it. Else a token of the joint text lies across the boundary, and the answer's ids
+    are those it has after a line break: text that follows, without the space that SentencePiece puts before a first
+    word.
+    """
+    alone, joint = ids_of(prompts, tokenizer), ids_of([p + a for p, a in zip(prompts, answers, strict=True)], tokenizer)
+    follow = _following(answers, tokenizer)
+    rest = [
+        whole[len(prompt) :] if whole[: len(prompt)] == prompt else after
+        for prompt, whole, after in zip(alone, joint, follow, strict=True)
+    ]
+    return alone, rest
+
+
+def ended_at(answer: Sequence[int], ends: Collection[int], tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """How many tokens an answer has up to its own end of text, where nothing but blanks follows; None without one."""
+    last = max((at for at, token in enumerate(answer) if token in ends), default=None)
+    if last is None or text_of(answer[last + 1 :], tokenizer).strip():
+        return None
+    while last and answer[last - 1] in ends and answer[last - 1] == answer[last]:
+        last -= 1
+    return last + 1
+
+
+def _following(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """As after a line break, where that is a token of its own; else as at the beginning of a text."""
+    [before] = ids_of(["\n"], tokenizer)
+    whole = ids_of(["\n" + text for text in texts], tokenizer)
+    alone = ids_of(texts, tokenizer)
+    return [ids[len(before) :] if ids[: len(before)] == before else own for ids, own in zip(whole, alone, strict=True)]
+
+
+def text_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, special: bool = True) -> str:
+    """As the tokenizer's decoder says; `special` tokens are shown, or left out."""
+    return tokenizer.decode([*ids], skip_special_tokens=not special, clean_up_tokenization_spaces=False)
+
+
+def continuation(
+    before: Sequence[int], new: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, special: bool = True
+) -> str:
+    """What `new` tokens add to the text of those before them."""
+    start = text_of(before, tokenizer, special=special)
+    whole = text_of([*before, *new], tokenizer, special=special)
+    kept = start.removesuffix(_HALF) if not whole.startswith(start) else start
+    return whole[len(kept) :] if whole.startswith(kept) else text_of(new, tokenizer, special=special)
+
+
+def pieces(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """What each token adds to the text: together they are the whole; a character of several tokens is its last one's.
+
+    Each is the difference of two decoded stretches that begin a few tokens earlier.
+    """
+    first, said = 0, ""  # where the stretch begins, and how much of its text has been given out
+    for at in range(len(ids)):
+        text = text_of(ids[first : at + 1], tokenizer)
+        if text.endswith(_HALF) and at + 1 < len(ids) and at - first < _WINDOW:
+            yield ""
+            continue
+        yield text[len(said) :]
+        first = max(at + 1 - _WINDOW, 0)
+        said = text_of(ids[first : at + 1], tokenizer)
