@@ -26,11 +26,12 @@ def config(hf: dict) -> DecoderConfig:
     if not flag(hf, "scale_attn_weights", default=True):
         raise UserError('config.json: "scale_attn_weights" is false, which is not supported: scores are always scaled')
     head_dim, num_heads = head_size(hf, "n_embd", "n_head"), positive_int(hf, "n_head")
+    inner = 4 * num_heads * head_dim
     return DecoderConfig(
         model_type="gpt2",
         vocab_size=positive_int(hf, "vocab_size"),
         hidden_size=num_heads * head_dim,
-        intermediate_size=positive_int(hf, "n_inner", default=4 * num_heads * head_dim),
+        intermediate_size=positive_int(hf, "n_inner", default=inner, null=inner),
         num_layers=positive_int(hf, "n_layer"),
         num_heads=num_heads,
         num_kv_heads=num_heads,
