@@ -49,7 +49,7 @@ def config(hf: dict) -> DecoderConfig:
 
 
 def table(config: DecoderConfig) -> list[Weight]:
-    """On-disk names as transformers writes them -> our parameter paths; the first checkpoints lack "transformer."."""
+    """On-disk names as transformers writes them -> our parameter paths."""
     weights = [
         Weight("transformer.wte.weight", ("embed/embedding",), same),
         Weight("transformer.wpe.weight", ("position_embed/embedding",), same),
@@ -67,7 +67,6 @@ def table(config: DecoderConfig) -> list[Weight]:
         weights += norm(f"{theirs}.ln_1", f"{ours}/attention_norm")
         weights += norm(f"{theirs}.ln_2", f"{ours}/mlp_norm")
     weights += norm("transformer.ln_f", "final_norm")
-    weights = [row._replace(also=(row.name.removeprefix("transformer."),)) for row in weights]
     if config.tie_embeddings:
         return [*weights, Weight("lm_head.weight", ("embed/embedding",), same, tied_to="transformer.wte.weight")]
     return [*weights, Weight("lm_head.weight", ("head/kernel",), transposed)]

@@ -19,7 +19,7 @@ from adaspec_jax.models.families.hf_config import (
 from adaspec_jax.models.files.weights import Weight, fused_qkv, linear, norm, same, transposed
 
 ARCHITECTURE = "GPTNeoXForCausalLM"
-IGNORED = re.compile(r".*\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)")
+IGNORED = re.compile(r".*\.attention\.(bias|masked_bias)|(.*\.)?rotary_emb\.inv_freq")
 
 
 def config(hf: dict) -> DecoderConfig:
@@ -74,8 +74,7 @@ def table(config: DecoderConfig) -> list[Weight]:
         weights += norm(f"{theirs}.input_layernorm", f"{ours}/attention_norm")
         weights += norm(f"{theirs}.post_attention_layernorm", f"{ours}/mlp_norm")
     weights += norm("gpt_neox.final_layer_norm", "final_norm")
+    head = Weight("embed_out.weight", ("head/kernel",), transposed, also=("lm_head.weight",))  # on disk, and in memory
     if config.tie_embeddings:
-        weights.append(Weight("embed_out.weight", ("embed/embedding",), same, tied_to="gpt_neox.embed_in.weight"))
-    else:
-        weights.append(Weight("embed_out.weight", ("head/kernel",), transposed, also=("lm_head.weight",)))
-    return weights
+        head = head._replace(paths=("embed/embedding",), layout=same, tied_to="gpt_neox.embed_in.weight")
+    return [*weights, head]

@@ -26,7 +26,7 @@ from adaspec_jax.models.families.hf_config import (
 from adaspec_jax.models.files.weights import Weight, linear, norm, same, transposed
 
 ARCHITECTURE = "LlamaForCausalLM"
-IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")
+IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 
 
 def config(hf: dict) -> DecoderConfig:
