@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from adaspec_jax.data.network import hub_reachable
 from adaspec_jax.errors import UserError, first_line
-from adaspec_jax.places import find_below
+from adaspec_jax.files import read_json
+from adaspec_jax.places import ADAPTER, find_below, only_an_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -77,6 +78,8 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> PreTrainedTokenizerBase:
             raise UserError(f"there is no tokenizer at {name}: give a directory with tokenizer.json, or a hub name a/b")
         return _from_hub(transformers, name)
     if not any((directory / file).exists() for file in _FILES):
+        if (directory / ADAPTER).is_file():
+            raise only_an_adapter(name, read_json(directory / ADAPTER))
         raise UserError(f"{name} holds no tokenizer: there is no {' or '.join(_FILES)} in it")
     try:
         return transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
