@@ -51,7 +51,7 @@ def _layer_types(hf: dict, num_layers: int, *, sliding: bool) -> list[str]:
     if kinds is None:
         return [SLIDING if sliding and i >= first else FULL for i in range(num_layers)]
     if not isinstance(kinds, list) or len(kinds) != num_layers:
-        raise UserError(f'config.json: "layer_types" is {kinds!r}; {num_layers} kinds, one per layer, are needed')
+        raise UserError(f'config.json: "layer_types" is {kinds!r:.60}; {num_layers} kinds, one per layer, are needed')
     if other := [kind for kind in kinds if kind not in (FULL, SLIDING)]:
         raise UserError(f'config.json: "layer_types" has "{other[0]}"; only "{FULL}" is supported')
     return kinds
