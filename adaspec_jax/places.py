@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adaspec_jax.errors import UserError, first_line
 
+ADAPTER = "adapter_config.json"  # lies where PEFT saved what it adds to a model
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # a path may begin with a dot, a name may not
 
 
@@ -17,7 +18,7 @@ def find_local(path_or_name: str) -> Path | None:
     path_or_name = str(path_or_name)
     if Path(path_or_name).is_dir():
         return Path(path_or_name)
-    if below := find_below("ADASPEC_WEIGHTS", path_or_name, holding=("config.json",)):
+    if below := find_below("ADASPEC_WEIGHTS", path_or_name, holding=("config.json", ADAPTER)):
         return below
     if Path(path_or_name).exists():
         raise UserError(f"{path_or_name} is a file; give the directory that holds config.json and model.safetensors")
@@ -36,6 +37,15 @@ def find_below(variable: str, name: str, *, holding: Iterable[str], folder: str 
         return None
     candidates = (Path(root, folder, candidate) for candidate in (name, name.rpartition("/")[2]))
     return next((path for path in candidates if any((path / file).is_file() for file in holding)), None)
+
+
+def only_an_adapter(place: object, said: dict) -> UserError:
+    """What to say of a place with an `ADAPTER` that says this."""
+    base = said.get("base_model_name_or_path") or "an unnamed model"
+    return UserError(
+        f"{place} holds an adapter of {base}, as its {ADAPTER} says, and adapters are not read; merge it into that "
+        "model (PEFT: merge_and_unload, then save_pretrained elsewhere), or remove the file where that is done"
+    )
 
 
 def not_given_by_the_hub(name: str, error: Exception) -> UserError:

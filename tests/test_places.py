@@ -20,6 +20,8 @@ def test_a_hub_name_is_found_whole_or_by_its_last_part(weights):
     assert find_local("maker/whole") == weights / "maker" / "whole"
     assert find_local("anybody/short") == find_local("short") == weights / "short"
     assert find_local("maker/unknown") is None  # to ask the hub for
+    (weights / "short" / "config.json").rename(weights / "short" / "adapter_config.json")
+    assert find_local("short") == weights / "short"  # whoever reads it says what it is
     assert find_below("ADASPEC_WEIGHTS", "short", holding=("tokenizer.json", "vocab.json")) is None
 
 

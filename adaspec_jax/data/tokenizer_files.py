@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from adaspec_jax.data.network import hub_reachable
 from adaspec_jax.errors import UserError, first_line
 from adaspec_jax.files import read_json
-from adaspec_jax.places import find_below
+from adaspec_jax.places import ADAPTER, find_below, only_an_adapter
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -57,6 +57,8 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> PreTrainedTokenizerBase:
             raise UserError(f"there is no tokenizer at {name}: give a directory with tokenizer.json, or a hub name a/b")
         directory = _from_hub(name)
     if not any((directory / file).exists() for file in _FILES):
+        if (directory / ADAPTER).is_file():
+            raise only_an_adapter(name, read_json(directory / ADAPTER))
         raise UserError(f"{name} holds no tokenizer: there is no {' or '.join(_FILES)} in it")
     if (directory / _JSON).is_file():
         return _from_json(directory)

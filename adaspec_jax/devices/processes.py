@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import json
 import os
 import re
@@ -113,6 +114,13 @@ def first() -> bool:
 def say(text: str) -> None:
     if first():
         print(text, flush=True)
+
+
+@functools.cache
+def note(text: str) -> None:
+    """`text` on stderr, the first time it is given."""
+    if first():
+        print(text, file=sys.stderr, flush=True)
 
 
 def together(name: str) -> None:

@@ -23,7 +23,7 @@ from adaspec_jax import data
 from adaspec_jax.data.network import hub_reachable
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import read_json
-from adaspec_jax.places import find_local, not_given_by_the_hub
+from adaspec_jax.places import ADAPTER, find_local, not_given_by_the_hub, only_an_adapter
 
 CONFIG = "config.json"
 DRAFT_LENGTH = 5  # where the draft's generation_config.json names none
@@ -226,6 +226,8 @@ def _vocabulary_reasons(pair: Pair) -> list[str]:
 
 
 def _read(name: str) -> Published:
+    if (said := _json(name, ADAPTER)) is not None:
+        raise only_an_adapter(name, said)
     hf = _json(name, CONFIG)
     if hf is None:
         raise UserError(f"{name} has no config.json: it is not a Hugging Face model directory")

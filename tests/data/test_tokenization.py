@@ -117,6 +117,8 @@ def test_a_directory_with_only_tokenizer_json_is_enough(shared_data, tmp_path, n
 def test_an_absent_tokenizer_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(tokenizer_files, "hub_reachable", lambda: False)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "maker/base"}')
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "tokenizer.json").write_text("{")
     for name, complaint in {
@@ -124,6 +126,7 @@ def test_an_absent_tokenizer_is_one_line(tmp_path, monkeypatch):
         str(tmp_path / "broken" / "tokenizer.json"): "there is no tokenizer at",
         "pythia": "there is no tokenizer at pythia",
         str(tmp_path / "empty"): "holds no tokenizer",
+        str(tmp_path / "adapter"): "holds an adapter of maker/base",
         str(tmp_path / "broken"): "tokenizer.json is nothing that the tokenizers library can read",
         "nobody/nothing": "the hub cannot be reached",
     }.items():

@@ -149,6 +149,15 @@ def spoil_no_config(pair):
     (pair / "draft" / "config.json").unlink()
 
 
+def spoil_adapter(pair):
+    (pair / "draft" / "adapter_config.json").write_text('{"base_model_name_or_path": "maker/base"}')
+
+
+def spoil_adapter_alone(pair):
+    spoil_adapter(pair)
+    spoil_no_config(pair)
+
+
 def spoil_cut_config(pair):
     (pair / "target" / "config.json").write_text('{"model_type": ')
 
@@ -167,6 +176,8 @@ def spoil_no_target_tokenizer(pair):
     [
         (spoil_no_directory, "draft: no such directory"),
         (spoil_no_config, "draft has no config.json"),
+        (spoil_adapter, "draft holds an adapter of maker/base"),
+        (spoil_adapter_alone, "draft holds an adapter of maker/base"),
         (spoil_cut_config, "config.json is not valid JSON"),
         (spoil_no_vocabulary, 'config.json has no "vocab_size"'),
         (spoil_no_target_tokenizer, "target holds no tokenizer"),
@@ -196,6 +207,7 @@ def test_a_mistaken_option_is_one_line(arguments, says, directories, capsys, mon
 
 def test_a_hub_name_gives_its_config_and_tokenizer_but_no_weights(directories, monkeypatch):
     import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
 
     from adaspec_jax import data
 
@@ -204,14 +216,17 @@ def test_a_hub_name_gives_its_config_and_tokenizer_but_no_weights(directories, m
     def download(name, file, *, local_files_only):
         assert not local_files_only
         asked.append(file)
-        return str(directories / name.rpartition("/")[2] / file)
+        path = directories / name.rpartition("/")[2] / file
+        if not path.is_file():
+            raise EntryNotFoundError(file)
+        return str(path)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(engines, "hub_reachable", lambda: True)
     monkeypatch.setattr(data, "load_tokenizer", lambda name: load_tokenizer(directories / str(name).rpartition("/")[2]))
     pair = serving.read_pair("someone/target", "someone/draft")
     assert pair.draft_length == 4 and not any(verdict.reasons for verdict in serving.judge(pair).values())
-    assert set(asked) == {"config.json", "generation_config.json"}
+    assert set(asked) == {"adapter_config.json", "config.json", "generation_config.json"}
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(directories, capsys, monkeypatch):

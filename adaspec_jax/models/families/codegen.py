@@ -9,7 +9,15 @@ import re
 
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.decoder_config import DecoderConfig
-from adaspec_jax.models.families.hf_config import activation, first_eos, head_size, number, positive_int, refuse
+from adaspec_jax.models.families.hf_config import (
+    activation,
+    first_eos,
+    head_size,
+    in_pairs,
+    number,
+    positive_int,
+    refuse,
+)
 from adaspec_jax.models.files.weights import Weight, fused_qkv, linear, norm, same
 
 ARCHITECTURE = "CodeGenForCausalLM"
@@ -23,11 +31,12 @@ def config(hf: dict) -> DecoderConfig:
     head_dim, num_heads = head_size(hf, "n_embd", "n_head"), positive_int(hf, "n_head")
     if num_heads % BLOCKS:
         raise UserError(f"config.json: n_head {num_heads} is not a multiple of {BLOCKS}, as CodeGen's weights need")
+    inner = 4 * num_heads * head_dim
     return DecoderConfig(
         model_type="codegen",
         vocab_size=positive_int(hf, "vocab_size"),
         hidden_size=num_heads * head_dim,
-        intermediate_size=positive_int(hf, "n_inner", default=4 * num_heads * head_dim),
+        intermediate_size=positive_int(hf, "n_inner", default=inner, null=inner),
         num_layers=positive_int(hf, "n_layer"),
         num_heads=num_heads,
         num_kv_heads=num_heads,
@@ -38,7 +47,7 @@ def config(hf: dict) -> DecoderConfig:
         shared_norm=True,
         mlp="plain",
         activation=activation(hf, "activation_function", default="gelu_new"),
-        rotary_dim=positive_int(hf, "rotary_dim", default=64),
+        rotary_dim=in_pairs(positive_int(hf, "rotary_dim", default=64), head_dim, key="rotary_dim"),
         rotary_interleaved=True,
         qkv_bias=False,
         out_bias=False,

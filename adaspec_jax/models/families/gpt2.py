@@ -26,11 +26,12 @@ def config(hf: dict) -> DecoderConfig:
     if not flag(hf, "scale_attn_weights", default=True):
         raise UserError('config.json: "scale_attn_weights" is false, which is not supported: scores are always scaled')
     head_dim, num_heads = head_size(hf, "n_embd", "n_head"), positive_int(hf, "n_head")
+    inner = 4 * num_heads * head_dim
     return DecoderConfig(
         model_type="gpt2",
         vocab_size=positive_int(hf, "vocab_size"),
         hidden_size=num_heads * head_dim,
-        intermediate_size=positive_int(hf, "n_inner", default=4 * num_heads * head_dim),
+        intermediate_size=positive_int(hf, "n_inner", default=inner, null=inner),
         num_layers=positive_int(hf, "n_layer"),
         num_heads=num_heads,
         num_kv_heads=num_heads,
@@ -48,7 +49,7 @@ def config(hf: dict) -> DecoderConfig:
 
 
 def table(config: DecoderConfig) -> list[Weight]:
-    """On-disk names as transformers writes them -> our parameter paths; the first checkpoints lack "transformer."."""
+    """On-disk names as transformers writes them -> our parameter paths."""
     weights = [
         Weight("transformer.wte.weight", ("embed/embedding",), same),
         Weight("transformer.wpe.weight", ("position_embed/embedding",), same),
@@ -66,7 +67,6 @@ def table(config: DecoderConfig) -> list[Weight]:
         weights += norm(f"{theirs}.ln_1", f"{ours}/attention_norm")
         weights += norm(f"{theirs}.ln_2", f"{ours}/mlp_norm")
     weights += norm("transformer.ln_f", "final_norm")
-    weights = [row._replace(also=(row.name.removeprefix("transformer."),)) for row in weights]
     if config.tie_embeddings:
         return [*weights, Weight("lm_head.weight", ("embed/embedding",), same, tied_to="transformer.wte.weight")]
     return [*weights, Weight("lm_head.weight", ("head/kernel",), transposed)]

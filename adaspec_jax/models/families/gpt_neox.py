@@ -5,19 +5,28 @@ from __future__ import annotations
 import re
 
 from adaspec_jax.models.decoder_config import DecoderConfig
-from adaspec_jax.models.families.hf_config import activation, first_eos, head_size, positive_int, rope_parameters
+from adaspec_jax.models.families.hf_config import (
+    activation,
+    first_eos,
+    flag,
+    head_size,
+    number,
+    positive_int,
+    rope_parameters,
+    rope_theta,
+    rotary_size,
+)
 from adaspec_jax.models.files.weights import Weight, fused_qkv, linear, norm, same, transposed
 
 ARCHITECTURE = "GPTNeoXForCausalLM"
-IGNORED = re.compile(r".*\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)")
+IGNORED = re.compile(r".*\.attention\.(bias|masked_bias)|(.*\.)?rotary_emb\.inv_freq")
 
 
 def config(hf: dict) -> DecoderConfig:
     """The decoder of a GPT-NeoX config.json, in its old (`rotary_pct`) or new (`rope_parameters`) form."""
     head_dim, num_heads = head_size(hf, "hidden_size", "num_attention_heads"), positive_int(hf, "num_attention_heads")
     rope = rope_parameters(hf)
-    rotary_fraction = rope.get("partial_rotary_factor", hf.get("rotary_pct", 0.25))
-    attention_bias = hf.get("attention_bias", True)
+    attention_bias = flag(hf, "attention_bias", default=True)
     return DecoderConfig(
         model_type="gpt_neox",
         vocab_size=positive_int(hf, "vocab_size"),
@@ -28,18 +37,18 @@ def config(hf: dict) -> DecoderConfig:
         num_kv_heads=num_heads,
         head_dim=head_dim,
         norm="layer",
-        norm_eps=hf.get("layer_norm_eps", 1e-5),
-        parallel_residual=hf.get("use_parallel_residual", True),
+        norm_eps=number(hf, "layer_norm_eps", default=1e-5),
+        parallel_residual=flag(hf, "use_parallel_residual", default=True),
         mlp="plain",
         activation=activation(hf, "hidden_act", default="gelu"),
-        rotary_dim=int(head_dim * rotary_fraction),
-        rope_theta=float(rope.get("rope_theta", hf.get("rotary_emb_base", 10_000))),
+        rotary_dim=rotary_size(hf, rope, head_dim, default=0.25, old="rotary_pct"),
+        rope_theta=rope_theta(hf, rope, old="rotary_emb_base"),
         qkv_bias=attention_bias,
         out_bias=attention_bias,
         mlp_bias=True,
-        tie_embeddings=hf.get("tie_word_embeddings", False),
-        max_positions=hf.get("max_position_embeddings", 2048),
-        initializer_range=hf.get("initializer_range", 0.02),
+        tie_embeddings=flag(hf, "tie_word_embeddings", default=False),
+        max_positions=positive_int(hf, "max_position_embeddings", default=2048),
+        initializer_range=number(hf, "initializer_range", default=0.02),
         eos_token_id=first_eos(hf),
     )
 
@@ -65,8 +74,7 @@ def table(config: DecoderConfig) -> list[Weight]:
         weights += norm(f"{theirs}.input_layernorm", f"{ours}/attention_norm")
         weights += norm(f"{theirs}.post_attention_layernorm", f"{ours}/mlp_norm")
     weights += norm("gpt_neox.final_layer_norm", "final_norm")
+    head = Weight("embed_out.weight", ("head/kernel",), transposed, also=("lm_head.weight",))  # on disk, and in memory
     if config.tie_embeddings:
-        weights.append(Weight("embed_out.weight", ("embed/embedding",), same, tied_to="gpt_neox.embed_in.weight"))
-    else:
-        weights.append(Weight("embed_out.weight", ("head/kernel",), transposed, also=("lm_head.weight",)))
-    return weights
+        head = head._replace(paths=("embed/embedding",), layout=same, tied_to="gpt_neox.embed_in.weight")
+    return [*weights, head]

@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.models.decoder_config import ACTIVATIONS
 from adaspec_jax.models.rotary import Llama3Scaling
 
 
-def positive_int(hf: dict, key: str, *, default: int | None = None) -> int:
-    """`hf[key]`, or `default` where it is absent or null; UserError unless that is an integer above zero."""
-    value = hf.get(key)
-    if value is None and default is not None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        found = "is missing" if key not in hf else f"is {value!r}"
-        raise UserError(f'config.json: "{key}" {found}; a positive integer is needed')
-    return value
+def positive_int(hf: dict, key: str, *, default: int | None = None, null: int | None = None) -> int:
+    """`hf[key]`, `default` where it is absent, `null` where it is null; UserError unless an integer above zero."""
+    return _checked(hf, key, default, null, lambda x: type(x) is int and x > 0, "a positive integer")
 
 
-def number(hf: dict, key: str, *, default: float | None = None) -> float:
-    """`hf[key]`, or `default` where it is absent or null; UserError unless that is a finite number above zero."""
-    value = hf.get(key)
-    if value is None and default is not None:
-        return float(default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        found = "is missing" if key not in hf else f"is {value!r}"
-        raise UserError(f'config.json: "{key}" {found}; a number above zero is needed')
-    return float(value)
+def whole_number(hf: dict, key: str, *, default: int) -> int:
+    """`hf[key]`, or `default` where it is absent; UserError unless that is zero or an integer above it."""
+    return _checked(hf, key, default, None, lambda x: type(x) is int and x >= 0, "a whole number")
+
+
+def number(hf: dict, key: str, *, default: float | None = None, null: float | None = None) -> float:
+    """`hf[key]`, `default` where it is absent, `null` where it is null; UserError unless a finite number above zero."""
+    fits = lambda x: type(x) in (int, float) and 0 < x < math.inf  # noqa: E731
+    return float(_checked(hf, key, default, null, fits, "a number above zero"))
 
 
 def flag(hf: dict, key: str, *, default: bool) -> bool:
-    """`hf[key]`, or `default` where it is absent or null; UserError unless that is true or false."""
-    value = hf.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise UserError(f'config.json: "{key}" is {value!r}; true or false is needed')
-    return value
+    """`hf[key]`, or `default` where it is absent; UserError unless that is true or false."""
+    return _checked(hf, key, default, None, lambda x: type(x) is bool, "true or false")
 
 
 def refuse(hf: dict, key: str, *, why: str) -> None:
@@ -63,10 +54,18 @@ def head_size(hf: dict, width_key: str, heads_key: str) -> int:
     return width // heads
 
 
+def kv_heads(hf: dict, num_heads: int) -> int:
+    """How many heads of keys and values the query heads share; UserError where those cannot be shared out evenly."""
+    kv = positive_int(hf, "num_key_value_heads", default=num_heads, null=num_heads)
+    if num_heads % kv:
+        raise UserError(f'config.json: {num_heads} heads are not a multiple of "num_key_value_heads" {kv}')
+    return kv
+
+
 def rope_parameters(hf: dict, *, known: tuple[str, ...] = ("default",)) -> dict:
     """The new `rope_parameters` or old `rope_scaling` entry, {} if absent; UserError for any type but the `known`."""
     key = "rope_scaling" if hf.get("rope_scaling") else "rope_parameters"
-    rope = hf.get(key) or {}
+    rope = {} if hf.get(key) is None else hf[key]
     if not isinstance(rope, dict):
         raise UserError(f'config.json: the rope parameters in "{key}" are {rope!r}; an object is needed')
     kind = rope.get("rope_type", rope.get("type", "default"))
@@ -78,20 +77,38 @@ def rope_parameters(hf: dict, *, known: tuple[str, ...] = ("default",)) -> dict:
     return rope
 
 
-def rope_theta(hf: dict, rope: dict, *, default: float = 10_000.0) -> float:
-    """The base of the rotary frequencies, from the new place or the old one."""
-    return number(rope, "rope_theta", default=number(hf, "rope_theta", default=default))
+def rope_theta(hf: dict, rope: dict, *, old: str = "rope_theta") -> float:
+    """The base of the rotary frequencies, from the new place or the `old` key."""
+    return number(rope, "rope_theta", default=number(hf, old, default=10_000.0))
 
 
-def rotary_fraction(hf: dict, rope: dict, *, default: float) -> float:
-    """The share of each head that rotates, from the new place or the old one; at most 1."""
-    fraction = number(rope, "partial_rotary_factor", default=number(hf, "partial_rotary_factor", default=default))
-    if fraction > 1:
-        raise UserError(f'config.json: "partial_rotary_factor" is {fraction}; at most 1 is needed')
-    return fraction
+def rotary_size(
+    hf: dict,
+    rope: dict,
+    head_dim: int,
+    *,
+    default: float,
+    null: float | None = None,
+    old: str = "partial_rotary_factor",
+) -> int:
+    """How many features of a head rotate, from their share in the new place or under `old`, where null is `null`."""
+    if "partial_rotary_factor" in rope:
+        key, share = "partial_rotary_factor", number(rope, "partial_rotary_factor")
+    else:
+        key, share = old, number(hf, old, default=default, null=null)
+    if share > 1:
+        raise UserError(f'config.json: "{key}" is {share}; at most 1 is needed')
+    return in_pairs(int(head_dim * share), head_dim, key=key)
 
 
-def rope_scaling(hf: dict, rope: dict) -> Llama3Scaling | None:
+def in_pairs(size: int, head_dim: int, *, key: str) -> int:
+    """`size`; UserError that blames `key` unless so many features of a head can rotate."""
+    if size % 2 or size > head_dim:
+        raise UserError(f'config.json: "{key}" has {size} of {head_dim} features per head rotate; pairs are needed')
+    return size
+
+
+def rope_scaling(rope: dict, max_positions: int) -> Llama3Scaling | None:
     """How `rope` stretches the frequencies, None for the default type."""
     if rope.get("rope_type", rope.get("type", "default")) == "default":
         return None
@@ -102,15 +119,31 @@ def rope_scaling(hf: dict, rope: dict) -> Llama3Scaling | None:
         factor=number(rope, "factor"),
         low_freq_factor=low,
         high_freq_factor=high,
-        original_positions=positive_int(
-            rope, "original_max_position_embeddings", default=hf.get("max_position_embeddings")
-        ),
+        original_positions=positive_int(rope, "original_max_position_embeddings", default=max_positions),
     )
 
 
 def first_eos(hf: dict) -> int:
-    """The first end-of-text id of the config, or -1 when it names none."""
+    """The first end-of-text id of the config, or -1 when it names none; UserError for what is no token's id."""
     eos = hf.get("eos_token_id")
-    if isinstance(eos, list):
-        eos = eos[0] if eos else None
-    return -1 if eos is None else int(eos)
+    ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if any(type(token) is not int or token < 0 for token in ids):
+        raise UserError(f'config.json: "eos_token_id" is {eos!r}; a token\'s id, a list of them or null is needed')
+    return ids[0] if ids else -1
+
+
+def check_ids(hf: dict) -> None:
+    """UserError for a beginning or a padding, both optional, that is no number."""
+    for key in ("bos_token_id", "pad_token_id"):
+        if hf.get(key) is not None and type(hf[key]) is not int:
+            raise UserError(f'config.json: "{key}" is {hf[key]!r}; a token\'s id or null is needed')
+
+
+def _checked(hf: dict, key: str, default: Any, null: Any, fits: Callable[[Any], bool], needed: str) -> Any:
+    value = hf.get(key, default)
+    if value is None and key in hf:
+        value = null
+    if not fits(value):
+        found = "is missing" if key not in hf else f"is {'null' if value is None else repr(value)}"
+        raise UserError(f'config.json: "{key}" {found}; {needed} is needed')
+    return value

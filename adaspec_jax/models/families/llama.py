@@ -14,27 +14,31 @@ from adaspec_jax.models.families.hf_config import (
     first_eos,
     flag,
     head_size,
+    in_pairs,
+    kv_heads,
     number,
     positive_int,
     rope_parameters,
     rope_scaling,
     rope_theta,
-    rotary_fraction,
+    rotary_size,
 )
 from adaspec_jax.models.files.weights import Weight, linear, norm, same, transposed
 
 ARCHITECTURE = "LlamaForCausalLM"
-IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")
+IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 
 
 def config(hf: dict) -> DecoderConfig:
     """The decoder of a Llama config.json, with its rotary keys in the old or the new place."""
     num_heads = positive_int(hf, "num_attention_heads")
     rope = rope_parameters(hf, known=("default", "llama3"))
-    if rotary_fraction(hf, rope, default=1.0) != 1:
-        raise UserError('config.json: "partial_rotary_factor" below 1 is not supported in this family')
     sized = hf.get("head_dim") is not None
     head_dim = positive_int(hf, "head_dim") if sized else head_size(hf, "hidden_size", "num_attention_heads")
+    in_pairs(head_dim, head_dim, key="head_dim" if sized else "hidden_size")
+    if rotary_size(hf, rope, head_dim, default=1.0, null=1.0) != head_dim:
+        raise UserError('config.json: "partial_rotary_factor" below 1 is not supported in this family')
+    max_positions = positive_int(hf, "max_position_embeddings", default=2048)
     attention_bias = flag(hf, "attention_bias", default=False)
     return DecoderConfig(
         model_type="llama",
@@ -43,7 +47,7 @@ def config(hf: dict) -> DecoderConfig:
         intermediate_size=positive_int(hf, "intermediate_size"),
         num_layers=positive_int(hf, "num_hidden_layers"),
         num_heads=num_heads,
-        num_kv_heads=positive_int(hf, "num_key_value_heads", default=num_heads),
+        num_kv_heads=kv_heads(hf, num_heads),
         head_dim=head_dim,
         norm="rms",
         norm_eps=number(hf, "rms_norm_eps", default=1e-6),
@@ -51,12 +55,12 @@ def config(hf: dict) -> DecoderConfig:
         activation=activation(hf, "hidden_act", default="silu"),
         rotary_dim=head_dim,
         rope_theta=rope_theta(hf, rope),
-        rope_scaling=rope_scaling(hf, rope),
+        rope_scaling=rope_scaling(rope, max_positions),
         qkv_bias=attention_bias,
         out_bias=attention_bias,
         mlp_bias=flag(hf, "mlp_bias", default=False),
         tie_embeddings=flag(hf, "tie_word_embeddings", default=False),
-        max_positions=positive_int(hf, "max_position_embeddings", default=2048),
+        max_positions=max_positions,
         initializer_range=number(hf, "initializer_range", default=0.02),
         eos_token_id=first_eos(hf),
     )

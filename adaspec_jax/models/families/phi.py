@@ -9,17 +9,18 @@ from adaspec_jax.models.families.hf_config import (
     activation,
     first_eos,
     head_size,
+    kv_heads,
     number,
     positive_int,
     refuse,
     rope_parameters,
     rope_theta,
-    rotary_fraction,
+    rotary_size,
 )
 from adaspec_jax.models.files.weights import Weight, linear, norm, same
 
 ARCHITECTURE = "PhiForCausalLM"
-IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")
+IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 
 
 def config(hf: dict) -> DecoderConfig:
@@ -35,7 +36,7 @@ def config(hf: dict) -> DecoderConfig:
         intermediate_size=positive_int(hf, "intermediate_size"),
         num_layers=positive_int(hf, "num_hidden_layers"),
         num_heads=num_heads,
-        num_kv_heads=positive_int(hf, "num_key_value_heads", default=num_heads),
+        num_kv_heads=kv_heads(hf, num_heads),
         head_dim=head_dim,
         norm="layer",
         norm_eps=number(hf, "layer_norm_eps", default=1e-5),
@@ -43,7 +44,7 @@ def config(hf: dict) -> DecoderConfig:
         shared_norm=True,
         mlp="plain",
         activation=activation(hf, "hidden_act", default="gelu_new"),
-        rotary_dim=int(head_dim * rotary_fraction(hf, rope, default=0.5)),
+        rotary_dim=rotary_size(hf, rope, head_dim, default=0.5),
         rope_theta=rope_theta(hf, rope),
         head_bias=True,
         max_positions=positive_int(hf, "max_position_embeddings", default=2048),

@@ -13,6 +13,7 @@ from types import ModuleType
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families import codegen, gpt2, gpt_neox, llama, phi, qwen2, qwen3
+from adaspec_jax.models.families.hf_config import check_ids
 
 FAMILIES: dict[str, ModuleType] = {
     "codegen": codegen,
@@ -41,4 +42,5 @@ def config_from_hf(hf_config: dict) -> DecoderConfig:
     if not isinstance(model_type, str):
         raise UserError(f'config.json has no "model_type"; supported: {", ".join(sorted(FAMILIES))}')
     config = family(model_type).config(hf_config)
+    check_ids(hf_config)
     return replace(config, source=json.dumps(hf_config, sort_keys=True))

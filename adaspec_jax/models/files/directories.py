@@ -17,7 +17,7 @@ from adaspec_jax.models.families import config_from_hf, family
 from adaspec_jax.models.files.safetensors import SINGLE, open_tensors, write_tensors
 from adaspec_jax.models.files.tokenizer_files import write_tokenizer
 from adaspec_jax.models.files.weights import params_from_tensors, tensors_from_params
-from adaspec_jax.places import find_local, not_given_by_the_hub
+from adaspec_jax.places import ADAPTER, find_local, not_given_by_the_hub, only_an_adapter
 
 ROTARY_KEYS = {"gpt_neox": {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}}
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*", "*.model", "*.txt", "*.jinja"]
@@ -31,8 +31,15 @@ def load(path_or_name: str, *, dtype=jnp.float32, revision: str | None = None) -
     directory = find_directory(path_or_name, revision=revision)
     if not (directory / "config.json").is_file():
         raise UserError(f"{directory} has no config.json: it is not a Hugging Face model directory")
+    hf = read_json(directory / "config.json")
+    if (quantised := hf.get("quantization_config")) is not None:
+        method = quantised.get("quant_method", "unnamed") if isinstance(quantised, dict) else quantised
+        raise UserError(
+            f'{directory}: by "quantization_config" in config.json the weights are quantised (quant_method: {method}); '
+            "such are not read: give the directory or the hub name of the unquantised weights"
+        )
     try:
-        config = config_from_hf(read_json(directory / "config.json"))
+        config = config_from_hf(hf)
     except UserError as error:
         raise UserError(f"{directory}: {error}") from None
     generation = read_generation_config(directory)
@@ -97,13 +104,17 @@ def for_all_readers(hf: dict) -> dict:
 
 
 def find_directory(path_or_name: str, *, revision: str | None = None) -> Path:
-    """The local directory, that name below ADASPEC_WEIGHTS, or the hub's snapshot; or UserError."""
-    path_or_name = str(path_or_name)
-    if (local := find_local(path_or_name)) is not None:
-        return local
+    """The local directory, that name below ADASPEC_WEIGHTS, or the hub's snapshot; UserError where it has no model."""
+    directory = find_local(path_or_name) or _snapshot(str(path_or_name), revision)
+    if (directory / ADAPTER).is_file():
+        raise only_an_adapter(directory, read_json(directory / ADAPTER))
+    return directory
+
+
+def _snapshot(name: str, revision: str | None) -> Path:
     import huggingface_hub  # here, because a local directory needs neither the package nor its import time
 
     try:
-        return Path(huggingface_hub.snapshot_download(path_or_name, revision=revision, allow_patterns=HUB_FILES))
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
     except Exception as error:
-        raise not_given_by_the_hub(path_or_name, error) from error
+        raise not_given_by_the_hub(name, error) from error

@@ -1,4 +1,8 @@
-"""Weight tables: rows of (tensor on disk, our parameters, layout), applied in both directions."""
+"""Weight tables: rows of (tensor on disk, our parameters, layout), applied in both directions.
+
+A table's first row is the embedding. What its name begins with, up to the dot, is the prefix of the base model, which
+transformers adds to a tensor's name or takes away, wherever a tensor of the model then has that name.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
 
 FLOATS = ("F32", "F16", "BF16", "F64")
+# Heads that other trainers leave beside a language model's own: values, rewards, classes.
+HEADS = re.compile(r"(v_head|value_head|reward_head|score|multiple_choice_head)\..+")
 
 
 class Layout(NamedTuple):
@@ -29,7 +36,7 @@ class Weight(NamedTuple):
     paths: tuple[str, ...]  # our parameters, "/"-separated
     layout: Layout
     also: tuple[str, ...] = ()  # other names the tensor may carry when it is read
-    tied_to: str | None = None  # optional on disk, and equal to that tensor when present; never written
+    tied_to: str | None = None  # on disk equal to the row of that name, or in its stead, or absent; never written
 
 
 class StoredTensor(NamedTuple):
@@ -84,14 +91,16 @@ def params_from_tensors(
     parameters and one tensor.
     """
     expected = traverse_util.flatten_dict(shapes, sep="/")
-    found = {row: _stored_name(row, tensors) for row in table}
+    found = _stored_names(table, tensors)
     _check_names_and_shapes(found, tensors, expected, ignored=ignored, origin=origin)
+    source = {row.name: name for row, name in found.items()}
     params = {}
     for row, name in found.items():
         if row.tied_to is not None:
-            if name is not None and not np.array_equal(tensors[name].read(), tensors[row.tied_to].read()):
+            tied_to = source[row.tied_to]
+            if name is not None and not np.array_equal(tensors[name].read(), tensors[tied_to].read()):
                 raise UserError(
-                    f"{origin}: config.json ties the embeddings, but {name} differs from {row.tied_to}; "
+                    f"{origin}: config.json ties the embeddings, but {name} differs from {tied_to}; "
                     'set "tie_word_embeddings": false there to keep both'
                 )
             continue
@@ -114,14 +123,29 @@ def tensors_from_params(table: list[Weight], params: Any) -> dict[str, np.ndarra
     }
 
 
-def _stored_name(row: Weight, tensors: Mapping[str, StoredTensor]) -> str | None:
-    return next((name for name in (row.name, *row.also) if name in tensors), None)
+def _stored_names(table: list[Weight], tensors: Mapping[str, StoredTensor]) -> dict[Weight, str | None]:
+    """{row: the name that its tensor has on disk, with or without the prefix, None where it is absent}."""
+    prefix = table[0].name.partition(".")[0] + "."
+
+    def stored(row: Weight) -> str | None:
+        names = [row.name, *row.also]
+        names += [name.removeprefix(prefix) for name in names] + [prefix + name for name in names]
+        return next((name for name in names if name in tensors), None)
+
+    found = {row: stored(row) for row in table}
+    rows = {row.name: row for row in table}
+    for row in table:
+        if row.tied_to is not None and found[rows[row.tied_to]] is None:  # one tensor, saved under its other name
+            found[rows[row.tied_to]], found[row] = found[row], None
+    return found
 
 
 def _check_names_and_shapes(found, tensors, expected, *, ignored: re.Pattern, origin: str) -> None:
     missing = [row.name for row, name in found.items() if name is None and row.tied_to is None]
     known = {name for name in found.values() if name is not None}
-    unexpected = [name for name in sorted(tensors) if name not in known and not ignored.fullmatch(name)]
+    others = [name for name in sorted(tensors) if name not in known and not ignored.fullmatch(name)]
+    heads = [name for name in others if HEADS.fullmatch(name)]
+    unexpected = [name for name in others if name not in heads]
     misshapen = []
     for row, name in found.items():
         if name is not None:
@@ -134,6 +158,8 @@ def _check_names_and_shapes(found, tensors, expected, *, ignored: re.Pattern, or
     report = [f"{kind} {_some(names)}" for kind, names in groups.items() if names]
     if report:
         raise UserError(f"{origin}: the tensors do not fit config.json: {'; '.join(report)}")
+    if heads:
+        processes.note(f"{origin}: heads beside the language model's are not read {_some(heads)}")
 
 
 def _some(names: list[str], limit: int = 12) -> str:
