@@ -42,7 +42,9 @@ FIRST = [f"tests/{name}.py" for name in ("devices/test_processes", "pipeline/tes
 FIRST += [f"tests/{name}.py" for name in ("pipeline/test_teacher", "planning/test_plans", "pipeline/test_memory")]
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if not hasattr(config, "workerinput"):  # one process runs files as they are given
+        return
     order = {file: place for place, file in enumerate(FIRST)}
     items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
 

@@ -85,7 +85,7 @@ class DecoderConfig:
         return asked(self.hf_config(), json.loads(self.generation))
 
     def hf_config(self) -> dict:
-        """The config.json this config was read from, every key kept, and how many rows tokens own where that is known."""
+        """The config.json this config was read from, every key kept, and rows that tokens own where not all are."""
         return json.loads(self.source) | ({OWNED: self.num_tokens} if self.num_tokens < self.vocab_size else {})
 
     def owned(self) -> int:

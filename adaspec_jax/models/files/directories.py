@@ -83,8 +83,10 @@ def save(model: CausalLM, directory, *, tokenizer=None, generation: dict | None 
     if tokenizer is not None:
         write_tokenizer(tokenizer, directory)
     kept = json.loads(model.config.generation)
-    origin = {} if generation or kept is not None else {"_from_model_config": True}
-    write_json(directory / GENERATION, {**origin, **(token_ids if kept is None else kept), **(generation or {})})
+    asks = {"_from_model_config": True, **token_ids} if kept is None else kept
+    if generation:
+        asks = {key: value for key, value in asks.items() if key != "_from_model_config"} | generation
+    write_json(directory / GENERATION, asks)
     write_json(directory / "config.json", hf)
 
 
