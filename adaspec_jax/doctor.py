@@ -31,8 +31,9 @@ def main() -> None:
 
     pair = serving.read_pair(arguments.target, arguments.draft, draft_length=arguments.draft_length)
     verdicts = serving.judge(pair)
-    print(f"target: {pair.target.name} ({pair.target.model_type})")
-    print(f"draft:  {pair.draft.name} ({pair.draft.model_type})")
+    for role, model in (("target:", pair.target), ("draft: ", pair.draft)):
+        print(f"{role} {model.name} ({model.model_type}); {serving.ends_in_words(model)}")
+        print(*(f"  note: {line}\n" for line in model.notes), sep="", end="")
     print(serving.vocabulary_in_words(pair))
     for engine, verdict in verdicts.items():
         print(f"\n{verdict.in_one_line(engine)}")
@@ -47,7 +48,7 @@ def main() -> None:
 
 def _as_json(pair: serving.Pair, verdicts: dict[str, serving.Verdict]) -> dict:
     models = {
-        role: {key: getattr(model, key) for key in ("name", "model_type", "vocab_size", "positions")}
+        role: {key: getattr(model, key) for key in ("name", "model_type", "vocab_size", "positions", "ends", "notes")}
         for role, model in (("target", pair.target), ("draft", pair.draft))
     }
     engines = {}

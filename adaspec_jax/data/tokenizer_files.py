@@ -62,7 +62,12 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> PreTrainedTokenizerBase:
         raise UserError(f"{name} holds no tokenizer: there is no {' or '.join(_FILES)} in it")
     if (directory / _JSON).is_file():
         return _from_json(directory)
-    with _named(name), quiet_transformers() as transformers:
+    return load_by_class(directory)
+
+
+def load_by_class(directory: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that transformers makes of a directory, by the class that its configs name; else UserError."""
+    with _named(str(directory)), quiet_transformers() as transformers:
         return transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
 
 

@@ -23,7 +23,10 @@ from adaspec_jax import data
 from adaspec_jax.data.network import hub_reachable
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import read_json
+from adaspec_jax.generation_config import FILE as GENERATION
+from adaspec_jax.generation_config import asked
 from adaspec_jax.places import ADAPTER, find_local, not_given_by_the_hub, only_an_adapter
+from adaspec_jax.serving.readers import misread
 
 CONFIG = "config.json"
 DRAFT_LENGTH = 5  # where the draft's generation_config.json names none
@@ -49,6 +52,8 @@ class Published:
     positions: int | None
     generation: dict[str, Any]
     tokenizer: Any = field(repr=False)  # None: it comes without one
+    ends: tuple[int, ...] | None = None  # of text, as its files name them
+    notes: tuple[str, ...] = ()  # what its user should know
 
 
 class Pair(NamedTuple):
@@ -173,7 +178,7 @@ def judge(pair: Pair) -> dict[str, Verdict]:
     """Each engine's verdict, by its name."""
     asked = _vocabulary_reasons(pair)
     compared = pair.draft.tokenizer is not None
-    difference = data.first_difference(pair.target.tokenizer, pair.draft.tokenizer) if compared else None
+    difference = data.first_difference(pair.target.tokenizer, pair.draft.tokenizer, beyond=True) if compared else None
     verdicts = {}
     for name, engine in ENGINES.items():
         reasons = _family_reasons(pair, engine)
@@ -188,6 +193,14 @@ def judge(pair: Pair) -> dict[str, Verdict]:
             warnings.append(f"{model_type} is not a family known here; look it up in {name}'s list of models")
         verdicts[name] = Verdict(reasons, engine.command(pair), warnings + engine.warn(pair))
     return verdicts
+
+
+def ends_in_words(model: Published) -> str:
+    """Where text of this model ends, and what names it."""
+    if model.ends is not None:
+        return f"ends of text: {', '.join(map(str, model.ends)) or 'none'}"
+    own = None if model.tokenizer is None else model.tokenizer.eos_token_id
+    return "ends of text: none is named" if own is None else f"ends of text: {own}, by the tokenizer alone"
 
 
 def vocabulary_in_words(pair: Pair) -> str:
@@ -238,13 +251,18 @@ def _read(name: str) -> Published:
         tokenizer = data.load_tokenizer(find_local(name) or name)
     except UserError:
         tokenizer = None
+    generation = _json(name, GENERATION)
+    asks = asked(text, generation)
+    own = () if tokenizer is None else data.notes_on(tokenizer)
     return Published(
         name=str(name),
         model_type=hf["model_type"],
         vocab_size=text["vocab_size"],
         positions=text.get("max_position_embeddings") or text.get("n_positions"),
-        generation=_json(name, "generation_config.json") or {},
+        generation=generation or {},
         tokenizer=tokenizer,
+        ends=asks.ends,
+        notes=(*own, *asks.notes, *misread(name, text, tokenizer)),
     )
 
 
