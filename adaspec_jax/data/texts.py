@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _HALF = "\ufffd"  # what a decoder shows of a character whose bytes are not all there
 _WINDOW = 16  # tokens before a new one that may change how it is shown
+_LONGEST = 8  # tokens of one character; more are no character's
 
 
 def ids_of(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
@@ -78,7 +79,7 @@ def continuation(
     """What `new` tokens add to the text of those before them."""
     start = text_of(before, tokenizer, special=special)
     whole = text_of([*before, *new], tokenizer, special=special)
-    kept = start.removesuffix(_HALF) if not whole.startswith(start) else start
+    kept = start if whole.startswith(start) else start.rstrip(_HALF)
     return whole[len(kept) :] if whole.startswith(kept) else text_of(new, tokenizer, special=special)
 
 
@@ -87,12 +88,12 @@ def pieces(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[s
 
     Each is the difference of two decoded stretches that begin a few tokens earlier.
     """
-    first, said = 0, ""  # where the stretch begins, and how much of its text has been given out
+    first, done, said = 0, 0, ""  # where the stretch begins, tokens given out, and the stretch's text of those
     for at in range(len(ids)):
         text = text_of(ids[first : at + 1], tokenizer)
-        if text.endswith(_HALF) and at + 1 < len(ids) and at - first < _WINDOW:
+        if text.endswith(_HALF) and at + 1 < len(ids) and at - done < _LONGEST:
             yield ""
             continue
         yield text[len(said) :]
-        first = max(at + 1 - _WINDOW, 0)
-        said = text_of(ids[first : at + 1], tokenizer)
+        first, done = max(at + 1 - _WINDOW, 0), at + 1
+        said = text_of(ids[first:done], tokenizer)

@@ -44,8 +44,8 @@ def first_difference(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase, *, 
     """
     tokens_a, tokens_b = _by_id(a), _by_id(b)
     if beyond:
-        added = b.added_tokens_decoder
-        tokens_b = {i: token for i, token in tokens_b.items() if i <= max(tokens_a) or i not in added}
+        last, added = max(tokens_a), b.added_tokens_decoder
+        tokens_b = {i: token for i, token in tokens_b.items() if i <= last or i not in added}
     for i in sorted(tokens_a.keys() | tokens_b.keys()):
         if tokens_a.get(i) != tokens_b.get(i):
             return f"token {i} is {_quoted(tokens_a, i)} in one and {_quoted(tokens_b, i)} in the other"
