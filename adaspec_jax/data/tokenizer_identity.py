@@ -134,7 +134,7 @@ def _example(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase) -> str:
     for probe in _PROBES:
         one, other = (t(probe, add_special_tokens=False)["input_ids"] for t in (a, b))
         if one != other:
-            return f", so that {probe!r} becomes {one} in one and {other} in the other"
+            return f", so that {probe!r} becomes {_short(one, 60)} in one and {_short(other, 60)} in the other"
     return ""
 
 

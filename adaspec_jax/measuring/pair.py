@@ -14,6 +14,15 @@ from adaspec_jax.methods import Given
 from adaspec_jax.methods.directories import kind_of
 
 
+def has_another_tokenizer(model: str, tokenizer) -> bool:
+    """Whether the directory or hub name `model` comes with a tokenizer, and not with this one."""
+    try:
+        own = data.load_tokenizer(model)
+    except UserError:
+        return False
+    return data.first_difference(tokenizer, own, beyond=True) is not None
+
+
 def check_own_tokenizer(tokenizer, model: str, names: tuple[str, str]) -> bool:
     """Whether the directory or hub name `model` comes with a tokenizer; `UserError` where it is not this one."""
     try:

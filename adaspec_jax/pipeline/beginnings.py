@@ -92,8 +92,8 @@ def demands_of(text: Text, evaluation: Evaluation, *, attention: str, dtype: str
 def initial(origin: Target | Draft, name: str, *, text: Text, demands: Demands, seed: int) -> models.CausalLM:
     """The stock model a stage starts from, in float32 on the host, with vocabulary rows no token owns ruled out."""
     if origin.init == "random":
-        begin = text.tokenizer.bos_token_id
-        special = {"bos_token_id": text.eos_id if begin is None else begin, "eos_token_id": text.eos_id}
+        begin, ends = text.tokenizer.bos_token_id, text.ends.recorded if text.ends.ids else text.eos_id
+        special = {"bos_token_id": text.eos_id if begin is None else begin, "eos_token_id": ends}
         with sharding.on_host():
             key = seeds.initial_weights(seed, name)
             model = models.build(origin.architecture.hf_config() | special, key)

@@ -14,7 +14,7 @@ from adaspec_jax.config import Data, Draft, Target, Tokenizer
 from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
 from adaspec_jax.generation_config import NOTHING
-from adaspec_jax.measuring.pair import check_own_tokenizer
+from adaspec_jax.measuring.pair import check_own_tokenizer, has_another_tokenizer
 from adaspec_jax.pipeline.workdir import Workdir
 
 
@@ -61,7 +61,7 @@ def read_text(
     `origins`: where "target" and "draft" come from; `seed` of the run, where generated tasks have none of their own.
     """
     train, held_out, removed = processes.each(lambda: _both(spec, seed if spec.seed is None else spec.seed))
-    processes.once(lambda: _make_tokenizer(tokenizer_spec, workdir, train))
+    processes.once(lambda: _make_tokenizer(tokenizer_spec, origins, workdir, train))
     tokenizer = processes.each(lambda: data.load_tokenizer(workdir.tokenizer))
     for name, model in origins.items():
         if model.init == "random":
@@ -136,12 +136,20 @@ def _examples(spec: Data, seed: int, split: str, path: str | None, rows: str | N
     )
 
 
-def _make_tokenizer(spec: Tokenizer, workdir: Workdir, train: data.Source) -> None:
+def _make_tokenizer(
+    spec: Tokenizer, origins: Mapping[str, Target | Draft], workdir: Workdir, train: data.Source
+) -> None:
     if workdir.tokenizer.is_dir():
         return
     if spec.init == "train":
         texts = (text for example in train for text in (example.prompt, example.answer))
         tokenizer = data.train_bpe(texts, vocab_size=spec.vocab_size)
+        for name, model in origins.items():
+            if model.init != "random" and has_another_tokenizer(model.init, tokenizer):
+                raise UserError(
+                    f'tokenizer.init is "train", and the {name} {model.init} comes with a tokenizer of its own; set '
+                    f"--config.tokenizer.init={model.init}"
+                )
     else:
         tokenizer = data.load_tokenizer(spec.init)
     with files.making_folder(workdir.tokenizer) as unfinished:
