@@ -94,12 +94,18 @@ class Pair:
         return [made.tokens_BS[b, len(p) : made.lengths_B[b]].tolist() for b, p in enumerate(prompts)], made
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module")
 def pair(request, tmp_path_factory):
     return Pair(request.param, tmp_path_factory.mktemp(request.param))
 
 
-@pytest.mark.parametrize("form", FORMS)
+ONE = "Qwen2.5-Instruct: one id, and two"
+QUICK = [("llama", form) for form in FORMS] + [(family, ONE) for family in FAMILIES if family != "llama"]
+REST = [(family, form) for family in FAMILIES for form in FORMS if (family, form) not in QUICK]
+GRID = [*QUICK, *(pytest.param(*which, marks=pytest.mark.slow) for which in REST)]
+
+
+@pytest.mark.parametrize("pair, form", GRID, indirect=["pair"])
 def test_text_ends_where_transformers_ends_it(pair, form):
     x = pair.endless[0][6]
     pair.edit(*filled(FORMS[form], x))
@@ -110,14 +116,17 @@ def test_text_ends_where_transformers_ends_it(pair, form):
     assert pair.answers(assisted=True) == expected
 
 
-@pytest.mark.parametrize("form", ["Qwen2.5-Instruct: one id, and two"])
-def test_an_end_may_stand_inside_an_accepted_block(pair, form):
+SOME = ["llama", *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES if family != "llama")]
+
+
+@pytest.mark.parametrize("pair", SOME, indirect=True)
+def test_an_end_may_stand_inside_an_accepted_block(pair):
     """With the target as its own draft every guess is accepted: a guess that ends the text is the last token."""
     pair.edit(None, {"eos_token_id": None})
     inside = set()
     for at in (1, 2, 3, 4):
         x = pair.endless[0][at]
-        pair.edit(*filled(FORMS[form], x))
+        pair.edit(*filled(FORMS[ONE], x))
         given, ends = load_given(str(pair.root / "target"), [str(pair.root / "target")])
         prompt = pair.prompts[0]
         context = Context(np.asarray([prompt]), np.asarray([len(prompt)]))
@@ -130,7 +139,8 @@ def test_an_end_may_stand_inside_an_accepted_block(pair, form):
     assert True in inside
 
 
-@pytest.mark.parametrize("form", ["Qwen2.5-Instruct: one id, and two", "none in generation_config.json"])
+@pytest.mark.parametrize("form", [ONE, "none in generation_config.json"])
+@pytest.mark.parametrize("pair", SOME, indirect=True)
 def test_a_batch_of_one_ends_alike(pair, form):
     pair.edit(*filled(FORMS[form], pair.endless[0][6]))
     assert pair.ours(1, True)[0] == pair.answers()[:1]
@@ -151,7 +161,7 @@ def test_ends_and_all_else_that_is_asked_survive_a_save(tmp_path):
     models.save(model, tmp_path / "two", generation={"num_assistant_tokens": 3})
     kept = json.loads((tmp_path / "two" / "generation_config.json").read_text())
     assert kept == asks | {"num_assistant_tokens": 3}
-    found = models.load(tmp_path / "two").config.asked()
+    found = models.asked_of(models.load(tmp_path / "two"))
     assert found.ends == (5, 0) and found.sampling == {"temperature": 0.6, "top_p": 0.9}
     assert found.lacking == {"repetition_penalty": 1.05}
     assert models.asked_by(str(tmp_path / "two")) == found

@@ -7,7 +7,7 @@ from adaspec_jax.data.tasks import TASKS, Example, Task, columns_task
 from adaspec_jax.data.texts import continuation, pieces, prompt_ids
 from adaspec_jax.data.token_store import TokenStore, free_bytes, row_batches, size_in_words
 from adaspec_jax.data.tokenization import Ends, ends_of_text, opening, train_bpe
-from adaspec_jax.data.tokenizer_files import load_by_class, load_tokenizer, notes_on
+from adaspec_jax.data.tokenizer_files import NoTokenizer, load_by_class, load_tokenizer, notes_on
 from adaspec_jax.data.tokenizer_identity import (
     check_fits,
     check_same_tokenizer,
@@ -20,6 +20,7 @@ __all__ = [
     "TASKS",
     "Encoded",
     "Ends",
+    "NoTokenizer",
     "Example",
     "Source",
     "Task",

@@ -32,6 +32,10 @@ _PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 _SWITCHED = {"LlamaTokenizer": True, "CodeLlamaTokenizer": True, "GemmaTokenizer": True, "GPTNeoXTokenizer": False}
 
 
+class NoTokenizer(UserError):
+    """There is none at all; one that cannot be read is a plain UserError."""
+
+
 class Origin(NamedTuple):
     """What a tokenizer was read from, as its attribute `origin`: written again byte for byte while nothing changes."""
 
@@ -45,7 +49,9 @@ class Origin(NamedTuple):
 
 
 def load_tokenizer(path_or_name: str | os.PathLike) -> PreTrainedTokenizerBase:
-    """The tokenizer of a directory (one with only `tokenizer.json` will do) or of a hub name; UserError where none is.
+    """The tokenizer of a directory (one with only `tokenizer.json` will do) or of a hub name.
+
+    `NoTokenizer` where none is, another UserError where it cannot be read.
 
     A hub name `a/b` is looked up as `a/b` or `b` below ADASPEC_WEIGHTS and ADASPEC_DATA/tokenizers first, then in the
     hub's local cache, so nothing is fetched twice.
@@ -54,12 +60,14 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> PreTrainedTokenizerBase:
     directory = _below_given_folders(name) or Path(name).expanduser()
     if not directory.is_dir():
         if directory.exists() or name.count("/") != 1 or name.startswith((".", "~", "/")):
-            raise UserError(f"there is no tokenizer at {name}: give a directory with tokenizer.json, or a hub name a/b")
+            raise NoTokenizer(
+                f"there is no tokenizer at {name}: give a directory with tokenizer.json, or a hub name a/b"
+            )
         directory = _from_hub(name)
     if not any((directory / file).exists() for file in _FILES):
         if (directory / ADAPTER).is_file():
             raise only_an_adapter(name, read_json(directory / ADAPTER))
-        raise UserError(f"{name} holds no tokenizer: there is no {' or '.join(_FILES)} in it")
+        raise NoTokenizer(f"{name} holds no tokenizer: there is no {' or '.join(_FILES)} in it")
     if (directory / _JSON).is_file():
         return _from_json(directory)
     return load_by_class(directory)
@@ -154,7 +162,7 @@ def _from_hub(name: str) -> Path:
             raise ConnectionError("the hub cannot be reached")
         return snapshot()
     except Exception as error:
-        raise UserError(
+        raise NoTokenizer(
             f"the tokenizer {name} is neither a directory here, nor in the hub's cache, nor can it be fetched "
             f"({first_line(error)}); give a directory with tokenizer.json"
         ) from error
@@ -177,11 +185,12 @@ def quiet_transformers() -> Iterator[Any]:
     try:
         import transformers
 
-        logging = transformers.logging
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()
-        yield transformers
-        logging.set_verbosity(verbosity)
+        verbosity = transformers.logging.get_verbosity()
+        transformers.logging.set_verbosity_error()
+        try:
+            yield transformers
+        finally:
+            transformers.logging.set_verbosity(verbosity)
     finally:
         if before is None:
             os.environ.pop("TRANSFORMERS_NO_ADVISORY_WARNINGS", None)

@@ -18,7 +18,7 @@ def has_another_tokenizer(model: str, tokenizer) -> bool:
     """Whether the directory or hub name `model` comes with a tokenizer, and not with this one."""
     try:
         own = data.load_tokenizer(model)
-    except UserError:
+    except data.NoTokenizer:
         return False
     return data.first_difference(tokenizer, own, beyond=True) is not None
 
@@ -27,7 +27,7 @@ def check_own_tokenizer(tokenizer, model: str, names: tuple[str, str]) -> bool:
     """Whether the directory or hub name `model` comes with a tokenizer; `UserError` where it is not this one."""
     try:
         own = data.load_tokenizer(model)
-    except UserError:
+    except data.NoTokenizer:
         return False  # weights alone: nothing to disagree with
     data.check_same_tokenizer(tokenizer, own, names)
     return True
@@ -44,7 +44,7 @@ def load_given(target_name: str, draft_names: Sequence[str], *, dtype="float32",
     target = models.load(target_name, dtype=dtype)
     data.check_fits(tokenizer, target.config.vocab_size, target_name)
     loaded = {name: _draft_of(name, target, target_name, tokenizer, dtype) for name in draft_names}
-    asked = target.config.asked()
+    asked = models.asked_of(target)
     ends = data.ends_of_text(tokenizer, asked.ends, otherwise=asked.closing)
     tokens = data.rows_needed(tokenizer)
     unequal = any(draft.config.vocab_size != target.config.vocab_size for draft in loaded.values())
@@ -86,4 +86,4 @@ def load_pair(target_name: str, draft_name: str, *, dtype="float32"):
 
 def notes_on(given: Given) -> list[str]:
     """What the files of the target ask of decoding that its user should know, a line each."""
-    return [*data.notes_on(given.tokenizer), *given.target.config.asked().notes]
+    return [*data.notes_on(given.tokenizer), *models.asked_of(given.target).notes]

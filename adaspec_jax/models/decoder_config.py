@@ -10,7 +10,6 @@ from typing import Literal
 import jax
 
 from adaspec_jax.errors import UserError, did_you_mean
-from adaspec_jax.generation_config import Asked, asked
 from adaspec_jax.models.rotary import Llama3Scaling
 
 OWNED = "adaspec_num_tokens"  # in the config.json of what was trained here: vocabulary rows that tokens own
@@ -79,10 +78,6 @@ class DecoderConfig:
             raise UserError("a shared norm needs a parallel residual")
         if self.head_bias and self.tie_embeddings:
             raise UserError("a tied head has no bias")
-
-    def asked(self) -> Asked:
-        """What the model's files ask of decoding."""
-        return asked(self.hf_config(), json.loads(self.generation))
 
     def hf_config(self) -> dict:
         """The config.json this config was read from, every key kept, and rows that tokens own where not all are."""

@@ -249,7 +249,7 @@ def _read(name: str) -> Published:
         raise UserError(f'{name}: config.json has no "vocab_size" and "model_type" of a language model')
     try:
         tokenizer = data.load_tokenizer(find_local(name) or name)
-    except UserError:
+    except data.NoTokenizer:
         tokenizer = None
     generation = _json(name, GENERATION)
     asks = asked(text, generation)

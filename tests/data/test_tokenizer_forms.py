@@ -14,6 +14,8 @@ from adaspec_jax.config import Qwen2
 from adaspec_jax.data import check_same_tokenizer, fingerprint, load_tokenizer, notes_on, opening
 from adaspec_jax.data.tokenizer_files import load_by_class
 from adaspec_jax.errors import UserError
+from adaspec_jax.measuring.pair import load_pair
+from tests import tiny_pair
 from tests.data import forms
 
 TASKS = dict.fromkeys(("gsm8k", "mbpp", "cnn_dailymail", "xsum"), "test") | dict.fromkeys(
@@ -190,6 +192,14 @@ for line in sys.stdin:
     differing = [text for text, i in zip(texts, ids) if tokenizer(text)["input_ids"] != i]
     print(json.dumps([directory, len(texts), differing]))
 """
+
+
+def test_a_drafts_tokenizer_that_cannot_be_read_is_no_missing_one(tmp_path):
+    for seed, name in enumerate(("target", "draft")):
+        tiny_pair.save(tmp_path / name, tiny_pair.LLAMA | {"vocab_size": 288}, seed=seed)
+    (tmp_path / "draft" / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="draft/tokenizer.json is nothing that the tokenizers library can read"):
+        load_pair(str(tmp_path / "target"), str(tmp_path / "draft"))
 
 
 def test_transformers_4_reads_an_export_alike(tmp_path, texts, shared_weights):

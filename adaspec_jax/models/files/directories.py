@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
+from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import read_json, write_json
 from adaspec_jax.generation_config import FILE as GENERATION
@@ -53,6 +54,7 @@ def load(path_or_name: str, *, dtype=jnp.float32, revision: str | None = None) -
         dtype=jnp.dtype(dtype),
         ignored=rules.IGNORED,
         origin=str(directory),
+        note=processes.note,
     )
     return CausalLM(params, config)
 
@@ -62,6 +64,11 @@ def asked_by(path_or_name: str) -> Asked:
     directory = find_directory(path_or_name)
     config, generation = read_json(directory / "config.json"), read_generation_config(directory)
     return asked(config, generation, origin=f"{directory}/")
+
+
+def asked_of(model: CausalLM) -> Asked:
+    """What the files it was read from ask of decoding."""
+    return asked(model.config.hf_config(), json.loads(model.config.generation))
 
 
 def save(model: CausalLM, directory, *, tokenizer=None, generation: dict | None = None) -> None:

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
 
 FLOATS = ("F32", "F16", "BF16", "F64")
@@ -83,16 +82,24 @@ def norm(name: str, path: str, *, bias: bool = True) -> list[Weight]:
 
 
 def params_from_tensors(
-    table: list[Weight], tensors: Mapping[str, StoredTensor], shapes: Any, *, dtype, ignored: re.Pattern, origin: str
+    table: list[Weight],
+    tensors: Mapping[str, StoredTensor],
+    shapes: Any,
+    *,
+    dtype,
+    ignored: re.Pattern,
+    origin: str,
+    note: Callable[[str], None] = print,
 ) -> Any:
     """The parameters `tensors` hold, in `dtype`; UserError naming every missing, unexpected or misshapen tensor, once.
 
     `shapes` is the parameter pytree as ShapeDtypeStructs. Tensors are read one at a time, so that memory holds the
-    parameters and one tensor.
+    parameters and one tensor. `note` is told what beside the model's own is left unread.
     """
     expected = traverse_util.flatten_dict(shapes, sep="/")
     found = _stored_names(table, tensors)
-    _check_names_and_shapes(found, tensors, expected, ignored=ignored, origin=origin)
+    if heads := _check_names_and_shapes(found, tensors, expected, ignored=ignored, origin=origin):
+        note(f"{origin}: heads beside the language model's are not read {_some(heads)}")
     source = {row.name: name for row, name in found.items()}
     params = {}
     for row, name in found.items():
@@ -140,7 +147,8 @@ def _stored_names(table: list[Weight], tensors: Mapping[str, StoredTensor]) -> d
     return found
 
 
-def _check_names_and_shapes(found, tensors, expected, *, ignored: re.Pattern, origin: str) -> None:
+def _check_names_and_shapes(found, tensors, expected, *, ignored: re.Pattern, origin: str) -> list[str]:
+    """Names of other trainers' heads; UserError for all that does not fit."""
     missing = [row.name for row, name in found.items() if name is None and row.tied_to is None]
     known = {name for name in found.values() if name is not None}
     others = [name for name in sorted(tensors) if name not in known and not ignored.fullmatch(name)]
@@ -158,8 +166,7 @@ def _check_names_and_shapes(found, tensors, expected, *, ignored: re.Pattern, or
     report = [f"{kind} {_some(names)}" for kind, names in groups.items() if names]
     if report:
         raise UserError(f"{origin}: the tensors do not fit config.json: {'; '.join(report)}")
-    if heads:
-        processes.note(f"{origin}: heads beside the language model's are not read {_some(heads)}")
+    return heads
 
 
 def _some(names: list[str], limit: int = 12) -> str:
