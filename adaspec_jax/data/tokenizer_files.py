@@ -102,10 +102,24 @@ def _from_json(directory: Path) -> PreTrainedTokenizerBase:
     ours = tokenizer.backend_tokenizer
     for part in _PARTS:
         setattr(ours, part, getattr(backend, part))
+    if tokenizer.eos_token is None:
+        _name_special_tokens(tokenizer, directory)
     notes = _follow_switches(tokenizer, settings)
     same = backend_sha256(ours) == backend_sha256(backend)
     tokenizer.origin = Origin(content if same else b"", backend_sha256(ours), notes)
     return tokenizer
+
+
+def _name_special_tokens(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """As the class does that the configs name, where they name no tokens themselves: GPT-2's do not."""
+    try:
+        named = load_by_class(directory)
+    except UserError:
+        return
+    known = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        if getattr(tokenizer, name) is None and str(getattr(named, name)) in known:
+            setattr(tokenizer, name, str(getattr(named, name)))
 
 
 def backend_sha256(backend: Backend) -> str:

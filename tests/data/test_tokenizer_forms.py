@@ -103,6 +103,19 @@ def test_begin_of_text_is_as_tokenizer_config_says_where_transformers_4_obeyed_i
     assert load_tokenizer(tmp_path)("a")["input_ids"][-1] == 2
 
 
+def test_special_tokens_that_only_the_class_names_are_named(tmp_path):
+    """GPT-2's own tokenizer_config.json has nothing but a length."""
+    forms.write("GPT-2", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.eos_token == tokenizer.bos_token == "<|endoftext|>" and tokenizer.eos_token_id == 0
+    (tmp_path / "config.json").unlink()
+    assert load_tokenizer(tmp_path).eos_token is None
+    forms.write("CodeQwen", tmp_path)  # a model_type whose class would name tokens that are not there
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert load_tokenizer(tmp_path).eos_token is None
+
+
 def test_a_begin_that_its_class_does_not_obey_is_said(tmp_path):
     forms.write("CodeQwen", tmp_path)
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
@@ -206,6 +219,10 @@ def test_transformers_4_reads_an_export_alike(tmp_path, texts, shared_weights):
     """ADASPEC_TRANSFORMERS4 is the Python of an environment of its own, with transformers 4.57."""
     python = os.environ.get("ADASPEC_TRANSFORMERS4") or pytest.skip("ADASPEC_TRANSFORMERS4 is not set")
     sources = [forms.write(form, tmp_path / form) for form in forms.FORMS] + [shared_weights("stories260K-hf")]
+    (tmp_path / "trained").mkdir()
+    models.write_tokenizer(data.train_bpe(forms.texts(), vocab_size=600), tmp_path / "trained")
+    (tmp_path / "trained" / "config.json").write_text('{"model_type": "qwen2"}')
+    sources.append(tmp_path / "trained")
     lines = []
     for number, source in enumerate(sources):
         tokenizer, out = load_tokenizer(source), tmp_path / f"out{number}"
