@@ -29,7 +29,8 @@ _HUB_FILES = ["tokenizer*", "*token*.json", "vocab.json", "merges.txt", "*.model
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 # Classes whose texts begin and end as tokenizer_config.json says (transformers 4.57); whether they begin where it does
 # not say. Of other classes the tokenizer.json alone decides.
-_SWITCHED = {"LlamaTokenizer": True, "CodeLlamaTokenizer": True, "GemmaTokenizer": True, "GPTNeoXTokenizer": False}
+_SWITCHED = dict.fromkeys(("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer"), True)
+_SWITCHED |= {"GPTNeoXTokenizer": False}
 
 
 class NoTokenizer(UserError):
@@ -193,9 +194,10 @@ def _named(name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[Any]:
     """The library, without its notice that PyTorch is missing, nor advice on classes that are not used here."""
-    before = os.environ.get("TRANSFORMERS_NO_ADVISORY_WARNINGS")
+    variable = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+    before = os.environ.get(variable)
     if "transformers" not in sys.modules:
-        os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
+        os.environ[variable] = "1"
     try:
         import transformers
 
@@ -207,4 +209,6 @@ def quiet_transformers() -> Iterator[Any]:
             transformers.logging.set_verbosity(verbosity)
     finally:
         if before is None:
-            os.environ.pop("TRANSFORMERS_NO_ADVISORY_WARNINGS", None)
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = before
