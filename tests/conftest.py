@@ -7,10 +7,10 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Compiling is most of what the tests do, running and tracing toys the rest; less of both without LLVM's optimisation and
-# fusion emitters, in one piece and with one thread per operation. Processes that tests start inherit the flags, so bits
-# are compared alike; `tests.running.optimised` is for equal bits of two programs, which unoptimised code does not always
-# round alike. XLA dies of a flag that it does not know: they are set for the versions where that was tried.
+# Compiling is most of what the tests do, running and tracing toys the rest; less of both without LLVM's optimisation
+# and fusion emitters, in one piece and with one thread per operation. Processes that tests start inherit the flags, so
+# bits are compared alike; `tests.running.optimised` is for equal bits of two programs, which unoptimised code does not
+# always round alike. XLA dies of a flag that it does not know: set for the versions where they were tried.
 QUICK = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     " --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_multi_thread_eigen=false"

@@ -203,6 +203,17 @@ def test_a_generation_config_that_is_no_json_is_one_line(tmp_path):
         load_given(str(tmp_path), [])
 
 
+def test_rows_that_no_token_owns_are_ruled_out_of_what_was_trained_here(tmp_path):
+    model = tiny_pair.save(tmp_path, tiny_pair.LLAMA | {"vocab_size": VOCAB})
+    owned = lambda: load_given(str(tmp_path), [])[0].target.config.num_tokens  # noqa: E731
+    assert owned() == VOCAB  # somebody else's: transformers rules out none
+    (tmp_path / "stage.json").write_text("{}")
+    assert owned() == tiny_pair.TOKENS  # a run's stage, also one of before
+    (tmp_path / "stage.json").unlink()
+    models.save(model.with_vocabulary(tiny_pair.TOKENS), tmp_path)
+    assert owned() == tiny_pair.TOKENS  # said in its config.json
+
+
 def test_reports_of_before_name_one_end():
     assert data.Ends.of_record(7) == (7,) and data.Ends.of_record(7).closing == 7
     several = data.Ends((3, 7), 7)

@@ -39,7 +39,7 @@ def load_given(target_name: str, draft_names: Sequence[str], *, dtype="float32",
     Drafts come the smallest first. One with the target's tokenizer and another number of padding rows is given the
     target's.
     """
-    models.find_directory(target_name)  # a wrong path is said as such, not as a missing tokenizer
+    directory = models.find_directory(target_name)  # a wrong path is said as such, not as a missing tokenizer
     tokenizer = data.load_tokenizer(target_name)
     target = models.load(target_name, dtype=dtype)
     data.check_fits(tokenizer, target.config.vocab_size, target_name)
@@ -48,7 +48,8 @@ def load_given(target_name: str, draft_names: Sequence[str], *, dtype="float32",
     ends = data.ends_of_text(tokenizer, asked.ends, otherwise=asked.closing)
     tokens = data.rows_needed(tokenizer)
     unequal = any(draft.config.vocab_size != target.config.vocab_size for draft in loaded.values())
-    target = target.with_vocabulary(tokens if unequal else target.config.owned())
+    a_stage = (directory / "stage.json").is_file()  # of a run, which before said nothing of it in config.json
+    target = target.with_vocabulary(tokens if unequal or a_stage else target.config.owned())
     smallest_first = sorted(loaded.items(), key=lambda item: item[1].num_params)
     drafts = {name: _fitted(draft, target, tokens) for name, draft in smallest_first}
     return Given(target=target, drafts=drafts, tokenizer=tokenizer, draft_length=draft_length), ends
