@@ -15,6 +15,7 @@ from adaspec_jax.config.checks import validate
 from adaspec_jax.config.experiment import (
     FREE_TO_CHANGE,
     Answers,
+    Chat,
     Data,
     Draft,
     Evaluation,
@@ -36,6 +37,7 @@ __all__ = [
     "Answers",
     "Architecture",
     "CodeGen",
+    "Chat",
     "Data",
     "Draft",
     "Evaluation",

@@ -15,12 +15,24 @@ from adaspec_jax.config.bounds import axis, below, increasing, not_negative, one
 
 
 @dataclass
+class Chat:
+    """How conversations become rows, where data.task is "chat"."""
+
+    turns: str = one_of("every", "last", "each")  # of the assistant's that are labels; "each": a row for every one
+    end_of_turn: bool = True  # whether the mark that closes a turn is a label
+    reasoning: str = one_of("keep", "drop", "unlabelled")  # <think>...</think> and its like
+    assistant_roles: tuple[str, ...] = ()  # further names that files have for the assistant
+    options: str = ""  # of the template, as JSON: '{"enable_thinking": false}'
+
+
+@dataclass
 class Data:
     """Where prompts and answers come from. Without paths: `ADASPEC_DATA`, else tensorflow-datasets, else the hub."""
 
     task: str = "word_problems"
-    train: str | None = None  # a .jsonl or .jsonl.gz file
+    train: str | None = None  # a .jsonl or .jsonl.gz file, or hf:NAME:SPLIT
     evaluation: str | None = None
+    held_out: int = not_negative(0)  # rows of data.train to measure on, where there is no data.evaluation; 0: none
     train_split: str = "train"
     evaluation_split: str = "test"
     train_rows: str | None = None  # "0:7000"
@@ -30,6 +42,10 @@ class Data:
     seed: int | None = None  # of generated tasks; None: the run's
     prompt_column: str | None = None  # with answer_column: any jsonl, prompt and answer taken as they are
     answer_column: str | None = None
+    text_column: str | None = None  # any jsonl of plain texts: the first sentences are the prompt
+    chat_template: str | None = None  # a Jinja file in place of the tokenizer's own
+    chat: Chat = field(default_factory=Chat)
+    preview: int = not_negative(0)  # rows that are shown, labels marked, before training starts
     max_length: int = positive(512)  # tokens of prompt and answer together; what is longer is cut
     max_prompt_length: int = not_negative(0)  # a longer prompt loses its middle; 0: it is left out where no answer fits
     contamination: str = one_of("remove", "allow")  # training rows with an evaluation prompt
@@ -39,7 +55,7 @@ class Data:
 
 @dataclass
 class Tokenizer:
-    """`init` "train" fits a byte-level BPE to the training split; else a directory or a hub name."""
+    """`init` "train" fits a byte-level BPE to the training split, "target" takes the target's; or a directory, a name."""
 
     init: str = "train"
     vocab_size: int = positive(1024)  # when trained here

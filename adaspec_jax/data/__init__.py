@@ -1,9 +1,12 @@
 """Text to batches: tasks, where their rows come from, tokenizers, and padded batches of tokens."""
 
-from adaspec_jax.data.batches import Encoded, encode, num_steps, prompt_batches, train_batches
+from adaspec_jax.data import chat
+from adaspec_jax.data.batches import num_steps, prompt_batches, train_batches
 from adaspec_jax.data.contamination import shared_prompts, without_shared
-from adaspec_jax.data.sources import Source, load_examples
-from adaspec_jax.data.tasks import TASKS, Example, Task, columns_task
+from adaspec_jax.data.encoded import Encoded
+from adaspec_jax.data.encoding import encode, encode_for_prompts
+from adaspec_jax.data.sources import Source, digest, load_examples
+from adaspec_jax.data.tasks import CHAT, TASKS, Example, Task, columns_task
 from adaspec_jax.data.texts import continuation, pieces, prompt_ids
 from adaspec_jax.data.token_store import TokenStore, free_bytes, row_batches, size_in_words
 from adaspec_jax.data.tokenization import Ends, ends_of_text, opening, train_bpe
@@ -17,7 +20,9 @@ from adaspec_jax.data.tokenizer_identity import (
 )
 
 __all__ = [
+    "CHAT",
     "TASKS",
+    "chat",
     "Encoded",
     "Ends",
     "NoTokenizer",
@@ -28,7 +33,9 @@ __all__ = [
     "check_fits",
     "check_same_tokenizer",
     "columns_task",
+    "digest",
     "encode",
+    "encode_for_prompts",
     "ends_of_text",
     "fingerprint",
     "first_difference",

@@ -1,90 +1,18 @@
-"""Text examples become token rows, and token rows become right-padded batches of few lengths."""
+"""Token rows become right-padded batches of few lengths."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from adaspec_jax.data.tasks import Example
-from adaspec_jax.data.texts import answer_ids, begun, ended_at
-from adaspec_jax.data.tokenization import opening
+from adaspec_jax.data.encoded import Encoded
 from adaspec_jax.errors import UserError
 
 if TYPE_CHECKING:
     import grain
-    from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
-    """One example as tokens: the prompt's, then the answer's, then the end of text."""
-
-    tokens: np.ndarray  # [T] int32
-    prompt_length: int  # 1 <= prompt_length; tokens[prompt_length:] are supervised
-
-    @property
-    def prompt(self) -> np.ndarray:
-        """[prompt_length] int32."""
-        return self.tokens[: self.prompt_length]
-
-
-COUNTS = "examples dropped truncated prompts_cut tokens supervised_tokens".split()
-MARKS = ("begun_already", "ended_already")  # counted where there are such rows
-PROMPT_TAIL = 32  # tokens that a prompt cut in the middle keeps at its end, where instructions stand
-
-
-def encode(
-    examples: Sequence[Example],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    max_length: int,
-    eos_id: int,
-    ends: Collection[int] = (),
-    max_prompt_length: int = 0,
-) -> tuple[list[Encoded], dict[str, int]]:
-    """Token rows in order, and counts for the report: examples, dropped, truncated, tokens, supervised_tokens.
-
-    A prompt longer than `max_prompt_length`, where that is not 0, loses tokens from its middle (`prompts_cut`).
-
-    A prompt's tokens never depend on its answer, and an answer's are those of the joint text where that allows
-    (`texts.answer_ids`). A row begins with what the tokenizer begins every text with, ends with `eos_id`, and is cut to
-    `max_length`; a cut row has lost its end of text. Text that carries the begin, or `eos_id` or one of `ends` as its
-    end, gets no second one (`begun_already`, `ended_already`; blanks after such an end are dropped). An example with no
-    supervised token left, or no prompt token, is dropped. UserError where all are.
-    """
-    begin = opening(tokenizer)
-    prompts, answers = answer_ids([e.prompt for e in examples], [e.answer for e in examples], tokenizer)
-    counts = Counter(examples=len(examples))
-    rows = []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        row = begun(prompt, begin)
-        counts["begun_already"] += bool(begin) and len(row) == len(prompt)
-        cut = 0 < max_prompt_length < len(row)
-        if cut:
-            tail = min(PROMPT_TAIL, max_prompt_length // 2)
-            row = row[: max_prompt_length - tail] + row[len(row) - tail :]
-        counts["prompts_cut"] += cut
-        if not 0 < len(row) < max_length:
-            continue
-        ended = ended_at(answer, {eos_id, *ends}, tokenizer)
-        counts["ended_already"] += ended is not None
-        tokens = np.array([*row, *(answer[:ended] if ended else [*answer, eos_id])], np.int32)
-        counts["truncated"] += len(tokens) > max_length
-        rows.append(Encoded(tokens[:max_length], len(row)))
-    if not rows:
-        raise UserError(
-            f"none of {len(examples)} examples has a prompt shorter than max_length={max_length}; raise it, or set "
-            "max_prompt_length to cut prompts in the middle"
-        )
-    counts["dropped"] = len(examples) - len(rows)
-    counts["tokens"] = sum(len(row.tokens) for row in rows)
-    counts["supervised_tokens"] = sum(len(row.tokens) - row.prompt_length for row in rows)
-    return rows, {name: int(counts[name]) for name in (*COUNTS, *MARKS) if name in COUNTS or counts[name]}
 
 
 def num_steps(num_examples: int, batch_size: int, epochs: float) -> int:
@@ -228,5 +156,5 @@ def pad(rows: Sequence[Encoded], length: int, pad_id: int) -> dict[str, np.ndarr
     loss_mask_BT = np.zeros((len(rows), length), bool)
     for b, row in enumerate(rows):
         tokens_BT[b, : len(row.tokens)] = row.tokens
-        loss_mask_BT[b, row.prompt_length : len(row.tokens)] = True
+        loss_mask_BT[b, : len(row.tokens)] = row.labels_T
     return {"tokens_BT": tokens_BT, "loss_mask_BT": loss_mask_BT}

@@ -18,9 +18,17 @@ NO_NAMES: Mapping[str, str] = MappingProxyType({})
 _BOM = b"\xef\xbb\xbf"
 
 
+class Row(dict):
+    """A row that knows where it stands, as in "FILE line 3"."""
+
+    def __init__(self, values: Mapping, where: str) -> None:
+        super().__init__(values)
+        self.where = where
+
+
 def read_rows(
     path: Path, columns: Sequence[str], *, may_be_empty: Sequence[str] = (), renamed: Mapping[str, str] = NO_NAMES
-) -> tuple[list[dict], str]:
+) -> tuple[list[Row], str]:
     """All rows of a file of JSON lines, or of one JSON list (`.json`), and the SHA-256 of its unpacked bytes.
 
     Every row holds text in each of `columns`, under that name or one that `renamed` translates to it; those in
@@ -47,7 +55,7 @@ def checked_row(
     *,
     may_be_empty: Sequence[str] = (),
     renamed: Mapping[str, str] = NO_NAMES,
-) -> dict:
+) -> Row:
     """The row under our column names; UserError unless it is an object with text in `columns`, as `read_rows` says."""
     if isinstance(row, str) and len(columns) == 1:
         row = {columns[0]: row}
@@ -68,7 +76,7 @@ def checked_row(
         # JSON may spell half of a surrogate pair, which no tokenizer and no file can hold.
         if any("\ud800" <= letter <= "\udfff" for letter in value):
             raise UserError(f'{where}: column "{column}" holds half of a surrogate pair, which is not text')
-    return row
+    return Row(row, where)
 
 
 def _line_rows(path: Path, digest) -> Iterator[tuple[str, object]]:

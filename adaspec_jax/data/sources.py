@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaspec_jax.data import tfds_jsonl
-from adaspec_jax.data.network import offline_unless_reachable, reachable
+from adaspec_jax.data.hub import PREFIX, HubName, Unavailable, parse, rows_from_hub, short
+from adaspec_jax.data.network import reachable
 from adaspec_jax.data.rows import SUFFIXES, checked_row, read_rows
-from adaspec_jax.data.tasks import Example, Task, columns_task, find_task
+from adaspec_jax.data.tasks import CHAT, AnyExample, Task, chat_task, check_one_form, columns_task, find_task, text_task
 from adaspec_jax.errors import UserError, did_you_mean
 
 VIAS = ("file", "generated", "tfds", "hf")
@@ -24,7 +25,7 @@ VIAS = ("file", "generated", "tfds", "hf")
 class Source(Sequence):
     """Examples, and for the report where they came from."""
 
-    examples: tuple[Example, ...]
+    examples: tuple[AnyExample, ...]
     # task, split, kind (one of VIAS), name (file, builder or hub id), rows (kept), rows_available, slice, seed,
     # content_sha256 (unpacked file; None elsewhere), examples_sha256 (of the kept prompts and answers, any kind)
     description: dict[str, str | int | None]
@@ -35,12 +36,8 @@ class Source(Sequence):
     def __getitem__(self, index):
         return self.examples[index]
 
-    def __iter__(self) -> Iterator[Example]:
+    def __iter__(self) -> Iterator[AnyExample]:
         return iter(self.examples)
-
-
-class _Unavailable(Exception):
-    """This way does not lead to the rows; the next may."""
 
 
 def load_examples(
@@ -50,6 +47,8 @@ def load_examples(
     path: str | os.PathLike | None = None,
     prompt_column: str | None = None,
     answer_column: str | None = None,
+    text_column: str | None = None,
+    assistants: Sequence[str] = (),
     rows: str | None = None,
     num: int | None = None,
     seed: int = 0,
@@ -58,7 +57,8 @@ def load_examples(
     """The examples of a task's split, from the first of these that has them.
 
     1. `path`: a file of JSON lines (`.jsonl`, `.jsonl.gz`) or one JSON list (`.json`), or a directory with a file per
-       split; `prompt_column` and `answer_column` make any such file a task, whatever `task` says.
+       split; or "hf:NAME:SPLIT", any data set on the hub. `prompt_column` and `answer_column`, or `text_column`, make
+       any such rows a task, whatever `task` says; of the task "chat", `assistants` are further roles of the assistant.
     2. The task's generator, with `seed`.
     3. `ADASPEC_DATA/<task>/<split>.jsonl` (or `.jsonl.gz`, `.json`).
     4. tensorflow-datasets, where the task has a builder (rows come in the builder's order, not the file's).
@@ -68,20 +68,21 @@ def load_examples(
     "file", "generated", "tfds" or "hf"; "tfds" with a `path` packs that file into array_record first and reads it back.
     UserError in one line where a row is malformed (file, line, column) or nothing has them (what was tried).
     """
-    task = _resolve_task(task, prompt_column, answer_column)
+    task = _resolve_task(task, prompt_column, answer_column, text_column, assistants)
     first, last = _parse_rows(rows)
     if num is not None and num < 1:
         raise UserError(f"num must be at least 1, not {num}")
     if via is not None and via not in VIAS:
         raise UserError(f'there is no way to load data called "{via}"{did_you_mean(via, VIAS)}')
     if path is not None:
-        found, origin = _from_path(task, split, Path(path).expanduser(), via)
+        found, origin = _from_path(task, split, path, via)
     else:
         wanted = _wanted(num, first, last)
         found, origin = _from_anywhere(task, split, via, wanted=wanted, seed=seed)
     kept = found[first:last][:num]
     if not kept:
         raise UserError(f'rows="{rows}" keeps nothing of the {len(found)} rows of {origin["name"]}')
+    check_one_form(task, kept)
     examples = tuple(task.format(row) for row in kept)
     description = {
         "task": task.name,
@@ -96,11 +97,19 @@ def load_examples(
     return Source(examples, description)
 
 
-def _resolve_task(task: str | Task, prompt_column: str | None, answer_column: str | None) -> Task:
+def _resolve_task(
+    task: str | Task, prompt_column: str | None, answer_column: str | None, text_column: str | None, assistants
+) -> Task:
+    if text_column is not None:
+        if prompt_column is not None or answer_column is not None:
+            raise UserError("give text_column, or prompt_column with answer_column, not both")
+        return text_task(text_column)
     if (prompt_column is None) != (answer_column is None):
         raise UserError("prompt_column and answer_column belong together: give both, or neither")
     if prompt_column is not None:
         return columns_task(prompt_column, answer_column)
+    if task == CHAT:
+        return chat_task(assistants)
     return task if isinstance(task, Task) else find_task(task)
 
 
@@ -118,7 +127,10 @@ def _wanted(num: int | None, first: int | None, last: int | None) -> int | None:
     return last if last is not None else None if num is None else num + (first or 0)
 
 
-def _from_path(task: Task, split: str, path: Path, via: str | None) -> tuple[list[dict], dict]:
+def _from_path(task: Task, split: str, path: str | os.PathLike, via: str | None) -> tuple[list[dict], dict]:
+    if os.fspath(path).startswith(PREFIX):
+        return _named_on_hub(task, os.fspath(path))
+    path = Path(path).expanduser()
     if via not in (None, "file", "tfds"):
         raise UserError(f'via="{via}" does not read a path; leave one of them out')
     file = _split_file(task, split, path) if path.is_dir() else path
@@ -187,7 +199,7 @@ def _from_anywhere(
     task: Task, split: str, via: str | None, *, wanted: int | None, seed: int
 ) -> tuple[list[dict], dict]:
     if not task.splits:
-        raise UserError("a task of two columns needs a data file: set its path")
+        raise UserError(f"the task {task.name} needs a data file: set its path")
     if split not in task.splits:
         raise _no_split(task, split)
     ways = {
@@ -200,7 +212,7 @@ def _from_anywhere(
     for name in ways if via is None else [via]:
         try:
             return ways[name]()
-        except _Unavailable as reason:
+        except Unavailable as reason:
             if str(reason):
                 tried.append(str(reason))
     raise UserError(
@@ -211,7 +223,7 @@ def _from_anywhere(
 
 def _generated(task: Task, split: str, *, wanted: int | None, seed: int) -> tuple[list[dict], dict]:
     if task.generate is None:
-        raise _Unavailable
+        raise Unavailable
     rows = task.generate(wanted or task.generated_rows[split], seed=seed, split=split)
     return rows, {"kind": "generated", "name": task.name, "seed": seed}
 
@@ -219,18 +231,18 @@ def _generated(task: Task, split: str, *, wanted: int | None, seed: int) -> tupl
 def _from_data_folder(task: Task, split: str) -> tuple[list[dict], dict]:
     root = os.environ.get("ADASPEC_DATA")
     if not root:
-        raise _Unavailable("ADASPEC_DATA is not set")
+        raise Unavailable("ADASPEC_DATA is not set")
     directory = Path(root).expanduser() / task.name
     if not directory.is_dir():
-        raise _Unavailable(f"ADASPEC_DATA has no {task.name}/{split}.jsonl[.gz]")
+        raise Unavailable(f"ADASPEC_DATA has no {task.name}/{split}.jsonl[.gz]")
     if file := _find_file(task, split, directory):
         return _read(task, split, file)
-    raise _Unavailable(f"ADASPEC_DATA has no {task.name}/{split}.jsonl[.gz], only {_listing(directory)}")
+    raise Unavailable(f"ADASPEC_DATA has no {task.name}/{split}.jsonl[.gz], only {_listing(directory)}")
 
 
 def _from_tfds(task: Task, split: str) -> tuple[list[dict], dict]:
     if task.tfds is None:
-        raise _Unavailable
+        raise Unavailable
     try:
         tfds = tfds_jsonl.import_tfds()
         if task.tfds_module:
@@ -243,38 +255,37 @@ def _from_tfds(task: Task, split: str) -> tuple[list[dict], dict]:
         found = builder.as_data_source(split=task.splits[split])
         rows = [tfds_jsonl.decode(row, (*task.columns, *task.renamed)) for row in found]
     except Exception as error:
-        raise _Unavailable(f"tensorflow-datasets {task.tfds} failed ({_short(error)})") from error
+        raise Unavailable(f"tensorflow-datasets {task.tfds} failed ({short(error)})") from error
     return _checked(task, rows), {"kind": "tfds", "name": builder.info.full_name}
 
 
 def _from_hub(task: Task, split: str) -> tuple[list[dict], dict]:
     if task.hf is None:
-        raise _Unavailable
-    try:
-        import datasets
-    except ImportError as error:
-        raise _Unavailable("Hugging Face datasets is not installed (pip install datasets; our extra [hf])") from error
+        raise Unavailable
     name, config = task.hf
-    try:
-        with offline_unless_reachable():
-            found = datasets.load_dataset(name, config, split=task.splits[split])
-        rows = [dict(row) for row in found]
-    except Exception as error:
-        raise _Unavailable(f"Hugging Face {name} failed ({_short(error)})") from error
+    rows = rows_from_hub(HubName(name, config, task.splits[split]))
     return _checked(task, rows), {"kind": "hf", "name": name}
 
 
-def _checked(task: Task, rows: list[dict]) -> list[dict]:
-    return [checked_row(row, where=f"{task.name} row {n}", **task.reading) for n, row in enumerate(rows, 1)]
+def _named_on_hub(task: Task, name: str) -> tuple[list[dict], dict]:
+    """The rows of "hf:NAME:SPLIT", read as the task says."""
+    wanted = parse(name)
+    try:
+        rows = rows_from_hub(wanted)
+    except Unavailable as reason:
+        raise UserError(f"no data from {name}: {reason}. Mend it: give a .jsonl file as the data path") from None
+    where = name.removeprefix(PREFIX)
+    return _checked(task, rows, where), {"kind": "hf", "name": where}
 
 
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+def _checked(task: Task, rows: list[dict], name: str | None = None) -> list[dict]:
+    origin = name or task.name
+    return [checked_row(row, where=f"{origin} row {n}", **task.reading) for n, row in enumerate(rows, 1)]
 
 
-def digest(examples: Sequence[Example]) -> str:
-    """SHA-256 (hex) of prompts and answers in order."""
+def digest(examples: Sequence[AnyExample]) -> str:
+    """SHA-256 (hex) of all that they say, in order."""
     content = hashlib.sha256()
     for example in examples:
-        content.update(json.dumps([example.prompt, example.answer], separators=(",", ":")).encode() + b"\n")
+        content.update(json.dumps(example.content, separators=(",", ":")).encode() + b"\n")
     return content.hexdigest()

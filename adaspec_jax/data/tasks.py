@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adaspec_jax.data import word_problems
+from adaspec_jax.data.chat.conversation import ASSISTANT, Conversation, Tokenised, form_of, read_row
 from adaspec_jax.errors import UserError, did_you_mean
 
 Row = Mapping[str, str]
+CHAT = "chat"
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,18 @@ class Example:
     prompt: str
     answer: str
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return self.prompt, self.answer
+
+    @property
+    def content(self) -> list[str]:
+        """All of it, as JSON has it."""
+        return [self.prompt, self.answer]
+
+
+AnyExample = Example | Conversation | Tokenised
+
 
 @dataclass(frozen=True)
 class Task:
@@ -26,7 +40,7 @@ class Task:
 
     name: str
     columns: tuple[str, ...]  # those `format` reads: each must hold text that is not blank
-    format: Callable[[Row], Example]
+    format: Callable[[Row], AnyExample]
     splits: Mapping[str, str] = field(default_factory=dict)  # our split -> its name in tensorflow-datasets and the hub
     may_be_empty: tuple[str, ...] = ()  # columns that may be blank, or absent
     renamed: Mapping[str, str] = field(default_factory=dict)  # what other sources call a column -> our name of it
@@ -39,6 +53,7 @@ class Task:
     hf: tuple[str, str | None] | None = None  # (hub id, configuration)
     generate: Callable[..., list[dict[str, str]]] | None = None  # (num, *, seed, split) -> rows
     generated_rows: Mapping[str, int] = field(default_factory=dict)  # how many, where the user does not say
+    form_of: Callable[[Row], str | None] | None = None  # of several forms a row's; all rows of a source have one
 
     @property
     def reading(self) -> dict:
@@ -88,8 +103,12 @@ _OPENING_WORDS = 30  # of a story: fewer are too often the same
 
 
 def _story(row: Row) -> Example:
-    """Ours: its first sentences, and how it goes on."""
-    text = _unix(row["text"]).strip()
+    return _beginning(row["text"])
+
+
+def _beginning(text: str) -> Example:
+    """Ours: a text's first sentences, and how it goes on."""
+    text = _unix(text).strip()
     ends = (match.end() - 1 for match in re.finditer(r"[.!?][\"']?\s", text))
     at = next((end for end in ends if len(text[:end].split()) >= _OPENING_WORDS), len(text) // 2)
     return Example(text[:at], text[at:])
@@ -105,6 +124,21 @@ def columns_task(prompt_column: str, answer_column: str) -> Task:
         name="columns",
         columns=(prompt_column, answer_column),
         format=lambda row: Example(row[prompt_column], row[answer_column]),
+    )
+
+
+def text_task(column: str) -> Task:
+    """The task of a user's own file of plain texts: each one's first sentences, and how it goes on."""
+    return Task(name="text", columns=(column,), format=lambda row: _beginning(row[column]))
+
+
+def chat_task(assistants: Sequence[str] = (ASSISTANT,)) -> Task:
+    """Conversations, or rows that are tokens already. `assistants`: further roles that are the assistant's."""
+    return Task(
+        name=CHAT,
+        columns=(),
+        format=lambda row: read_row(row, assistants=assistants),
+        form_of=form_of,
     )
 
 
@@ -172,6 +206,7 @@ TASKS: dict[str, Task] = {
             files=("train", "tinystories_*"),
             hf=("roneneldan/TinyStories", None),
         ),
+        chat_task(),
     )
 }
 
@@ -181,3 +216,16 @@ def find_task(name: str) -> Task:
     if name not in TASKS:
         raise UserError(f'there is no task "{name}"{did_you_mean(name, TASKS)}')
     return TASKS[name]
+
+
+def check_one_form(task: Task, rows: Sequence[Row]) -> None:
+    """UserError at the first row that is of another form than the first."""
+    if task.form_of is None:
+        return
+    first = task.form_of(rows[0])
+    for row in rows:
+        if first is not None and task.form_of(row) not in (first, None):
+            raise UserError(
+                f'{row.where}: this row has "{task.form_of(row)}" and those before it "{first}"; keep each form in a '
+                "file of its own"
+            )

@@ -17,7 +17,8 @@ import ml_dtypes
 import numpy as np
 
 from adaspec_jax import files
-from adaspec_jax.data.batches import Encoded, bucket_length, pad
+from adaspec_jax.data.batches import bucket_length, pad
+from adaspec_jax.data.encoded import Encoded
 from adaspec_jax.errors import UserError
 
 ROWS_PER_BLOCK = 128
@@ -35,7 +36,7 @@ class TokenStore:
         for number, block in enumerate(self.blocks):
             end = 0
             for i in block:
-                start, end = end, end + _labels(rows[i])
+                start, end = end, end + rows[i].num_labels
                 self._place[i] = (number, start, end)
         self._columns: dict[str, _Column] = {}
 
@@ -52,7 +53,7 @@ class TokenStore:
 
     @property
     def num_tokens(self) -> int:
-        return sum(map(_labels, self._rows))
+        return sum(row.num_labels for row in self._rows)
 
     def begin(self, column: str, *, shape: tuple[int, ...], dtype, origin: dict[str, str]) -> list[int]:
         """Declares a column and returns the numbers of the blocks that are still to be written, longest rows first.
@@ -115,9 +116,7 @@ class TokenStore:
     def _padded(self, column: _Column, rows: Sequence[int], length: int) -> np.ndarray:
         dense = np.zeros((len(rows), length, *column.shape), column.dtype)
         for b, i in enumerate(rows):
-            first = self._rows[i].prompt_length - 1
-            entries = self.read(column.name, i)
-            dense[b, first : first + len(entries)] = entries
+            dense[b, self._rows[i].predicting] = self.read(column.name, i)
         return dense
 
     def _is_whole(self, column: str, number: int) -> bool:
@@ -191,7 +190,3 @@ def row_batches(
         length = bucket_length(max(len(rows[i].tokens) for i in numbers), buckets)
         batch = pad([rows[i] for i in filled], length, pad_id)
         yield numbers, batch | (beside.padded(filled, length) if beside else {})
-
-
-def _labels(row: Encoded) -> int:
-    return len(row.tokens) - row.prompt_length

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from adaspec_jax.data.chat.labels import closing_mark
+from adaspec_jax.data.chat.template import special_tokens, template_of
 from adaspec_jax.data.tokenizer_files import quiet_transformers
 from adaspec_jax.errors import UserError
 
@@ -15,14 +17,17 @@ END_OF_TEXT = "<|endoftext|>"
 _BYTES = 256
 
 
-def train_bpe(texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerFast:
+def train_bpe(texts: Iterable[str], *, vocab_size: int, chat_template: str | None = None) -> PreTrainedTokenizerFast:
     """A byte-level BPE with single digits and `<|endoftext|>` (id 0) as begin, end and padding; lossless on any text.
 
-    The same texts give the same tokenizer. It has `vocab_size` entries, or fewer where no pair occurs twice any more;
-    UserError below 257 (every byte, and the end of text).
+    With a `chat_template`, each of its marks (as in "<|im_end|>") is a token too, and that which closes the assistant's
+    turns is the end of text. The same texts give the same tokenizer. It has `vocab_size` entries, or fewer where no
+    pair occurs twice any more; UserError below 257 (every byte, and the end of text).
     """
-    if vocab_size < _BYTES + 1:
-        raise UserError(f"a byte-level tokenizer needs a vocabulary of at least {_BYTES + 1}, not {vocab_size}")
+    special = list(dict.fromkeys([END_OF_TEXT, *special_tokens(chat_template or "")]))
+    least = _BYTES + len(special)
+    if vocab_size < least:
+        raise UserError(f"a byte-level tokenizer needs a vocabulary of at least {least}, not {vocab_size}")
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -34,20 +39,24 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerFa
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
-        special_tokens=[END_OF_TEXT],
+        special_tokens=special,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     with quiet_transformers() as transformers:
-        return transformers.PreTrainedTokenizerFast(
+        made = transformers.PreTrainedTokenizerFast(
             tokenizer_object=tokenizer,
             bos_token=END_OF_TEXT,
             eos_token=END_OF_TEXT,
             pad_token=END_OF_TEXT,
             clean_up_tokenization_spaces=False,
             model_max_length=1_000_000,  # the model's own limit is the config's business; no warning from here
+            chat_template=chat_template,
         )
+    if chat_template is not None and (mark := closing_mark(template_of(made))) is not None:
+        made.eos_token = made.convert_ids_to_tokens(mark)
+    return made
 
 
 class Ends(tuple):

@@ -13,6 +13,8 @@ import numpy as np
 from adaspec_jax import data, reporting
 from adaspec_jax.errors import UserError
 from adaspec_jax.parity.answers import Answer, Logits, compare_logits, decode, decode_in_torch, load_in_torch
+from adaspec_jax.pipeline.examples import held_out_of
+from adaspec_jax.pipeline.text import chat_of
 from adaspec_jax.pipeline.workdir import Workdir
 
 LOGITS_AGREE = 1e-4  # the difference allowed, as a share of the largest logit, or of 1
@@ -53,29 +55,21 @@ def certificate(
 def held_out(report: Mapping[str, Any], tokenizer: Any) -> list[data.Encoded]:
     """The prompts a report's acceptance was measured on; UserError where their text has changed since."""
     try:
-        settings, record = report["settings"], report["data"]["evaluation"]
-        spec, expected = settings["data"], record["examples_sha256"]
-        where = {
-            "path": spec["evaluation"],
-            "prompt_column": spec["prompt_column"],
-            "answer_column": spec["answer_column"],
-            "rows": spec["evaluation_rows"],
-            "num": spec["num_evaluation"] if record["kind"] == "generated" else None,
-            "seed": settings["seed"] if spec["seed"] is None else spec["seed"],
-        }
+        settings, expected = report["settings"], report["data"]["evaluation"]["examples_sha256"]
+        spec, source = held_out_of(settings)
     except (KeyError, TypeError) as error:
         raise UserError(
             f"report.json does not say what the run was measured on ({error}); measure anew by the run's own command"
         ) from None
-    source = data.load_examples(spec["task"], spec["evaluation_split"], **where)
     if source.description["examples_sha256"] != expected:
         raise UserError(
             f"the held-out examples of {source.description['name']} are not those the report was made with; "
             "restore the data, or measure anew by the run's own command"
         )
-    lengths = {name: spec[name] for name in ("max_length", "max_prompt_length")}
     ends = data.Ends.of_record(settings["eos_id"])
-    rows, _ = data.encode(source, tokenizer, eos_id=ends.closing, ends=ends.ids, **lengths)
+    how = {"max_length": spec.max_length, "max_prompt_length": spec.max_prompt_length}
+    how |= {"eos_id": ends.closing, "ends": ends.ids, "chat": chat_of(spec, tokenizer, source)}
+    rows, _ = data.encode_for_prompts(source, tokenizer, **how)
     return rows[: settings["evaluation"]["num_prompts"]]
 
 

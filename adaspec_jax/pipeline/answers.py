@@ -68,7 +68,7 @@ def targets_own(
                 found[i] = data.Encoded(np.asarray(kept, np.int32), text.train[i].prompt_length)
             progress.advance(len(block))
     rows = [found[i] for i in range(len(text.train))]
-    supervised = sum(len(row.tokens) - row.prompt_length for row in rows)
+    supervised = sum(row.num_labels for row in rows)
     record = {"source": "target", "temperature": knobs.temperature, "supervised_tokens": supervised}
     return replace(text, train=rows, record=text.record | {"answers": record})
 

@@ -245,10 +245,9 @@ class Rows:
                 found.setdefault(name, []).extend(dense[b][self.predicting(i)] for b, i in enumerate(numbers))
         return found
 
-    def predicting(self, row: int) -> slice:
+    def predicting(self, row: int) -> np.ndarray | slice:
         """The positions that predict a row's labels."""
-        encoded = self.text.train[row]
-        return slice(encoded.prompt_length - 1, len(encoded.tokens) - 1)
+        return self.text.train[row].predicting
 
 
 @jax.jit

@@ -15,6 +15,7 @@ from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
 from adaspec_jax.generation_config import NOTHING
 from adaspec_jax.measuring.pair import check_own_tokenizer, has_another_tokenizer
+from adaspec_jax.pipeline.examples import training_and_held_out
 from adaspec_jax.pipeline.workdir import Workdir
 
 
@@ -60,8 +61,8 @@ def read_text(
 
     `origins`: where "target" and "draft" come from; `seed` of the run, where generated tasks have none of their own.
     """
-    train, held_out, removed = processes.each(lambda: _both(spec, seed if spec.seed is None else spec.seed))
-    processes.once(lambda: _make_tokenizer(tokenizer_spec, origins, workdir, train))
+    train, held_out, removed = processes.each(lambda: training_and_held_out(spec, seed))
+    processes.once(lambda: _make_tokenizer(tokenizer_spec, origins, workdir, train, spec.chat_template))
     tokenizer = processes.each(lambda: data.load_tokenizer(workdir.tokenizer))
     for name, model in origins.items():
         if model.init == "random":
@@ -69,9 +70,9 @@ def read_text(
     asked = NOTHING if origins["target"].init == "random" else models.asked_by(origins["target"].init)
     ends = data.ends_of_text(tokenizer, asked.ends, otherwise=asked.closing)
     knobs = {"max_length": spec.max_length, "max_prompt_length": spec.max_prompt_length}
-    knobs |= {"eos_id": ends.closing, "ends": ends.ids}
+    knobs |= {"eos_id": ends.closing, "ends": ends.ids, "chat": chat_of(spec, tokenizer, train)}
     train_rows, train_counts = data.encode(train, tokenizer, **knobs)
-    held_out_rows, held_out_counts = data.encode(held_out, tokenizer, **knobs)
+    held_out_rows, held_out_counts = data.encode_for_prompts(held_out, tokenizer, **knobs)
     record = {
         "train": train.description | train_counts | {"tokens_sha256": _sha256(train_rows)},
         "evaluation": held_out.description | held_out_counts,
@@ -82,6 +83,12 @@ def read_text(
             "shared_prompts_left": len(data.shared_prompts(train, held_out)),
         },
     }
+    if train.description.get("part"):
+        processes.say(f"data: {len(held_out)} of {len(train) + len(held_out)} rows are held out, by seed")
+    for reason, number in train_counts.get("left_out", {}).items():
+        processes.say(f"data: {number} of {len(train)} training rows are left out: {reason}")
+    if train_counts["truncated"]:
+        processes.say(f"data: {train_counts['truncated']} training rows are cut to data.max_length {spec.max_length}")
     if removed:
         processes.say(f"data: {removed} training rows with an evaluation prompt are left out")
     for line in [*record["notes"], *_marks_kept(record["train"])]:
@@ -103,53 +110,45 @@ def _sha256(rows: list[data.Encoded]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         digest.update(np.int64([row.prompt_length, len(row.tokens)]).tobytes() + row.tokens.tobytes())
+        if row.labels is not None:
+            digest.update(row.labels.tobytes())
     return digest.hexdigest()
 
 
-def _both(spec: Data, seed: int) -> tuple[data.Source, data.Source, int]:
-    """Training and held-out examples, and how many of the former were left out because the latter have them."""
-    train = _examples(spec, seed, spec.train_split, spec.train, spec.train_rows, spec.num_train)
-    held_out = _examples(spec, seed, spec.evaluation_split, spec.evaluation, spec.evaluation_rows, spec.num_evaluation)
-    if spec.contamination == "allow":
-        return train, held_out, 0
-    train, removed = data.without_shared(train, held_out)
-    return train, held_out, removed
-
-
-def _examples(spec: Data, seed: int, split: str, path: str | None, rows: str | None, num: int) -> data.Source:
-    own_columns = spec.prompt_column is not None
-    if own_columns and path is None:
-        key = "train" if split == spec.train_split else "evaluation"
-        raise UserError(f"data.prompt_column needs a file: set data.{key} to a .jsonl file that has this column")
-    if not own_columns and spec.task not in data.TASKS:
-        data.load_examples(spec.task)  # raises, naming the nearest task
-    generated = not own_columns and path is None and data.TASKS[spec.task].generate is not None
-    return data.load_examples(
-        spec.task,
-        split,
-        path=path,
-        prompt_column=spec.prompt_column,
-        answer_column=spec.answer_column,
-        rows=rows,
-        num=num if generated else None,
-        seed=seed,
-    )
+def chat_of(spec: Data, tokenizer: Any, examples: data.Source) -> data.chat.Chat | None:
+    """How the examples' conversations become rows; None where there is none among them."""
+    if not any(isinstance(example, data.chat.Conversation) for example in examples):
+        return None
+    template = data.chat.template_of(tokenizer, spec.chat_template, spec.chat.options)
+    wanted = {name: getattr(spec.chat, name) for name in ("turns", "end_of_turn", "reasoning")}
+    return data.chat.Chat(template, data.chat.Labels(**wanted))
 
 
 def _make_tokenizer(
-    spec: Tokenizer, origins: Mapping[str, Target | Draft], workdir: Workdir, train: data.Source
+    spec: Tokenizer,
+    origins: Mapping[str, Target | Draft],
+    workdir: Workdir,
+    train: data.Source,
+    chat_template: str | None,
 ) -> None:
+    """Trained on the text, and where that is conversations with their template; or taken from where `init` says."""
     if workdir.tokenizer.is_dir():
         return
     if spec.init == "train":
-        texts = (text for example in train for text in (example.prompt, example.answer))
-        tokenizer = data.train_bpe(texts, vocab_size=spec.vocab_size)
+        texts = (text for example in train for text in example.texts)
+        chat = any(isinstance(example, data.chat.Conversation) for example in train)
+        template = data.chat.read_template(chat_template) if chat_template else data.chat.CHATML
+        tokenizer = data.train_bpe(texts, vocab_size=spec.vocab_size, chat_template=template if chat else None)
         for name, model in origins.items():
             if model.init != "random" and has_another_tokenizer(model.init, tokenizer):
                 raise UserError(
                     f'tokenizer.init is "train", and the {name} {model.init} comes with a tokenizer of its own; set '
                     f"--config.tokenizer.init={model.init}"
                 )
+    elif spec.init == "target":
+        if origins["target"].init == "random":
+            raise UserError('tokenizer.init is "target", and target.init is random: a model from scratch has none')
+        tokenizer = data.load_tokenizer(origins["target"].init)
     else:
         tokenizer = data.load_tokenizer(spec.init)
     with files.making_folder(workdir.tokenizer) as unfinished:

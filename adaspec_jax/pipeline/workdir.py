@@ -160,8 +160,9 @@ class Workdir:
             report = json.loads(file.read_text())
             same = report["settings"]["evaluation"] == json.loads(json.dumps(vars(evaluation)))
             same &= all(
-                path is None or files.sha256(path, unpacked=True) == report["data"][name]["content_sha256"]
+                files.sha256(path, unpacked=True) == report["data"][name]["content_sha256"]
                 for name, path in (("train", data.train), ("evaluation", data.evaluation))
+                if path is not None and not path.startswith("hf:")
             )
             same &= report["stages"] == {name: self.finished(name) for name in stages}
         except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error):

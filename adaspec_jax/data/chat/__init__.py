@@ -1,0 +1,24 @@
+"""Conversations: rows as files have them, the text a template makes of them, and which of its tokens are labels."""
+
+from adaspec_jax.data.chat.conversation import ROLES, Conversation, Tokenised, form_of, read_row
+from adaspec_jax.data.chat.encoding import Chat, encode_prompts, encode_rows, first_prompt
+from adaspec_jax.data.chat.labels import Labels
+from adaspec_jax.data.chat.template import CHATML, Refused, Template, read_template, template_of
+
+__all__ = [
+    "CHATML",
+    "ROLES",
+    "Chat",
+    "Conversation",
+    "Labels",
+    "Refused",
+    "Template",
+    "Tokenised",
+    "encode_prompts",
+    "encode_rows",
+    "first_prompt",
+    "form_of",
+    "read_row",
+    "read_template",
+    "template_of",
+]

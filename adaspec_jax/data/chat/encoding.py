@@ -1,0 +1,171 @@
+"""Conversations, and rows that are tokens already, become token rows with labels; what cannot is counted and said."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adaspec_jax.data.chat.conversation import Conversation, Tokenised
+from adaspec_jax.data.chat.labels import Labels, labels_of, rendered, roles_of
+from adaspec_jax.data.chat.template import Refused, Template
+from adaspec_jax.data.encoded import Encoded
+from adaspec_jax.errors import UserError
+
+MOST_LEFT_OUT = 0.01  # of the rows: beyond that something is wrong with them, or with how they are read
+
+
+@dataclass(frozen=True)
+class Chat:
+    """How conversations become rows."""
+
+    template: Template
+    labels: Labels = Labels()
+
+    def special_ids(self, ends: Collection[int]) -> frozenset[int]:
+        """Tokens that are marks and no text: the tokenizer's special ones, and the ends of text."""
+        added = self.template.tokenizer.added_tokens_decoder.items()
+        return frozenset(i for i, token in added if token.special) | frozenset(ends)
+
+
+class Tally:
+    """What became of the rows: counts for the report, and why some were left out."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.counts = total, Counter(examples=total)
+        self.left_out: dict[str, list[str]] = {}  # reason -> where
+
+    def leave_out(self, reason: str, where: str) -> None:
+        self.left_out.setdefault(reason, []).append(where)
+
+    def check(self, remedy: str = "") -> None:
+        """UserError where more than 1 % were left out, with the commonest reason and the first row of that kind."""
+        number = sum(map(len, self.left_out.values()))
+        if number <= MOST_LEFT_OUT * self.total:
+            return
+        reason, places = max(self.left_out.items(), key=lambda item: len(item[1]))
+        others = f", of {len(self.left_out)} kinds" if len(self.left_out) > 1 else ""
+        most = f"{len(places)} of them, " if len(self.left_out) > 1 else ""
+        raise UserError(
+            f"{places[0]}: {reason}; {number} of {self.total} conversations cannot be used{others} ({most}this one the "
+            f"first), and more than 1 % is refused{remedy}"
+        )
+
+    @property
+    def record(self) -> dict[str, int | dict[str, int]]:
+        """For the report."""
+        left_out = {reason: len(places) for reason, places in self.left_out.items()}
+        return dict(self.counts) | ({"left_out": left_out} if left_out else {})
+
+
+def encode_rows(
+    examples: Sequence[Conversation | Tokenised],
+    chat: Chat | None,
+    *,
+    max_length: int,
+    ends: Collection[int] = (),
+    vocabulary: int | None = None,
+) -> tuple[list[Encoded], dict[str, int]]:
+    """Rows with labels, in order, and counts.
+
+    A row is cut to `max_length`. Left out, by reason: what the template refuses, what has no label (within that
+    length), an empty turn. UserError where that is more than 1 %; where no turn of the assistant's that is learnt ends
+    with one of `ends`, so that the draft would never learn to stop; and for ids from `vocabulary` on.
+    """
+    tally, rows, closed = Tally(len(examples)), [], 0
+    special = chat.special_ids(ends) if chat else frozenset()
+    for example in examples:
+        try:
+            pieces = list(_rows_of(example, chat, special, vocabulary))
+        except Refused as refused:
+            tally.leave_out(str(refused), example.where)
+            continue
+        for ids, labels, roles in pieces:
+            tokens, kept = np.asarray(ids[:max_length], np.int32), np.asarray(labels[:max_length], bool)
+            if not kept.any():
+                within = f"within {max_length} tokens" if np.any(labels) else "at all"
+                tally.leave_out(f"no label {within}", example.where)
+                continue
+            closed += bool(set(tokens[kept].tolist()) & set(ends))
+            tally.counts["truncated"] += len(ids) > max_length
+            rows.append(Encoded(tokens, int(np.argmax(kept)), kept, None if roles is None else roles[:max_length]))
+    tally.check(_REMEDY if any("once another follows" in reason for reason in tally.left_out) else "")
+    if chat and chat.labels.end_of_turn and ends and rows and not closed and isinstance(examples[0], Conversation):
+        raise UserError(
+            "no turn of the assistant's ends with an end of text: the chat template closes turns with none of "
+            f"{sorted(ends)}, so that a draft would never learn to stop; give another template, name its mark as "
+            "eos_token_id in the model's generation_config.json, or set data.chat.end_of_turn=False"
+        )
+    tally.counts["dropped"] = sum(map(len, tally.left_out.values()))
+    tally.counts["tokens"] = sum(len(row.tokens) for row in rows)
+    tally.counts["supervised_tokens"] = sum(row.num_labels for row in rows)
+    return rows, tally.record
+
+
+_REMEDY = "; data.chat.turns=each makes a row of every turn, as it is rendered when it is the last"
+
+
+def encode_prompts(
+    examples: Sequence[Conversation | Tokenised], chat: Chat | None, *, max_length: int
+) -> tuple[list[Encoded], dict[str, int]]:
+    """What precedes the assistant's first answer of every row, as a server reads it; longer ones are left out."""
+    tally, rows = Tally(len(examples)), []
+    for example in examples:
+        try:
+            ids = first_prompt(example, chat)
+        except Refused as refused:
+            tally.leave_out(str(refused), example.where)
+            continue
+        if len(ids) < max_length:
+            rows.append(Encoded(np.asarray(ids, np.int32), len(ids)))
+    tally.check()
+    if not rows:
+        raise UserError(
+            f"none of {len(examples)} conversations has a prompt shorter than max_length={max_length}; raise it"
+        )
+    tally.counts["dropped"] = len(examples) - len(rows)
+    return rows, tally.record
+
+
+def first_prompt(example: Conversation | Tokenised, chat: Chat | None) -> list[int]:
+    """The ids that precede the assistant's first answer; `Refused` where the template refuses them."""
+    if isinstance(example, Tokenised):
+        if not example.labels.any():
+            raise Refused("no label at all")
+        return example.ids[: int(np.argmax(example.labels))].tolist()
+    answered = example.answered()
+    until = answered[0] if answered else len(example.messages)
+    _check_turns(example)
+    return chat.template.prompt_ids(example.messages[:until], example.tools)
+
+
+def _rows_of(
+    example: Conversation | Tokenised, chat: Chat | None, special: Collection[int], vocabulary: int | None
+) -> Iterator[tuple[Sequence[int], np.ndarray, np.ndarray | None]]:
+    """(ids, labels, roles) of a row, or of one for each of its turns."""
+    if isinstance(example, Tokenised):
+        if vocabulary is not None and example.ids.max() >= vocabulary:
+            raise UserError(
+                f"{example.where}: the id {example.ids.max()} is none of the tokenizer's {vocabulary}: the row was "
+                "made with another tokenizer"
+            )
+        yield example.ids, example.labels, None
+        return
+    _check_turns(example)
+    parts, labels = [example], chat.labels
+    if labels.turns == "each":
+        labels = dataclasses.replace(labels, turns="last")
+        answered = example.answered()
+        parts = [dataclasses.replace(example, messages=example.messages[: i + 1]) for i in answered] or [example]
+    for part in parts:
+        whole = rendered(part, chat.template, labels, special=special)
+        yield whole.ids, labels_of(whole, labels), roles_of(whole)
+
+
+def _check_turns(example: Conversation) -> None:
+    for number, turn in enumerate(example.messages):
+        if not turn["content"].strip() and turn["role"] != "system" and len(turn) == 2:
+            raise Refused(f"turn {number + 1} ({turn['role']}) is empty")

@@ -1,0 +1,163 @@
+"""Chat templates: conversations as the text that a server makes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaspec_jax.data.chat.conversation import Message
+from adaspec_jax.data.tokenizer_files import quiet_transformers
+from adaspec_jax.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# What a tokenizer trained here gets: the marks of ChatML, each turn closed by its own.
+CHATML = """\
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_SPECIAL = re.compile(r"<\|[^|<>\s'\"{}]+\|>")
+_SECONDS = 20  # for one conversation: thousands of times what any template needs
+
+
+class Refused(Exception):
+    """A template's own refusal of a conversation, or its failure on it, as one line."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """A tokenizer's chat template, or another in its place, with the options that it is given."""
+
+    tokenizer: PreTrainedTokenizerBase
+    source: str | None = None  # in place of the tokenizer's own
+    options: Mapping[str, Any] = field(default_factory=dict)  # as in {"enable_thinking": False}
+
+    @property
+    def marks_answers(self) -> bool:
+        """Whether it has the generation marks by which transformers tells the assistant's tokens."""
+        return _MARKS.search(self._jinja(None)) is not None
+
+    def text(
+        self, messages: Sequence[Message], tools: Sequence[Mapping] = (), *, answer_follows: bool = False
+    ) -> str:
+        """The conversation, or what precedes the assistant's next turn; `Refused` where the template fails."""
+        asked = {"tokenize": False, "add_generation_prompt": answer_follows}
+        return self._applied(messages, tools, **asked)
+
+    def marked(self, messages: Sequence[Message], tools: Sequence[Mapping] = ()) -> tuple[list[int], list[int]]:
+        """(ids, 1 for each of the assistant's), by transformers and the template's generation marks."""
+        found = self._applied(messages, tools, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+        return list(found["input_ids"]), list(found["assistant_masks"])
+
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Mapping] = ()) -> list[int]:
+        """What a server reads before the assistant's next turn."""
+        text = self.text(messages, tools, answer_follows=True)
+        return self.tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+    def _jinja(self, tools: Sequence[Mapping] | None) -> str:
+        return self.tokenizer.get_chat_template(self.source, tools=list(tools) if tools else None)
+
+    def _applied(self, messages, tools, **asked: Any) -> Any:
+        turns, schemas = [dict(turn) for turn in messages], [dict(tool) for tool in tools] or None
+        with quiet_transformers(), _in_time(_SECONDS):
+            try:
+                return self.tokenizer.apply_chat_template(
+                    turns, tools=schemas, chat_template=self.source, **asked, **self.options
+                )
+            except TimeoutError:
+                raise Refused(f"it does not come to an end ({_SECONDS} seconds)") from None
+            except RecursionError:
+                raise Refused("it calls itself without end") from None
+            except Exception as error:  # a template may fail in any way a program can
+                raise Refused(first_line(error)) from None
+
+
+def template_of(
+    tokenizer: PreTrainedTokenizerBase, file: str | os.PathLike | None = None, options: str | Mapping | None = None
+) -> Template:
+    """The template that this tokenizer's conversations are rendered by, tried once.
+
+    `file`: a Jinja template in place of the tokenizer's. `options`: what it is given beside the turns, a mapping or
+    JSON. UserError where there is none, or where it cannot be read.
+    """
+    source = None if file is None else read_template(file)
+    if source is None and not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            "the tokenizer has no chat template: give one as a file (--config.data.chat_template=FILE, or "
+            "--chat_template FILE)"
+        )
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError("chat data needs a tokenizer with a tokenizer.json, which tells where in the text a token lies")
+    template = Template(tokenizer, source, _options(options))
+    _check_syntax(template._jinja(None), "the tokenizer's chat template" if file is None else str(file))
+    return template
+
+
+def special_tokens(source: str) -> list[str]:
+    """The marks a template writes, as in "<|im_end|>": each becomes one token where a tokenizer is trained here."""
+    return list(dict.fromkeys(_SPECIAL.findall(source)))
+
+
+def read_template(file: str | os.PathLike) -> str:
+    """A Jinja file's text; UserError where it cannot be read."""
+    try:
+        return Path(file).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the chat template {file} cannot be read ({first_line(error)})") from None
+
+
+def _options(options: str | Mapping | None) -> Mapping[str, Any]:
+    if isinstance(options, str):
+        try:
+            options = json.loads(options or "{}")
+        except ValueError as error:
+            raise UserError(f"data.chat.options is not JSON ({error}); write it as in '{{\"key\": true}}'") from None
+    if options is not None and not isinstance(options, Mapping):
+        raise UserError('data.chat.options must be a JSON object, as in \'{"enable_thinking": false}\'')
+    return dict(options or {})
+
+
+def _check_syntax(source: str, name: str) -> None:
+    import jinja2
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    try:
+        with quiet_transformers():
+            render_jinja_template(conversations=[], chat_template=source)
+    except jinja2.TemplateSyntaxError as error:
+        raise UserError(f"{name} is no Jinja template: line {error.lineno}: {error.message}") from None
+    except ImportError as error:
+        raise UserError(f"chat templates need jinja2 ({first_line(error)}); pip install jinja2") from None
+
+
+@contextlib.contextmanager
+def _in_time(seconds: float) -> Iterator[None]:
+    """TimeoutError after so long: a Jinja loop may run for ever. Only the main thread can be woken up so."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def late(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
