@@ -55,7 +55,7 @@ class Data:
 
 @dataclass
 class Tokenizer:
-    """`init` "train" fits a byte-level BPE to the training split, "target" takes the target's; or a directory, a name."""
+    """`init` "train" fits a byte-level BPE to the training split, "target" takes its; or a directory or a hub name."""
 
     init: str = "train"
     vocab_size: int = positive(1024)  # when trained here

@@ -56,8 +56,8 @@ def ends_of(tokenizer, name):
     return {tokenizer.convert_tokens_to_ids("<|end|>") if name == "phi" else tokenizer.eos_token_id}
 
 
-_WORDS = [*"Tom has 3 apples and buys 14 more. How many are left?".split(), "caf\u00e9 \u6f22\u5b57", "\U0001f600\U0001f680"]
-_WORDS += ["don't\nlist:\n- a\n", "  two", "\n\nB."]
+_WORDS = [*"Tom has 3 apples and buys 14 more. How many are left?".split()]
+_WORDS += ["caf\u00e9 \u6f22\u5b57", "\U0001f600\U0001f680", "don't\nlist:\n- a\n", "  two", "\n\nB."]
 _TOOL = {
     "type": "function",
     "function": {

@@ -127,6 +127,7 @@ def test_a_template_that_rewrites_its_turns_is_refused():
     with pytest.raises(Refused, match="a conversation's beginning otherwise"):
         ours(tokenizer, forms.conversations(2)[1])
     loud = "{{- m.role ~ (m.content if loop.last else m.content|upper) ~ '<|im_end|>' }}"
-    tokenizer.chat_template = "{%- for m in messages %}" + loud + "{%- endfor %}{%- if add_generation_prompt %}{{- 'assistant' }}{%- endif %}"
+    asking = "{%- if add_generation_prompt %}{{- 'assistant' }}{%- endif %}"
+    tokenizer.chat_template = "{%- for m in messages %}" + loud + "{%- endfor %}" + asking
     with pytest.raises(Refused, match="otherwise"):
         ours(tokenizer, forms.conversations(2)[1])
