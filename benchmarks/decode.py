@@ -213,7 +213,7 @@ def start(target, drafter, tokens_BS, args) -> dict[str, float]:
     from adaspec_jax.decoding import Context, Sampling, engine, rejection_sample
 
     prompt = Context(tokens_BS, np.full(args.batch, args.prompt))
-    arguments, slots = engine._program_arguments(target, drafter, prompt, jax.random.key(0), args.new, -1)
+    arguments, slots = engine.program_arguments(target, drafter, prompt, jax.random.key(0), args.new, -1)
     static = {"slots": slots, "sampling": Sampling(temperature=0.0), "accept": rejection_sample}
     began = time.perf_counter()
     lowered = engine._decode.lower(*arguments, **static)

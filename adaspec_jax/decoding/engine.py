@@ -53,9 +53,9 @@ def generate(
     Raises:
       ValueError: empty rows, lengths beyond S, or a budget below 1.
     """
-    arguments, slots = _program_arguments(target, drafter, prompt, key, max_new_tokens, eos_id)
+    arguments, slots = program_arguments(target, drafter, prompt, key, max_new_tokens, eos_id)
     generation = _decode(*arguments, slots=slots, sampling=sampling, accept=accept)
-    return _trimmed(generation, prompt, max_new_tokens)
+    return trimmed(generation, prompt, max_new_tokens)
 
 
 def generate_from_queue(
@@ -91,23 +91,23 @@ def generate_from_queue(
     refill = max(rows // 4, 1) if refill is None else refill
     if rows < 1 or not 1 <= refill <= rows:
         raise ValueError(f"rows must be at least 1 and refill between 1 and rows, not {rows} and {refill}")
-    arguments, slots = _program_arguments(target, drafter, prompts, key, max_new_tokens, eos_id)
+    arguments, slots = program_arguments(target, drafter, prompts, key, max_new_tokens, eos_id)
     static = {"slots": slots, "sampling": sampling, "accept": accept}
-    return _trimmed(_decode_queue(*arguments, rows=rows, refill=refill, **static), prompts, max_new_tokens)
+    return trimmed(_decode_queue(*arguments, rows=rows, refill=refill, **static), prompts, max_new_tokens)
 
 
-def _program_arguments(target, drafter, prompt: Context, key, max_new_tokens: int, eos_id) -> tuple[tuple, int]:
+def program_arguments(target, drafter, prompt: Context, key, max_new_tokens: int, eos_id) -> tuple[tuple, int]:
     """What `_decode` takes, in its order, and the slots a row needs."""
     target, drafter = _as_pytree(target), _as_pytree(drafter)
     tokens_BS, lengths_B = _checked_prompt(prompt, max_new_tokens)
-    padded = _round_up(tokens_BS.shape[1])
-    slots = padded + _round_up(max_new_tokens) + drafter.num_nodes + 1
+    padded = round_up(tokens_BS.shape[1])
+    slots = padded + round_up(max_new_tokens) + drafter.num_nodes + 1
     tokens_BS = jnp.pad(tokens_BS, ((0, 0), (0, padded - tokens_BS.shape[1])))
     eos_E = jnp.atleast_1d(jnp.asarray(eos_id, jnp.int32))
     return (target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E), slots
 
 
-def _trimmed(generation: Generation, prompt: Context, max_new_tokens: int) -> Generation:
+def trimmed(generation: Generation, prompt: Context, max_new_tokens: int) -> Generation:
     width = prompt.tokens_BS.shape[1] + max_new_tokens
     return dataclasses.replace(generation, **{name: getattr(generation, name)[:, :width] for name in _PER_TOKEN})
 
@@ -141,7 +141,7 @@ def _as_pytree(value):
 _PER_TOKEN = ("tokens_BS", "origin_BS", "rejected_BS")
 
 
-def _round_up(length: int) -> int:
+def round_up(length: int) -> int:
     bucket = BUCKET if length > 2 * BUCKET else BUCKET // 2  # half a bucket of padding weighs more on a short prompt
     return -(-length // bucket) * bucket
 
@@ -166,8 +166,7 @@ def _checked_prompt(prompt: Context, max_new_tokens: int) -> tuple[Array, Array]
 @partial(jax.jit, static_argnames=("slots", "sampling", "accept"))
 def _decode(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, *, slots, sampling, accept):
     rounds = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept)
-    loop = rounds.start(key, tokens_BS, lengths_B)
-    return rounds.finished(jax.lax.while_loop(lambda loop: ~jnp.all(loop.done_B), rounds.one_round, loop))
+    return rounds.finished(rounds.to_the_end(rounds.start(key, tokens_BS, lengths_B)))
 
 
 @partial(jax.jit, static_argnames=("slots", "sampling", "accept", "rows", "refill"))

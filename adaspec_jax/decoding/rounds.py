@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.prefill import Kept, Seen, prefill, see
 from adaspec_jax.decoding.sampling import Sampling, most_likely
 from adaspec_jax.decoding.tree import Tree
 from adaspec_jax.decoding.types import (
@@ -40,14 +41,6 @@ class Loop(NamedTuple):
     laws_BLV: Array | None = None  # the target's law at each of the first L committed tokens, where it is asked for
 
 
-class _Seen(NamedTuple):
-    """What the target says at the root and at every node."""
-
-    logits_BMV: Array
-    cache: Any
-    hidden: tuple[Array, ...]
-
-
 class _Decided(NamedTuple):
     """What a round adds to every row; column m is the m-th accepted guess, or the target's own token after the last."""
 
@@ -72,24 +65,11 @@ class Rounds:
     sampling: Sampling
     accept: Accept
 
-    def start(self, key: Array, tokens_BS: Array, lengths_B: Array) -> Loop:
-        """Prefill of right-padded prompts, then `begin`."""
-        batch, length = tokens_BS.shape
-        seen = self._call(tokens_BS, self.target.init_cache(batch, self.slots))
-        prompt = Context(
-            jnp.pad(tokens_BS, ((0, 0), (0, self.slots - length))),
-            lengths_B,
-            hidden=seen.hidden,
-            target_cache=seen.cache.roll_back(lengths_B - 1),
-            sampling=self.sampling,
-            opinion=getattr(self.accept, "opinion", False),
-        )
-        draft_state = self.drafter.init(dataclasses.replace(prompt, tokens_BS=tokens_BS), self.slots)
-        # From now on at root and nodes; before the first round only the root's entry is real.
-        before_last_B11 = jnp.maximum(lengths_B - 2, 0)[:, None, None]
-        root_B1D = (jnp.take_along_axis(hidden_BSD, before_last_B11, axis=1) for hidden_BSD in seen.hidden)
-        hidden = tuple(jnp.repeat(root, self.drafter.num_nodes + 1, axis=1) for root in root_B1D)
-        return self.begin(key, dataclasses.replace(prompt, hidden=hidden), draft_state)
+    def start(self, key: Array, tokens_BS: Array, lengths_B: Array, *, kept: Kept | None = None) -> Loop:
+        """Prefill of right-padded prompts, or of what they have beyond `kept`, then `begin`."""
+        opinion = getattr(self.accept, "opinion", False)
+        prompt = Context(tokens_BS, lengths_B, sampling=self.sampling, opinion=opinion)
+        return self.begin(key, *prefill(self.target, self.drafter, prompt, slots=self.slots, kept=kept))
 
     def begin(self, key: Array, context: Context, draft_state: Any, *, laws: int = 0) -> Loop:
         """Rounds from where target and drafter already stand: after a prefill, or inside a larger model's round.
@@ -150,6 +130,10 @@ class Rounds:
             self._with_laws(loop, seen.logits_BMV, decided),
         )
 
+    def to_the_end(self, loop: Loop) -> Loop:
+        """Rounds until every row is done."""
+        return jax.lax.while_loop(lambda loop: ~jnp.all(loop.done_B), self.one_round, loop)
+
     def finished(self, loop: Loop) -> Generation:
         """The rows as they stand, zero past their ends."""
         lengths_B = loop.context.lengths_B
@@ -167,7 +151,7 @@ class Rounds:
         below_end_BN = jnp.any(above_BNN & (eos_BN | ~valid_BN)[:, None, :], axis=-1)
         return dataclasses.replace(proposal, valid_BN=valid_BN & ~below_end_BN & (tree.depth_BN <= room_B[:, None]))
 
-    def _verified(self, context: Context, proposal: Proposal, tree: Tree) -> _Seen:
+    def _verified(self, context: Context, proposal: Proposal, tree: Tree) -> Seen:
         """The target at root and nodes: at as many of them as are in use, of the few widths that the drafter names."""
         base_B = context.lengths_B - 1
         cache = context.target_cache
@@ -181,14 +165,14 @@ class Rounds:
             columns["mask_BTS"] = tree.attention_mask(base_B, self.slots)
         if proposal.entry is not None:
             columns["hidden_BTD"] = proposal.entry.hidden_BMD
-        full = tokens_BM.shape[1]
+        full, layers = tokens_BM.shape[1], asks_of(self.drafter).layers
 
-        def call(width: int, cache: Any) -> _Seen:
+        def call(width: int, cache: Any) -> Seen:
             cut = {name: column[:, :width] for name, column in columns.items()}
             first = {} if proposal.entry is None else {"first": proposal.entry.layer}
-            logits_BMV, cache, hidden = self._call(tokens_BM[:, :width], cache, **cut, **first)
+            logits_BMV, cache, hidden = see(self.target, layers, tokens_BM[:, :width], cache, **cut, **first)
             whole = [_padded(x, full) for x in (logits_BMV, *hidden)]
-            return _Seen(whole[0], cache, tuple(whole[1:]))
+            return Seen(whole[0], cache, tuple(whole[1:]))
 
         if not widths_of(self.drafter) or proposal.width is None:
             return call(full, cache)
@@ -215,7 +199,7 @@ class Rounds:
         rejected_BM = jnp.where(own_BM & (refused_B >= 0)[:, None], refused_token_B1, -1)
         return _Decided(tokens_BM, count_B, ended_B, accepted_B, path_BN, own_BM, rejected_BM)
 
-    def _committed(self, context: Context, proposal: Proposal, seen: _Seen, decided: _Decided) -> Context:
+    def _committed(self, context: Context, proposal: Proposal, seen: Seen, decided: _Decided) -> Context:
         """The context after the round, with what the verification taught."""
         lengths_B, cache = context.lengths_B + decided.count_B, seen.cache
         if proposal.parents_BN is not None:
@@ -265,16 +249,6 @@ class Rounds:
 
     def _room(self, loop: Loop, lengths_B: Array) -> Array:
         return loop.start_lengths_B + self.max_new_tokens - lengths_B
-
-    def _call(self, tokens_BT: Array, cache: Any, **where: Any) -> _Seen:
-        layers = asks_of(self.drafter).layers
-        if not layers and "first" not in where:
-            return _Seen(*self.target(tokens_BT, cache, **where), ())
-        if layers == (-1,) and "first" not in where:
-            hidden_BTD, cache = self.target.features(tokens_BT, cache, **where)
-            return _Seen(self.target.unembed(hidden_BTD), cache, (hidden_BTD,))
-        hidden_BTD, cache, taps = self.target.run(tokens_BT, cache, taps=layers, **where)
-        return _Seen(self.target.unembed(hidden_BTD), cache, taps)
 
     def _is_eos(self, tokens: Array) -> Array:
         return jnp.any(tokens[..., None] == self.eos_E.reshape((1,) * tokens.ndim + (-1,)), axis=-1)

@@ -21,7 +21,7 @@ def operations(kind: str, temperature: float) -> int:
     target, draft = (models.build(HF, jax.random.key(seed)) for seed in (0, 1))
     drafter = {"plain": NoDraft(), "chain": ChainDrafter(draft, 3), "tree": TreeDrafter(draft, (2, 1))}[kind]
     prompt = Context(np.ones((2, 8), np.int32), np.array([8, 4]))
-    arguments, slots = engine._program_arguments(target, drafter, prompt, jax.random.key(0), 16, -1)
+    arguments, slots = engine.program_arguments(target, drafter, prompt, jax.random.key(0), 16, -1)
     static = {"slots": slots, "sampling": Sampling(temperature), "accept": rejection_sample}
     lowered = engine._decode.lower(*arguments, **static).as_text()
     return len(re.findall(r"= \"?(?:stablehlo\.\w+|call|func\.call)\b", lowered))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+from jax import Array
 
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.types import Asks, Context, Proposal
@@ -16,6 +17,9 @@ class NoDraft:
     asks = Asks(likeliest=0)
 
     def init(self, prompt: Context, slots: int) -> tuple:
+        return ()
+
+    def extend(self, state: tuple, prompt: Context, kept_B: Array, width: int) -> tuple:
         return ()
 
     def propose(self, key, state, context: Context) -> tuple[Proposal, tuple]:

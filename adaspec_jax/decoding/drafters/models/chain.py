@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from adaspec_jax.decoding.drafters.models.reread import read_prompt, reread
+from adaspec_jax.decoding.drafters.models.reread import read_on, read_prompt, reread
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.stopping import Stop
 from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
@@ -39,7 +39,13 @@ class ChainDrafter:
         return self.length
 
     def init(self, prompt: Context, slots: int):
-        cache = read_prompt(self.model, prompt, slots)
+        return self._begun(read_prompt(self.model, prompt, slots), prompt)
+
+    def extend(self, state, prompt: Context, kept_B: Array, width: int):
+        cache = state if self.stop is None else state[0]
+        return self._begun(read_on(self.model, cache, prompt, kept_B, width, window=prompt.behind), prompt)
+
+    def _begun(self, cache, prompt: Context):
         if self.stop is None:
             return cache
         return cache, self.stop.init(prompt) if hasattr(self.stop, "init") else ()

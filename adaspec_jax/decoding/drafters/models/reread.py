@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.prefill import tokens_from
 from adaspec_jax.decoding.types import Context, Model
 
 
@@ -24,6 +25,18 @@ def read_prompt(model: Model, prompt: Context, slots: int):
     return cache.roll_back(prompt.lengths_B)
 
 
+def read_on(model: Model, cache, prompt: Context, kept_B: Array, width: int, *, window: int):
+    """`read_prompt` from the cache of the turn before, of whose tokens the prompt has the first `kept_B` still.
+
+    `window` is what `reread` is given: that many of the last tokens may be wrong here, of which the target keeps all
+    but one. No prompt has more than `width` tokens beyond `kept_B`.
+    """
+    start_B = jnp.maximum(kept_B - (window - 1), 0)
+    tokens_BW = tokens_from(prompt.tokens_BS, start_B, width + window - 1)
+    _, cache = model.features(tokens_BW, cache.roll_back(start_B))
+    return cache.roll_back(prompt.lengths_B)
+
+
 def reread(model: Model, cache, context: Context, *, window: int) -> Read:
     """The model after the last committed token, its cache rolled back to exactly the committed tokens.
 
@@ -31,9 +44,7 @@ def reread(model: Model, cache, context: Context, *, window: int) -> Read:
     `window` is `context.behind` or more: two is right directly under the engine, and too few inside another round.
     """
     start_B = jnp.maximum(context.lengths_B - window, 0)
-    index_BW = jnp.minimum(start_B[:, None] + jnp.arange(window)[None], context.tokens_BS.shape[1] - 1)
-    tokens_BW = jnp.take_along_axis(context.tokens_BS, index_BW, axis=1)
-    hidden_BWD, cache = model.features(tokens_BW, cache.roll_back(start_B))
+    hidden_BWD, cache = model.features(tokens_from(context.tokens_BS, start_B, window), cache.roll_back(start_B))
     last_B11 = (context.lengths_B - 1 - start_B)[:, None, None]
     last_BD = jnp.take_along_axis(hidden_BWD, last_B11, axis=1)[:, 0]  # one row is all the output matrix has to see
     return Read(model.unembed(last_BD), last_BD, cache.roll_back(context.lengths_B))

@@ -7,8 +7,9 @@ from math import prod
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from adaspec_jax.decoding.drafters.models.reread import read_prompt, reread
+from adaspec_jax.decoding.drafters.models.reread import read_on, read_prompt, reread
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.tree import Tree
 from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
@@ -37,11 +38,13 @@ class TreeDrafter:
     def init(self, prompt: Context, slots: int):
         return read_prompt(self.model, prompt, slots)
 
+    def extend(self, cache, prompt: Context, kept_B: Array, width: int):
+        return read_on(self.model, cache, prompt, kept_B, width, window=self._window(prompt))
+
     def propose(self, key, cache, context: Context):
         slots = context.tokens_BS.shape[1]
         parents_N = self._parents()
-        # The accepted path lies scattered in this cache, so all a round can commit is read again: depth + 1 tokens.
-        logits_BV, _, cache = reread(self.model, cache, context, window=self.depth - 1 + context.behind)
+        logits_BV, _, cache = reread(self.model, cache, context, window=self._window(context))
         shape = Tree.of(Proposal(parents_N[None], parents_N))
         # The root is already in the cache: drop its row, and count node slots from the first one after it.
         mask_BNS = shape.attention_mask(context.lengths_B - 1, slots)[:, 1:]
@@ -62,6 +65,10 @@ class TreeDrafter:
             start = end
         probs_BNV = None if context.sampling.greedy else jnp.concatenate(laws, axis=1)
         return Proposal(jnp.concatenate(tokens, axis=1), parents_N, probs_BNV=probs_BNV), cache
+
+    def _window(self, context: Context) -> int:
+        # The accepted path lies scattered in this cache, so all a round can commit is read again: depth + 1 tokens.
+        return self.depth - 1 + context.behind
 
     def _parents(self) -> np.ndarray:
         parents, level = [], [-1]
