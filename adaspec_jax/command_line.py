@@ -86,6 +86,12 @@ def parse_arguments(
     return arguments
 
 
+def add_template_options(parser: argparse.ArgumentParser) -> None:
+    """How conversations are rendered."""
+    parser.add_argument("--chat_template", help="a Jinja file in place of the tokenizer's own template")
+    parser.add_argument("--template_options", help="of the template, as JSON: '{\"enable_thinking\": false}'")
+
+
 def check_output(path: str, option: str) -> None:
     """UserError where no file can be written at `path`, said before hours are spent on what goes into it."""
     file = Path(path).absolute()

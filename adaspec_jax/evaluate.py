@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from adaspec_jax.command_line import check_output, parse_arguments, say_notes
+from adaspec_jax.command_line import add_template_options, check_output, parse_arguments, say_notes
 from adaspec_jax.errors import UserError, exit_with_one_line
 
 
@@ -43,6 +43,10 @@ def main() -> None:
     given, ends = load_given(
         arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length or PROBE_LENGTH
     )
+    chat = None
+    if any(isinstance(example, data.chat.Conversation) for example in examples):
+        template = data.chat.template_of(given.tokenizer, arguments.chat_template, arguments.template_options)
+        chat = data.chat.Chat(template)
     knobs = ("batch_size", "max_length", "max_prompt_length", "max_new_tokens", "temperature", "seed")
     found = evaluate(
         given,
@@ -53,6 +57,7 @@ def main() -> None:
         mesh=mesh,
         accept=accept,
         choose_length=not arguments.draft_length,
+        chat=chat,
     )
     report = found | {"settings": {**vars(arguments), "eos_id": ends.recorded, "measured": MEASURED_HOW}}
     reporting.write_json(arguments.json, report)
@@ -65,10 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", help="directory or hub name, for the methods that need one")
     parser.add_argument("--method", default="vanilla", help="see python -m adaspec_jax.benchmark --methods list")
-    parser.add_argument("--task", help="gsm8k, alpaca, mbpp, cnn_dailymail, xsum or word_problems; or give two columns")
-    parser.add_argument("--data", help="a .jsonl or .jsonl.gz file (default: ADASPEC_DATA, tensorflow-datasets, hub)")
+    parser.add_argument("--task", help="gsm8k, alpaca, mbpp, cnn_dailymail, xsum word_problems or chat; or give columns")
+    parser.add_argument("--data", help="a .jsonl or .jsonl.gz file, or hf:NAME:SPLIT (default: the task's own)")
     parser.add_argument("--prompt_column", help="with --answer_column: any file, columns taken as they are")
     parser.add_argument("--answer_column")
+    add_template_options(parser)
     parser.add_argument("--split", default="test")
     parser.add_argument("--rows", help='a slice of the split, as in "0:800"')
     parser.add_argument("--seed", type=int, default=0, help="of a generated task and of sampling")

@@ -1,26 +1,26 @@
 """python -m adaspec_jax.generate --target PATH [--draft PATH] --prompt TEXT
 
-Continues a text with the target, speeded up by a draft if one is given, and says how many guesses were accepted.
+Continues a text with the target, speeded up by a draft if one is given, and says how many guesses were accepted. With
+--chat the prompt is what a user says, rendered by the target's chat template; several prompts are the turns of one
+conversation, and without any they are the lines of standard input.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 
-from adaspec_jax.command_line import parse_arguments, say_notes
+from adaspec_jax.command_line import add_template_options, parse_arguments, say_notes
 from adaspec_jax.errors import UserError, exit_with_one_line
 
 
 def main() -> None:
     arguments = parse_arguments(_parser(), positive=("draft_length", "max_new_tokens"))
+    _check(arguments)
 
-    import jax
-    import numpy as np
-
-    from adaspec_jax import data, methods
-    from adaspec_jax.decoding import Context, Sampling, generate
+    from adaspec_jax import methods
+    from adaspec_jax.decoding import Sampling
     from adaspec_jax.devices import sharding
-    from adaspec_jax.measuring.evaluation import check_contexts
     from adaspec_jax.measuring.pair import load_given, notes_on
     from adaspec_jax.measuring.placing import mesh_of, placed
 
@@ -28,33 +28,69 @@ def main() -> None:
         sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
     except ValueError as error:
         raise UserError(f"--{error}") from None
-    if not arguments.prompt:
-        raise UserError("--prompt is empty; give at least one character")
     drafts = [arguments.draft] if arguments.draft else []
     method = methods.find(arguments.method or ("vanilla" if drafts else "plain"))
     mesh = mesh_of(arguments.mesh, 1)
     given, ends = load_given(arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length)
     method.check(given)
-    tokenizer = given.tokenizer
-    tokens = data.prompt_ids(arguments.prompt, tokenizer)
-    check_contexts(given, len(tokens) + arguments.max_new_tokens, "lower --max_new_tokens")
     given = placed(given, mesh)
-    prompt = Context(np.asarray([tokens]), np.asarray([len(tokens)]))
-    knobs = {
-        "max_new_tokens": arguments.max_new_tokens,
-        "sampling": sampling,
-        "eos_id": ends,
-        "accept": method.accept,
-    }
-    with sharding.over(mesh):
-        made = generate(given.target, method.make(given), prompt, jax.random.key(arguments.seed), **knobs)
-    ours = jax.device_get(made)
-    new = ours.tokens_BS[0, len(tokens) : ours.lengths_B[0]]
     say_notes(notes_on(given))
-    print(arguments.prompt + data.continuation(tokens, new.tolist(), tokenizer, special=False))
-    accepted, judged, rounds = int(ours.accepted_BN.sum()), int(ours.judged_BN.sum()), int(ours.rounds_B[0])
+    with sharding.over(mesh):
+        (_converse if arguments.chat else _continue)(arguments, given, method, ends, sampling)
+
+
+def _continue(arguments: argparse.Namespace, given, method, ends, sampling) -> None:
+    """The one prompt, and what follows it."""
+    import jax
+    import numpy as np
+
+    from adaspec_jax import data
+    from adaspec_jax.decoding import Context, generate
+    from adaspec_jax.measuring.evaluation import check_contexts
+
+    [text] = arguments.prompt
+    tokens = data.prompt_ids(text, given.tokenizer)
+    check_contexts(given, len(tokens) + arguments.max_new_tokens, "lower --max_new_tokens")
+    prompt = Context(np.asarray([tokens]), np.asarray([len(tokens)]))
+    knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "eos_id": ends, "accept": method.accept}
+    made = generate(given.target, method.make(given), prompt, jax.random.key(arguments.seed), **knobs)
+    made = jax.device_get(made)
+    new = made.tokens_BS[0, len(tokens) : made.lengths_B[0]].tolist()
+    print(text + data.continuation(tokens, new, given.tokenizer, special=False))
+    print(_in_words(made, len(new)))
+
+
+def _converse(arguments: argparse.Namespace, given, method, ends, sampling) -> None:
+    """Each turn of the user, and the answer to it."""
+    from adaspec_jax import data
+    from adaspec_jax.measuring.talk import Talk
+
+    template = data.chat.template_of(given.tokenizer, arguments.chat_template, arguments.template_options)
+    knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "seed": arguments.seed}
+    talk = Talk(given, method, template, ends, system=arguments.system, **knobs)
+    for turn in arguments.prompt or filter(str.strip, sys.stdin):
+        answer = talk.say(turn.rstrip("\n"))
+        print(f"user: {turn.rstrip()}\nassistant: {answer.text}")
+        print(f"{_in_words(answer.made, answer.new_tokens)} {answer.read} tokens read before\n", flush=True)
+
+
+def _in_words(made, new_tokens: int) -> str:
+    accepted, judged, rounds = int(made.accepted_BN.sum()), int(made.judged_BN.sum()), int(made.rounds_B[0])
     alpha = f"acceptance {accepted}/{judged} = {accepted / judged:.3f}, " if judged else ""
-    print(f"[{len(new)} tokens in {rounds} target calls, {alpha}{len(new) / rounds:.2f} tokens per call]")
+    return f"[{new_tokens} tokens in {rounds} target calls, {alpha}{new_tokens / rounds:.2f} tokens per call]"
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Mistakes that can be told before jax is imported."""
+    prompts = arguments.prompt or []
+    if not arguments.chat:
+        if len(prompts) != 1:
+            raise UserError("give one --prompt; several are the turns of a conversation, with --chat")
+        for option in ("system", "chat_template", "template_options"):
+            if getattr(arguments, option) is not None:
+                raise UserError(f"--{option} goes with --chat")
+    if any(not prompt.strip() for prompt in prompts):
+        raise UserError("--prompt is empty; give at least one character")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--method", help="default: vanilla with a draft, else plain; see python -m adaspec_jax.benchmark --methods list"
     )
-    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--prompt", action="append", help="a text to go on with; with --chat, what the user says")
+    parser.add_argument("--chat", action="store_true", help="prompts are turns of a conversation")
+    parser.add_argument("--system", help="what the conversation begins with")
+    add_template_options(parser)
     parser.add_argument("--draft_length", type=int, default=5)
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0)

@@ -6,7 +6,7 @@ from adaspec_jax.data.contamination import shared_prompts, without_shared
 from adaspec_jax.data.encoded import Encoded
 from adaspec_jax.data.encoding import encode, encode_for_prompts
 from adaspec_jax.data.sources import Source, digest, load_examples
-from adaspec_jax.data.tasks import CHAT, TASKS, Example, Task, columns_task
+from adaspec_jax.data.tasks import CHAT, TASKS, AnyExample, Example, Task, columns_task
 from adaspec_jax.data.texts import continuation, pieces, prompt_ids
 from adaspec_jax.data.token_store import TokenStore, free_bytes, row_batches, size_in_words
 from adaspec_jax.data.tokenization import Ends, ends_of_text, opening, train_bpe
@@ -21,6 +21,7 @@ from adaspec_jax.data.tokenizer_identity import (
 
 __all__ = [
     "CHAT",
+    "AnyExample",
     "TASKS",
     "chat",
     "Encoded",

@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from adaspec_jax import data, reporting
+from adaspec_jax.decoding import Sampling
 from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.costs import length_of
 from adaspec_jax.measuring.measure import measure, report_fields
+from adaspec_jax.measuring.own_turns import TurnPrompt, turn_prompts
 from adaspec_jax.measuring.pair import notes_on
 from adaspec_jax.measuring.placing import placed, rows_on
 from adaspec_jax.measuring.turns import Contender
@@ -38,19 +41,33 @@ def evaluate(
     mesh: Mesh,
     accept: Callable[..., Any] | None = None,
     choose_length: bool = False,
+    chat: data.chat.Chat | None = None,
 ) -> dict[str, Any]:
     """{"task", "environment", "data", "models", ...} with the drafter measured as "draft", by `report_fields`.
+
+    Of conversations (rendered by `chat`) every turn is a prompt, whose context is the target's own answers to those
+    before it; "turns" then has the draft's figures of each.
 
     `accept`, where given, takes the place of the method's own rule. `choose_length` as in `measure`; UserError where
     the method's drafter has no length to choose, and where prompt and answer are longer than a model's context.
     """
     method.check(given)
-    lengths = {"max_length": max_length, "max_prompt_length": max_prompt_length}
-    encoded, counts = data.encode(examples, given.tokenizer, eos_id=ends.closing, ends=ends.ids, **lengths)
-    asked = max(row.prompt_length for row in encoded) + max_new_tokens
-    check_contexts(given, asked, "lower --max_new_tokens or --max_prompt_length")
-    batches = prompt_batches(encoded, batch_size, longest=max_length, pad_id=ends.closing)
     there = placed(given, mesh)
+    turns = None
+    if chat is not None:
+        check_contexts(given, max_length + max_new_tokens, "lower --max_length or --max_new_tokens")
+        knobs = {"max_new_tokens": max_new_tokens, "sampling": Sampling(temperature), "ends": ends, "seed": seed}
+        prompts = _turns(there.target, examples, chat, batch_size, longest=max_length, mesh=mesh, **knobs)
+        encoded = [data.Encoded(np.asarray(prompt.tokens, np.int32), len(prompt.tokens)) for prompt in prompts]
+        turns = np.array([prompt.turn for prompt in prompts])
+        counts = {"conversations": len(examples), "turns": len(prompts)}
+    else:
+        lengths = {"max_length": max_length, "max_prompt_length": max_prompt_length}
+        knobs = {"eos_id": ends.closing, "ends": ends.ids}
+        encoded, counts = data.encode_for_prompts(examples, given.tokenizer, **knobs, **lengths)
+        asked = max(row.prompt_length for row in encoded) + max_new_tokens
+        check_contexts(given, asked, "lower --max_new_tokens or --max_prompt_length")
+    batches = prompt_batches(encoded, batch_size, longest=max_length, pad_id=ends.closing)
     contender = Contender(method.make(there), accept or method.accept)
     if choose_length and length_of(contender.drafter) is None:
         raise UserError(f"the method {method.name} has no length to choose; give one above 0")
@@ -76,7 +93,22 @@ def evaluate(
         "notes": notes_on(given),
         "models": {"target": given.target.num_params, **({"draft": given.draft.num_params} if given.drafts else {})},
         **report_fields(measured, plain, resamples=RESAMPLES),
+        **({} if turns is None else {"turns": _by_turn(measured["draft"].counts, turns)}),
     }
+
+
+def _turns(target, examples: data.Source, chat, batch_size: int, *, seed: int, mesh: Mesh, **how) -> list[TurnPrompt]:
+    tracked = reporting.track(len(examples), description="the target's own turns", unit="conversation")
+    with short_of_memory("decoding", "lower --batch_size"), sharding.over(mesh), tracked as progress:
+        key, place = jax.random.key(seed), rows_on(mesh)
+        shared = {"batch_size": batch_size, "place": place, "advance": progress.advance}
+        return turn_prompts(target, list(examples), chat, key=key, **shared, **how)
+
+
+def _by_turn(counts: reporting.Counts, turns: np.ndarray) -> dict[str, Any]:
+    """The draft's figures over each conversation's first turn, second turn and so on."""
+    of_turn = {int(turn): np.flatnonzero(turns == turn) for turn in np.unique(turns)}
+    return {str(turn): reporting.summarize(counts.of(rows), resamples=RESAMPLES) for turn, rows in of_turn.items()}
 
 
 def check_contexts(given: Given, tokens: int, remedy: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,6 +17,7 @@ from adaspec_jax.config import Answers
 from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
+from adaspec_jax.measuring.own_turns import own_turns
 from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import Workdir
@@ -36,7 +39,9 @@ def targets_own(
 
     Rows are cut to `max_length` tokens. UserError where what lies there was sampled from something else.
     """
-    order = sorted(range(len(text.train)), key=lambda i: text.train[i].prompt_length)  # little padding
+    how = _How(knobs, target.unstacked(), text, mesh, batch_size, max_length, tuple(buckets))
+    asked = _Conversations(how) if text.chat else _Texts(how)
+    order = sorted(range(len(asked.sizes)), key=asked.sizes.__getitem__)  # little padding
     blocks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     directory = workdir.path / "answers"
     origin = {
@@ -46,47 +51,129 @@ def targets_own(
         "max_new_tokens": knobs.max_new_tokens,
         "seed": seed,
         "batch_size": batch_size,
+        **asked.origin,
     }
     if text.ends.ids != (text.eos_id,):
         origin["ends of text"] = list(text.ends.ids)
     processes.once(lambda: _claim(directory, origin))
     root = seeds.answers(seed)
-    found: dict[int, data.Encoded] = {}
-    target = target.unstacked()
-    with reporting.track(len(order), description="target's own answers", unit="row") as progress:
+    found: dict[int, list[data.Encoded]] = {}
+    with reporting.track(len(order), description="target's own answers", unit=asked.unit) as progress:
         for number, block in enumerate(blocks):
             file = directory / f"{number:06d}.npz"
             if not processes.once(file.is_file):
-                rows = [text.train[i] for i in block]
-                [batch] = data.prompt_batches(rows, batch_size, buckets=buckets, pad_id=text.eos_id)
-                key = jax.random.fold_in(root, number)
-                tokens_BS, lengths_B = _sampled(knobs, target, batch, key, eos_id=text.ends, mesh=mesh)
-                processes.once(lambda file=file, t=tokens_BS, n=lengths_B: _write(file, tokens=t, lengths=n))
-            tokens_BS, lengths_B = processes.each(lambda file=file: _read(file))
-            for i, tokens_S, end in zip(block, tokens_BS, lengths_B, strict=False):
-                kept = tokens_S[: min(int(end), max_length)]
-                found[i] = data.Encoded(np.asarray(kept, np.int32), text.train[i].prompt_length)
+                arrays = asked.sampled(block, jax.random.fold_in(root, number))
+                processes.once(lambda file=file, arrays=arrays: _write(file, **arrays))
+            arrays = processes.each(lambda file=file: _read(file, asked.arrays))
+            found |= dict(zip(block, asked.rows(block, arrays), strict=True))
             progress.advance(len(block))
-    rows = [found[i] for i in range(len(text.train))]
+    rows = [row for i in sorted(found) for row in found[i]]
+    if not rows:
+        raise UserError("none of the target's answers has a token; raise data.max_length, or look at its chat template")
     supervised = sum(row.num_labels for row in rows)
-    record = {"source": "target", "temperature": knobs.temperature, "supervised_tokens": supervised}
+    record = {"source": "target", "temperature": knobs.temperature, "supervised_tokens": supervised, "rows": len(rows)}
     return replace(text, train=rows, record=text.record | {"answers": record})
 
 
-def _sampled(knobs: Answers, target, batch, key, *, eos_id: Sequence[int], mesh) -> tuple[np.ndarray, np.ndarray]:
-    def place(rows):
-        return sharding.shard_rows(sharding.my_rows(rows, mesh), mesh)
+@dataclass(frozen=True)
+class _How:
+    """How answers are sampled."""
 
-    generation = generate(
-        target,
-        NoDraft(),
-        Context(place(batch["tokens_BT"]), place(batch["lengths_B"])),
-        key,
-        max_new_tokens=knobs.max_new_tokens,
-        sampling=Sampling(knobs.temperature),
-        eos_id=eos_id,
-    )
-    return processes.fetch((generation.tokens_BS, generation.lengths_B))
+    knobs: Answers
+    target: models.CausalLM
+    text: Text
+    mesh: sharding.Mesh
+    batch_size: int
+    max_length: int
+    buckets: tuple[int, ...]
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        return {"max_new_tokens": self.knobs.max_new_tokens, "sampling": Sampling(self.knobs.temperature)}
+
+    def place(self, rows: Any) -> Any:
+        return sharding.shard_rows(sharding.my_rows(rows, self.mesh), self.mesh)
+
+
+class _Texts:
+    """Prompts, each with one answer."""
+
+    unit, arrays, origin = "row", ("tokens", "lengths"), {}
+
+    def __init__(self, how: _How) -> None:
+        self._how = how
+        self.sizes = [row.prompt_length for row in how.text.train]
+
+    def sampled(self, block: Sequence[int], key: jax.Array) -> dict[str, np.ndarray]:
+        how = self._how
+        rows, eos_id = [how.text.train[i] for i in block], how.text.eos_id
+        [batch] = data.prompt_batches(rows, how.batch_size, buckets=how.buckets, pad_id=eos_id)
+        prompts = Context(how.place(batch["tokens_BT"]), how.place(batch["lengths_B"]))
+        made = generate(how.target, NoDraft(), prompts, key, eos_id=how.text.ends, **how.decoding)
+        tokens_BS, lengths_B = processes.fetch((made.tokens_BS, made.lengths_B))
+        return {"tokens": tokens_BS, "lengths": lengths_B}
+
+    def rows(self, block: Sequence[int], arrays: dict[str, np.ndarray]) -> list[list[data.Encoded]]:
+        found = []
+        for i, tokens_S, end in zip(block, arrays["tokens"], arrays["lengths"], strict=False):
+            kept = tokens_S[: min(int(end), self._how.max_length)]
+            found.append([data.Encoded(np.asarray(kept, np.int32), self._how.text.train[i].prompt_length)])
+        return found
+
+
+class _Conversations:
+    """The user's turns, answered one after another."""
+
+    unit, arrays = "conversation", ("tokens", "prompts", "answers", "owners")
+
+    def __init__(self, how: _How) -> None:
+        self._how = how
+        self.examples = how.text.examples_of_train
+        if not all(isinstance(example, data.chat.Conversation) for example in self.examples):
+            raise UserError('answers.source is "target", and some training rows are tokens already; take "dataset"')
+        # By turns first: a batch goes on until the conversation of most turns is over.
+        self.sizes = [(len(talk.awaited()), sum(map(len, talk.texts))) for talk in self.examples]
+        how.target.check_context(
+            how.max_length + how.knobs.max_new_tokens, "the target", "lower data.max_length or answers.max_new_tokens"
+        )
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        template = self._how.text.chat.template
+        rendered = hashlib.sha256((template.source or template.tokenizer.chat_template or "").encode()).hexdigest()
+        return {"chat template": rendered, "template options": dict(template.options)}
+
+    def sampled(self, block: Sequence[int], key: jax.Array) -> dict[str, np.ndarray]:
+        how = self._how
+        talks = own_turns(
+            how.target,
+            [self.examples[i] for i in block],
+            how.text.chat,
+            rows=how.batch_size,
+            longest=how.max_length - 1,
+            ends=how.text.ends,
+            key=key,
+            place=how.place,
+            **how.decoding,
+        )
+        turns = [(owner, turn) for owner, talk in enumerate(talks) for turn in talk]
+        return {
+            "tokens": np.array([token for _, turn in turns for token in (*turn.prompt, *turn.answer)], np.int32),
+            "prompts": np.array([len(turn.prompt) for _, turn in turns], np.int32),
+            "answers": np.array([len(turn.answer) for _, turn in turns], np.int32),
+            "owners": np.array([owner for owner, _ in turns], np.int32),
+        }
+
+    def rows(self, block: Sequence[int], arrays: dict[str, np.ndarray]) -> list[list[data.Encoded]]:
+        turns: list[list[tuple[list[int], list[int]]]] = [[] for _ in block]
+        place = 0
+        columns = (arrays[name].tolist() for name in ("owners", "prompts", "answers"))
+        for owner, prompt, answer in zip(*columns, strict=True):
+            tokens = arrays["tokens"][place : place + prompt + answer].tolist()
+            turns[owner].append((tokens[:prompt], tokens[prompt:]))
+            place += prompt + answer
+        how = {"max_length": self._how.max_length, "ends": self._how.text.ends.ids}
+        return [data.chat.rows_of_answers(talk, self._how.text.chat, **how) for talk in turns]
 
 
 def _claim(directory: Path, origin: dict) -> None:
@@ -107,9 +194,9 @@ def _write(file: Path, **arrays: np.ndarray) -> None:
         np.savez(opened, **arrays)
 
 
-def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            return arrays["tokens"], arrays["lengths"]
+            return {name: arrays[name] for name in names}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} is damaged ({type(error).__name__}); delete it, and it is sampled again") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ class Text:
     train: list[data.Encoded]
     held_out: list[data.Encoded]
     record: dict[str, Any]  # for the report
+    examples_of_train: Sequence[data.AnyExample] = ()
+    chat: data.chat.Chat | None = None  # how its conversations became rows, if it has such
 
     @property
     def eos_id(self) -> int:
@@ -70,7 +72,8 @@ def read_text(
     asked = NOTHING if origins["target"].init == "random" else models.asked_by(origins["target"].init)
     ends = data.ends_of_text(tokenizer, asked.ends, otherwise=asked.closing)
     knobs = {"max_length": spec.max_length, "max_prompt_length": spec.max_prompt_length}
-    knobs |= {"eos_id": ends.closing, "ends": ends.ids, "chat": chat_of(spec, tokenizer, train)}
+    chat = chat_of(spec, tokenizer, train)
+    knobs |= {"eos_id": ends.closing, "ends": ends.ids, "chat": chat}
     train_rows, train_counts = data.encode(train, tokenizer, **knobs)
     held_out_rows, held_out_counts = data.encode_for_prompts(held_out, tokenizer, **knobs)
     record = {
@@ -93,7 +96,7 @@ def read_text(
         processes.say(f"data: {removed} training rows with an evaluation prompt are left out")
     for line in [*record["notes"], *_marks_kept(record["train"])]:
         processes.say(f"note: {line}")
-    return Text(tokenizer, ends, train_rows, held_out_rows, record)
+    return Text(tokenizer, ends, train_rows, held_out_rows, record, train.examples, chat)
 
 
 def _marks_kept(counts: Mapping[str, Any]) -> list[str]:

@@ -51,6 +51,11 @@ class Counts:
     def prompts(self) -> int:
         return len(self.accepted)
 
+    def of(self, rows: np.ndarray) -> Counts:
+        """Those prompts' alone: the histogram, which is of all, is left out."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Counts(**{name: value[rows] for name, value in fields.items() if name != "accepted_histogram"})
+
     def as_lists(self) -> dict[str, list[float]]:
         """Every field as a list, for a file; `Counts(**lists)` is this again."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -1,11 +1,12 @@
 """Conversations: rows as files have them, the text a template makes of them, and which of its tokens are labels."""
 
-from adaspec_jax.data.chat.conversation import ROLES, Conversation, Tokenised, form_of, read_row
-from adaspec_jax.data.chat.encoding import Chat, encode_prompts, encode_rows, first_prompt
-from adaspec_jax.data.chat.labels import Labels
+from adaspec_jax.data.chat.conversation import ASSISTANT, ROLES, Conversation, Tokenised, form_of, read_row
+from adaspec_jax.data.chat.encoding import Chat, encode_prompts, encode_rows, first_prompt, rows_of_answers
+from adaspec_jax.data.chat.labels import Labels, opened_reasoning
 from adaspec_jax.data.chat.template import CHATML, Refused, Template, read_template, template_of
 
 __all__ = [
+    "ASSISTANT",
     "CHATML",
     "ROLES",
     "Chat",
@@ -18,7 +19,9 @@ __all__ = [
     "encode_rows",
     "first_prompt",
     "form_of",
+    "opened_reasoning",
     "read_row",
     "read_template",
+    "rows_of_answers",
     "template_of",
 ]

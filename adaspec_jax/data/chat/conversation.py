@@ -13,6 +13,7 @@ from adaspec_jax.errors import UserError, did_you_mean
 
 # Columns that hold turns, what a turn says, and who.
 COLUMNS = ("messages", "conversations")
+_QUESTIONS = "turns"  # a list of what the user says: Spec-Bench, MT-bench
 _TOKENISED = ("input_ids", "loss_mask")
 _SPEAKER, _SAYS = ("role", "from"), ("content", "value")
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -42,6 +43,8 @@ class Conversation:
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     where: str = field(default="", compare=False)  # file and line, for what is said of it
+    id: str | int | None = None
+    category: str | None = None
 
     @property
     def prompt(self) -> str:
@@ -58,6 +61,19 @@ class Conversation:
     def content(self) -> list[Any]:
         """All of it, as JSON has it."""
         return [[dict(turn) for turn in self.messages], *([[dict(tool) for tool in self.tools]] if self.tools else [])]
+
+    def awaited(self) -> list[int]:
+        """Before which messages an answer is due: where the file has one in words, or goes on or ends without one.
+
+        Calls of tools are no such answers: what the tools said to them is in the file.
+        """
+        due = []
+        for i in range(1, len(self.messages) + 1):
+            follows = self.messages[i] if i < len(self.messages) else None
+            in_words = follows is None or follows["role"] == "user" or _is_in_words(follows)
+            if self.messages[i - 1]["role"] in ("user", "tool") and in_words:
+                due.append(i)
+        return due
 
     def answered(self) -> list[int]:
         """Which messages are the assistant's and answer somebody."""
@@ -90,7 +106,7 @@ class Tokenised:
 
 def form_of(row: Mapping[str, Any]) -> str | None:
     """The column that tells the form of a row of chat data; None where there is none."""
-    return next((name for name in (*COLUMNS, _TOKENISED[0]) if name in row), None)
+    return next((name for name in (*COLUMNS, _QUESTIONS, _TOKENISED[0]) if name in row), None)
 
 
 def read_row(
@@ -111,11 +127,22 @@ def read_row(
     turns = row[form]
     if not isinstance(turns, list | tuple) or not turns:
         raise UserError(f'{where}: column "{form}" must be a list of turns, and not an empty one')
+    if form == _QUESTIONS:
+        turns = [{"role": "user", "content": turn} for turn in turns]
     names = _OTHER_NAMES | {name: ASSISTANT for name in assistants}
     messages = tuple(_message(turn, f"{where}: {form}[{i}]", names) for i, turn in enumerate(turns))
     if form == COLUMNS[1] and messages[0]["role"] != "system" and isinstance(row.get("system"), str) and row["system"]:
         messages = ({"role": "system", "content": row["system"]}, *messages)
-    return Conversation(messages, _tools(row.get("tools"), where), where)
+    name, category = row.get("id", row.get("question_id")), row.get("category")
+    named = {
+        "id": name if isinstance(name, str | int) else None,
+        "category": category if isinstance(category, str) else None,
+    }
+    return Conversation(messages, _tools(row.get("tools"), where), where, **named)
+
+
+def _is_in_words(turn: Message) -> bool:
+    return turn["role"] == ASSISTANT and not turn.get("tool_calls")
 
 
 def without_reasoning(messages: Sequence[Message]) -> list[Message]:

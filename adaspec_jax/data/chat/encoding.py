@@ -108,6 +108,28 @@ def encode_rows(
 _REMEDY = "; data.chat.turns=each makes a row of every turn, as it is rendered when it is the last"
 
 
+def rows_of_answers(
+    turns: Sequence[tuple[Sequence[int], Sequence[int]]], chat: Chat, *, max_length: int, ends: Collection[int]
+) -> list[Encoded]:
+    """Rows of a conversation whose answers are somebody's own tokens, given as (prompt, answer) of its turns.
+
+    One row, as long as each prompt goes on from the turn before it; where the template or the tokenizer writes earlier
+    turns otherwise, another begins. Labels are as `chat.labels` says, and rows cut to `max_length`.
+    """
+    rows: list[tuple[list[int], list[bool]]] = []
+    for number, (prompt, answer) in enumerate(turns):
+        learnt = [chat.labels.turns != "last" or number + 1 == len(turns)] * len(answer)
+        if answer and not chat.labels.end_of_turn and answer[-1] in ends:
+            learnt[-1] = False
+        before, labels = rows[-1] if rows and chat.labels.turns != "each" else ([], [])
+        goes_on = bool(before) and list(prompt[: len(before)]) == before
+        labels = labels + [False] * (len(prompt) - len(before)) if goes_on else [False] * len(prompt)
+        row = ([*prompt, *answer], labels + learnt)
+        rows[len(rows) - goes_on :] = [row]
+    kept = [(np.asarray(ids[:max_length], np.int32), np.asarray(labels[:max_length], bool)) for ids, labels in rows]
+    return [Encoded(ids, int(np.argmax(labels)), labels) for ids, labels in kept if labels.any()]
+
+
 def encode_prompts(
     examples: Sequence[Conversation | Tokenised], chat: Chat | None, *, max_length: int
 ) -> tuple[list[Encoded], dict[str, int]]:

@@ -78,6 +78,12 @@ def rendered(
     return dataclasses.replace(whole, turns=[turn for turn in turns if turn[0] < turn[1]])
 
 
+def opened_reasoning(prompt: str) -> str:
+    """What a rendered prompt has opened of the assistant's reasoning: a part of the turn that the answer lacks."""
+    found = _OPENED.search(prompt)
+    return found[0] if found else ""
+
+
 def labels_of(whole: Rendered, labels: Labels) -> np.ndarray:
     """[T] bool."""
     found = np.zeros(len(whole.ids), bool)

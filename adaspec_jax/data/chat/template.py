@@ -65,7 +65,10 @@ class Template:
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Mapping] = ()) -> list[int]:
         """What a server reads before the assistant's next turn."""
-        text = self.text(messages, tools, answer_follows=True)
+        return self.ids(self.text(messages, tools, answer_follows=True))
+
+    def ids(self, text: str) -> list[int]:
+        """Of rendered text, to which nothing is added."""
         return self.tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
 
     def _jinja(self, tools: Sequence[Mapping] | None) -> str:

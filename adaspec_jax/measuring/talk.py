@@ -1,0 +1,74 @@
+"""One conversation with a target, speeded up by any method: what was said before is not read again."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from adaspec_jax import data
+from adaspec_jax.data.chat import ASSISTANT, Refused, Template, opened_reasoning
+from adaspec_jax.decoding import Context, Generation, Sampling
+from adaspec_jax.decoding.dialogue import Dialogue
+from adaspec_jax.errors import UserError
+from adaspec_jax.measuring.evaluation import check_contexts
+from adaspec_jax.methods import Given, Method
+
+
+class Answer(NamedTuple):
+    """What the assistant said, and how it was decoded."""
+
+    text: str
+    made: Generation  # on the host; its one row is the whole conversation
+    new_tokens: int
+    read: int  # tokens that the target read before the first of them
+
+
+class Talk:
+    """A conversation handle: `say` something, and get an answer with all that was said as its context.
+
+        given, ends = load_given("TARGET", ["DRAFT"])
+        talk = Talk(given, methods.find("vanilla"), data.chat.template_of(given.tokenizer), ends, system="Be brief.")
+        print(talk.say("Who was Ada Lovelace?").text)
+        print(talk.say("And her mother?").text)
+
+    `messages` is the conversation so far, in OpenAI's form.
+    """
+
+    def __init__(
+        self,
+        given: Given,
+        method: Method,
+        template: Template,
+        ends: data.Ends,
+        *,
+        system: str | None = None,
+        max_new_tokens: int = 128,
+        sampling: Sampling = Sampling(temperature=0.0),  # noqa: B008 (frozen)
+        seed: int = 0,
+    ) -> None:
+        method.check(given)
+        self.messages: list[dict] = [{"role": "system", "content": system}] if system else []
+        self._given, self._template, self._ends = given, template, ends
+        self._max_new_tokens, self._key = max_new_tokens, jax.random.key(seed)
+        knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends, "accept": method.accept}
+        self._dialogue = Dialogue(given.target, method.make(given), **knobs)
+
+    def say(self, text: str) -> Answer:
+        """The assistant's answer; UserError where the template refuses the turn, or the context is too long for it."""
+        turns = [*self.messages, {"role": "user", "content": text}]
+        try:
+            rendered = self._template.text(turns, answer_follows=True)
+        except Refused as refused:
+            raise UserError(f"the chat template refuses this turn: {refused}") from None
+        tokens = self._template.ids(rendered)
+        needed = len(tokens) + self._max_new_tokens
+        check_contexts(self._given, needed, "begin a new conversation, or lower max_new_tokens")
+        key = jax.random.fold_in(self._key, len(turns))
+        made = jax.device_get(self._dialogue.turn(Context(np.asarray([tokens]), np.asarray([len(tokens)])), key))
+        new = made.tokens_BS[0, len(tokens) : made.lengths_B[0]].tolist()
+        words = new[:-1] if new and new[-1] in self._ends.ids else new
+        answer = data.continuation(tokens, words, self._template.tokenizer, special=False)
+        self.messages = [*turns, {"role": ASSISTANT, "content": opened_reasoning(rendered) + answer}]
+        return Answer(answer, made, len(new), int(self._dialogue.read_B[0]))
