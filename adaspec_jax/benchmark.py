@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Mapping
 
-from adaspec_jax.command_line import check_output, parse_arguments, say_notes
+from adaspec_jax.command_line import add_template_options, check_output, parse_arguments, say_notes
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
 
 
@@ -33,13 +33,15 @@ def main() -> None:
 
     chosen = methods.find_all(arguments.methods)
     mesh = mesh_of(arguments.mesh, math.gcd(*batch_sizes))
-    prompts = _prompts(arguments)
+    prompts = None if arguments.chat else _prompts(arguments)
     loading = {"dtype": arguments.dtype, "draft_length": arguments.draft_length}
     given, ends = load_given(arguments.target, arguments.draft, **loading)
     if arguments.methods != "all":
         for method in chosen:
             method.check(given)
     _check_names(least, entries(chosen, given)[0])
+    if arguments.chat:
+        prompts = _spoken(arguments, given, ends, mesh, max(batch_sizes))
     knobs = ("max_new_tokens", "max_prompt_length", "temperature", "seed")
     asked = {name: getattr(arguments, name) for name in knobs}
     found = bench(given, chosen, prompts, batch_sizes=batch_sizes, ends=ends, mesh=mesh, **asked)
@@ -67,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prompts", help='a .jsonl file of rows with "prompt", maybe "id" and "category"; or Spec-Bench\'s'
     )
+    parser.add_argument(
+        "--chat",
+        action="store_true",
+        help="prompts are conversations, or lists of turns, rendered by the chat template; each turn is a request, "
+        "after the target's own answers to those before it",
+    )
+    add_template_options(parser)
     parser.add_argument("--task", help="or the held-out prompts of a task: gsm8k, alpaca, word_problems, ...")
     parser.add_argument("--data", help="the task's file (default: ADASPEC_DATA, tensorflow-datasets, hub)")
     parser.add_argument("--split", default="test")
@@ -97,6 +106,11 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:
         raise UserError("--target is missing; see --help")
     if (arguments.prompts is None) == (arguments.task is None):
         raise UserError("give either --prompts FILE or --task NAME")
+    if arguments.chat and arguments.prompts is None:
+        raise UserError("--chat reads conversations from --prompts FILE")
+    for option in ("chat_template", "template_options"):
+        if getattr(arguments, option) is not None and not arguments.chat:
+            raise UserError(f"--{option} goes with --chat")
     if not 0 <= arguments.temperature < math.inf:
         raise UserError(f"--temperature is {arguments.temperature}; it must be 0 (greedy) or positive")
     sizes = [int(size) if size.isdecimal() else 0 for size in arguments.batch_size.split(",")]
@@ -132,6 +146,23 @@ def _prompts(arguments: argparse.Namespace) -> list:
     where = {"path": arguments.data, "num": arguments.num_prompts, "seed": arguments.seed}
     examples = data.load_examples(arguments.task, arguments.split, **where)
     return [Prompt(number, example.prompt) for number, example in enumerate(examples, 1)]
+
+
+def _spoken(arguments: argparse.Namespace, given, ends, mesh, batch_size: int) -> list:
+    """All turns of the conversations, each after the target's own answers to those before it."""
+    from adaspec_jax import data
+    from adaspec_jax.decoding import Sampling
+    from adaspec_jax.measuring.own_turns import spoken_prompts
+
+    conversations = data.load_examples(data.CHAT, path=arguments.prompts, num=arguments.num_prompts).examples
+    template = data.chat.template_of(given.tokenizer, arguments.chat_template, arguments.template_options)
+    if not all(isinstance(conversation, data.chat.Conversation) for conversation in conversations):
+        raise UserError(f"{arguments.prompts} holds rows that are tokens already; --chat reads conversations")
+    context = min(model.config.max_positions for model in (given.target, *given.drafts.values()))
+    longest = context - arguments.max_new_tokens
+    knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": Sampling(arguments.temperature), "ends": ends}
+    sizes = {"batch_size": batch_size, "longest": longest, "mesh": mesh, "seed": arguments.seed}
+    return spoken_prompts(given, conversations, data.chat.Chat(template), **sizes, **knobs)
 
 
 def _fail_under(least: Mapping[str, float], report: Mapping) -> None:

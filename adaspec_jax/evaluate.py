@@ -43,10 +43,7 @@ def main() -> None:
     given, ends = load_given(
         arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length or PROBE_LENGTH
     )
-    chat = None
-    if any(isinstance(example, data.chat.Conversation) for example in examples):
-        template = data.chat.template_of(given.tokenizer, arguments.chat_template, arguments.template_options)
-        chat = data.chat.Chat(template)
+    chat = data.chat_of(examples, given.tokenizer, arguments.chat_template, arguments.template_options)
     knobs = ("batch_size", "max_length", "max_prompt_length", "max_new_tokens", "temperature", "seed")
     found = evaluate(
         given,
@@ -70,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", help="directory or hub name, for the methods that need one")
     parser.add_argument("--method", default="vanilla", help="see python -m adaspec_jax.benchmark --methods list")
-    parser.add_argument("--task", help="gsm8k, alpaca, mbpp, cnn_dailymail, xsum word_problems or chat; or give columns")
+    parser.add_argument("--task", help="gsm8k, alpaca, mbpp, cnn_dailymail, word_problems or chat; or columns")
     parser.add_argument("--data", help="a .jsonl or .jsonl.gz file, or hf:NAME:SPLIT (default: the task's own)")
     parser.add_argument("--prompt_column", help="with --answer_column: any file, columns taken as they are")
     parser.add_argument("--answer_column")

@@ -4,7 +4,7 @@ from adaspec_jax.data import chat
 from adaspec_jax.data.batches import num_steps, prompt_batches, train_batches
 from adaspec_jax.data.contamination import shared_prompts, without_shared
 from adaspec_jax.data.encoded import Encoded
-from adaspec_jax.data.encoding import encode, encode_for_prompts
+from adaspec_jax.data.encoding import chat_of, encode, encode_for_prompts
 from adaspec_jax.data.sources import Source, digest, load_examples
 from adaspec_jax.data.tasks import CHAT, TASKS, AnyExample, Example, Task, columns_task
 from adaspec_jax.data.texts import continuation, pieces, prompt_ids
@@ -31,6 +31,7 @@ __all__ = [
     "Source",
     "Task",
     "TokenStore",
+    "chat_of",
     "check_fits",
     "check_same_tokenizer",
     "columns_task",

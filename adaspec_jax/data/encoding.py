@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from adaspec_jax.data.chat.conversation import Conversation
 from adaspec_jax.data.chat.encoding import Chat, encode_prompts, encode_rows
+from adaspec_jax.data.chat.labels import Labels
 from adaspec_jax.data.chat.template import template_of
 from adaspec_jax.data.encoded import Encoded
 from adaspec_jax.data.tasks import AnyExample, Example
@@ -46,7 +47,7 @@ def encode(
 
     def of_turns(group: Sequence[AnyExample]) -> tuple[list[Encoded], dict[str, Any]]:
         all_ends, rows = {eos_id, *ends}, rows_needed(tokenizer)
-        return encode_rows(group, _chat(group, chat, tokenizer), max_length=max_length, ends=all_ends, vocabulary=rows)
+        return encode_rows(group, chat or chat_of(group, tokenizer), max_length=max_length, ends=all_ends, vocabulary=rows)
 
     return _by_kind(examples, lambda group: encode_text(group, tokenizer, max_length=max_length, **knobs), of_turns)
 
@@ -65,14 +66,22 @@ def encode_for_prompts(
     knobs = {"eos_id": eos_id, "ends": ends, "max_prompt_length": max_prompt_length}
 
     def of_turns(group: Sequence[AnyExample]) -> tuple[list[Encoded], dict[str, Any]]:
-        return encode_prompts(group, _chat(group, chat, tokenizer), max_length=max_length)
+        return encode_prompts(group, chat or chat_of(group, tokenizer), max_length=max_length)
 
     return _by_kind(examples, lambda group: encode_text(group, tokenizer, max_length=max_length, **knobs), of_turns)
 
 
-def _chat(group: Sequence[AnyExample], chat: Chat | None, tokenizer: PreTrainedTokenizerBase) -> Chat | None:
-    needed = chat is None and any(isinstance(example, Conversation) for example in group)
-    return Chat(template_of(tokenizer)) if needed else chat
+def chat_of(
+    examples: Sequence[AnyExample],
+    tokenizer: PreTrainedTokenizerBase,
+    template: str | None = None,
+    options: str | Mapping | None = None,
+    labels: Labels = Labels(),  # noqa: B008 (frozen)
+) -> Chat | None:
+    """How conversations among the examples become rows, by `template_of`; None where there is none."""
+    if not any(isinstance(example, Conversation) for example in examples):
+        return None
+    return Chat(template_of(tokenizer, template, options), labels)
 
 
 def _by_kind(examples: Sequence[AnyExample], of_text: Callable, of_turns: Callable) -> tuple[list[Encoded], dict]:

@@ -15,6 +15,8 @@ class Prompt(NamedTuple):
     id: str | int
     text: str
     category: str | None = None
+    turn: int | None = None  # of a conversation, from 1
+    tokens: tuple[int, ...] | None = None  # as they are to be read; None: those of the text
 
 
 def read_prompts(path: str | Path, num: int | None = None) -> list[Prompt]:

@@ -84,7 +84,8 @@ def bench(
             "score": None,
             "categories": _categories(tally, plain, prompts, greedy=sampling.greedy),
             "batch_sizes": of_sizes,
-            "requests": request_rows(tally, [(prompt.id, prompt.category) for prompt in prompts]),
+            "requests": request_rows(tally, prompts),
+            **({"turns": _turns(tally, prompts, greedy=sampling.greedy)} if prompts[0].turn else {}),
         }
     plain = found.pop(PLAIN)
     return {"methods": found | {label: {"skipped": why} for label, why in skipped.items()}, "plain": plain}
@@ -112,6 +113,8 @@ def entries(methods: Sequence[Method], given: Given) -> tuple[dict[str, tuple[Me
 
 def _encoded(prompts: Sequence[Prompt], given: Given, ends: data.Ends, max_prompt_length: int) -> list[data.Encoded]:
     """The prompts in their order, none left out."""
+    if prompts[0].tokens is not None:
+        return [data.Encoded(np.asarray(prompt.tokens, np.int32), len(prompt.tokens)) for prompt in prompts]
     examples = [data.Example(prompt.text, "") for prompt in prompts]
     whole = {"max_length": 2**31 - 1, "max_prompt_length": max_prompt_length}
     encoded, counts = data.encode(examples, given.tokenizer, eos_id=ends.closing, ends=ends.ids, **whole)
@@ -142,6 +145,12 @@ def _one_size(target, contenders: Mapping[str, Contender], batches, knobs, *, ke
 
 def _figures(tallies, machine, label: str, sampling: Sampling) -> dict[str, Any]:
     return figures(tallies[label], tallies[PLAIN], greedy=sampling.greedy) | machine[label]
+
+
+def _turns(tally: Tally, prompts: Sequence[Prompt], *, greedy: bool) -> dict[str, Any]:
+    """What the requests say that are a conversation's first turn, its second and so on."""
+    turns = np.array([prompt.turn for prompt in prompts])
+    return {str(turn): counted(tally, np.flatnonzero(turns == turn), greedy=greedy) for turn in np.unique(turns)}
 
 
 def _categories(tally: Tally, plain: Tally, prompts: Sequence[Prompt], *, greedy: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from adaspec_jax.data.prompts import Prompt
 from adaspec_jax.decoding import PROMPT, TARGET, Generation
 from adaspec_jax.measuring.turns import Batch, counts_of
 from adaspec_jax.reporting.statistics import interval
@@ -133,20 +134,21 @@ def in_vllms_words(tally: Tally) -> dict[str, Any]:
     }
 
 
-def request_rows(tally: Tally, names: Sequence[tuple[Any, str | None]]) -> list[dict[str, Any]]:
+def request_rows(tally: Tally, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
     """A row per request; its seconds are those of the batch it was decoded in, which it waited for."""
     seconds_P = np.repeat(tally.seconds, tally.rows)
     return [
         {
-            "id": name,
-            "category": category,
+            "id": prompt.id,
+            "category": prompt.category,
+            **({"turn": prompt.turn} if prompt.turn else {}),
             "new_tokens": int(tally.committed[row]),
             "rounds": int(tally.rounds[row]),
             "accepted": int(tally.accepted[row]),
             "judged": int(tally.judged[row]),
             "seconds": float(seconds_P[row]),
         }
-        for row, (name, category) in enumerate(names)
+        for row, prompt in enumerate(prompts)
     ]
 
 

@@ -8,13 +8,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from adaspec_jax import data
 from adaspec_jax.data.chat import ASSISTANT, Chat, Conversation, Refused, opened_reasoning
+from adaspec_jax.data.prompts import Prompt
 from adaspec_jax.decoding import Context, NoDraft, Sampling
 from adaspec_jax.decoding.dialogue import Dialogue
-from adaspec_jax.devices import processes
+from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
+from adaspec_jax.measuring.placing import placed, rows_on
+from adaspec_jax.methods import Given
 
 
 class Turn(NamedTuple):
@@ -97,6 +101,21 @@ def turn_prompts(
             f"{how['longest']} tokens"
         )
     return prompts
+
+
+def spoken_prompts(
+    given: Given, conversations: Sequence[Conversation], chat: Chat, *, mesh: Mesh, seed: int, **how: Any
+) -> list[Prompt]:
+    """`turn_prompts` as requests, by the conversations' ids and categories."""
+    key, place = jax.random.key(seed), rows_on(mesh)
+    with sharding.over(mesh):
+        prompts = turn_prompts(placed(given, mesh).target, conversations, chat, key=key, place=place, **how)
+    found = []
+    for number, turn, tokens in prompts:
+        talk = conversations[number]
+        name = number + 1 if talk.id is None else talk.id
+        found.append(Prompt(name, talk.prompt, talk.category, turn, tuple(tokens)))
+    return found
 
 
 def _answers(dialogue: Dialogue, prompts: list[list[int]], key: jax.Array, *, place, pad_id: int) -> list[list[int]]:

@@ -120,11 +120,8 @@ def _sha256(rows: list[data.Encoded]) -> str:
 
 def chat_of(spec: Data, tokenizer: Any, examples: data.Source) -> data.chat.Chat | None:
     """How the examples' conversations become rows; None where there is none among them."""
-    if not any(isinstance(example, data.chat.Conversation) for example in examples):
-        return None
-    template = data.chat.template_of(tokenizer, spec.chat_template, spec.chat.options)
-    wanted = {name: getattr(spec.chat, name) for name in ("turns", "end_of_turn", "reasoning")}
-    return data.chat.Chat(template, data.chat.Labels(**wanted))
+    labels = data.chat.Labels(spec.chat.turns, spec.chat.end_of_turn, spec.chat.reasoning)
+    return data.chat_of(examples, tokenizer, spec.chat_template, spec.chat.options, labels)
 
 
 def _make_tokenizer(
