@@ -46,8 +46,8 @@ def encode(
     knobs = {"eos_id": eos_id, "ends": ends, "max_prompt_length": max_prompt_length}
 
     def of_turns(group: Sequence[AnyExample]) -> tuple[list[Encoded], dict[str, Any]]:
-        all_ends, rows = {eos_id, *ends}, rows_needed(tokenizer)
-        return encode_rows(group, chat or chat_of(group, tokenizer), max_length=max_length, ends=all_ends, vocabulary=rows)
+        of_tokens = {"ends": {eos_id, *ends}, "vocabulary": rows_needed(tokenizer)}
+        return encode_rows(group, chat or chat_of(group, tokenizer), max_length=max_length, **of_tokens)
 
     return _by_kind(examples, lambda group: encode_text(group, tokenizer, max_length=max_length, **knobs), of_turns)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
-import numpy as np
 
 from adaspec_jax import data
 from adaspec_jax.decoding import GUESS, PROMPT, TARGET, Generation
@@ -16,34 +16,72 @@ from adaspec_jax.training.divergences import Divergence, gap
 _KINDS = {PROMPT: "prompt", GUESS: "accepted", TARGET: "target"}
 
 
-def decoded_tokens(tokenizer, generation: Generation, row: int, prompt_length: int) -> list[dict]:
+def decoded_tokens(tokenizer, generation: Generation, row: int, prompt: data.Encoded) -> list[dict]:
     """One generated row: prompt, accepted guesses, the target's own tokens, and refused guesses before those."""
+    roles = [*_roles(prompt, prompt.prompt_length), *_spoken(prompt)]
     tokens = generation.tokens_BS[row, : int(generation.lengths_B[row])].tolist()
     shown = []
     for at, text in enumerate(data.pieces(tokens, tokenizer)):
         refused = int(generation.rejected_BS[row, at])
+        role = roles[min(at, len(roles) - 1)]
         if refused >= 0:
-            shown.append({"text": data.continuation(tokens[:at], [refused], tokenizer), "kind": "rejected"})
-        kind = "prompt" if at < prompt_length else _KINDS[int(generation.origin_BS[row, at])]
-        shown.append({"text": text, "kind": kind})
+            shown.append({"text": data.continuation(tokens[:at], [refused], tokenizer), "kind": "rejected", **role})
+        kind = "prompt" if at < prompt.prompt_length else _KINDS[int(generation.origin_BS[row, at])]
+        shown.append({"text": text, "kind": kind, **role})
     return shown
 
 
+def labelled_tokens(tokenizer, rows: Sequence[data.Encoded]) -> list[list[dict]]:
+    """Rows as they are trained on: which tokens are labels, and of a conversation whose words they are."""
+    shown = []
+    for row in rows:
+        kinds = ({"kind": "supervised" if label else "prompt"} for label in row.labels_T)
+        texts = ({"text": text} for text in data.pieces(row.tokens.tolist(), tokenizer))
+        parts = zip(texts, kinds, _roles(row, len(row.tokens)), strict=True)
+        shown.append([text | kind | role for text, kind, role in parts])
+    return shown
+
+
+def in_brackets(tokens: Sequence[dict]) -> str:
+    """One row of `labelled_tokens` for a terminal: labels stand between ⟦ and ⟧."""
+    text, inside = "", False
+    for token in tokens:
+        if (token["kind"] == "supervised") != inside:
+            inside = not inside
+            text += "⟦" if inside else "⟧"
+        text += token["text"]
+    return text + "⟧" * inside
+
+
+def _roles(row: data.Encoded, count: int) -> list[dict]:
+    """{"role": name} of each token, {} where it is the template's or the row no conversation."""
+    if row.roles is None:
+        return [{}] * count
+    return [{"role": data.chat.ROLES[role]} if role >= 0 else {} for role in row.roles[:count].tolist()]
+
+
+def _spoken(prompt: data.Encoded) -> list[dict]:
+    return [{"role": data.chat.ASSISTANT} if prompt.roles is not None else {}]
+
+
 def selected_tokens(
-    tokenizer, frozen: Frozen, draft, batch: Batch, *, divergence: Divergence, fraction: float
+    tokenizer,
+    frozen: Frozen,
+    draft,
+    batch: Batch,
+    encoded: Sequence[data.Encoded],
+    *,
+    divergence: Divergence,
+    fraction: float,
 ) -> list[list[dict]]:
     """Rows of a training batch with the labels this draft would be trained on now, and their gaps in nats."""
     gap_BT, kept_BT = processes.fetch(_selection(frozen, draft, batch, divergence=divergence, fraction=fraction))
     rows = []
-    for b, tokens_T in enumerate(batch.tokens_BT):
-        length = int(np.max(np.nonzero(batch.loss_mask_BT[b])[0])) + 1
-        row = []
-        for t, text in enumerate(data.pieces(tokens_T[:length].tolist(), tokenizer)):
-            if not batch.loss_mask_BT[b, t]:
-                row.append({"text": text, "kind": "prompt", "gap": None})
-                continue
-            kind = "selected" if kept_BT[b, t - 1] else "dropped"
-            row.append({"text": text, "kind": kind, "gap": float(gap_BT[b, t - 1])})
+    for b, row in enumerate(labelled_tokens(tokenizer, encoded)):
+        for t, token in enumerate(row):
+            if token["kind"] == "supervised":
+                token["kind"] = "selected" if kept_BT[b, t - 1] else "dropped"
+                token["gap"] = float(gap_BT[b, t - 1])
         rows.append(row)
     return rows
 

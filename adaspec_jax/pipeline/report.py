@@ -16,7 +16,7 @@ from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.measuring.measure import MEASURED_HOW, PROBE_LENGTH, Contender, measure, report_fields
 from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.beginnings import Start
-from adaspec_jax.pipeline.coloured import decoded_tokens, selected_tokens
+from adaspec_jax.pipeline.coloured import decoded_tokens, labelled_tokens, selected_tokens
 from adaspec_jax.pipeline.stage_spec import StageSpec
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import STAGES, Workdir
@@ -59,7 +59,8 @@ def write_report(
         processes.once(lambda: reporting.write_json(workdir.path / "counts.json", counts))
         report = processes.once(lambda: _written(workdir, report))
         shown = _selected(start.stages["draft"], text, target, drafts) if on_data_set else None
-        decoded = decoded_tokens(text.tokenizer, measured["draft"].sample, 0, text.held_out[0].prompt_length)
+        shown = shown or labelled_tokens(text.tokenizer, text.train[:BATCH_ROWS_SHOWN])
+        decoded = decoded_tokens(text.tokenizer, measured["draft"].sample, 0, text.held_out[0])
         processes.once(lambda: _write_page(workdir, report, list(start.stages), decoded, shown))
     return report
 
@@ -120,14 +121,14 @@ def _selected(stage: StageSpec, text: Text, target, drafts: Mapping[str, Any]) -
     ordinary = draft.selection == "top" and draft.scope == "global" and draft.reference == "trained"
     if not ordinary or "reference" not in drafts:
         return None
-    count = min(BATCH_ROWS_SHOWN, len(text.train))
-    shown = {"batch_size": count, "epochs": 1, "seed": 0, "buckets": stage.buckets}
-    batch = Batch(**next(data.train_batches(text.train[:count], **shown, pad_id=text.eos_id)))
+    rows = text.train[:BATCH_ROWS_SHOWN]
+    [(_, batch)] = data.row_batches(rows, range(len(rows)), len(rows), buckets=stage.buckets, pad_id=text.eos_id)
     return selected_tokens(
         text.tokenizer,
         Frozen(target=target, reference=drafts["reference"]),
         drafts["draft"],
-        batch,
+        Batch(**batch),
+        rows,
         divergence=stage.divergence,
         fraction=draft.final_fraction or draft.fraction,
     )

@@ -17,6 +17,7 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline import answers, teacher
 from adaspec_jax.pipeline.arms import ArmSettings, checked_arms
 from adaspec_jax.pipeline.beginnings import Start, begin, initial, placed, restored, with_vocabulary_of
+from adaspec_jax.pipeline.coloured import in_brackets, labelled_tokens
 from adaspec_jax.pipeline.report import write_report
 from adaspec_jax.pipeline.stage import fit_stage
 from adaspec_jax.pipeline.stage_spec import SAMPLED_ON_THE_WAY
@@ -45,6 +46,7 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
     _keep_compiled_programs(workdir)
 
     start = begin(config, workdir, arms)
+    _preview(start.text, config.data.preview)
     wanted = Asked(config.teacher, config.teacher_top_k, config.answers.source in SAMPLED_ON_THE_WAY)
     teacher.check(wanted, start.text)
     target, base = _pair(start, config.target, config.draft)
@@ -52,6 +54,7 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
     if config.answers.source == "target":
         text = _on_the_targets_answers(start, target, config.answers, rows, config.data.max_length)
         start = dataclasses.replace(start, text=text)
+        _preview(text, config.data.preview, "with the target's own answers ")
     drafts = _distilled(start, target, base, wanted, rows)
     return write_report(
         start,
@@ -61,6 +64,15 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
         settings=dataclasses.asdict(config),
         on_data_set=config.answers.source == "dataset",
     )
+
+
+def _preview(text: Text, rows: int, what: str = "") -> None:
+    """Says the first rows as they are trained on."""
+    shown = text.train[:rows]
+    for number, tokens in enumerate(labelled_tokens(text.tokenizer, shown), 1):
+        counted = f"{shown[number - 1].num_labels} of {len(shown[number - 1].tokens)} tokens"
+        processes.say(f"data: row {number} {what}as it is trained on, labels ({counted}) between ⟦ and ⟧:")
+        processes.say(in_brackets(tokens))
 
 
 def _keep_compiled_programs(workdir: Workdir) -> None:

@@ -167,11 +167,14 @@ def _selected(rows: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     if not tokens:
         return ""
     kinds = [token["kind"] for token in tokens]
+    legend, rows = token_view.legend(token_view.SELECTED_KINDS, set(kinds)), token_view.selected(rows)
+    if labels := kinds.count("supervised"):
+        caption = f"{labels} of {len(kinds)} tokens are labels."
+        return _section("Rows that were trained on", f"<p>{caption}</p>", legend, rows)
     chosen, left_out = kinds.count("selected"), kinds.count("dropped")
     share = f" ({100 * chosen / (chosen + left_out):.0f} %)" if chosen + left_out else ""
     caption = f"{chosen} of {chosen + left_out} answer tokens{share} were selected. Point at a token for its loss gap."
-    legend = token_view.legend(token_view.SELECTED_KINDS, set(kinds))
-    return _section("Tokens selected in one training batch", f"<p>{caption}</p>", legend, token_view.selected(rows))
+    return _section("Tokens selected in one training batch", f"<p>{caption}</p>", legend, rows)
 
 
 def _definitions(heading: str, values: Mapping[str, Any] | None) -> str:

@@ -42,6 +42,9 @@ section:has(#log:checked) .log { display: block; } section:has(#log:checked) .li
 .target { background: var(--target); color: var(--ink); }
 .rejected { color: var(--bad); font-size: .8em; text-decoration: line-through; opacity: .85; }
 .accepted + .accepted, .selected + .selected { box-shadow: -1px 0 0 var(--card); }
+.role { font: 600 11px/1 system-ui, sans-serif; color: var(--page); background: var(--soft); border-radius: 3px;
+  padding: 1px 5px; margin-right: 4px; vertical-align: 1px; }
+.supervised { background: var(--target); color: var(--ink); }
 .ws { font-style: normal; color: var(--soft); opacity: .65; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 0; font-size: 13.5px; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }

@@ -12,18 +12,17 @@ DECODED_KINDS = {
     "target": "from the target (correction or bonus)",
     "rejected": "rejected guess",
 }
-SELECTED_KINDS = {"prompt": "prompt", "selected": "selected for the loss", "dropped": "left out"}
+SELECTED_KINDS = {"prompt": "prompt", "supervised": "label", "selected": "selected for the loss", "dropped": "left out"}
 
 
 def decoded(tokens: Sequence[Mapping[str, Any]]) -> str:
     """One answer, in order; rejected guesses are small and struck through where they would have stood."""
-    return f'<div class="tokens">{"".join(_span(token, DECODED_KINDS) for token in tokens)}</div>'
+    return _block(tokens, DECODED_KINDS)
 
 
 def selected(rows: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     """One block per row of a training batch; a token's gap (nats, larger = more to learn) is its tooltip."""
-    blocks = ("".join(_span(token, SELECTED_KINDS) for token in row) for row in rows)
-    return "".join(f'<div class="tokens">{block}</div>' for block in blocks)
+    return "".join(_block(row, SELECTED_KINDS) for row in rows)
 
 
 def legend(kinds: Mapping[str, str], used: set[str]) -> str:
@@ -47,6 +46,17 @@ def _visible_character(character: str) -> str:
     if 0xD800 <= ord(character) <= 0xDFFF or character == "\x7f":
         return "\ufffd"
     return escape(character)
+
+
+def _block(tokens: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> str:
+    """The tokens in order; where they are of a conversation, each "role" stands before its words."""
+    spans, speaker = [], None
+    for token in tokens:
+        if (role := token.get("role")) and role != speaker:
+            spans.append(f'<b class="role">{escape(role)}</b>')
+            speaker = role
+        spans.append(_span(token, kinds))
+    return f'<div class="tokens">{"".join(spans)}</div>'
 
 
 def _span(token: Mapping[str, Any], kinds: Mapping[str, str]) -> str:

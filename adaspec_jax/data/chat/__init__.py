@@ -1,7 +1,7 @@
 """Conversations: rows as files have them, the text a template makes of them, and which of its tokens are labels."""
 
 from adaspec_jax.data.chat.conversation import ASSISTANT, ROLES, Conversation, Tokenised, form_of, read_row
-from adaspec_jax.data.chat.encoding import Chat, encode_prompts, encode_rows, first_prompt, rows_of_answers
+from adaspec_jax.data.chat.encoding import Chat, encode_prompts, encode_rows, rows_of_answers
 from adaspec_jax.data.chat.labels import Labels, opened_reasoning
 from adaspec_jax.data.chat.template import CHATML, Refused, Template, read_template, template_of
 
@@ -17,7 +17,6 @@ __all__ = [
     "Tokenised",
     "encode_prompts",
     "encode_rows",
-    "first_prompt",
     "form_of",
     "opened_reasoning",
     "read_row",

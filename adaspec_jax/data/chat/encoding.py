@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adaspec_jax.data.chat.conversation import Conversation, Tokenised
-from adaspec_jax.data.chat.labels import Labels, labels_of, rendered, roles_of
+from adaspec_jax.data.chat.labels import Labels, labels_of, rendered, rendered_prompt, roles_of
 from adaspec_jax.data.chat.template import Refused, Template
 from adaspec_jax.data.encoded import Encoded
 from adaspec_jax.errors import UserError
@@ -137,12 +137,12 @@ def encode_prompts(
     tally, rows = Tally(len(examples)), []
     for example in examples:
         try:
-            ids = first_prompt(example, chat)
+            ids, roles = first_prompt(example, chat)
         except Refused as refused:
             tally.leave_out(str(refused), example.where)
             continue
         if len(ids) < max_length:
-            rows.append(Encoded(np.asarray(ids, np.int32), len(ids)))
+            rows.append(Encoded(np.asarray(ids, np.int32), len(ids), roles=roles))
     tally.check()
     if not rows:
         raise UserError(
@@ -152,16 +152,17 @@ def encode_prompts(
     return rows, tally.record
 
 
-def first_prompt(example: Conversation | Tokenised, chat: Chat | None) -> list[int]:
-    """The ids that precede the assistant's first answer; `Refused` where the template refuses them."""
+def first_prompt(example: Conversation | Tokenised, chat: Chat | None) -> tuple[Sequence[int], np.ndarray | None]:
+    """(ids, roles) of what precedes the assistant's first answer; `Refused` where the template refuses it."""
     if isinstance(example, Tokenised):
         if not example.labels.any():
             raise Refused("no label at all")
-        return example.ids[: int(np.argmax(example.labels))].tolist()
+        return example.ids[: int(np.argmax(example.labels))], None
     answered = example.answered()
     until = answered[0] if answered else len(example.messages)
     _check_turns(example)
-    return chat.template.prompt_ids(example.messages[:until], example.tools)
+    whole = rendered_prompt(example.messages[:until], example.tools, chat.template)
+    return whole.ids, roles_of(whole)
 
 
 def _rows_of(

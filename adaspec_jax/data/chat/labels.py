@@ -64,9 +64,7 @@ def rendered(
     if not answered:
         raise Refused("no turn of the assistant's that answers somebody")
     text = template.text(messages, conversation.tools)
-    encoded = template.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    offsets = [tuple(span) for span in encoded["offset_mapping"]]
-    whole = Rendered(encoded["input_ids"], [], text, offsets, messages)
+    whole = _tokenised(text, messages, template)
     turns = _by_marks(template, messages, conversation.tools, whole)
     if turns is None:
         turns = _by_prefixes(template, messages, conversation.tools, whole, answered, labels.turns == "last")
@@ -76,6 +74,16 @@ def rendered(
     if not labels.end_of_turn:
         turns = [_unclosed(whole.ids, turn, special, text, whole.offsets) for turn in turns]
     return dataclasses.replace(whole, turns=[turn for turn in turns if turn[0] < turn[1]])
+
+
+def rendered_prompt(messages: Sequence[Message], tools: Any, template: Template) -> Rendered:
+    """What precedes the assistant's next turn; `Refused` where the template refuses it."""
+    return _tokenised(template.text(messages, tools, answer_follows=True), messages, template)
+
+
+def _tokenised(text: str, messages: Sequence[Message], template: Template) -> Rendered:
+    encoded = template.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return Rendered(encoded["input_ids"], [], text, [tuple(span) for span in encoded["offset_mapping"]], messages)
 
 
 def opened_reasoning(prompt: str) -> str:
