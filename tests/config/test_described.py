@@ -50,6 +50,10 @@ def same_decoder(hf):
     return ours
 
 
+def test_every_family_that_is_loaded_is_read():
+    assert set(FAMILIES) == set(models.families.FAMILIES)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_what_is_read_describes_the_decoder_that_transformers_wrote(name):
     transformers = pytest.importorskip("transformers")
