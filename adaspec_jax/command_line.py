@@ -12,16 +12,30 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from adaspec_jax.config import Experiment, flatten, validate
+from adaspec_jax.config import CUT, RANDOM, Experiment, architecture_of, flatten, validate, with_cut
 from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.files import read_json
+from adaspec_jax.places import ADAPTER, file_of, find_local, only_an_adapter
+
+_ARCHITECTURES = tuple(f"--config.{name}.architecture" for name in ("target", "draft"))
 
 
-def parse_experiment(argv: list[str], *, description: str) -> tuple[Experiment, object]:
-    """The overridden, validated config, and the parsed flags (`workdir`, `print_config`)."""
+class Options(NamedTuple):
+    """What stands on the command line beside the config, and what the config was completed by."""
+
+    workdir: str | None
+    print_config: bool
+    described: dict[str, dict[str, Any]]  # config.json of "target" and "draft", where that says their architecture
+
+
+def parse_experiment(argv: list[str], *, description: str) -> tuple[Experiment, Options]:
+    """The overridden, validated config, in which each model has its architecture, and the other options."""
     from absl import flags
     from ml_collections import config_flags
 
+    argv, unsaid = _take_unsaid(argv)
     values = flags.FlagValues()
     flags.DEFINE_boolean("print_config", False, "Prints the resolved config and exits.", flag_values=values)
     flags.DEFINE_string("workdir", None, "Where stages, metrics and reports go.", flag_values=values)
@@ -49,8 +63,11 @@ def parse_experiment(argv: list[str], *, description: str) -> tuple[Experiment, 
         raise UserError(f'unexpected argument "{left[1]}"; options start with -- and overrides with --config.')
     if values.config is None:
         raise UserError("--config is missing; for a first run: --config configs/quickstart.py")
-    validate(values.config)
-    return values.config, values
+    for option in unsaid:
+        getattr(values.config, option.split(".")[1]).architecture = None
+    config, described = _completed(values.config, overrides)
+    validate(config)
+    return config, Options(values.workdir, values.print_config, described)
 
 
 def take_option(argv: list[str], name: str, *, flag: bool = False) -> str | None:
@@ -113,6 +130,51 @@ def print_config(config: Experiment) -> None:
     print(json.dumps(dataclasses.asdict(config), indent=2))
 
 
+def _take_unsaid(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments without those that leave an architecture to config.json, and the keys of these."""
+    # The flags library can set no group of keys to None.
+    unsaid = [option for option in _ARCHITECTURES if f"{option}=None" in argv]
+    for option in unsaid:
+        if set_too := [argument for argument in argv if argument.startswith(f"{option}.")]:
+            raise UserError(f"{option}=None and {set_too[0]} contradict each other; leave one out")
+    return [argument for argument in argv if argument.removesuffix("=None") not in unsaid], unsaid
+
+
+def _completed(config: Experiment, overrides: list[str]) -> tuple[Experiment, dict[str, dict[str, Any]]]:
+    """The config with every architecture that is left to a config.json, or to the target's layers; and the former."""
+    given = [argument for argument in overrides if argument.startswith(f"{_ARCHITECTURES[1]}.")]
+    if config.draft.init == CUT and given:
+        raise UserError(
+            f'{given[0]} is given and draft.init is "cut", which takes the target\'s architecture with fewer layers; '
+            "set draft.layers"
+        )
+    described, models = {}, {}
+    for name in ("target", "draft"):
+        model = models[name] = getattr(config, name)
+        if model.architecture is None and model.init not in (RANDOM, CUT):
+            described[name], place = _config_json(model.init)
+            architecture = architecture_of(described[name], origin=place)
+            models[name] = dataclasses.replace(model, architecture=architecture)
+    return with_cut(dataclasses.replace(config, **models)), described
+
+
+def _config_json(init: str) -> tuple[dict[str, Any], str]:
+    """The config.json of a directory or hub name, and what to call it; no other file is opened."""
+
+    def reachable() -> bool:
+        from adaspec_jax.data.network import hub_reachable
+
+        return hub_reachable()
+
+    file = file_of(init, "config.json", reachable=reachable, needed=True)
+    if file is not None:
+        return read_json(file), f"{init}: config.json"
+    directory = find_local(init)
+    if (directory / ADAPTER).is_file():
+        raise only_an_adapter(directory, read_json(directory / ADAPTER))
+    raise UserError(f"{directory} has no config.json: it is not a Hugging Face model directory")
+
+
 def _config_argument(arguments: list[str]) -> str | None:
     for index, argument in enumerate(arguments):
         if argument in ("--config", "-config") and index + 1 < len(arguments):
@@ -140,12 +202,20 @@ def _check_keys(config: Experiment, overrides: list[str]) -> None:
         key = override.split("=", 1)[0]
         for name in key.removeprefix("--config.").split("."):
             fields = [f.name for f in dataclasses.fields(at)] if dataclasses.is_dataclass(at) else []
+            where = f"config.{'.'.join(path)}".rstrip(".")
+            if at is None and path[-1] == "architecture":
+                raise UserError(
+                    f"{where} is None, so that config.json says it, and has no {name} to set; give an architecture in "
+                    "the config file, or leave the override out"
+                )
             if name not in fields:
-                where = f"config.{'.'.join(path)}".rstrip(".")
                 raise UserError(f'unknown key "{name}" in {where}{did_you_mean(name, fields) if fields else ""}')
             at, path = getattr(at, name), [*path, name]
         if dataclasses.is_dataclass(at):
-            raise UserError(f"config.{'.'.join(path)} is a group of keys; set one of them, as in {key}.KEY=VALUE")
+            whole = ", or =None to have it as config.json says" if key in _ARCHITECTURES else ""
+            raise UserError(
+                f"config.{'.'.join(path)} is a group of keys; set one of them, as in {key}.KEY=VALUE{whole}"
+            )
 
 
 def load_config(path_and_variant: str) -> Experiment:

@@ -41,7 +41,8 @@ def main() -> None:
         length = arguments.draft_length or workdir.draft_length() or serving.DRAFT_LENGTH
         generation = serving.pinned_generation(length)
     models.save(model, out, tokenizer=tokenizer, generation=generation)
-    print(f"{out}: {arguments.stage}, {model.num_params:,} parameters, {arguments.dtype}")
+    part = models.cut_from(model)
+    print(f"{out}: {arguments.stage}, {model.num_params:,} parameters, {arguments.dtype}{f', {part}' if part else ''}")
     if generation and workdir.finished("target") is not None:
         verdicts = serving.judge(serving.read_pair(str(workdir.stage("target")), str(out)))
         print(*(verdict.in_one_line(engine) for engine, verdict in verdicts.items()), sep="\n")

@@ -1,10 +1,10 @@
-"""Where a model lies: a directory, a name below a given folder, or the hub. Knows nothing of what is in it."""
+"""Where a model and its files lie: a directory, a name below a given folder, or the hub. Reads none of them."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from adaspec_jax.errors import UserError, first_line
@@ -25,6 +25,29 @@ def find_local(path_or_name: str) -> Path | None:
     if not HUB_NAME.fullmatch(path_or_name):
         raise UserError(f"{path_or_name}: no such directory")
     return None
+
+
+def file_of(path_or_name: str, file: str, *, reachable: Callable[[], bool], needed: bool = False) -> Path | None:
+    """One file of a directory or hub name, nothing else being fetched; None where there is no such file.
+
+    `reachable` says whether to ask the hub, else what was fetched before counts; UserError where the hub does not give
+    the file that is `needed`.
+    """
+    if (directory := find_local(path_or_name)) is not None:
+        return directory / file if (directory / file).is_file() else None
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    name, online = str(path_or_name), reachable()
+    try:
+        return Path(huggingface_hub.hf_hub_download(name, file, local_files_only=not online))
+    except EntryNotFoundError as error:
+        if not needed:
+            return None
+        unreachable = ConnectionError("the hub cannot be reached")
+        raise not_given_by_the_hub(name, error if online else unreachable) from error
+    except Exception as error:
+        raise not_given_by_the_hub(name, error) from error
 
 
 def find_below(variable: str, name: str, *, holding: Iterable[str], folder: str = "") -> Path | None:

@@ -2,8 +2,9 @@
 
 Will the run fit, and how fast can it be: compiles every stage and the decoding loop ahead of time for a TPU slice that
 need not be there (v5e:1x1, v6e:1x1, v5e:2x4, v5p:2x2x1, v5e:16x16, ...) or for this machine (cpu). Needs no weights,
-tokenizer, data or network; for TPUs it needs libtpu (pip install "jax[tpu]"), and without it gives a rough estimate,
-labelled so. --stages draft,decode plans some stages alone; --no_search leaves out the largest batch that fits.
+tokenizer, data or network, but for the config.json of a model whose architecture is None; for TPUs it needs libtpu
+(pip install "jax[tpu]"), and without it gives a rough estimate, labelled so. --stages draft,decode plans some stages
+alone; --no_search leaves out the largest batch that fits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from adaspec_jax import files
-from adaspec_jax.command_line import parse_experiment, print_config, take_option
+from adaspec_jax.command_line import Options, parse_experiment, print_config, say_notes, take_option
+from adaspec_jax.config import CUT, Experiment
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
 
 
@@ -24,8 +26,8 @@ def main() -> None:
     out = take_option(arguments, "json")
     asked = take_option(arguments, "stages")
     search = take_option(arguments, "no_search", flag=True) is None
-    config, flags = parse_experiment(arguments, description=__doc__)
-    if flags.print_config:
+    config, options = parse_experiment(arguments, description=__doc__)
+    if options.print_config:
         return print_config(config)
     if out and not Path(out).absolute().parent.is_dir():
         raise UserError(f"--json {out}: there is no directory {Path(out).absolute().parent}")
@@ -45,6 +47,7 @@ def main() -> None:
     if name != "cpu":
         topologies.parse(name)
         jax.config.update("jax_platforms", "cpu")  # what is described must not be mistaken for what is here
+    _say_models(config, options)
     compiling = name == "cpu" or topologies.have_libtpu()
     if not compiling:
         print(f'libtpu is not installed (pip install "jax[tpu]"): figures for {name} are rough estimates', flush=True)
@@ -54,6 +57,19 @@ def main() -> None:
         _plan(config, name, stages, compiling=compiling, search=search, out=out)
     finally:
         jax.config.update("jax_enable_compilation_cache", kept)
+
+
+def _say_models(config: Experiment, options: Options) -> None:
+    """Where the sizes come from that are planned with, if not from the config file."""
+    from adaspec_jax import planning
+    from adaspec_jax.models.cutting import in_words
+
+    for name, hf in options.described.items():
+        model = getattr(config, name)
+        say_notes(planning.left_out(model.architecture, hf, model.init))
+        print(f"{name}: the sizes of {model.init}, as its config.json says", flush=True)
+    if config.draft.init == CUT:
+        print(f"draft: {in_words(config.draft.layers, 'the target')}", flush=True)
 
 
 def _plan(config, name: str, stages: list[str], *, compiling: bool, search: bool, out: str | None) -> None:

@@ -64,6 +64,26 @@ MISTAKES = {
     "broken config": (["--config", "{tmp}/broken.py"], "SyntaxError"),
     "config of another kind": (["--config", "{tmp}/other.py"], "dict"),
     "workdir is a file": (["--config", QUICK, "--workdir", "{tmp}/bad.jsonl"], "cannot be made"),
+    "layers of no cut": (
+        ["--config", QUICK, "--config.draft.layers=0,2"],
+        'draft.layers (0, 2) is for draft.init "cut"',
+    ),
+    "layers that are not there": (
+        ["--config", QUICK, "--config.draft.init=cut", "--config.draft.layers=0,3"],
+        "draft.layers has 3, and the target has the layers 0 to 2",
+    ),
+    "layers in disorder": (
+        ["--config", QUICK, "--config.draft.init=cut", "--config.draft.layers=2,0"],
+        "draft.layers is (2, 0); give different numbers from 0 on in increasing order",
+    ),
+    "sizes of a cut": (
+        ["--config", QUICK, "--config.draft.init=cut", "--config.draft.architecture.hidden_size=64"],
+        "--config.draft.architecture.hidden_size=64 is given and draft.init is",
+    ),
+    "a target that is cut": (
+        ["--config", QUICK, "--config.target.init=cut"],
+        'target.init is "cut", which is for drafts',
+    ),
     "stray argument": (["--config", QUICK, "extra"], "extra"),
 }
 

@@ -12,8 +12,12 @@ from adaspec_jax.config.architectures import (
     Qwen3,
 )
 from adaspec_jax.config.checks import validate
+from adaspec_jax.config.cutting import with_cut
+from adaspec_jax.config.described import architecture_of
 from adaspec_jax.config.experiment import (
+    CUT,
     FREE_TO_CHANGE,
+    RANDOM,
     Answers,
     Chat,
     Data,
@@ -32,8 +36,10 @@ from adaspec_jax.config.experiment import (
 )
 
 __all__ = [
+    "CUT",
     "FREE_TO_CHANGE",
     "GPT2",
+    "RANDOM",
     "Answers",
     "Architecture",
     "CodeGen",
@@ -54,8 +60,10 @@ __all__ = [
     "Reference",
     "Target",
     "Tokenizer",
+    "architecture_of",
     "draft_schedule",
     "flatten",
     "on_the_data_of",
     "validate",
+    "with_cut",
 ]

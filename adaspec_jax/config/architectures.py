@@ -17,10 +17,16 @@ class Architecture:
     CLASS: ClassVar[str]  # as transformers calls it
     WIDTH: ClassVar[str] = "hidden_size"
     HEADS: ClassVar[str] = "num_attention_heads"
+    DEPTH: ClassVar[str] = "num_hidden_layers"
 
     def hf_config(self) -> dict[str, Any]:
-        """The config.json of this architecture."""
-        return dataclasses.asdict(self) | {"architectures": [self.CLASS]}
+        """The config.json of this architecture; what is None follows from the rest, and is left out."""
+        given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        return given | {"architectures": [self.CLASS]}
+
+    @property
+    def num_layers(self) -> int:
+        return getattr(self, self.DEPTH)
 
     def mistake(self) -> str | None:
         """What cannot work, in a line that names the keys; None where all is well."""
@@ -46,6 +52,7 @@ class GPTNeoX(Architecture):
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-5
     use_parallel_residual: bool = True
+    attention_bias: bool = True
     tie_word_embeddings: bool = False
     initializer_range: float = 0.02
     model_type: str = "gpt_neox"
@@ -73,6 +80,7 @@ class CodeGen(Architecture):
     CLASS = "CodeGenForCausalLM"
     WIDTH = "n_embd"
     HEADS = "n_head"
+    DEPTH = "n_layer"
 
     def mistake(self) -> str | None:
         return super().mistake() or (f"n_head {self.n_head} is not a multiple of 4" if self.n_head % 4 else None)
@@ -97,16 +105,27 @@ class GPT2(Architecture):
     CLASS = "GPT2LMHeadModel"
     WIDTH = "n_embd"
     HEADS = "n_head"
+    DEPTH = "n_layer"
+
+
+class Grouped(Architecture):
+    """Query heads in groups that share keys and values; heads may have a size of their own."""
+
+    def mistake(self) -> str | None:
+        own_size = getattr(self, "head_dim", None) is not None
+        grouped = self._not_multiple(self.HEADS, "num_key_value_heads") if self.num_key_value_heads else None
+        return (None if own_size else super().mistake()) or grouped
 
 
 @dataclass
-class Phi(Architecture):
+class Phi(Grouped):
     """Phi-1.5."""
 
     vocab_size: int = positive(51200)
     hidden_size: int = positive(2048)
     num_hidden_layers: int = positive(24)
     num_attention_heads: int = positive(32)
+    num_key_value_heads: int | None = positive(None)  # None: as many as query heads
     intermediate_size: int = positive(8192)
     max_position_embeddings: int = positive(2048)
     partial_rotary_factor: float = 0.5
@@ -118,13 +137,6 @@ class Phi(Architecture):
     model_type: str = "phi"
 
     CLASS = "PhiForCausalLM"
-
-
-class Grouped(Architecture):
-    """Query heads in groups that share keys and values."""
-
-    def mistake(self) -> str | None:
-        return super().mistake() or self._not_multiple(self.HEADS, "num_key_value_heads")
 
 
 @dataclass
@@ -147,6 +159,7 @@ class Llama(Grouped):
     num_hidden_layers: int = positive(16)
     num_attention_heads: int = positive(32)
     num_key_value_heads: int = positive(8)
+    head_dim: int | None = positive(None)  # None: hidden_size / num_attention_heads
     intermediate_size: int = positive(8192)
     max_position_embeddings: int = positive(131072)
     rope_theta: float = 500000.0
@@ -174,9 +187,11 @@ class Qwen2(Grouped):
     num_hidden_layers: int = positive(24)
     num_attention_heads: int = positive(14)
     num_key_value_heads: int = positive(2)
+    head_dim: int | None = positive(None)  # None: hidden_size / num_attention_heads
     intermediate_size: int = positive(4864)
     max_position_embeddings: int = positive(32768)
     rope_theta: float = 1000000.0
+    rope_scaling: Llama3Rope | None = None
     hidden_act: str = "silu"
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = True
@@ -200,6 +215,7 @@ class Qwen3(Grouped):
     intermediate_size: int = positive(3072)
     max_position_embeddings: int = positive(40960)
     rope_theta: float = 1000000.0
+    rope_scaling: Llama3Rope | None = None
     hidden_act: str = "silu"
     rms_norm_eps: float = 1e-6
     attention_bias: bool = False
@@ -209,6 +225,3 @@ class Qwen3(Grouped):
     model_type: str = "qwen3"
 
     CLASS = "Qwen3ForCausalLM"
-
-    def mistake(self) -> str | None:
-        return self._not_multiple(self.HEADS, "num_key_value_heads")  # the head size is its own

@@ -69,5 +69,17 @@ def increasing(*lengths: int) -> Any:
     return bounded(lengths, complaint)
 
 
+def numbered(*numbers: int) -> Any:
+    """A tuple, maybe empty, of different numbers from 0 on, in increasing order."""
+
+    def complaint(value: Any) -> str | None:
+        whole = isinstance(value, tuple) and all(type(number) is int and number >= 0 for number in value)
+        if whole and list(value) == sorted(set(value)):
+            return None
+        return f"is {value!r}; give different numbers from 0 on in increasing order, as in 0,2,5"
+
+    return bounded(numbers, complaint)
+
+
 def _unless(valid: Callable[[Any], bool], what: str) -> Complaint:
     return lambda value: None if value is None or valid(value) else f"is {value}; {what}"

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from adaspec_jax.config.bounds import complaint_of
-from adaspec_jax.config.experiment import Data, Draft, Experiment, Reference, Target, draft_schedule
+from adaspec_jax.config.experiment import CUT, RANDOM, Data, Draft, Experiment, Reference, Target, draft_schedule
 from adaspec_jax.errors import UserError
 
 
@@ -13,6 +13,7 @@ def validate(config: Experiment) -> None:
     _check_fields(config)
     _check_reference(config.reference, config.draft)
     _check_data(config.data)
+    _check_origins(target=config.target, draft=config.draft)
     _check_architectures(target=config.target, draft=config.draft)
     if config.teacher == "top_k":
         _check_known_law(reference=config.reference, draft=config.draft)
@@ -48,6 +49,31 @@ def _check_data(data: Data) -> None:
         )
     if data.buckets[-1] < data.max_length:
         raise UserError(f"the last of data.buckets is below data.max_length {data.max_length}; raise it")
+
+
+def _check_origins(target: Target, draft: Draft) -> None:
+    """Where weights come from; a draft that is cut has an architecture once `with_cut` gave it one."""
+    if target.init == CUT:
+        raise UserError('target.init is "cut", which is for drafts: give "random", a directory or a hub name')
+    for name, stage in {"target": target, "draft": draft}.items():
+        if stage.architecture is None:
+            raise UserError(f"{name}.architecture is None; {_unread(name, stage.init)}")
+    if draft.init != CUT:
+        if draft.layers:
+            raise UserError(f'draft.layers {draft.layers} is for draft.init "cut", and that is "{draft.init}"')
+        return
+    count = target.architecture.num_layers
+    if draft.layers and draft.layers[-1] >= count:
+        raise UserError(f"draft.layers has {draft.layers[-1]}, and the target has the layers 0 to {count - 1}")
+
+
+def _unread(name: str, init: str) -> str:
+    if init == RANDOM:
+        return (
+            f'with {name}.init "random" the config file must give one, as in architecture=GPTNeoX(hidden_size=128), or '
+            f"name in {name}.init where weights and config.json are"
+        )
+    return "nobody read it: give one, such as architecture_of(a config.json) of adaspec_jax.config"
 
 
 def _check_architectures(**stages: Target | Draft) -> None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adaspec_jax.config.architectures import Architecture, GPTNeoX
-from adaspec_jax.config.bounds import axis, below, increasing, not_negative, one_of, positive, share
+from adaspec_jax.config.bounds import axis, below, increasing, not_negative, numbered, one_of, positive, share
+
+RANDOM, CUT = "random", "cut"  # values of `init` that name no place
 
 
 @dataclass
@@ -84,10 +86,13 @@ class Fit:
 
 @dataclass
 class Target(Fit):
-    """The model to be accelerated. `init` "random", a directory or a hub name; `epochs` 0 uses it as it is."""
+    """The model to be accelerated. `init` "random", a directory or a hub name; `epochs` 0 uses it as it is.
 
-    init: str = "random"
-    architecture: Architecture = field(default_factory=GPTNeoX)
+    `architecture` None: as the config.json of `init` says.
+    """
+
+    init: str = RANDOM
+    architecture: Architecture | None = field(default_factory=GPTNeoX)
     lora_rank: int = not_negative(0)  # above 0: adapters are fitted instead of the whole model, and merged at the end
     lora_lr: float = positive(2e-4)
 
@@ -117,10 +122,16 @@ class Reference(Fit):
 
 @dataclass
 class Draft(Fit):
-    """The draft, distilled on the labels where it lags most behind the reference (AdaSPEC)."""
+    """The draft, distilled on the labels where it lags most behind the reference (AdaSPEC).
 
-    init: str = "random"
-    architecture: Architecture = field(default_factory=GPTNeoX)
+    `init` as the target's, or "cut": some of the target's own layers, with its embeddings, final norm and head, as the
+    target is when it is distilled from; then `architecture` follows from the target's.
+    """
+
+    init: str = RANDOM
+    # Of a draft that is cut, by number from 0; (): a quarter of all, evenly spaced, with first and last [ours].
+    layers: tuple[int, ...] = numbered()
+    architecture: Architecture | None = field(default_factory=GPTNeoX)
     divergence: str = "forward_kl"
     fraction: float = share(0.4)  # the paper's k
     final_fraction: float | None = share(None)  # k goes to this along a line; None: it stays

@@ -9,7 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adaspec_jax.config import Data, Draft, Evaluation, Experiment, Mesh, Published, Reference, Target, Tokenizer
+from adaspec_jax.config import (
+    CUT,
+    RANDOM,
+    Data,
+    Draft,
+    Evaluation,
+    Experiment,
+    Mesh,
+    Published,
+    Reference,
+    Target,
+    Tokenizer,
+)
 from adaspec_jax.errors import UserError, did_you_mean
 
 FRACTION = 0.4
@@ -133,8 +145,10 @@ def departures(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _other_model(name: str, init: str | None, papers: str | None) -> list[str]:
-    if init == "random":
+    if init == RANDOM:
         return [f"{name} trained from scratch (paper: {papers or 'pretrained'})"]
+    if init == CUT:
+        return [f"{name} cut from the target's layers (paper: {papers or 'a model of its own'})"]
     if init is None or papers is None or _last(init) == _last(papers):
         return []
     return [f"{name} begun from {init} (paper: {papers})"]

@@ -1,8 +1,9 @@
 """Models: Hugging Face weights as `CausalLM` values, one decoder for every family."""
 
 from adaspec_jax.models.causal_lm import CausalLM, build
+from adaspec_jax.models.cutting import cut, cut_from
 from adaspec_jax.models.families import config_from_hf
-from adaspec_jax.models.files.directories import asked_by, asked_of, find_directory, load, save
+from adaspec_jax.models.files.directories import asked_by, asked_of, described, find_directory, load, save
 from adaspec_jax.models.files.tokenizer_files import write_tokenizer
 from adaspec_jax.models.kv_cache import KVCache
 
@@ -13,6 +14,9 @@ __all__ = [
     "asked_of",
     "build",
     "config_from_hf",
+    "cut",
+    "cut_from",
+    "described",
     "find_directory",
     "load",
     "save",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from adaspec_jax import data, models
-from adaspec_jax.config import Draft, Evaluation, Experiment, Target
+from adaspec_jax.config import CUT, RANDOM, Draft, Evaluation, Experiment, Target
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline import seeds
@@ -18,6 +19,7 @@ from adaspec_jax.pipeline.layout import mesh_for, schedule
 from adaspec_jax.pipeline.stage_spec import StageSpec, num_steps, stage_spec
 from adaspec_jax.pipeline.text import Text, read_text
 from adaspec_jax.pipeline.workdir import Workdir, stages_of
+from adaspec_jax.places import HUB_NAME
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings])
     if mesh.size > 1:
         processes.say(f"mesh: {sharding.in_words(mesh)}")
     origins = {"target": config.target, "draft": config.draft}
+    if config.draft.init == CUT:
+        del origins["draft"]  # it is the target's, tokenizer and vocabulary included
     text = read_text(config.data, config.tokenizer, origins, workdir=workdir, seed=config.seed)
     processes.agree(text.record | {"tokens": text.tokens_sha256}, "data")
     _check_same_examples(workdir, text, (*own, *arms))
@@ -91,7 +95,7 @@ def demands_of(text: Text, evaluation: Evaluation, *, attention: str, dtype: str
 
 def initial(origin: Target | Draft, name: str, *, text: Text, demands: Demands, seed: int) -> models.CausalLM:
     """The stock model a stage starts from, in float32 on the host, with vocabulary rows no token owns ruled out."""
-    if origin.init == "random":
+    if origin.init == RANDOM:
         begin, ends = text.tokenizer.bos_token_id, text.ends.recorded if text.ends.ids else text.eos_id
         special = {"bos_token_id": text.eos_id if begin is None else begin, "eos_token_id": ends}
         with sharding.on_host():
@@ -105,6 +109,23 @@ def initial(origin: Target | Draft, name: str, *, text: Text, demands: Demands, 
     model = prepared(model, f"the {name} {origin.init}", demands)
     processes.say(f"{name}: {model.num_params:,} parameters from {origin.init}")
     return model
+
+
+def cut_out(start: Start, layers: Sequence[int], origin: Target) -> models.CausalLM:
+    """These layers of the finished target as a draft, in float32 on the host; the same bits in every session."""
+    with sharding.on_host():
+        # From the directory: what is on the mesh is rounded to the compute type.
+        model = models.cut(models.load(start.workdir.stage("target")), layers, origin=_named(origin))
+    processes.say(f"draft: {model.num_params:,} parameters {models.cut_from(model)}")
+    return prepared(model, "the draft cut from the target", start.demands)
+
+
+def _named(target: Target) -> str:
+    """A target for people elsewhere, to whom a path of this machine says nothing."""
+    if target.init == RANDOM:
+        return "a target trained from scratch"
+    name = target.init if HUB_NAME.fullmatch(target.init) else Path(target.init).resolve().name
+    return f"{name}, fine-tuned" if target.epochs else name
 
 
 def restored(start: Start, stage: StageSpec) -> models.CausalLM:

@@ -10,13 +10,13 @@ from typing import Any
 import jax
 
 from adaspec_jax import __version__, data, models
-from adaspec_jax.config import Answers, Draft, Experiment, Target, flatten
+from adaspec_jax.config import CUT, RANDOM, Answers, Draft, Experiment, Target, flatten, with_cut
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline import answers, teacher
 from adaspec_jax.pipeline.arms import ArmSettings, checked_arms
-from adaspec_jax.pipeline.beginnings import Start, begin, initial, placed, restored, with_vocabulary_of
+from adaspec_jax.pipeline.beginnings import Start, begin, cut_out, initial, placed, restored, with_vocabulary_of
 from adaspec_jax.pipeline.coloured import in_brackets, labelled_tokens
 from adaspec_jax.pipeline.report import write_report
 from adaspec_jax.pipeline.stage import fit_stage
@@ -35,7 +35,7 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
     """
     if config.accelerator not in ("any", backend := jax.default_backend()):
         raise UserError(f'config.accelerator is "{config.accelerator}", and jax finds no more than {backend} here')
-    workdir = Workdir(directory)
+    config, workdir = with_cut(config), Workdir(directory)
     arms = checked_arms(config, arms or {})
     settings = {f"arm {name}": flatten(arm) for name, arm in arms.items()}
     processes.agree(flatten(config) | settings | {"workdir": str(directory), "version": __version__}, "config")
@@ -84,17 +84,20 @@ def _keep_compiled_programs(workdir: Workdir) -> None:
 def _pair(start: Start, target_origin: Target, draft_origin: Draft) -> tuple[models.CausalLM, models.CausalLM]:
     """(the target as it is distilled from, the draft before any stage)."""
     given = {"text": start.text, "demands": start.demands, "seed": start.stages["draft"].seed}
-    drawn = draft_origin.init == "random"
-    base = initial(draft_origin, "draft", **given)
+    drawn, part = draft_origin.init == RANDOM, draft_origin.init == CUT
+    base = None if part else initial(draft_origin, "draft", **given)
     stage = start.stages["target"]
     if start.finished["target"]:
         target = restored(start, stage)
-    elif not stage.steps and target_origin.init == "random":
+    elif not stage.steps and target_origin.init == RANDOM:
         raise UserError("target.epochs is 0 and target.init is random: an untrained target teaches nothing")
     else:
         model = initial(target_origin, "target", **given)
-        with_vocabulary_of(model, base, drawn=drawn)  # said before anything is fitted
+        if base is not None:
+            with_vocabulary_of(model, base, drawn=drawn)  # said before anything is fitted
         target = _fitted(start, "target", model, Frozen()) if stage.steps else _taken(start, model)
+    if base is None:
+        return target, cut_out(start, draft_origin.layers, target_origin)
     return target, with_vocabulary_of(target, base, drawn=drawn)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from adaspec_jax import models
-from adaspec_jax.config import Architecture, Experiment
+from adaspec_jax.config import Architecture, Experiment, with_cut
 from adaspec_jax.devices.ahead_of_time import bytes_limit
 from adaspec_jax.devices.topologies import Topology
 from adaspec_jax.models.causal_lm import parameter_shapes
@@ -30,6 +32,7 @@ class Plan:
     """What every stage of a config needs on a topology; each is compiled when it is asked for."""
 
     def __init__(self, config: Experiment, topology: Topology, *, compiling: bool = True) -> None:
+        config = with_cut(config)
         fits = {"target": config.target, "reference": config.reference, "draft": config.draft}
         self.mesh = mesh_for(config.mesh, fits, config.evaluation.batch_size, devices=topology.devices)
         self.limit = topology.chip.memory if topology.chip else bytes_limit(topology.devices[0])
@@ -59,6 +62,17 @@ class Plan:
         model = _cast(self._models["target" if name == "target" else "draft"], jnp.float32)
         how = {"examples": self._examples, "memory": memory, "search": search}
         return plan_training(on, self._stages[name], model, frozen, **how)
+
+
+def left_out(architecture: Architecture, hf: Mapping[str, Any], place: str) -> list[str]:
+    """What the config.json of a place says of the decoder and the architecture read from it does not, a line each.
+
+    `UserError` where a run would refuse what it describes.
+    """
+    theirs, ours = models.described(dict(hf), place), models.config_from_hf(architecture.hf_config())
+    compared = [item.name for item in dataclasses.fields(ours) if item.compare and item.name != "eos_token_id"]
+    values = {name: (getattr(theirs, name), getattr(ours, name)) for name in compared}
+    return [f"{place}: {name} is {there}, planned as {here}" for name, (there, here) in values.items() if there != here]
 
 
 def _model(architecture: Architecture, *, attention: str, dtype: str, backend: str) -> models.CausalLM:

@@ -25,7 +25,7 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.files import read_json
 from adaspec_jax.generation_config import FILE as GENERATION
 from adaspec_jax.generation_config import asked
-from adaspec_jax.places import ADAPTER, find_local, not_given_by_the_hub, only_an_adapter
+from adaspec_jax.places import ADAPTER, file_of, find_local, only_an_adapter
 from adaspec_jax.serving.readers import misread
 
 CONFIG = "config.json"
@@ -268,22 +268,5 @@ def _read(name: str) -> Published:
 
 def _json(name: str, file: str) -> dict[str, Any] | None:
     """The object in that file of a directory or hub name; None where there is no such file."""
-    if (directory := find_local(name)) is not None:
-        path = directory / file
-        if not path.is_file():
-            return None
-    else:
-        import huggingface_hub
-        from huggingface_hub.errors import EntryNotFoundError
-
-        reachable = hub_reachable()
-        try:
-            path = huggingface_hub.hf_hub_download(name, file, local_files_only=not reachable)
-        except EntryNotFoundError as error:
-            if file != CONFIG:
-                return None
-            unreachable = ConnectionError("the hub cannot be reached")
-            raise not_given_by_the_hub(name, error if reachable else unreachable) from error
-        except Exception as error:
-            raise not_given_by_the_hub(name, error) from error
-    return read_json(path)
+    path = file_of(name, file, reachable=hub_reachable, needed=file == CONFIG)
+    return None if path is None else read_json(path)

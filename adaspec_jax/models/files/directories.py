@@ -14,6 +14,7 @@ from adaspec_jax.files import read_json, write_json
 from adaspec_jax.generation_config import FILE as GENERATION
 from adaspec_jax.generation_config import Asked, asked, read_generation_config
 from adaspec_jax.models.causal_lm import CausalLM, parameter_shapes
+from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families import config_from_hf, family
 from adaspec_jax.models.files.safetensors import SINGLE, open_tensors, write_tensors
 from adaspec_jax.models.files.tokenizer_files import write_tokenizer
@@ -32,17 +33,7 @@ def load(path_or_name: str, *, dtype=jnp.float32, revision: str | None = None) -
     directory = find_directory(path_or_name, revision=revision)
     if not (directory / "config.json").is_file():
         raise UserError(f"{directory} has no config.json: it is not a Hugging Face model directory")
-    hf = read_json(directory / "config.json")
-    if (quantised := hf.get("quantization_config")) is not None:
-        method = quantised.get("quant_method", "unnamed") if isinstance(quantised, dict) else quantised
-        raise UserError(
-            f'{directory}: by "quantization_config" in config.json the weights are quantised (quant_method: {method}); '
-            "such are not read: give the directory or the hub name of the unquantised weights"
-        )
-    try:
-        config = config_from_hf(hf)
-    except UserError as error:
-        raise UserError(f"{directory}: {error}") from None
+    config = described(read_json(directory / "config.json"), directory)
     generation = read_generation_config(directory)
     asked(config.hf_config(), generation, origin=f"{directory}/")  # said before the weights are read
     config = dataclasses.replace(config, generation=json.dumps(generation))
@@ -57,6 +48,20 @@ def load(path_or_name: str, *, dtype=jnp.float32, revision: str | None = None) -
         note=processes.note,
     )
     return CausalLM(params, config)
+
+
+def described(hf: dict, place: object) -> DecoderConfig:
+    """The decoder that the config.json of a place describes; UserError, naming the place, where it is not read."""
+    if (quantised := hf.get("quantization_config")) is not None:
+        method = quantised.get("quant_method", "unnamed") if isinstance(quantised, dict) else quantised
+        raise UserError(
+            f'{place}: by "quantization_config" in config.json the weights are quantised (quant_method: {method}); '
+            "such are not read: give the directory or the hub name of the unquantised weights"
+        )
+    try:
+        return config_from_hf(hf)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
 
 
 def asked_by(path_or_name: str) -> Asked:
