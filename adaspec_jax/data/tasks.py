@@ -207,6 +207,15 @@ TASKS: dict[str, Task] = {
             hf=("roneneldan/TinyStories", None),
         ),
         chat_task(),
+        Task(
+            name="word_problem_chats",
+            columns=(),
+            format=read_row,
+            form_of=form_of,
+            splits={split: split for split in word_problems.SPLITS},
+            generate=word_problems.generate_chats,
+            generated_rows={"train": 2000, "validation": 200, "test": 200},
+        ),
     )
 }
 

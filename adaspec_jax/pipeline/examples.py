@@ -86,6 +86,10 @@ def _examples(spec: Data, seed: int, split: str, key: str, rows: str | None, num
         raise UserError(
             f"data.{own} needs a file: set data.{key} to a .jsonl file of such rows, or to hf:NAME:SPLIT{remedy}"
         )
+    if not own and spec.task == "columns":
+        raise UserError(
+            "say which columns hold the text: data.prompt_column and data.answer_column, or data.text_column"
+        )
     if not own and spec.task not in data.TASKS:
         data.load_examples(spec.task)  # raises, naming the nearest task
     generated = not own and path is None and data.TASKS[spec.task].generate is not None

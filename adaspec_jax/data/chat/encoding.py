@@ -84,12 +84,12 @@ def encode_rows(
             tally.leave_out(str(refused), example.where)
             continue
         for ids, labels, roles in pieces:
-            tokens, kept = np.asarray(ids[:max_length], np.int32), np.asarray(labels[:max_length], bool)
+            closed += bool(set(np.asarray(ids)[labels].tolist()) & set(ends))
+            tokens, kept = np.asarray(ids[:max_length], np.int32), labels[:max_length]
             if not kept.any():
                 within = f"within {max_length} tokens" if np.any(labels) else "at all"
                 tally.leave_out(f"no label {within}", example.where)
                 continue
-            closed += bool(set(tokens[kept].tolist()) & set(ends))
             tally.counts["truncated"] += len(ids) > max_length
             rows.append(Encoded(tokens, int(np.argmax(kept)), kept, None if roles is None else roles[:max_length]))
     tally.check(_REMEDY if any("once another follows" in reason for reason in tally.left_out) else "")
