@@ -1,6 +1,7 @@
 """Lossless speculative decoding: one jitted loop of propose, verify and commit for every drafter."""
 
 from adaspec_jax.decoding.acceptance import Lenient, rejection_sample
+from adaspec_jax.decoding.dialogue import Dialogue
 from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
 from adaspec_jax.decoding.pytree import pytree
@@ -30,6 +31,7 @@ __all__ = [
     "ChainDrafter",
     "Confident",
     "Context",
+    "Dialogue",
     "Drafter",
     "Entry",
     "Generation",

@@ -40,7 +40,8 @@ class Context:
     judged_B: Array | None = None  # that, and one more where a refusal ended the round
     path_BN: Array | None = None  # the accepted node indices, in order of depth; entries past accepted_B mean nothing
     likeliest_BMK: Array | None = None  # the target's likeliest tokens at the root and at every node, as asked for
-    hidden: tuple[Array, ...] = ()  # [B, M, D] per layer asked for (in `init`: [B, S, D], at every prompt token)
+    hidden: tuple[Array, ...] = ()  # [B, M, D] per layer asked for (in `init`: [B, S, D], at every prompt token; in
+    # `extend`: [B, width, D], at the prompt tokens from kept_B on)
     target_cache: Any = None  # the target's cache, holding lengths_B - 1 tokens per row
     sampling: Sampling = GREEDY
     behind: int = 2  # static
@@ -107,7 +108,7 @@ class Drafter(Protocol):
     """Proposes continuations. A drafter is a pytree: weights are leaves, everything else is static.
 
     Its state has the batch first in every array; what rows share (a datastore, heads, a tree's tables) are leaves of
-    the drafter itself. `depth`, `widths` and `asks` have defaults and may be left out.
+    the drafter itself. `depth`, `widths` and `asks` have defaults and may be left out, and so may `extend`.
     """
 
     num_nodes: int
@@ -117,6 +118,14 @@ class Drafter(Protocol):
 
     def init(self, prompt: Context, slots: int) -> Any:
         """The state after reading a right-padded prompt; `slots` is the most tokens a row may come to hold."""
+
+    def extend(self, state: Any, prompt: Context, kept_B: Array, width: int) -> Any:
+        """What `init` makes of a prompt, from the state after the turn before (see `Dialogue`), reading what is new.
+
+        The first `kept_B` tokens of a row are those it held after that turn, without the last of them at least; no row
+        has more than `width` tokens beyond. Where the slots have become more, the state's arrays come with zeros after
+        their ends, in the shapes that `init` makes.
+        """
 
     def propose(self, key: Array, state: Any, context: Context) -> tuple[Proposal, Any]:
         """Guesses for what follows `context`, and the new state.

@@ -23,8 +23,11 @@ def operations(kind: str, temperature: float) -> int:
     prompt = Context(np.ones((2, 8), np.int32), np.array([8, 4]))
     arguments, slots = engine.program_arguments(target, drafter, prompt, jax.random.key(0), 16, -1)
     static = {"slots": slots, "sampling": Sampling(temperature), "accept": rejection_sample}
-    lowered = engine._decode.lower(*arguments, **static).as_text()
-    return len(re.findall(r"= \"?(?:stablehlo\.\w+|call|func\.call)\b", lowered))
+    return count(engine._decode.lower(*arguments, **static))
+
+
+def count(lowered) -> int:
+    return len(re.findall(r"= \"?(?:stablehlo\.\w+|call|func\.call)\b", lowered.as_text()))
 
 
 def locked(name: str) -> bool:
