@@ -214,7 +214,8 @@ _MEASUREMENT = ("evaluation.", "published.")
 _MACHINE = ("mesh.", "attention", "loss_chunk", "accelerator", "distributed", "checkpoint_every", "tensorboard")
 _RECORDED = ("memory", "layers")  # what a stage began with is kept
 _ADDED = ("reference.equal_data",)  # another draft beside the others
-FREE_TO_CHANGE = _MEASUREMENT + _MACHINE + _RECORDED + _ADDED
+_SHOWN = ("data.preview",)
+FREE_TO_CHANGE = _MEASUREMENT + _MACHINE + _RECORDED + _ADDED + _SHOWN
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -72,6 +72,10 @@ def targets_own(
         raise UserError("none of the target's answers has a token; raise data.max_length, or look at its chat template")
     supervised = sum(row.num_labels for row in rows)
     record = {"source": "target", "temperature": knobs.temperature, "supervised_tokens": supervised, "rows": len(rows)}
+    record |= asked.counts
+    if record.get("turns", 0) < record.get("turns_asked", 0):
+        left = record["turns_asked"] - record["turns"]
+        processes.say(f"answers: {left} of {record['turns_asked']} turns come after data.max_length {max_length}")
     return replace(text, train=rows, record=text.record | {"answers": record})
 
 
@@ -95,13 +99,21 @@ class _How:
         return sharding.shard_rows(sharding.my_rows(rows, self.mesh), self.mesh)
 
 
+_SEVERAL = (
+    'answers.source is "target", and some training rows are tokens already, of several turns, whose text nobody knows; '
+    'take answers.source "dataset", or give the conversations'
+)
+
+
 class _Texts:
     """Prompts, each with one answer."""
 
-    unit, arrays, origin = "row", ("tokens", "lengths"), {}
+    unit, arrays, origin, counts = "row", ("tokens", "lengths"), {}, {}
 
     def __init__(self, how: _How) -> None:
         self._how = how
+        if not all(row.labels_T[row.prompt_length :].all() for row in how.text.train):
+            raise UserError(_SEVERAL)
         self.sizes = [row.prompt_length for row in how.text.train]
 
     def sampled(self, block: Sequence[int], key: jax.Array) -> dict[str, np.ndarray]:
@@ -130,9 +142,10 @@ class _Conversations:
         self._how = how
         self.examples = how.text.examples_of_train
         if not all(isinstance(example, data.chat.Conversation) for example in self.examples):
-            raise UserError('answers.source is "target", and some training rows are tokens already; take "dataset"')
+            raise UserError(_SEVERAL)
         # By turns first: a batch goes on until the conversation of most turns is over.
         self.sizes = [(len(talk.awaited()), sum(map(len, talk.texts))) for talk in self.examples]
+        self.counts = {"turns_asked": sum(len(talk.awaited()) for talk in self.examples), "turns": 0}
         how.target.check_context(
             how.max_length + how.knobs.max_new_tokens, "the target", "lower data.max_length or answers.max_new_tokens"
         )
@@ -171,6 +184,7 @@ class _Conversations:
         for owner, prompt, answer in zip(*columns, strict=True):
             tokens = arrays["tokens"][place : place + prompt + answer].tolist()
             turns[owner].append((tokens[:prompt], tokens[prompt:]))
+            self.counts["turns"] += 1
             place += prompt + answer
         how = {"max_length": self._how.max_length, "ends": self._how.text.ends.ids}
         return [data.chat.rows_of_answers(talk, self._how.text.chat, **how) for talk in turns]

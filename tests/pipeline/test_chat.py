@@ -1,0 +1,200 @@
+"""Conversations through the whole run: whose answers are learnt; a stop while they are sampled costs nothing."""
+
+import contextlib
+import io
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from adaspec_jax import data, models, parity, pipeline
+from adaspec_jax.config import Answers
+from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
+from adaspec_jax.errors import Stopped, UserError
+from adaspec_jax.pipeline import answers
+from tests.pipeline.test_arms import short
+from tests.running import CHECKOUT, command_line
+
+ANSWERS = {"max_new_tokens": 12, "temperature": 0.0}
+
+
+def experiment(**data_keys):
+    config = short(answers=Answers(source="target", **ANSWERS))
+    config.data.task, config.data.num_train = "word_problem_chats", 32
+    config.data.max_length, config.data.buckets = 448, (192, 448)
+    config.target.architecture.num_hidden_layers = 3
+    for model in (config.target, config.draft):
+        model.architecture.max_position_embeddings = 512
+    for key, value in data_keys.items():
+        setattr(config.data, key, value)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory, said = tmp_path_factory.mktemp("chat") / "run", io.StringIO()
+    with contextlib.redirect_stdout(said):
+        report = pipeline.run(experiment(preview=1), directory)
+    (directory / "said").write_text(said.getvalue())
+    return directory, report
+
+
+def sampled_turns(directory):
+    """(prompt, answer) of every turn the run has sampled."""
+    for file in sorted((directory / "answers").glob("*.npz")):
+        with np.load(file) as kept:
+            place = 0
+            for prompt, answer in zip(kept["prompts"], kept["answers"], strict=True):
+                yield kept["tokens"][place : place + prompt], kept["tokens"][place + prompt : place + prompt + answer]
+                place += prompt + answer
+
+
+def test_every_answer_is_the_targets_own_to_the_whole_conversation(finished):
+    directory, report = finished
+    tokenizer = data.load_tokenizer(directory / "tokenizer")
+    target = models.load(directory / "target").with_vocabulary(data.rows_needed(tokenizer))
+    assert tokenizer.eos_token == "<|im_end|>" and report["settings"]["eos_id"] == tokenizer.eos_token_id
+    turns = list(sampled_turns(directory))
+    talks = data.load_examples("word_problem_chats", num=32).examples
+    said = report["data"]["answers"]
+    assert len(turns) == said["turns"] == said["turns_asked"] == sum(len(talk.awaited()) for talk in talks)
+    assert said["rows"] == 32
+    for prompt, answer in turns[::3]:
+        knobs = {"max_new_tokens": 12, "sampling": Sampling(temperature=0.0), "eos_id": tokenizer.eos_token_id}
+        width = 384  # one program for all
+        tokens = np.zeros((1, width), np.int32)
+        tokens[0, : len(prompt)] = prompt
+        made = generate(target, NoDraft(), Context(tokens, np.array([len(prompt)])), jax.random.key(0), **knobs)
+        expected = made.tokens_BS[0, len(prompt) : int(made.lengths_B[0])]
+        np.testing.assert_array_equal(answer, expected)
+    later = [tokenizer.decode(prompt) for prompt, _ in turns if tokenizer.decode(prompt).count("<|im_start|>user") == 2]
+    said = [tokenizer.decode(answer).removesuffix("<|im_end|>") for _, answer in turns]
+    assert later and all(any(f"assistant\n{words}<|im_end|>" in prompt for words in said) for prompt in later)
+
+
+def test_a_run_stopped_while_it_samples_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
+    directory, _ = finished
+    resumed = tmp_path / "run"
+    shutil.copytree(directory, resumed)
+    for name in ("reference", "draft", "answers"):
+        shutil.rmtree(resumed / name)
+    for file in ("report.json", "report.html"):
+        (resumed / file).unlink()
+    write, written = answers._write, []
+
+    def stopped(file, **arrays):
+        write(file, **arrays)
+        written.append(file)
+        if len(written) == 2:
+            raise Stopped("here")
+
+    monkeypatch.setattr(answers, "_write", stopped)
+    with pytest.raises(Stopped):
+        pipeline.run(experiment(), resumed)
+    monkeypatch.setattr(answers, "_write", lambda file, **arrays: (written.append(file), write(file, **arrays)))
+    pipeline.run(experiment(), resumed)
+    files = sorted((directory / "answers").glob("*.npz"))
+    assert [file.name for file in written] == [file.name for file in files] and len(files) > 2
+    for file in files:
+        with np.load(file) as one, np.load(resumed / "answers" / file.name) as other:
+            assert all(np.array_equal(one[name], other[name]) for name in one)
+    for stage in ("reference", "draft"):
+        weights = (run / stage / "model.safetensors" for run in (directory, resumed))
+        assert len({file.read_bytes() for file in weights}) == 1
+
+
+def test_the_report_shows_roles_and_the_run_its_first_row(finished):
+    directory, _ = finished
+    page, said = (directory / "report.html").read_text(), (directory / "said").read_text()
+    assert '<b class="role">user</b>' in page and '<b class="role">assistant</b>' in page and 't supervised"' in page
+    asked, answered = data.load_examples("word_problem_chats", num=32)[0].messages
+    begin = f"user\n{asked['content']}<|im_end|>\n<|im_start|>assistant\n⟦"
+    assert f"{begin}{answered['content']}<|im_end|>⟧" in said and said.count(begin) == 2  # then the target's own
+
+
+def test_the_certificate_holds_for_conversations_and_an_export_renders_alike(finished, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    directory, _ = finished
+    found = parity.certificate(directory, num_prompts=2)
+    assert found["passed"] and found["identical"]["answers"] == 2 if "identical" in found else found["passed"]
+    out = tmp_path / "out"
+    status, _, errors = command_line(
+        capsys, monkeypatch, "export", "--workdir", directory, "--stage", "draft", "--out", out
+    )
+    assert status == 0, errors
+    import transformers
+
+    theirs = transformers.AutoTokenizer.from_pretrained(out)
+    talk = data.load_examples("word_problem_chats", num=3)[2]
+    ours = data.chat.template_of(data.load_tokenizer(directory / "tokenizer"))
+    rendered = theirs.apply_chat_template([dict(turn) for turn in talk.messages], tokenize=False)
+    assert rendered == ours.text(talk.messages) and rendered.count("<|im_start|>") == 6
+
+
+@pytest.fixture(scope="module")
+def chat_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("data") / "chat.jsonl"
+    talks = data.load_examples("word_problem_chats", num=60, seed=1)
+    file.write_text("".join(json.dumps({"messages": [dict(turn) for turn in talk.messages]}) + "\n" for talk in talks))
+    return file
+
+
+def test_a_file_and_a_chat_model_are_all_that_is_needed(finished, chat_file, tmp_path, capsys, monkeypatch):
+    directory, _ = finished
+    small = "--config.data.max_length=384 --config.data.buckets=(192,384) --config.answers.max_new_tokens=8"
+    small += " --config.reference.epochs=0.3 --config.draft.epochs=0.2 --config.evaluation.max_new_tokens=8"
+    small += " --config.evaluation.num_prompts=4 --config.evaluation.resamples=20"
+    status, said, errors = command_line(
+        capsys,
+        monkeypatch,
+        "train",
+        *("--config", CHECKOUT / "configs" / "chat.py", "--workdir", tmp_path / "run"),
+        *(f"--config.target.init={directory / 'target'}", f"--config.data.train={chat_file}", *small.split()),
+    )
+    assert status == 0, errors
+    assert "data: 6 of 60 rows are held out, by seed" in said
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["data"]["evaluation"]["rows"] == 6 and report["data"]["train"]["rows"] == 54
+    assert report["drafts"]["draft"]["prompts"] == 4 and report["models"]["draft"] < report["models"]["target"]
+    # What is held out is found again, and no prompt of it was trained on.
+    again, rows = parity.agreement.held_out(report, data.load_tokenizer(tmp_path / "run" / "tokenizer")), []
+    assert len(again) == 4
+    for name in ("train", "evaluation"):
+        rows.append(report["data"][name]["examples_sha256"])
+    assert len(set(rows)) == 2
+
+
+def test_bad_chat_data_is_one_line_and_loses_nothing(finished, chat_file, tmp_path, capsys, monkeypatch):
+    directory, _ = finished
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(chat_file.read_text() + '{"messages": [{"role": "narrator", "content": "x"}]}\n')
+    status, _, errors = command_line(
+        capsys,
+        monkeypatch,
+        "train",
+        *("--config", CHECKOUT / "configs" / "chat.py", "--workdir", tmp_path / "run"),
+        *(f"--config.target.init={directory / 'target'}", f"--config.data.train={bad}"),
+    )
+    assert status == 2 and errors.count("\n") == 1
+    assert f'{bad} line 61: messages[0] has the role "narrator"' in errors
+
+
+def test_rows_that_are_tokens_already_train_as_the_same_rows_from_text(finished, tmp_path):
+    directory, _ = finished
+    tokenizer = data.load_tokenizer(directory / "tokenizer")
+    knobs = {"max_length": 384, "eos_id": tokenizer.eos_token_id}
+    rows, _ = data.encode(data.load_examples("word_problem_chats", num=32), tokenizer, **knobs)
+    file = tmp_path / "tokens.jsonl"
+    lines = ({"input_ids": row.tokens.tolist(), "loss_mask": row.labels_T.astype(int).tolist()} for row in rows)
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    again, _ = data.encode(data.load_examples("chat", path=file), tokenizer, **knobs)
+    for one, other in zip(rows, again, strict=True):
+        assert (one.prompt_length, one.tokens.tolist()) == (other.prompt_length, other.tokens.tolist())
+        assert one.labels_T.tolist() == other.labels_T.tolist()
+    config = experiment(task="chat", train=str(file), held_out=2)
+    config.tokenizer.init, config.target.epochs = str(directory / "tokenizer"), 0
+    config.target.init = str(directory / "target")
+    with pytest.raises(UserError, match="tokens already, of several turns"):
+        pipeline.run(config, tmp_path / "run")
