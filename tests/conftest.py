@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,8 @@ QUICK = (
 )
 if (0, 7) <= tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 10):
     os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()  # a caller's come later, and win
+# PyTorch's threads wait for each other busily: for models this small, beside other workers, most of its time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Where launch/setup.sh puts libtpu: known to tests that compile for TPUs, not to the programs they start.
 if (compiler := Path(sys.prefix) / "tpu-compiler").is_dir():
@@ -34,6 +37,20 @@ def _forget_compiled_programs():
     """Compiled programs stay mapped, and with jax 0.7.2 one process for all files ran into Linux's vm.max_map_count."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def few_costs(monkeypatch):
+    """The costs of rounds of up to three guesses, half the programs of a report: where no others are looked at."""
+    monkeypatch.setattr(import_module("adaspec_jax.measuring.measure"), "LONGEST", 3)
+
+
+@pytest.fixture(scope="module")
+def few_costs_throughout():
+    """The same for a whole file, its fixtures too; `tests/pipeline/test_pipeline.py` has the report with all costs."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(import_module("adaspec_jax.measuring.measure"), "LONGEST", 3)
+        yield
 
 
 # The files that take longest, so that no worker is left alone with one of them (`--no-loadscope-reorder`).

@@ -4,10 +4,17 @@ import importlib
 import sys
 from pathlib import Path
 
+import pytest
+
 from adaspec_jax.errors import exit_with_one_line
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PATIENCE = 900  # seconds until something that should have ended is called stuck; no test is about how fast it is
+
+
+def slow(*values):
+    """A case of a grid whose every branch other cases reach as well: run with `--slow` alone."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def command_line(capsys, monkeypatch, module, *arguments):

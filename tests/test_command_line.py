@@ -10,6 +10,7 @@ from adaspec_jax.config import Experiment
 from tests.running import CHECKOUT, command_line
 
 QUICK = "configs/quickstart.py"
+FEW = "--config.data.num_train=300"  # where the text is read before the mistake is found
 MISTAKES = {
     "unknown key": (
         ["--config", QUICK, "--config.draft.lrr=1"],
@@ -31,16 +32,16 @@ MISTAKES = {
         "bad.jsonl line 2",
     ),
     "vocabulary too small": (
-        ["--config", QUICK, "--config.draft.architecture.vocab_size=300", "--workdir", "{tmp}/w"],
+        ["--config", QUICK, FEW, "--config.draft.architecture.vocab_size=300", "--workdir", "{tmp}/w"],
         "config.draft.architecture has a vocabulary of 300",
     ),
     "vocabularies differ": (
-        ["--config", QUICK, "--config.target.architecture.vocab_size=1088", "--config.target.epochs=0.01"]
+        ["--config", QUICK, FEW, "--config.target.architecture.vocab_size=1088", "--config.target.epochs=1"]
         + ["--workdir", "{tmp}/w"],
         "1088",
     ),
     "short context": (
-        ["--config", QUICK, "--config.draft.architecture.max_position_embeddings=200", "--workdir", "{tmp}/w"],
+        ["--config", QUICK, FEW, "--config.draft.architecture.max_position_embeddings=200"] + ["--workdir", "{tmp}/w"],
         "the draft random has a context of 200 tokens",
     ),
     "batch and mesh": (["--config", QUICK, "--config.mesh.data=3", "--workdir", "{tmp}/w"], "3 does not divide"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import CHECKOUT, PATIENCE
+from tests.running import CHECKOUT, PATIENCE, slow
 
 SCRIPTS = sorted([*CHECKOUT.glob("launch/*.sh"), CHECKOUT / ".ci" / "run"])
 TOOLS = ["bash", "sh", "cat", "dirname", "env", "grep", "mkdir", "mv", "ps", "rm", "rmdir", "sleep"]
@@ -155,8 +155,17 @@ def test_the_first_call_installs_and_the_second_does_not(sandbox):
     assert not second.stderr and not sandbox.uv_calls()
 
 
-@pytest.mark.parametrize("refused", ["nothing", "libtpu", "torch", "=="], ids="without {}".format)
-@pytest.mark.parametrize("order", ["test test quickstart quickstart", "quickstart test quickstart test"])
+ORDERS = "test test quickstart quickstart", "quickstart test quickstart test"
+
+
+@pytest.mark.parametrize(
+    "order, refused",
+    [
+        *((ORDERS[0], "nothing"), (ORDERS[1], "libtpu"), (ORDERS[0], "torch"), (ORDERS[1], "==")),
+        *(slow(ORDERS[1], "nothing"), slow(ORDERS[0], "libtpu"), slow(ORDERS[1], "torch"), slow(ORDERS[0], "==")),
+    ],
+    ids="{}".format,
+)
 def test_both_commands_of_the_readme_share_one_set_up(sandbox, order, refused):
     """Whatever becomes of what is installed beside the lock, all of which has `==` in its name."""
     sandbox.put_real_python_and_uv()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.running import CHECKOUT
+from tests.running import CHECKOUT, PATIENCE
 
 NOTEBOOKS = sorted((CHECKOUT / "launch").glob("*.ipynb"))
 TINY = [
@@ -84,7 +84,8 @@ def run_colab(tmp_path, monkeypatch):
         notebook = nbformat.read(CHECKOUT / "launch" / "colab.ipynb", as_version=4)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         notebook.cells = code[:upto]
-        client = nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}})
+        limits = {"timeout": PATIENCE, "startup_timeout": PATIENCE}
+        client = nbclient.NotebookClient(notebook, **limits, resources={"metadata": {"path": str(tmp_path)}})
         client.allow_errors = True
         client.execute()
         return ["".join(map(text_of, cell.outputs)) for cell in code[:upto]]

@@ -10,9 +10,9 @@ import pytest
 
 from adaspec_jax.errors import exit_with_one_line
 from tests import tiny_pair
-from tests.running import CHECKOUT, PATIENCE
+from tests.running import CHECKOUT, PATIENCE, slow
 
-HAS_GPU = any(Path("/dev").glob("nvidia[0-9]"))
+NO_GPU = pytest.mark.skipif(any(Path("/dev").glob("nvidia[0-9]")), reason="it is here")
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +22,15 @@ def target(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("door", ["generate", "train"])
 @pytest.mark.parametrize(
-    "platform",
+    "door, platform",
     [
-        "abacus",
-        "cpu,abacus",
-        pytest.param("cuda", marks=pytest.mark.skipif(HAS_GPU, reason="it is here")),
+        ("generate", "abacus"),
+        ("train", "cpu,abacus"),
+        pytest.param("generate", "cuda", marks=NO_GPU),
+        slow("train", "abacus"),
+        slow("generate", "cpu,abacus"),
+        pytest.param("train", "cuda", marks=[NO_GPU, pytest.mark.slow]),
     ],
 )
 def test_a_platform_that_is_not_here_is_one_line(target, tmp_path, door, platform):

@@ -139,6 +139,7 @@ def fit(
     place: Callable[[Batch], Batch] = lambda batch: batch,
     stage: str = "training",
     stopping: Callable[[int], bool] = lambda step: False,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> State:
     """The state after `num_steps` steps, restored from the newest checkpoint first if there is one.
 
@@ -154,22 +155,22 @@ def fit(
     log.rewind(done)
     pending: list[tuple[int, dict]] = []
     compiled: set[tuple[int, ...]] = set()
-    began, compiling = time.perf_counter(), 0.0
+    began, compiling = clock(), 0.0
     for number in range(done + 1, num_steps + 1):
         batch = place(Batch(**next(batches)))
-        called = time.perf_counter()
+        called = clock()
         state, metrics = step(state, frozen, batch)
         if batch.tokens_BT.shape not in compiled:  # tracing and compiling hold the call up, the step itself does not
             compiled.add(batch.tokens_BT.shape)
-            metrics["compile_seconds"] = time.perf_counter() - called
+            metrics["compile_seconds"] = clock() - called
             compiling += metrics["compile_seconds"]
         pending.append((number, metrics))
         stops = checkpoints is not None and number < num_steps and stopping(number)
         saves = checkpoints is not None and number % checkpoint_every == 0 and number < num_steps or stops
         running = 0 if saves or number == num_steps else 1
         if not running or len(pending) > flush_every:
-            _flush(pending[: len(pending) - running], log, stage, began + compiling)
-            pending, began, compiling = pending[len(pending) - running :], time.perf_counter(), 0.0
+            _flush(pending[: len(pending) - running], log, stage, began + compiling, clock)
+            pending, began, compiling = pending[len(pending) - running :], clock(), 0.0
         if saves:
             checkpoints.save(number, state, batches.get_state())
         if stops:
@@ -178,10 +179,10 @@ def fit(
     return state
 
 
-def _flush(pending: list[tuple[int, dict]], log: Log, stage: str, began: float) -> None:
+def _flush(pending: list[tuple[int, dict]], log: Log, stage: str, began: float, clock: Callable[[], float]) -> None:
     """Hands the steps since `began` to the log; `tokens_per_second` (supervised ones) is their common rate."""
     pending = jax.device_get(pending)
-    rate = sum(float(metrics.get("tokens", 0)) for _, metrics in pending) / (time.perf_counter() - began)
+    rate = sum(float(metrics.get("tokens", 0)) for _, metrics in pending) / (clock() - began)
     for number, metrics in pending:
         values = {name: float(value) for name, value in metrics.items()}
         if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):

@@ -1,5 +1,6 @@
 """Tokenizers in the forms real models have: parts as in the real files, vocabularies cut to a toy's."""
 
+import functools
 import json
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -17,8 +18,9 @@ _EXTRA = [
 ]
 
 
+@functools.cache
 def texts():
-    return [e.prompt + e.answer for e in data.load_examples("word_problems", num=200)] + 5 * _EXTRA
+    return (*(e.prompt + e.answer for e in data.load_examples("word_problems", num=200)), *(5 * _EXTRA))
 
 
 def _bytes(**settings):
@@ -158,11 +160,17 @@ FORMS = {
 REAL = {"GPT-NeoX": ("gpt_neox_20b", "gpt_neox"), "CodeGen": ("codegen", "codegen")}
 
 
+@functools.cache
+def _trained(form):
+    """Its tokenizer.json, trained once for all tests."""
+    return FORMS[form][0]().to_str(pretty=True)
+
+
 def write(form, directory):
     """The form's three files."""
-    make, settings, model_type = FORMS[form]
+    _, settings, model_type = FORMS[form]
     directory.mkdir(parents=True, exist_ok=True)
-    make().save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer.json").write_text(_trained(form))
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
     (directory / "config.json").write_text(json.dumps({"model_type": model_type}))
     return directory

@@ -9,8 +9,9 @@ import pytest
 
 from adaspec_jax.decoding import NoDraft, Proposal, Sampling, TreeDrafter, rejection_sample
 from tests.decoding.test_engine import DRAFT, chi_square_p, decode, pair, ragged_prompt  # noqa: F401
+from tests.running import slow
 
-SHAPES = [(1,), (3,), (2, 2, 1), (1, 3), (4, 1, 1)]
+SHAPES = [slow((1,)), (3,), (2, 2, 1), (1, 3), slow((4, 1, 1))]
 
 
 def last_token(context):

@@ -20,6 +20,7 @@ from adaspec_jax.measuring.costs import (
     seconds_per_call,
     verification_seconds,
 )
+from adaspec_jax.planning.step_costs import flops
 from tests.decoding.bag_model import BagModel
 
 SIZES = {"vocab_size": 64, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
@@ -29,13 +30,40 @@ def built(layers):
     return models.build(GPTNeoX(num_hidden_layers=layers, **SIZES).hf_config(), jax.random.key(0))
 
 
-def test_seconds_follow_the_work():
+def check_that_they_follow_the_work():
     deep, shallow = built(8), built(1)
     shape = {"batch": 2, "slots": 64}
     assert seconds_per_call(deep, width=1, **shape) > 3 * seconds_per_call(shallow, width=1, **shape)
     long, short = (drafting_seconds(ChainDrafter(shallow, length=length), **shape) for length in (16, 1))
     assert long > 3 * short
-    measured = verification_seconds(shallow, batch=2, slots=64, longest=5)
+
+
+def test_what_is_timed_follows_the_work(monkeypatch):
+    """By the operations of the loops, which no other program on the machine changes."""
+    monkeypatch.setattr(costs, "_median_seconds", lambda loop: flops(jax.make_jaxpr(loop)().jaxpr, rounds=1))
+    check_that_they_follow_the_work()
+    wide, narrow = (seconds_per_call(built(1), batch=2, slots=64, width=width) for width in (8, 1))
+    assert wide > 3 * narrow
+
+
+@pytest.mark.slow  # goes by the clock, so for a machine that does nothing else
+def test_measured_seconds_follow_the_work():
+    check_that_they_follow_the_work()
+
+
+def test_the_seconds_are_the_median_of_compiled_loops_and_of_one_call(monkeypatch):
+    now, took = [0.0], iter((100.0, 16.0, 80.0, 8.0))  # the first compiles
+
+    def loop():
+        now[0] += next(took)
+        return jnp.zeros(())
+
+    assert costs._median_seconds(loop, clock=lambda: now[0]) == 16.0 / costs._CALLS
+    assert next(took, None) is None
+
+
+def test_verifications_are_measured_up_to_the_longest():
+    measured = verification_seconds(BagModel.random(0), batch=2, slots=64, longest=5)
     assert list(measured) == [0, 1, 3, 5] and min(measured.values()) > 0
 
 

@@ -11,7 +11,7 @@ import pytest
 from adaspec_jax import serving
 from adaspec_jax.serving import engines
 from tests import tiny_pair
-from tests.running import CHECKOUT, command_line
+from tests.running import CHECKOUT, PATIENCE, command_line
 
 
 @pytest.fixture(scope="module")
@@ -240,5 +240,5 @@ def test_the_check_does_not_import_jax(directories):
     program = "from adaspec_jax import doctor; doctor.main(); import sys; assert 'jax' not in sys.modules"
     pair = ["--target", directories / "target", "--draft", directories / "draft"]
     command = [sys.executable, "-c", program, *pair]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ from adaspec_jax.training import Batch, Frozen, objectives
 from adaspec_jax.training.divergences import DIVERGENCES, forward_kl, gap
 from adaspec_jax.training.label_chunks import Chunking, total_at, values_at
 from adaspec_jax.training.selection import select_top_fraction
+from tests.running import slow
 from tests.training import setting
 
 SMALL = Chunking(tokens=16)
@@ -56,9 +57,12 @@ for name, function in DIVERGENCES.items():
     PAIRS[f"selective {name}"] = (partial(naive_selective, function), partial(objectives.selective_distill, function))
 
 
-@pytest.mark.parametrize(
-    "name, chunking", [(name, SMALL) for name in PAIRS] + [("selective forward_kl", chunking) for chunking in CHUNKINGS]
-)
+QUICK = [("fine_tune", SMALL), ("distill", SMALL), ("selective total_variation", SMALL)]
+QUICK += [("selective forward_kl", chunking) for chunking in CHUNKINGS]
+REST = [slow(name, SMALL) for name in PAIRS if (name, SMALL) not in QUICK]
+
+
+@pytest.mark.parametrize("name, chunking", [*QUICK, *REST])
 def test_value_and_gradient_equal_those_of_whole_logits(name, chunking):
     naive, make = PAIRS[name]
     model, frozen, batch = setting.model(2), setting.frozen(), setting.batch(0)

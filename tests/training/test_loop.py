@@ -35,18 +35,34 @@ class Log:
 
 
 def test_nothing_is_compiled_after_the_first_epoch_and_every_step_is_logged():
+    """By a clock that goes on by 5 s when the step is compiled, and by a quarter of a second for every batch."""
     optimizer = adamw(1e-3)
     step = make_step(objectives.distill(), optimizer)
     state = init_state(setting.model(2), optimizer, jax.random.key(0))
-    log, count = Log(), 3 * len(LENGTHS)
-    fit(state, setting.frozen(), Batches(3), step, num_steps=count, log=log, flush_every=3)
+    log, count, now = Log(), 3 * len(LENGTHS), [0.0]
+
+    def timed(state, frozen, batch):
+        before = step._cache_size()
+        made = step(state, frozen, batch)
+        now[0] += 5.0 * (step._cache_size() - before)
+        return made
+
+    def place(batch):
+        now[0] += 0.25
+        return batch
+
+    knobs = {"num_steps": count, "log": log, "flush_every": 3, "place": place, "clock": lambda: now[0]}
+    fit(state, setting.frozen(), Batches(3), timed, **knobs)
     assert step._cache_size() == 2
     assert [line["step"] for line in log.lines] == list(range(1, count + 1))
     assert [line["step"] for line in log.lines if "compile_seconds" in line] == [1, 2]
-    assert all(line["tokens_per_second"] > 0 for line in log.lines)
-    # Compilation takes seconds and a step milliseconds: a rate that included it would be far below the others.
-    assert log.lines[0]["compile_seconds"] > 0.1
-    assert log.lines[0]["tokens_per_second"] > 0.05 * log.lines[-1]["tokens_per_second"]
+    assert [line["compile_seconds"] for line in log.lines[:2]] == [5.0, 5.0]
+    # A rate is that of the steps fetched together: three while a fourth runs, and at the end all that are left. It
+    # counts the batches taken meanwhile, and no compilation.
+    tokens = [line["tokens"] for line in log.lines]
+    for steps, batches in ((slice(0, 3), 4), (slice(3, 6), 3), (slice(6, 9), 3), (slice(9, 12), 2)):
+        rates = [line["tokens_per_second"] for line in log.lines[steps]]
+        assert rates == [sum(tokens[steps]) / (0.25 * batches)] * 3
 
 
 def test_a_moving_average_stands_for_the_reference():

@@ -1,5 +1,7 @@
 """The walk forms no more laws than it needs, and decides as the plain rule does that forms them all."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from scipy import stats
 
 from adaspec_jax.decoding import Lenient, Proposal, Sampling, Verdict, rejection_sample
 from adaspec_jax.decoding.acceptance.walk import walk
+from tests.running import slow
 
 VOCAB = 6
 SHAPES = {
@@ -90,14 +93,14 @@ def both(proposal, logits_BMV, sampling, rule=rejection_sample, raised=lambda p:
     [
         ("chain", True, "none"),
         ("chain", False, "none"),
-        ("chain", True, "numpy"),
+        slow("chain", True, "numpy"),
         ("chain", True, "jax"),
         ("siblings", False, "numpy"),
         ("siblings", True, "jax"),
-        ("tree", False, "jax"),
+        slow("tree", False, "jax"),
         ("tree", False, "rows"),
         ("tree", True, "numpy"),
-        ("bush", False, "numpy"),
+        slow("bush", False, "numpy"),
         ("bush", True, "rows"),
     ],
 )
@@ -110,8 +113,14 @@ def test_with_the_same_uniforms_the_plain_rule_decides_the_same(shape, laws, giv
     assert (ours.judged_BN & ~ours.accepted_BN).any(axis=0).all() and ours.accepted_BN.any(axis=0).all()
 
 
-@pytest.mark.parametrize("sampling", [Sampling(0.6), Sampling(top_k=2), Sampling(0.9, top_p=0.7)], ids=str)
-@pytest.mark.parametrize(("shape", "laws"), [("chain", True), ("tree", False), ("tree", True)])
+FILTERS = [Sampling(0.6), Sampling(top_k=2), Sampling(0.9, top_p=0.7)]
+FILTERED = list(itertools.product([("chain", True), ("tree", False), ("tree", True)], FILTERS))
+QUICK = FILTERED[::4]  # every shape and every filter once
+
+
+@pytest.mark.parametrize(
+    "shape, laws, sampling", [(*a, b) if (a, b) in QUICK else slow(*a, b) for a, b in FILTERED], ids=str
+)
 def test_filters_change_both_alike(shape, laws, sampling):
     proposal, logits_BMV = random_round(3, SHAPES[shape], laws=laws)
     ours, plain = both(proposal, logits_BMV, sampling)
@@ -120,7 +129,9 @@ def test_filters_change_both_alike(shape, laws, sampling):
     assert (ours.next_token_B == plain.next_token_B).mean() > 0.999
 
 
-@pytest.mark.parametrize(("shape", "laws"), [("chain", True), ("chain", False), ("tree", False), ("tree", True)])
+@pytest.mark.parametrize(
+    ("shape", "laws"), [("chain", True), slow("chain", False), ("tree", False), slow("tree", True)]
+)
 def test_lenience_raises_what_is_left_at_every_test(shape, laws):
     proposal, logits_BMV = random_round(4, SHAPES[shape], laws=laws)
     ours, plain = both(proposal, logits_BMV, Sampling(), Lenient(0.5), lambda p: p / 0.5)
