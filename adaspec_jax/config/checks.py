@@ -40,6 +40,8 @@ def _check_reference(reference: Reference, draft: Draft) -> None:
 def _check_data(data: Data) -> None:
     if (data.prompt_column is None) != (data.answer_column is None):
         raise UserError("data.prompt_column and data.answer_column must be given together")
+    if data.mixture and (data.train is not None or data.evaluation is not None):
+        raise UserError("data.mixture takes the place of data.train and data.evaluation: give one or the other")
     if data.text_column is not None and data.prompt_column is not None:
         raise UserError("give data.text_column, or data.prompt_column with data.answer_column, not both")
     if data.max_prompt_length >= data.max_length:

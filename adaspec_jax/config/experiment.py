@@ -32,6 +32,9 @@ class Data:
     """Where prompts and answers come from. Without paths: `ADASPEC_DATA`, else tensorflow-datasets, else the hub."""
 
     task: str = "word_problems"
+    # Several sources in place of one, each a task, a file of `task`'s rows or hf:NAME:SPLIT, and how often its rows
+    # come in an epoch: ("gsm8k", "mbpp*4", "mine.jsonl*0.5").
+    mixture: tuple[str, ...] = ()
     train: str | None = None  # a .jsonl or .jsonl.gz file, or hf:NAME:SPLIT
     evaluation: str | None = None
     held_out: int = not_negative(0)  # rows of data.train to measure on, where there is no data.evaluation; 0: none

@@ -13,8 +13,7 @@ from jax.sharding import Mesh
 from adaspec_jax import data
 from adaspec_jax.data.chat import ASSISTANT, Chat, Conversation, Refused, opened_reasoning
 from adaspec_jax.data.prompts import Prompt
-from adaspec_jax.decoding import Context, NoDraft, Sampling
-from adaspec_jax.decoding.dialogue import Dialogue
+from adaspec_jax.decoding import Context, Dialogue, NoDraft, Sampling
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.placing import placed, rows_on

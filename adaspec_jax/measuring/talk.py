@@ -9,8 +9,7 @@ import numpy as np
 
 from adaspec_jax import data
 from adaspec_jax.data.chat import ASSISTANT, Refused, Template, opened_reasoning
-from adaspec_jax.decoding import Context, Generation, Sampling
-from adaspec_jax.decoding.dialogue import Dialogue
+from adaspec_jax.decoding import Context, Dialogue, Generation, Sampling
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.evaluation import check_contexts
 from adaspec_jax.methods import Given, Method

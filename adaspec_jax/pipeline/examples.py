@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ def training_and_held_out(spec: Data, seed: int) -> tuple[data.Source, data.Sour
 
     `seed` of the run, where generated tasks have none of their own, and of the split where one file gives both.
     """
+    if spec.mixture:
+        return _mixed(spec, seed)
     drawn = seed if spec.seed is None else spec.seed
     train = _examples(spec, drawn, spec.train_split, "train", spec.train_rows, spec.num_train)
     if spec.held_out and spec.evaluation is None:
@@ -38,7 +42,7 @@ def held_out_of(settings: Mapping[str, Any]) -> tuple[Data, data.Source]:
     chat = Chat(**_known(Chat, recorded.pop("chat", {})))
     spec = dataclasses.replace(Data(**_known(Data, recorded)), chat=chat)
     seed = settings["seed"] if spec.seed is None else spec.seed
-    if spec.held_out and spec.evaluation is None:
+    if spec.mixture or (spec.held_out and spec.evaluation is None):
         return spec, training_and_held_out(spec, seed)[1]
     key = "evaluation"
     return spec, _examples(spec, seed, spec.evaluation_split, key, spec.evaluation_rows, spec.num_evaluation)
@@ -62,6 +66,74 @@ def split(source: data.Source, held_out: int, seed: int) -> tuple[data.Source, d
         taken.update(rows_of[prompts[i]])
     parts = ([i for i in range(len(source)) if i not in taken], sorted(taken))
     return tuple(_part(source, rows, name) for rows, name in zip(parts, ("trained on", "held out"), strict=True))
+
+
+def _mixed(spec: Data, seed: int) -> tuple[data.Source, data.Source, int]:
+    """All parts together: rows to train on as often as each part's weight says, held-out rows taken in turn."""
+    trains, held_outs, removed = [], [], 0
+    for text in spec.mixture:
+        name, weight = _weighted(text)
+        train, held_out, shared = training_and_held_out(_alone(spec, name), seed)
+        trains.append(_weighed(train, weight, seed))
+        held_outs.append(held_out)
+        removed += shared
+    examples = tuple(example for source in trains for example in source)
+    in_turn = (example for row in zip_longest(*held_outs) for example in row if example is not None)
+    train, held_out = _together(spec, trains, examples), _together(spec, held_outs, tuple(in_turn))
+    if spec.contamination == "allow":
+        return train, held_out, removed
+    train, shared = data.without_shared(train, held_out)  # of another part's
+    return train, held_out, removed + shared
+
+
+def _weighted(text: str) -> tuple[str, float]:
+    name, star, weight = text.rpartition("*")
+    try:
+        found = (name, float(weight)) if star else (text, 1.0)
+    except ValueError:
+        found = name, math.nan
+    if not 0 < found[1] < math.inf:
+        raise UserError(f'data.mixture: "{text}" has no weight above 0 after the *; write NAME or NAME*WEIGHT')
+    return found
+
+
+def _alone(spec: Data, name: str) -> Data:
+    """The keys of one part: a task with its own splits, or a file or data set of which some is held out."""
+    alone = dataclasses.replace(spec, mixture=())
+    if name not in data.TASKS or name == data.CHAT:
+        return dataclasses.replace(alone, train=name, held_out=spec.held_out or spec.num_evaluation)
+    splits = data.TASKS[name].splits
+    if spec.evaluation_split in splits:
+        return dataclasses.replace(alone, task=name, held_out=0)
+    return dataclasses.replace(alone, task=name, held_out=spec.held_out or spec.num_evaluation)
+
+
+def _weighed(source: data.Source, weight: float, seed: int) -> data.Source:
+    """Every row as many whole times as the weight has, and a part of them, drawn by seed, once more."""
+    whole, rest = divmod(weight, 1)
+    more = np.random.default_rng([seed, 2]).permutation(len(source))[: round(rest * len(source))]
+    rows = [*range(len(source))] * int(whole) + sorted(more.tolist())
+    if not rows:
+        raise UserError(f"data.mixture: the weight {weight:g} leaves nothing of {source.description['name']}")
+    kept = _part(source, rows, source.description.get("part") or "trained on")
+    return data.Source(kept.examples, kept.description | {"weight": weight})
+
+
+def _together(spec: Data, parts: list[data.Source], examples: tuple[data.AnyExample, ...]) -> data.Source:
+    described = {
+        "task": "+".join(dict.fromkeys(part.description["task"] for part in parts)),
+        "split": None,
+        "kind": "mixture",
+        "name": ", ".join(spec.mixture),
+        "content_sha256": None,
+        "seed": None,
+        "rows": len(examples),
+        "rows_available": sum(part.description["rows_available"] for part in parts),
+        "slice": None,
+        "examples_sha256": data.digest(examples),
+        "parts": [part.description for part in parts],
+    }
+    return data.Source(examples, described)
 
 
 def _part(source: data.Source, rows: list[int], name: str) -> data.Source:
