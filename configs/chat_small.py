@@ -17,10 +17,10 @@ def get_config(variant: str = "") -> Experiment:
     target = GPTNeoX(hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=512, **sizes)
     draft = GPTNeoX(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=192, **sizes)
     fit = {"schedule": "cosine", "warmup_steps": 20}
-    lengths = (176, 320, 448)
+    lengths = (176, 352, 576)
     return Experiment(
         data=Data(
-            task="word_problem_chats", num_train=2000, preview=1, max_length=448, buckets=lengths, length_window=16
+            task="word_problem_chats", num_train=1200, preview=1, max_length=576, buckets=lengths, length_window=16
         ),
         tokenizer=Tokenizer(init="train", vocab_size=1024),
         target=Target(architecture=target, epochs=2, batch_size=16, lr=3e-3, **fit),
