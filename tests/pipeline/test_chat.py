@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shlex
 import shutil
 
 import jax
@@ -17,6 +18,7 @@ from adaspec_jax.pipeline import answers
 from tests.pipeline.test_arms import short
 from tests.running import CHECKOUT, command_line
 
+DOC = (CHECKOUT / "docs" / "chat.md").read_text()
 ANSWERS = {"max_new_tokens": 12, "temperature": 0.0}
 
 
@@ -141,29 +143,37 @@ def chat_file(tmp_path_factory):
     return file
 
 
-def test_a_file_and_a_chat_model_are_all_that_is_needed(finished, chat_file, tmp_path, capsys, monkeypatch):
+def test_the_readmes_three_lines_are_all_that_is_needed(finished, chat_file, tmp_path, capsys, monkeypatch):
     directory, _ = finished
-    small = "--config.data.max_length=384 --config.data.buckets=(192,384) --config.answers.max_new_tokens=8"
-    small += " --config.reference.epochs=0.3 --config.draft.epochs=0.2 --config.evaluation.max_new_tokens=8"
-    small += " --config.evaluation.num_prompts=4 --config.evaluation.resamples=20"
-    status, said, errors = command_line(
-        capsys,
-        monkeypatch,
-        "train",
-        *("--config", CHECKOUT / "configs" / "chat.py", "--workdir", tmp_path / "run"),
-        *(f"--config.target.init={directory / 'target'}", f"--config.data.train={chat_file}", *small.split()),
-    )
-    assert status == 0, errors
-    assert "data: 6 of 60 rows are held out, by seed" in said
+    text = (CHECKOUT / "README.md").read_text()
+    lines = [line.split("python -m adaspec_jax.")[1] for line in text.splitlines() if "runs/chat" in line]
+    assert lines == [line.split("python -m adaspec_jax.")[1] for line in DOC.splitlines() if "    python" in line]
+    small = {
+        "train": "--config.data.max_length=448 --config.data.buckets=(192,448) --config.answers.max_new_tokens=8 "
+        "--config.reference.epochs=0.3 --config.draft.epochs=0.2 --config.evaluation.max_new_tokens=8 "
+        "--config.evaluation.num_prompts=4 --config.evaluation.resamples=20",
+        "evaluate": "--max_length=448 --max_new_tokens=8",
+        "generate": "--max_new_tokens=8",
+    }
+    names = {"runs/chat": "run", "chat.jsonl": chat_file, "questions.jsonl": tmp_path / "questions.jsonl"}
+    (tmp_path / "questions.jsonl").write_text('{"turns": ["Tom has 3 apples.", "How many are left?"]}\n')
+    said = {}
+    for line in lines:
+        for old, new in (names | {"MODEL": directory / "target"}).items():
+            line = line.replace(old, str(new))
+        module, *arguments = shlex.split(line.replace("configs/", f"{CHECKOUT}/configs/"))
+        monkeypatch.chdir(tmp_path)
+        status, out, errors = command_line(capsys, monkeypatch, module, *arguments, *small[module].split())
+        assert status == 0, errors
+        said[module] = out
+    assert "data: 6 of 60 rows are held out, by seed" in said["train"]
+    assert "user: What does a draft do?" in said["generate"]
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["data"]["evaluation"]["rows"] == 6 and report["data"]["train"]["rows"] == 54
     assert report["drafts"]["draft"]["prompts"] == 4 and report["models"]["draft"] < report["models"]["target"]
-    # What is held out is found again, and no prompt of it was trained on.
-    again, rows = parity.agreement.held_out(report, data.load_tokenizer(tmp_path / "run" / "tokenizer")), []
-    assert len(again) == 4
-    for name in ("train", "evaluation"):
-        rows.append(report["data"][name]["examples_sha256"])
-    assert len(set(rows)) == 2
+    assert set(json.loads((tmp_path / "chat.json").read_text())["turns"]) == {"1", "2"}
+    # What is held out is found again.
+    assert len(parity.agreement.held_out(report, data.load_tokenizer(tmp_path / "run" / "tokenizer"))) == 4
 
 
 def test_bad_chat_data_is_one_line_and_loses_nothing(finished, chat_file, tmp_path, capsys, monkeypatch):
