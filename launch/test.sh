@@ -11,7 +11,7 @@ usage: bash launch/test.sh [--slow] [--torch] [--floor] [pytest arguments ...]
 
 Makes .venv in the checkout on the first call (Python 3.11, 3.12 or 3.13; uv if present, else pip; nothing outside the
 checkout changes), then runs ruff check and pytest; paths among the arguments are relative to the checkout.
-  --slow    also the tests marked slow (minutes)
+  --slow    also the tests marked slow: long ones, and the rest of every grid of cases
   --torch   look again for a CPU build of torch; without torch the parity tests skip
   --floor   test in .venv-floor, which holds the oldest versions that work (launch/floor.txt: what Colab ships)
 ADASPEC_DATA and ADASPEC_WEIGHTS name folders with real data and weights; tests that need them skip otherwise.

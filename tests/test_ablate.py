@@ -12,6 +12,7 @@ from adaspec_jax.reporting import Counts, across_runs, paired
 from tests.pipeline.test_arms import short
 from tests.running import CHECKOUT, command_line
 
+pytestmark = pytest.mark.usefixtures("few_costs_throughout")
 CONFIG = """
 import sys
 sys.path.insert(0, {checkout!r})

@@ -16,6 +16,7 @@ from tests.running import command_line
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.usefixtures("few_costs_throughout")
 LENGTH, NEW = 3, 24
 
 

@@ -22,6 +22,7 @@ from adaspec_jax.training import divergences, selection
 from tests.pipeline.test_pipeline import FEW, experiment
 from tests.running import CHECKOUT, command_line
 
+pytestmark = pytest.mark.usefixtures("few_costs_throughout")
 CONFIG = """
 import sys
 sys.path.insert(0, {checkout!r})
@@ -48,6 +49,20 @@ def with_arms(tmp_path_factory):
     config.reference.equal_data = True
     arms = {"random_0.4": dataclasses.replace(config.draft, selection="random")}
     return directory, config, arms, pipeline.run(config, directory, arms)
+
+
+@pytest.fixture
+def begun(with_arms, tmp_path):
+    """`begun(name, "target", ...)` is a directory with these stages of that run, for a config that begins alike."""
+
+    def copied(name, *stages):
+        directory = tmp_path / name
+        for folder in ("tokenizer", *stages):
+            shutil.copytree(with_arms[0] / folder, directory / folder)
+        shutil.copy(with_arms[0] / "config.json", directory)
+        return directory
+
+    return copied
 
 
 def test_the_third_arm_takes_the_drafts_batches_and_the_references_loss(with_arms):
@@ -171,39 +186,39 @@ def test_an_arm_with_another_divergence_selects_by_it(with_arms):
     np.testing.assert_allclose([x["loss"] for x in ours], [x["loss"] for x in theirs], rtol=1e-4)
 
 
-def test_the_third_arm_may_be_added_to_a_finished_run(tmp_path):
-    config = short()
-    before = pipeline.run(config, tmp_path / "run")
+def test_the_third_arm_may_be_added_to_a_finished_run(begun):
+    config, directory = short(), begun("run", "target", "reference")
+    before = pipeline.run(config, directory)
     config.reference.equal_data = True
-    after = pipeline.run(config, tmp_path / "run")
+    after = pipeline.run(config, directory)
     assert after["stages"].keys() - before["stages"].keys() == {"reference_equal_data"}
     assert {name: after["stages"][name] for name in before["stages"]} == before["stages"]
     for name in ("reference", "draft"):
         assert after["drafts"][name]["accepted"] == before["drafts"][name]["accepted"]
 
 
-def test_no_reference_is_needed_where_the_drafts_average_stands_for_it(tmp_path):
-    config = short()
+def test_no_reference_is_needed_where_the_drafts_average_stands_for_it(begun):
+    config, directory = short(), begun("run", "target")
     config.reference.epochs, config.draft.reference = 0, "moving_average"
-    report = pipeline.run(config, tmp_path / "run")
+    report = pipeline.run(config, directory)
     assert list(report["drafts"]) == ["base", "draft"] and list(report["paired"]) == ["draft-base"]
-    assert not (tmp_path / "run" / "reference").exists()
-    assert pipeline.run(config, tmp_path / "run") == report
+    assert not (directory / "reference").exists()
+    assert pipeline.run(config, directory) == report
 
 
 @pytest.mark.parametrize("source", ["draft", "mixed"])
-def test_drafts_are_distilled_on_their_own_answers(tmp_path, capsys, source):
-    config = short(answers=Answers(source=source, max_new_tokens=8))
-    pipeline.run(config, tmp_path / "run")
-    assert "cannot be stored" in capsys.readouterr().out and not (tmp_path / "run" / "teacher").exists()
-    tokens = [line["tokens"] for line in read_metrics(tmp_path / "run" / "reference" / "metrics.jsonl")]
+def test_drafts_are_distilled_on_their_own_answers(begun, capsys, source):
+    config, directory = short(answers=Answers(source=source, max_new_tokens=8)), begun("run", "target")
+    pipeline.run(config, directory)
+    assert "cannot be stored" in capsys.readouterr().out and not (directory / "teacher").exists()
+    tokens = [line["tokens"] for line in read_metrics(directory / "reference" / "metrics.jsonl")]
     most = 8 * 8  # rows times tokens; the data set's answers are longer
     assert min(tokens) <= most and (max(tokens) > most) == (source == "mixed")
 
 
-def test_drafts_are_distilled_on_the_targets_answers_which_are_kept(tmp_path, monkeypatch):
+def test_drafts_are_distilled_on_the_targets_answers_which_are_kept(begun):
     config = short(answers=Answers(source="target", max_new_tokens=12, temperature=0.0))
-    directory = tmp_path / "run"
+    directory = begun("run", "target")
     report = pipeline.run(config, directory)
     assert report["data"]["answers"]["source"] == "target"
     tokenizer = data.load_tokenizer(directory / "tokenizer")
@@ -225,25 +240,27 @@ def test_drafts_are_distilled_on_the_targets_answers_which_are_kept(tmp_path, mo
 
 
 @pytest.mark.parametrize("way", ["moving_average", "random and on-policy"])
-def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, way):
+def test_a_stopped_run_goes_on_to_the_same_bits(begun, tmp_path, monkeypatch, way):
     config = short()
     config.draft.epochs = 1.0
     if way == "random and on-policy":
         config.answers, config.draft.selection = Answers(source="mixed", max_new_tokens=8), "random"
+        whole, stopped = (begun(name, "target") for name in ("whole", "stopped"))
     else:
         config.draft.reference, config.draft.average_decay = "moving_average", 0.8
-    pipeline.run(config, tmp_path / "whole")
-    for stage in ("target", "reference"):
-        shutil.copytree(tmp_path / "whole" / stage, tmp_path / "stopped" / stage)
-    for name in ("tokenizer", "config.json", "decisions.json"):
-        copy = shutil.copytree if (tmp_path / "whole" / name).is_dir() else shutil.copy
-        copy(tmp_path / "whole" / name, tmp_path / "stopped" / name)
+        whole, stopped = (begun(name, "target", "reference") for name in ("whole", "stopped"))
+    monkeypatch.setattr(whole_run, "write_report", lambda *_, **__: {})  # no measurement is looked at
+    pipeline.run(config, whole)
+    if not (stopped / "reference").exists():
+        shutil.copytree(whole / "reference", stopped / "reference")
+    for name in ("config.json", "decisions.json"):
+        shutil.copy(whole / name, stopped / name)
     monkeypatch.setattr(processes, "stopping", lambda step: step == 4)
     with pytest.raises(Stopped):
-        pipeline.run(config, tmp_path / "stopped")
+        pipeline.run(config, stopped)
     monkeypatch.setattr(processes, "stopping", lambda step: False)
-    pipeline.run(config, tmp_path / "stopped")
-    files = [(tmp_path / run / "draft" / "model.safetensors").read_bytes() for run in ("whole", "stopped")]
+    pipeline.run(config, stopped)
+    files = [(directory / "draft" / "model.safetensors").read_bytes() for directory in (whole, stopped)]
     assert files[0] == files[1]
 
 

@@ -12,6 +12,8 @@ from adaspec_jax.errors import UserError
 from tests.pipeline.test_pipeline import FEW, SIZES, experiment
 from tests.running import command_line
 
+pytestmark = pytest.mark.usefixtures("few_costs_throughout")
+
 
 def given(target=None, tokenizer=None):
     """A short run; with `target` on that directory as it is."""

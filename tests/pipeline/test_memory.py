@@ -26,6 +26,7 @@ from adaspec_jax.training import (
     objectives,
 )
 from adaspec_jax.training.optimizers import kept_in_bfloat16, round_stochastically
+from tests.running import slow
 from tests.training import setting
 
 MAKERS = {
@@ -50,8 +51,13 @@ def trained_plainly(name):
     return train(MAKERS[name](), setting.model(2, layers=2))
 
 
-@pytest.mark.parametrize("name", MAKERS)
-@pytest.mark.parametrize("change", ["micro-batches", "rematerialised", "scanned", "all"])
+# Every way with some objective, the ways together with every objective.
+CHANGES, SOME = ("micro-batches", "rematerialised", "scanned", "all"), [("selective", "micro-batches")]
+SOME += [("distill", "rematerialised"), ("fine_tune", "scanned"), *((name, "all") for name in MAKERS)]
+REST = [slow(name, change) for name in MAKERS for change in CHANGES if (name, change) not in SOME]
+
+
+@pytest.mark.parametrize("name, change", [*SOME, *REST])
 def test_what_saves_memory_alone_changes_no_loss_choice_or_weight(name, change):
     model = setting.model(2, layers=2)
     plain, expected = trained_plainly(name)
@@ -87,7 +93,7 @@ def temporary_bytes(objective, model):
 
 
 def test_micro_batches_and_rematerialised_layers_need_less():
-    model = setting.model(2, hidden=64, layers=6)
+    model = setting.model(2, hidden=64, layers=4)
     whole = temporary_bytes(objectives.fine_tune(), model)
     assert temporary_bytes(objectives.fine_tune(micro_batches=8), model) < 0.5 * whole
     assert temporary_bytes(objectives.fine_tune(), model.stacked().with_rematerialisation(True)) < 0.7 * whole

@@ -18,6 +18,7 @@ from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.training import Checkpoints
 from tests.pipeline.test_arms import short
 
+pytestmark = pytest.mark.usefixtures("few_costs_throughout")
 QUESTIONS = {
     Workdir: [
         *("claim", "finished_report", "finished", "trained_on", "decision", "weights_sha256", "vocab_size"),

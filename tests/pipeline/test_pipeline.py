@@ -20,7 +20,7 @@ from adaspec_jax.measuring import Contender, measure
 from adaspec_jax.pipeline import report, seeds, whole_run
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.reporting import read_metrics, summarize
-from tests.running import CHECKOUT, command_line
+from tests.running import CHECKOUT, command_line, slow
 
 FEW = {"num_prompts": 4, "max_new_tokens": 8, "resamples": 50, "draft_length": 2, "batch_size": 4}
 SIZES = {"vocab_size": 320, "num_hidden_layers": 1, "initializer_range": 0.1}
@@ -158,14 +158,13 @@ def test_killed_in_the_draft_stage_it_ends_with_the_same_parameters(finished, tm
     command = [sys.executable, "-m", "adaspec_jax.train", "--config", str(tmp_path / "config.py")]
     # Full precision and one device are what the uninterrupted run had under conftest.py.
     environment = os.environ | {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAX_NUM_CPU_DEVICES": "8"}
-    run = {"cwd": CHECKOUT, "env": environment, "stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
-    killed = subprocess.run([*command, "--workdir", str(workdir)], **run | {"env": environment | {"KILLED_AT": "13"}})
+    run = {"cwd": CHECKOUT, "env": environment | {"KILLED_AT": "13"}, "stderr": subprocess.PIPE}
+    killed = subprocess.run([*command, "--workdir", str(workdir)], stdout=subprocess.PIPE, **run)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not (workdir / "draft" / "stage.json").exists()
     steps = [int(p.name) for p in (workdir / "draft" / "checkpoints").iterdir() if p.name.isdigit()]
     assert steps and max(steps) < 24
-    again = subprocess.run([*command, "--workdir", str(workdir)], **run)
-    assert again.returncode == 0, again.stderr.decode()
+    pipeline.run(experiment(), workdir)  # that another process goes on alike: tests/devices/test_processes.py
     weights = [(d / "draft" / "model.safetensors").read_bytes() for d in (workdir, finished[0])]
     assert weights[0] == weights[1]
     metrics = [read_metrics(d / "draft" / "metrics.jsonl") for d in (workdir, finished[0])]
@@ -182,13 +181,18 @@ def decode(target, drafter, prompts, rows=slice(None), **knobs):
     return jax.device_get(generate(target, drafter, context, jax.random.key(0), **knobs))
 
 
-def test_greedy_speculation_equals_plain_decoding_on_the_trained_pair(pair, prompts):
+@pytest.mark.parametrize("length", [1, slow(2), 3, *map(slow, (4, 5, 6, 7)), 8])
+def test_greedy_speculation_equals_plain_decoding_on_the_trained_pair(pair, prompts, length):
     (target, draft), _ = pair
     plain = decode(target, NoDraft(), prompts)
-    for length in range(1, 9):
-        ours = decode(target, ChainDrafter(draft, length=length), prompts)
-        np.testing.assert_array_equal(ours.tokens_BS, plain.tokens_BS)
-        assert 0 < ours.accepted_BN.sum() < ours.judged_BN.sum()
+    ours = decode(target, ChainDrafter(draft, length=length), prompts)
+    np.testing.assert_array_equal(ours.tokens_BS, plain.tokens_BS)
+    assert 0 < ours.accepted_BN.sum() < ours.judged_BN.sum()
+
+
+def test_a_row_alone_and_the_target_as_its_own_draft_decode_alike(pair, prompts):
+    (target, draft), _ = pair
+    plain = decode(target, NoDraft(), prompts)
     for row in (0, 5):
         rows = slice(row, row + 1)
         alone = decode(target, ChainDrafter(draft, length=4), prompts, rows)
@@ -231,6 +235,7 @@ def test_eight_devices_decode_the_tokens_of_one(pair, prompts):
         np.testing.assert_array_equal(many.accepted_BN, one.accepted_BN)
 
 
+@pytest.mark.usefixtures("few_costs")
 def test_evaluate_repeats_the_reports_measurement(finished, capsys, monkeypatch, tmp_path):
     stage = finished[0] / "target", finished[0] / "draft"
     knobs = "--num_prompts 8 --batch_size 4 --draft_length 3 --max_new_tokens 40 --max_length 256".split()
@@ -242,22 +247,25 @@ def test_evaluate_repeats_the_reports_measurement(finished, capsys, monkeypatch,
         assert ours[field] == theirs[field], field
 
 
-def test_lenience_accepts_more_and_is_said(finished, capsys, monkeypatch, tmp_path):
+@pytest.mark.usefixtures("few_costs")
+@pytest.mark.parametrize("leniences", [("1", "0.05"), slow(("1", "0.5", "0.05"))], ids=" ".join)
+def test_lenience_accepts_more_and_is_said(finished, capsys, monkeypatch, tmp_path, leniences):
     stage = finished[0] / "target", finished[0] / "draft"
     knobs = "--num_prompts 8 --batch_size 4 --draft_length 3 --max_new_tokens 24 --max_length 256".split()
     arguments = ["--target", stage[0], "--draft", stage[1], "--task", "word_problems", *knobs, "--temperature", 1]
     alphas = {}
-    for lenience in ("1", "0.5", "0.05"):
+    for lenience in leniences:
         given = [*arguments, "--lenience", lenience, "--json", tmp_path / "e.json"]
         status, out, errors = command_line(capsys, monkeypatch, "evaluate", *given)
         assert status == 0, errors
         assert ("lossy" in out) == (lenience != "1")
         alphas[lenience] = json.loads((tmp_path / "e.json").read_text())["drafts"]["draft"]["alpha"]
-    assert alphas["1"] < alphas["0.5"] < alphas["0.05"]
+    assert sorted(set(alphas.values())) == list(alphas.values())
     status, _, errors = command_line(capsys, monkeypatch, "evaluate", *given, "--lenience", 2)
     assert status == 2 and errors.count("\n") == 1 and "lenience" in errors
 
 
+@pytest.mark.usefixtures("few_costs")
 def test_evaluate_takes_a_file_of_prompts_without_a_task(finished, capsys, monkeypatch, tmp_path):
     (tmp_path / "p.jsonl").write_text('{"q": "Tom has 3 apples.", "a": "He has 3."}\n')
     stage = finished[0] / "target", finished[0] / "draft"
@@ -367,6 +375,7 @@ def test_a_mistake_that_is_mended_does_not_cost_the_workdir(finished, tmp_path, 
         Workdir(tmp_path / "theirs").claim(experiment())
 
 
+@pytest.mark.usefixtures("few_costs")
 def test_a_tiny_data_set_and_two_columns_of_ones_own_get_their_report(tmp_path):
     for name, count in (("train", 3), ("held", 2)):
         lines = [json.dumps({"q": f"{name} {i}?", "a": f"It is {i}."}) for i in range(count)]
@@ -389,6 +398,7 @@ def test_a_tiny_data_set_and_two_columns_of_ones_own_get_their_report(tmp_path):
         pipeline.run(config, tmp_path / "another")
 
 
+@pytest.mark.usefixtures("few_costs")
 def test_an_interrupted_stage_does_not_go_on_with_other_text(tmp_path, monkeypatch):
     file = tmp_path / "train.jsonl"
     lines = [json.dumps({"prompt": f"What is {i}?", "answer": f"It is {i}."}) for i in range(12)]
@@ -397,7 +407,7 @@ def test_an_interrupted_stage_does_not_go_on_with_other_text(tmp_path, monkeypat
     held.write_text(json.dumps({"prompt": "What is it?", "answer": "It is it."}) + "\n")
     columns = {"prompt_column": "prompt", "answer_column": "answer"}
     config = experiment()
-    config.data = Data(train=str(file), evaluation=str(held), **columns)
+    config.data = Data(train=str(file), evaluation=str(held), max_length=64, buckets=(64,), **columns)
     config.evaluation.max_new_tokens = 5
     with monkeypatch.context() as patched:
         patched.setattr(whole_run.processes, "stopping", lambda step: step == 2)

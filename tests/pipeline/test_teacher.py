@@ -11,14 +11,15 @@ import pytest
 
 from adaspec_jax import data, models, pipeline
 from adaspec_jax.config import Evaluation, validate
-from adaspec_jax.errors import UserError
+from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.pipeline import teacher, whole_run
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.reporting import read_metrics
 from tests.house import file_arrows, module_of
 from tests.pipeline.test_pipeline import FEW, experiment
-from tests.running import CHECKOUT, PATIENCE
+from tests.running import CHECKOUT, PATIENCE, slow
 
+pytestmark = pytest.mark.usefixtures("few_costs_throughout")
 STAGES = ("reference", "draft")
 VOCAB = 320  # of the toy run
 
@@ -264,20 +265,47 @@ def test_another_choice_for_a_finished_stage_is_refused_by_key(stored):
         pipeline.run(short("recompute"), stored[0])
 
 
-@pytest.mark.parametrize(
-    "free, forward, choice, reason",
-    [
-        (10**15, 10.0, "hidden", "s of target forwards against"),
-        (10**15, 0.0, "recompute", "at every step"),
-        (10, 10.0, "recompute", "would fill the disk"),
-    ],
-)
-def test_auto_weighs_measured_costs_and_keeps_to_what_it_chose(unfinished, monkeypatch, free, forward, choice, reason):
+WEIGHED = [  # what is free on the disk and what a pass takes, what "auto" makes of it and says
+    (10**15, 10.0, "hidden", "s of target forwards against"),
+    (10**15, 0.0, "recompute", "at every step"),
+    (10, 10.0, "recompute", "would fill the disk"),
+]
+
+
+@pytest.fixture
+def undecided(unfinished, monkeypatch):
+    """`undecided(free, forward)` is the run before it chose, on such a machine."""
     shutil.rmtree(unfinished / "teacher")
     shutil.rmtree(unfinished / "reference")
     (unfinished / "decisions.json").unlink()
-    monkeypatch.setattr(data, "free_bytes", lambda path: free)
-    monkeypatch.setattr(teacher, "_seconds_of_a_pass", lambda *_: forward)
+
+    def of(free, forward):
+        monkeypatch.setattr(data, "free_bytes", lambda path: free)
+        monkeypatch.setattr(teacher, "_seconds_of_a_pass", lambda *_: forward)
+        return unfinished
+
+    return of
+
+
+@pytest.mark.parametrize("free, forward, choice, reason", WEIGHED)
+def test_auto_weighs_measured_costs_and_asks_no_more(undecided, monkeypatch, free, forward, choice, reason):
+    def fit_stage(*_, **__):
+        raise Stopped("as far as its choice")
+
+    unfinished = undecided(free, forward)
+    monkeypatch.setattr(whole_run, "fit_stage", fit_stage)
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            pipeline.run(short("auto"), unfinished)
+        decision = Workdir(unfinished).decision("teacher")
+        assert decision["choice"] == choice and reason in decision["why"]
+        assert (unfinished / "teacher").exists() == (choice == "hidden")
+        monkeypatch.setattr(teacher, "decide", None)
+
+
+@pytest.mark.parametrize("free, forward, choice, reason", [WEIGHED[0], *(slow(*case) for case in WEIGHED[1:])])
+def test_auto_weighs_measured_costs_and_keeps_to_what_it_chose(undecided, monkeypatch, free, forward, choice, reason):
+    unfinished = undecided(free, forward)
     report = pipeline.run(short("auto"), unfinished)
     assert report["teacher"]["choice"] == choice and reason in report["teacher"]["why"]
     assert (unfinished / "teacher").exists() == (choice == "hidden")

@@ -14,7 +14,7 @@ from adaspec_jax import models, planning
 from adaspec_jax.command_line import load_config
 from adaspec_jax.devices import sharding, topologies
 from adaspec_jax.planning.step_costs import collective_bytes, flops
-from tests.running import CHECKOUT, command_line
+from tests.running import CHECKOUT, command_line, slow
 
 SMALL = [
     *("--config.data.buckets=(64,)", "--config.data.max_length=64", "--config.evaluation.max_new_tokens=32"),
@@ -80,8 +80,9 @@ def test_a_plan_for_this_machine_has_every_stage(tmp_path, capsys, monkeypatch):
     assert target["arguments_bytes"] == pytest.approx(3 * 4 * weights + batch, abs=100)
 
 
-@pytest.mark.parametrize("stage", ["reference", "decode"])
-@pytest.mark.parametrize("room", [0.6, 3.0])
+@pytest.mark.parametrize(
+    "stage, room", [("reference", 0.6), ("decode", 3.0), slow("reference", 3.0), slow("decode", 0.6)]
+)
 def test_the_largest_batch_fits_and_one_a_little_larger_does_not(stage, room):
     def planned(rows):
         config = load_config(str(QUICKSTART))
@@ -145,15 +146,16 @@ def test_a_slice_that_is_not_there_is_planned_in_the_order_of_the_ladder(tmp_pat
 
 
 @needs_libtpu
-def test_a_slice_of_four_chips_takes_a_quarter_of_the_parameters(capsys, monkeypatch, tmp_path):
+@pytest.mark.parametrize("alone_on", ["cpu", slow("v5e:2x2")])  # what is not cut is as large there as here
+def test_a_slice_of_four_chips_takes_a_quarter_of_the_parameters(capsys, monkeypatch, tmp_path, alone_on):
     sizes = {}
-    for fsdp in (1, 4):
+    for fsdp, topology in ((1, alone_on), (4, "v5e:2x2")):
         out = tmp_path / f"{fsdp}.json"
         arguments = [
             "--config",
             QUICKSTART,
             "--topology",
-            "v5e:2x2",
+            topology,
             "--stages",
             "target",
             "--json",
