@@ -93,7 +93,7 @@ def temporary_bytes(objective, model):
 
 
 def test_micro_batches_and_rematerialised_layers_need_less():
-    model = setting.model(2, hidden=64, layers=6)
+    model = setting.model(2, hidden=64, layers=4)
     whole = temporary_bytes(objectives.fine_tune(), model)
     assert temporary_bytes(objectives.fine_tune(micro_batches=8), model) < 0.5 * whole
     assert temporary_bytes(objectives.fine_tune(), model.stacked().with_rematerialisation(True)) < 0.7 * whole
