@@ -232,12 +232,13 @@ def _from_data_folder(task: Task, split: str) -> tuple[list[dict], dict]:
     root = os.environ.get("ADASPEC_DATA")
     if not root:
         raise Unavailable("ADASPEC_DATA is not set")
-    directory = Path(root).expanduser() / task.name
+    folder = task.folder or task.name
+    directory = Path(root).expanduser() / folder
     if not directory.is_dir():
-        raise Unavailable(f"ADASPEC_DATA has no {task.name}/{split}.jsonl[.gz]")
+        raise Unavailable(f"ADASPEC_DATA has no {folder}/{split}.jsonl[.gz]")
     if file := _find_file(task, split, directory):
         return _read(task, split, file)
-    raise Unavailable(f"ADASPEC_DATA has no {task.name}/{split}.jsonl[.gz], only {_listing(directory)}")
+    raise Unavailable(f"ADASPEC_DATA has no {folder}/{split}.jsonl[.gz], only {_listing(directory)}")
 
 
 def _from_tfds(task: Task, split: str) -> tuple[list[dict], dict]:

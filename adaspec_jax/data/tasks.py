@@ -44,7 +44,8 @@ class Task:
     splits: Mapping[str, str] = field(default_factory=dict)  # our split -> its name in tensorflow-datasets and the hub
     may_be_empty: tuple[str, ...] = ()  # columns that may be blank, or absent
     renamed: Mapping[str, str] = field(default_factory=dict)  # what other sources call a column -> our name of it
-    # Stems below ADASPEC_DATA/<name>/, tried with .jsonl, .jsonl.gz, .json; a "*" stands for anything.
+    folder: str | None = None  # below ADASPEC_DATA; None: the name
+    # Stems below that folder, tried with .jsonl, .jsonl.gz, .json; a "*" stands for anything.
     files: tuple[str, ...] = ("{split}", "{split}_*")
     split_of: Callable[[Mapping], str] | None = None  # of a row in a file named as the task, which holds all splits
     tfds: str | None = None  # builder name
@@ -81,6 +82,13 @@ def _alpaca(row: Row) -> Example:
     begin = _ALPACA.format(context=", paired with an input that provides further context" if given else "")
     asked = f"### Instruction:\n{row['instruction']}\n\n" + (f"### Input:\n{row['input']}\n\n" if given else "")
     return Example(f"{begin}{asked}### Response:", row["output"])
+
+
+def _alpaca_chat(row: Row) -> Conversation:
+    """Ours: instruction and input are what the user says, with an empty line between them."""
+    asked = "\n\n".join(part for part in (row["instruction"].strip(), row["input"].strip()) if part)
+    turns = [{"role": "user", "content": asked}, {"role": ASSISTANT, "content": row["output"]}]
+    return read_row({"messages": turns}, getattr(row, "where", ""))
 
 
 def _mbpp(row: Row) -> Example:
@@ -169,6 +177,16 @@ TASKS: dict[str, Task] = {
             may_be_empty=("input", "output"),  # a few have nothing to say
             format=_alpaca,
             splits={"train": "train"},
+            files=("train", "alpaca_data", "alpaca_*"),
+            hf=("tatsu-lab/alpaca", None),
+        ),
+        Task(
+            name="alpaca_chats",  # the same rows for chat models
+            columns=("instruction", "input", "output"),
+            may_be_empty=("input", "output"),
+            format=_alpaca_chat,
+            splits={"train": "train"},
+            folder="alpaca",
             files=("train", "alpaca_data", "alpaca_*"),
             hf=("tatsu-lab/alpaca", None),
         ),
