@@ -156,6 +156,7 @@ def _spoken(arguments: argparse.Namespace, given, ends, mesh, batch_size: int) -
 
     conversations = data.load_examples(data.CHAT, path=arguments.prompts, num=arguments.num_prompts).examples
     template = data.chat.template_of(given.tokenizer, arguments.chat_template, arguments.template_options)
+    say_notes(data.chat.notes_on(template, ends))
     if not all(isinstance(conversation, data.chat.Conversation) for conversation in conversations):
         raise UserError(f"{arguments.prompts} holds rows that are tokens already; --chat reads conversations")
     context = min(model.config.max_positions for model in (given.target, *given.drafts.values()))

@@ -66,6 +66,7 @@ def _converse(arguments: argparse.Namespace, given, method, ends, sampling) -> N
     from adaspec_jax.measuring.talk import Talk
 
     template = data.chat.template_of(given.tokenizer, arguments.chat_template, arguments.template_options)
+    say_notes(data.chat.notes_on(template, ends))
     knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "seed": arguments.seed}
     talk = Talk(given, method, template, ends, system=arguments.system, **knobs)
     for turn in arguments.prompt or filter(str.strip, sys.stdin):

@@ -108,7 +108,8 @@ def test_a_users_mistake_is_one_line_and_exit_status_2(mistake, capsys, monkeypa
 
 def test_every_config_file_resolves_and_prints(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(CHECKOUT)
-    sizes = {"vocab_size": 99, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 8}
+    sizes = {"vocab_size": 99, "hidden_size": 64, "intermediate_size": 8}
+    sizes |= {"num_hidden_layers": 4, "num_attention_heads": 4}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **sizes}))
     for name in sorted(Path("configs").glob("*.py")):
         own = [f"--config.target.init={tmp_path}"] if name.stem in ("chat", "own") else []  # for a model of the user's

@@ -15,6 +15,11 @@ def validate(config: Experiment) -> None:
     _check_data(config.data)
     _check_origins(target=config.target, draft=config.draft)
     _check_architectures(target=config.target, draft=config.draft)
+    if config.answers.source == "target" and config.data.chat.reasoning != "keep":
+        raise UserError(
+            f'data.chat.reasoning is "{config.data.chat.reasoning}", and answers.source "target": its reasoning is '
+            'part of what a draft of it is to guess; set data.chat.reasoning="keep", or answers.source="dataset"'
+        )
     if config.teacher == "top_k":
         _check_known_law(reference=config.reference, draft=config.draft)
     _check_shards(config.draft)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import groupby
@@ -77,11 +78,13 @@ def chat_of(
     template: str | None = None,
     options: str | Mapping | None = None,
     labels: Labels = Labels(),  # noqa: B008 (frozen)
+    *,
+    date: datetime.date | None = None,
 ) -> Chat | None:
     """How conversations among the examples become rows, by `template_of`; None where there is none."""
     if not any(isinstance(example, Conversation) for example in examples):
         return None
-    return Chat(template_of(tokenizer, template, options), labels)
+    return Chat(template_of(tokenizer, template, options, date=date), labels)
 
 
 def _by_kind(examples: Sequence[AnyExample], of_text: Callable, of_turns: Callable) -> tuple[list[Encoded], dict]:

@@ -60,7 +60,8 @@ def evaluate(
         prompts = _turns(there.target, examples, chat, batch_size, longest=max_length, mesh=mesh, **knobs)
         encoded = [data.Encoded(np.asarray(prompt.tokens, np.int32), len(prompt.tokens)) for prompt in prompts]
         turns = np.array([prompt.turn for prompt in prompts])
-        counts = {"conversations": len(examples), "turns": len(prompts)}
+        asked = sum(len(talk.awaited()) for talk in examples)
+        counts = {"conversations": len(examples), "turns": len(prompts), "turns_asked": asked}
     else:
         lengths = {"max_length": max_length, "max_prompt_length": max_prompt_length}
         knobs = {"eos_id": ends.closing, "ends": ends.ids}
@@ -90,7 +91,7 @@ def evaluate(
         "task": examples.description["task"],
         "environment": environment_of(mesh),
         "data": {"evaluation": examples.description | counts, "tokenizer_sha256": data.fingerprint(given.tokenizer)},
-        "notes": notes_on(given),
+        "notes": [*notes_on(given), *(data.chat.notes_on(chat.template, ends) if chat else [])],
         "models": {"target": given.target.num_params, **({"draft": given.draft.num_params} if given.drafts else {})},
         **report_fields(measured, plain, resamples=RESAMPLES),
         **({} if turns is None else {"turns": _by_turn(measured["draft"].counts, turns)}),

@@ -57,6 +57,7 @@ def held_out(report: Mapping[str, Any], tokenizer: Any) -> list[data.Encoded]:
     try:
         settings, expected = report["settings"], report["data"]["evaluation"]["examples_sha256"]
         spec, source = held_out_of(settings)
+        day = report["data"].get("chat_date")
     except (KeyError, TypeError) as error:
         raise UserError(
             f"report.json does not say what the run was measured on ({error}); measure anew by the run's own command"
@@ -68,7 +69,7 @@ def held_out(report: Mapping[str, Any], tokenizer: Any) -> list[data.Encoded]:
         )
     ends = data.Ends.of_record(settings["eos_id"])
     how = {"max_length": spec.max_length, "max_prompt_length": spec.max_prompt_length}
-    how |= {"eos_id": ends.closing, "ends": ends.ids, "chat": chat_of(spec, tokenizer, source)}
+    how |= {"eos_id": ends.closing, "ends": ends.ids, "chat": chat_of(spec, tokenizer, source, day)}
     rows, _ = data.encode_for_prompts(source, tokenizer, **how)
     return rows[: settings["evaluation"]["num_prompts"]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,9 @@ def read_text(
     asked = NOTHING if origins["target"].init == "random" else models.asked_by(origins["target"].init)
     ends = data.ends_of_text(tokenizer, asked.ends, otherwise=asked.closing)
     knobs = {"max_length": spec.max_length, "max_prompt_length": spec.max_prompt_length}
-    chat = chat_of(spec, tokenizer, train)
+    # Some templates write the date: a run that goes on another day renders as it began.
+    today = processes.once(lambda: _first_day(workdir))
+    chat = chat_of(spec, tokenizer, train, today)
     knobs |= {"eos_id": ends.closing, "ends": ends.ids, "chat": chat}
     train_rows, train_counts = data.encode(train, tokenizer, **knobs)
     held_out_rows, held_out_counts = data.encode_for_prompts(held_out, tokenizer, **knobs)
@@ -80,6 +83,7 @@ def read_text(
         "train": train.description | train_counts | {"tokens_sha256": _sha256(train_rows)},
         "evaluation": held_out.description | held_out_counts,
         "tokenizer_sha256": data.fingerprint(tokenizer),
+        **({"chat_date": today} if chat else {}),
         "notes": [*data.notes_on(tokenizer), *asked.notes],
         "contamination": {
             "rows_removed": removed,
@@ -118,10 +122,19 @@ def _sha256(rows: list[data.Encoded]) -> str:
     return digest.hexdigest()
 
 
-def chat_of(spec: Data, tokenizer: Any, examples: data.Source) -> data.chat.Chat | None:
-    """How the examples' conversations become rows; None where there is none among them."""
+def _first_day(workdir: Workdir) -> str:
+    """When this run first read its text (ISO)."""
+    if (noted := workdir.decision("first day")) is None:
+        noted = {"date": datetime.date.today().isoformat()}
+        workdir.decide("first day", noted)
+    return noted["date"]
+
+
+def chat_of(spec: Data, tokenizer: Any, examples: data.Source, day: str | None) -> data.chat.Chat | None:
+    """How the examples' conversations become rows, as on that day; None where there is none among them."""
     labels = data.chat.Labels(spec.chat.turns, spec.chat.end_of_turn, spec.chat.reasoning)
-    return data.chat_of(examples, tokenizer, spec.chat_template, spec.chat.options, labels)
+    date = None if day is None else datetime.date.fromisoformat(day)
+    return data.chat_of(examples, tokenizer, spec.chat_template, spec.chat.options, labels, date=date)
 
 
 def _make_tokenizer(
@@ -151,5 +164,7 @@ def _make_tokenizer(
         tokenizer = data.load_tokenizer(origins["target"].init)
     else:
         tokenizer = data.load_tokenizer(spec.init)
+    if chat_template and not tokenizer.chat_template:
+        tokenizer.chat_template = data.chat.read_template(chat_template)  # goes with every stage and export
     with files.making_folder(workdir.tokenizer) as unfinished:
         models.write_tokenizer(tokenizer, unfinished)

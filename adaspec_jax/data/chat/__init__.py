@@ -2,7 +2,7 @@
 
 from adaspec_jax.data.chat.conversation import ASSISTANT, ROLES, Conversation, Tokenised, form_of, read_row
 from adaspec_jax.data.chat.encoding import Chat, encode_prompts, encode_rows, rows_of_answers
-from adaspec_jax.data.chat.labels import Labels, opened_reasoning
+from adaspec_jax.data.chat.labels import Labels, notes_on, opened_reasoning
 from adaspec_jax.data.chat.template import CHATML, Refused, Template, read_template, template_of
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "encode_prompts",
     "encode_rows",
     "form_of",
+    "notes_on",
     "opened_reasoning",
     "read_row",
     "read_template",

@@ -198,6 +198,17 @@ def _closing_mark(ids, turn: tuple[int, int], special: Collection[int], text: st
     return mark
 
 
+def notes_on(template: Template, ends: Collection[int]) -> list[str]:
+    """What the user of a template should know, where a model's text ends at these ids."""
+    mark = closing_mark(template)
+    if mark is None or mark in ends:
+        return []
+    return [
+        f"the chat template closes turns with {template.tokenizer.convert_ids_to_tokens(mark)} ({mark}), which is no "
+        "end of text by the model's files: its answers may run on; add it to eos_token_id in generation_config.json"
+    ]
+
+
 def closing_mark(template: Template) -> int | None:
     """The token that closes the assistant's turns; None where it is no special one."""
     turns = ({"role": "user", "content": "Hi"}, {"role": ASSISTANT, "content": "Hi"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -30,6 +31,7 @@ CHATML = """\
 {%- endif %}
 """
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_TODAY = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 _SPECIAL = re.compile(r"<\|[^|<>\s'\"{}]+\|>")
 _SECONDS = 20  # for one conversation: thousands of times what any template needs
 
@@ -45,6 +47,7 @@ class Template:
     tokenizer: PreTrainedTokenizerBase
     source: str | None = None  # in place of the tokenizer's own
     options: Mapping[str, Any] = field(default_factory=dict)  # as in {"enable_thinking": False}
+    date: datetime.date | None = None  # what templates that ask for the date are told; None: the day they are rendered
 
     @property
     def marks_answers(self) -> bool:
@@ -74,12 +77,18 @@ class Template:
     def _jinja(self, tools: Sequence[Mapping] | None) -> str:
         return self.tokenizer.get_chat_template(self.source, tools=list(tools) if tools else None)
 
+    def _dated(self, tools: Sequence[Mapping]) -> str | None:
+        """The template, with the date written where it asks for today's."""
+        if self.date is None or "strftime_now" not in (source := self._jinja(tools)):
+            return self.source
+        return _TODAY.sub(lambda asked: repr(self.date.strftime(asked[2])), source)
+
     def _applied(self, messages, tools, **asked: Any) -> Any:
         turns, schemas = [dict(turn) for turn in messages], [dict(tool) for tool in tools] or None
         with quiet_transformers(), _in_time(_SECONDS):
             try:
                 return self.tokenizer.apply_chat_template(
-                    turns, tools=schemas, chat_template=self.source, **asked, **self.options
+                    turns, tools=schemas, chat_template=self._dated(tools), **asked, **self.options
                 )
             except TimeoutError:
                 raise Refused(f"it does not come to an end ({_SECONDS} seconds)") from None
@@ -90,12 +99,16 @@ class Template:
 
 
 def template_of(
-    tokenizer: PreTrainedTokenizerBase, file: str | os.PathLike | None = None, options: str | Mapping | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    file: str | os.PathLike | None = None,
+    options: str | Mapping | None = None,
+    *,
+    date: datetime.date | None = None,
 ) -> Template:
     """The template that this tokenizer's conversations are rendered by, tried once.
 
     `file`: a Jinja template in place of the tokenizer's. `options`: what it is given beside the turns, a mapping or
-    JSON. UserError where there is none, or where it cannot be read.
+    JSON. `date`: today, for those that write it. UserError where there is none, or where it cannot be read.
     """
     source = None if file is None else read_template(file)
     if source is None and not getattr(tokenizer, "chat_template", None):
@@ -105,7 +118,7 @@ def template_of(
         )
     if not getattr(tokenizer, "is_fast", False):
         raise UserError("chat data needs a tokenizer with a tokenizer.json, which tells where in the text a token lies")
-    template = Template(tokenizer, source, _options(options))
+    template = Template(tokenizer, source, _options(options), date)
     _check_syntax(template._jinja(None), "the tokenizer's chat template" if file is None else str(file))
     return template
 

@@ -151,3 +151,22 @@ def test_tokens_know_whose_words_they_are(tokenizer):
         said.setdefault(data.chat.ROLES[role] if role >= 0 else None, []).append(int(token))
     words = {role: tokenizer.decode(ids) for role, ids in said.items()}
     assert words["system"] == "S" and words["user"] == "Hi" and words["assistant"] == "Yo<|im_end|>"
+
+
+def test_a_template_that_writes_the_date_is_told_the_day_it_is_given(tokenizer, tmp_path):
+    import datetime
+
+    file = tmp_path / "t.jinja"
+    file.write_text("{{- 'Today: ' + strftime_now('%d %b %Y') + '\\n' }}" + CHATML)
+    turns = [{"role": "user", "content": "Hi"}]
+    day = datetime.date(2024, 2, 29)
+    assert template_of(tokenizer, file, date=day).text(turns).startswith("Today: 29 Feb 2024\n<|im_start|>user")
+    today = datetime.date.today().strftime("%Y")
+    assert today in template_of(tokenizer, file).text(turns)
+
+
+def test_a_model_whose_text_does_not_end_where_turns_do_is_said(tokenizer):
+    template = template_of(tokenizer)
+    assert data.chat.notes_on(template, {tokenizer.eos_token_id}) == []
+    [note] = data.chat.notes_on(template, {0})
+    assert "closes turns with <|im_end|> (2)" in note
