@@ -31,9 +31,7 @@ def compared(runs: list[Path]) -> dict:
     shared = [name for name in counts[0] if name in counts[1] and name != "base"]
     first, second = ({name: reporting.Counts(**each[name]) for name in shared} for each in counts)
     return {
-        "runs": {
-            run.name: {key: report[key] for key in KEPT} for run, report in zip(runs, reports, strict=True)
-        },
+        "runs": {run.name: {key: report[key] for key in KEPT} for run, report in zip(runs, reports, strict=True)},
         "paired": {name: reporting.paired(second[name], first[name]) for name in shared},
     }
 
