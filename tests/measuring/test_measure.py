@@ -82,6 +82,11 @@ def test_figures_of_a_model_are_those_of_drafters_that_have_one(pair):
     assert "best_draft_length" in speed["chain"]
     assert not [name for name in ("tree", "zeros", "none") if "best_draft_length" in speed[name]]
     assert speed["draft_length"] == 3
+    assert speed["plain_tokens_per_second"] == plain["tokens"] / plain["seconds"]
+    for name, result in measured.items():
+        rate = result.counts.committed.sum() / result.seconds
+        assert speed[name]["tokens_per_second"] == rate
+        assert speed[name]["speedup"] == rate / speed["plain_tokens_per_second"]
 
 
 def test_answers_drawn_at_random_are_not_compared_with_plain_ones(pair):
