@@ -76,15 +76,12 @@ def fit_stage(
 
 
 def _batches(stage: StageSpec, text: Text, mesh: sharding.Mesh, store: data.TokenStore | None):
-    """This process' rows of every batch, with what the store has of them.
-
-    As many batches as were planned for the data set: the target's own answers may be more rows, or fewer.
-    """
+    """This process' rows of every batch, with what the store has of them."""
     index, count = sharding.row_share(mesh)
     return data.train_batches(
         text.train,
         batch_size=stage.batch_size,
-        epochs=stage.steps * stage.batch_size / len(text.train),
+        epochs=stage.epochs,
         seed=seeds.data_order(stage.seed),
         buckets=stage.buckets,
         pad_id=stage.ends.closing,
