@@ -50,6 +50,7 @@ class StageSpec:
     seed: int
     buckets: tuple[int, ...]
     length_window: int
+    packed: bool  # rows of a batch hold several examples
     checkpoint_every: int
     tensorboard: bool
 
@@ -98,6 +99,7 @@ def stage_spec(
         seed=config.seed,
         buckets=config.data.buckets,
         length_window=config.data.length_window,
+        packed=config.data.packing,
         checkpoint_every=config.checkpoint_every,
         tensorboard=config.tensorboard,
     )
@@ -108,14 +110,14 @@ def stage_of(fit: Fit) -> str:
     return next(name for name, kind in _KINDS.items() if isinstance(fit, kind))
 
 
-def num_steps(fit: Fit, examples: int) -> int:
+def num_steps(fit: Fit, rows: int, *, what: str = "examples") -> int:
     """Batches of a stage; `UserError`, naming the keys, where there is not one update to make."""
     epochs, batch_size = schedule(fit)
-    steps = data.num_steps(examples, batch_size, epochs)
+    steps = data.num_steps(rows, batch_size, epochs)
     if steps < fit.accumulate:
         name = stage_of(fit)
         raise UserError(
-            f"{epochs:g} epochs of {examples} examples at batch {batch_size} make {steps} batches, and "
+            f"{epochs:g} epochs of {rows} {what} at batch {batch_size} make {steps} batches, and "
             f"{fit.accumulate} make an update: raise config.{name}.epochs, or lower config.{name}.batch_size or "
             ".accumulate"
         )
