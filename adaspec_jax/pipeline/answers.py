@@ -78,6 +78,7 @@ def targets_own(
         processes.say(f"answers: {left} of {record['turns_asked']} turns come after data.max_length {max_length}")
     answered = replace(text, train=rows, record=text.record | {"answers": record})
     record |= answered.packed_counts
+    answered.say_packed()
     return answered
 
 

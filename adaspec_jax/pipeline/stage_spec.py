@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -53,6 +53,12 @@ class StageSpec:
     packed: bool  # rows of a batch hold several examples
     checkpoint_every: int
     tensorboard: bool
+
+    def for_rows(self, rows: int, *, what: str = "examples") -> StageSpec:
+        """The same stage on so many rows: with their number of batches, and what follows from it."""
+        steps = num_steps(self.fit, rows, what=what)
+        objective = partial(_objective_of(self.fit, self.divergence, steps), chunking=self.chunking)
+        return replace(self, steps=steps, objective=objective)
 
     @property
     def updates(self) -> int:

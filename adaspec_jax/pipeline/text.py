@@ -40,6 +40,10 @@ class Text:
         return self.packing(self.train) if self.packing else self.train
 
     @property
+    def rows_in_words(self) -> str:
+        return "packed rows" if self.packing else "examples"
+
+    @property
     def packed_counts(self) -> dict[str, int | float]:
         """Of the packs, for the report; {} where examples have rows of their own."""
         if not self.packing:
@@ -66,6 +70,13 @@ class Text:
     def examples(self) -> dict[str, str]:
         """`examples_sha256` and `tokens_sha256` of the data set's training examples."""
         return {key: self.record["train"][key] for key in ("examples_sha256", "tokens_sha256")}
+
+    def say_packed(self) -> None:
+        """How many rows share how many examples, where they do."""
+        if self.packing:
+            rows, tokens = self.packed_counts.values()
+            examples = f"data: {len(self.train)} examples are packed into {rows} rows"
+            processes.say(f"{examples}, of {tokens:.0f} tokens on average")
 
     def check_own_tokenizer(self, model: str, name: str) -> None:
         """`UserError` where the directory or hub name `model` comes with another tokenizer than the run's."""
@@ -115,14 +126,8 @@ def read_text(
     packing = partial(data.packed, length=spec.max_length, seed=seeds.packing(seed)) if spec.packing else None
     text = Text(tokenizer, ends, train_rows, held_out_rows, record, train.examples, chat, packing)
     record["train"] |= {"tokens_sha256": text.tokens_sha256, **text.packed_counts}
-    if spec.packing:
-        processes.say(_packed_in_words(text))
+    text.say_packed()
     return text
-
-
-def _packed_in_words(text: Text) -> str:
-    rows, tokens = text.packed_counts.values()
-    return f"data: {len(text.train)} examples are packed into {rows} rows, of {tokens:.0f} tokens on average"
 
 
 def _marks_kept(counts: Mapping[str, Any]) -> list[str]:
