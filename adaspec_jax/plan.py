@@ -120,6 +120,8 @@ def lines(stage: str, figures: dict[str, Any]) -> list[str]:
         said.append(
             f"  {figures['hours']:.2f} hours for {figures['epochs']:g} epochs of {figures['examples']:,} examples"
         )
+    if figures.get("packed"):
+        said.append("  examples share rows (data.packing): how many, and so how many steps, follows from their lengths")
     if found := figures.get("break_even"):
         needs = ", ".join(
             f"{n}: {'never' if alpha is None else f'{100 * alpha:.0f} %'}" for n, alpha in found["alpha_needed"].items()

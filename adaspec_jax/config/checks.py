@@ -23,6 +23,8 @@ def validate(config: Experiment) -> None:
     if config.teacher == "top_k":
         _check_known_law(reference=config.reference, draft=config.draft)
     _check_shards(config.draft)
+    if config.data.packing:
+        _check_packing(config)
 
 
 def _check_fields(group: Any, prefix: str = "") -> None:
@@ -96,6 +98,19 @@ def _check_known_law(**stages: Reference | Draft) -> None:
                 f'{name}.divergence is "{stage.divergence}", and teacher "top_k" knows the forward_kl alone; '
                 'use teacher "hidden"'
             )
+
+
+def _check_packing(config: Experiment) -> None:
+    if config.answers.source in ("draft", "mixed"):
+        raise UserError(
+            f'data.packing is True, and answers.source "{config.answers.source}" samples one answer a row, after the '
+            'prompt that it begins with: set data.packing=False, or answers.source to "dataset" or "target"'
+        )
+    if config.attention == "cudnn":
+        raise UserError(
+            'data.packing is True, and attention "cudnn" does not keep the examples of a row apart: set attention to '
+            '"xla", or data.packing=False'
+        )
 
 
 def _check_shards(draft: Draft) -> None:

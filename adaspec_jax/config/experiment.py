@@ -56,6 +56,9 @@ class Data:
     contamination: str = one_of("remove", "allow")  # training rows with an evaluation prompt
     buckets: tuple[int, ...] = increasing(128, 192, 256, 384, 512)  # padded batch lengths: one compiled step each
     length_window: int = positive(1)  # batches regrouped by length among so many: less padding, less random batches
+    # Whole examples share rows of up to max_length tokens, each attending to itself alone; once, by seed, before rows
+    # are shuffled. Then batch_size counts such rows, and the number of steps follows from theirs.
+    packing: bool = False
 
 
 @dataclass

@@ -5,6 +5,7 @@ from adaspec_jax.data.batches import num_steps, prompt_batches, train_batches
 from adaspec_jax.data.contamination import shared_prompts, without_shared
 from adaspec_jax.data.encoded import Encoded
 from adaspec_jax.data.encoding import chat_of, encode, encode_for_prompts
+from adaspec_jax.data.packing import packed
 from adaspec_jax.data.sources import Source, digest, load_examples
 from adaspec_jax.data.tasks import CHAT, TASKS, AnyExample, Example, Task, columns_task
 from adaspec_jax.data.texts import continuation, pieces, prompt_ids
@@ -49,6 +50,7 @@ __all__ = [
     "notes_on",
     "num_steps",
     "opening",
+    "packed",
     "pieces",
     "prompt_batches",
     "prompt_ids",

@@ -35,7 +35,8 @@ def train_batches(
 ) -> grain.DatasetIterator:
     """An iterator of {"tokens_BT" int32, "loss_mask_BT" bool}, with get_state/set_state of a few bytes.
 
-    Where `beside` is given, its arrays for the same rows are in the batch too, read ahead like the rest.
+    Where `beside` is given, its arrays for the same rows are in the batch too, read ahead like the rest. Where the rows
+    are packs (`packed`), "segments_BT" int32 says which example each token is of, 0 on padding.
 
     Each epoch visits every row once in an order of its own, and epochs flow into one another, so a batch may hold rows
     of two of them; only the last partial batch of the whole run is dropped (`num_steps` batches in all). With
@@ -151,10 +152,15 @@ def _checked_buckets(buckets: Sequence[int], longest: int) -> tuple[int, ...]:
 
 
 def pad(rows: Sequence[Encoded], length: int, pad_id: int) -> dict[str, np.ndarray]:
-    """{"tokens_BT" int32, "loss_mask_BT" bool} of right-padded rows."""
+    """{"tokens_BT" int32, "loss_mask_BT" bool} of right-padded rows; "segments_BT" int32 where they are packs."""
     tokens_BT = np.full((len(rows), length), pad_id, np.int32)
     loss_mask_BT = np.zeros((len(rows), length), bool)
     for b, row in enumerate(rows):
         tokens_BT[b, : len(row.tokens)] = row.tokens
         loss_mask_BT[b, : len(row.tokens)] = row.labels_T
-    return {"tokens_BT": tokens_BT, "loss_mask_BT": loss_mask_BT}
+    arrays = {"tokens_BT": tokens_BT, "loss_mask_BT": loss_mask_BT}
+    if any(row.segments is not None for row in rows):
+        segments_BT = arrays["segments_BT"] = np.zeros((len(rows), length), np.int32)
+        for b, row in enumerate(rows):
+            segments_BT[b, : len(row.tokens)] = row.segments
+    return arrays

@@ -9,12 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """One example as tokens: the prompt's, then the answer's, then the end of text; or a conversation's."""
+    """One example as tokens: the prompt's, then the answer's, then the end of text; or a conversation's; or a pack."""
 
     tokens: np.ndarray  # [T] int32
     prompt_length: int  # 1 <= prompt_length; what is asked before the first label
     labels: np.ndarray | None = None  # [T] bool, none before prompt_length; None: all of tokens[prompt_length:]
     roles: np.ndarray | None = None  # [T] int8: whose words a token is of, by chat.ROLES; -1: the template's
+    segments: np.ndarray | None = None  # [T] int32, from 1 on: which example of a pack a token is of; None: no pack
 
     @property
     def prompt(self) -> np.ndarray:

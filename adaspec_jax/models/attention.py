@@ -15,15 +15,25 @@ _NEVER = -1e30  # a score no softmax sees, and finite, so that no infinities are
 
 
 def causal_attention(
-    query_BTHK: Array, key_BTGK: Array, value_BTGK: Array, *, kernel: str = "xla", block: int = 0
+    query_BTHK: Array,
+    key_BTGK: Array,
+    value_BTGK: Array,
+    *,
+    kernel: str = "xla",
+    block: int = 0,
+    segments_BT: Array | None = None,
 ) -> Array:
     """Every position attends to itself and what precedes it: [B, T, H, K] of H query heads over G <= H others.
+
+    With `segments_BT`, int32, to no more of that than has its own number there; no mask [B, T, T] is made of them.
 
     "xla" goes over blocks of queries (`block`; 0 takes what suits the backend) and shows each the keys up to its end:
     about half the work and the scores of a masked square, and the backward pass computes scores again instead of
     keeping them. Scores and softmax are float32.
     "cudnn" is NVIDIA's fused kernel (bfloat16 or float16).
     """
+    if kernel == "cudnn" and segments_BT is not None:
+        raise ValueError('attention "cudnn" does not keep segments apart; use "xla"')
     if kernel == "cudnn":
         return jax.nn.dot_product_attention(query_BTHK, key_BTGK, value_BTGK, is_causal=True, implementation="cudnn")
     batch, length, heads, features = query_BTHK.shape
@@ -35,25 +45,41 @@ def causal_attention(
     block = block or BLOCK.get(jax.default_backend(), BLOCK_ELSEWHERE)
     attend = _attend if length <= block else jax.checkpoint(_attend)
     mixed = [
-        attend(query[:, :, start : start + block], key_BGKT[..., : start + block], value_BGTK[:, :, : start + block])
+        attend(
+            query[:, :, start : start + block],
+            key_BGKT[..., : start + block],
+            value_BGTK[:, :, : start + block],
+            None if segments_BT is None else segments_BT[:, : start + block],
+        )
         for start in range(0, length, block)
     ]
     return jnp.moveaxis(jnp.concatenate(mixed, axis=2), 1, 2).reshape(batch, length, heads, features)
 
 
-def _attend(query_BGCRK: Array, key_BGKS: Array, value_BGSK: Array) -> Array:
-    """The last C of S positions attend; R heads share each group's keys."""
+def _attend(query_BGCRK: Array, key_BGKS: Array, value_BGSK: Array, segments_BS: Array | None) -> Array:
+    """The last C of S positions attend, to their own segment alone; R heads share each group's keys."""
     batch, groups, count, shared, features = query_BGCRK.shape
     keys = key_BGKS.shape[-1]
     rows_BGXK = query_BGCRK.reshape(batch, groups, count * shared, features)
     scores_BGXS = jnp.matmul(rows_BGXK, key_BGKS, preferred_element_type=jnp.float32)
     sees_CS = np.arange(keys)[None] <= np.arange(keys - count, keys)[:, None]
-    scores_BGXS = jnp.where(np.repeat(sees_CS, shared, axis=0)[None, None], scores_BGXS, _NEVER)
+    sees = np.repeat(sees_CS, shared, axis=0)[None, None]
+    if segments_BS is not None:
+        own_BX = jnp.repeat(segments_BS[:, keys - count :], shared, axis=1)
+        sees &= own_BX[:, None, :, None] == segments_BS[:, None, None, :]
+    scores_BGXS = jnp.where(sees, scores_BGXS, _NEVER)
     # The greatest score cancels out of the softmax, and so out of its gradient.
     weights_BGXS = jnp.exp(scores_BGXS - jax.lax.stop_gradient(jnp.max(scores_BGXS, axis=-1, keepdims=True)))
     mixed_BGXK = jnp.matmul(weights_BGXS.astype(value_BGSK.dtype), value_BGSK, preferred_element_type=jnp.float32)
     mixed_BGXK /= jnp.sum(weights_BGXS, axis=-1, keepdims=True)
     return mixed_BGXK.astype(value_BGSK.dtype).reshape(batch, groups, count, shared, features)
+
+
+def positions_within(segments_BT: Array) -> Array:
+    """How many tokens of its own run of equal numbers precede each, [B, T] int32: positions that begin anew."""
+    steps_BT = jnp.broadcast_to(jnp.arange(segments_BT.shape[1], dtype=jnp.int32), segments_BT.shape)
+    begins_BT = jnp.pad(segments_BT[:, 1:] != segments_BT[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    return steps_BT - jax.lax.cummax(jnp.where(begins_BT, steps_BT, 0), axis=1)
 
 
 def check_kernel(kernel: str, *, head_dim: int, dtype, backend: str) -> None:

@@ -39,6 +39,10 @@ class CausalLM:
     In a call, `positions_BT` defaults to cache length + arange(T). `mask_BTS` is bool, True = may attend, and replaces
     causal; S is the number of cache slots, or T without a cache. A cache takes the T new tokens at each row's length
     and comes back T longer; tokens past its slots are dropped, so allocate enough. Token ids must be < vocab_size.
+
+    `segments_BT`, int32, is for packed rows, without a cache: tokens attend causally to those of their own segment, a
+    run of equal numbers, and positions begin anew in each. Hidden states are those of the segments in rows of their
+    own, up to rounding.
     """
 
     params: Any
@@ -52,10 +56,11 @@ class CausalLM:
         return self.unembed(hidden_BTD), cache
 
     def features(
-        self, tokens_BT: Array, cache: KVCache | None = None, *, positions_BT=None, mask_BTS=None
+        self, tokens_BT: Array, cache: KVCache | None = None, *, positions_BT=None, mask_BTS=None, segments_BT=None
     ) -> tuple[Array, KVCache | None]:
         """hidden_BTD after the final norm, and the extended cache (None without one)."""
-        return self.run(tokens_BT, cache, positions_BT=positions_BT, mask_BTS=mask_BTS)[:2]
+        where = {"positions_BT": positions_BT, "mask_BTS": mask_BTS, "segments_BT": segments_BT}
+        return self.run(tokens_BT, cache, **where)[:2]
 
     def run(
         self,
@@ -64,6 +69,7 @@ class CausalLM:
         *,
         positions_BT=None,
         mask_BTS=None,
+        segments_BT=None,
         first: int = 0,
         last: int | None = None,
         hidden_BTD: Array | None = None,
@@ -85,12 +91,17 @@ class CausalLM:
 
         Raises:
           ValueError: layers out of range, a tap that does not run, `first` without hidden states, `keep` of another
-            length.
+            length, segments beside a cache or a mask.
         """
+        if segments_BT is not None and (cache is not None or mask_BTS is not None):
+            raise ValueError("segments_BT says who attends to whom in whole rows: give neither a cache nor mask_BTS")
         end = self._checked(first, last, hidden_BTD, keep, taps)
-        arrays = [None if x is None else jnp.asarray(x) for x in (positions_BT, mask_BTS, hidden_BTD)]
+        positions_BT, mask_BTS, hidden_BTD, segments_BT = (
+            None if x is None else jnp.asarray(x) for x in (positions_BT, mask_BTS, hidden_BTD, segments_BT)
+        )
+        arrays = (positions_BT, mask_BTS, hidden_BTD, keep, segments_BT)
         span = {"first": first, "last": None if last is None else end, "taps": tuple(taps)}
-        return Ran(*self._apply(jnp.asarray(tokens_BT), cache, *arrays, keep, method="run", **span))
+        return Ran(*self._apply(jnp.asarray(tokens_BT), cache, *arrays, method="run", **span))
 
     def unembed(self, hidden_BTD: Array) -> Array:
         """Float32 logits [..., V] of hidden states [..., D]; columns past `config.num_tokens` are near -1e9."""

@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 
 from adaspec_jax.devices.sharding import ROWS, constrain
-from adaspec_jax.models.attention import causal_attention
+from adaspec_jax.models.attention import causal_attention, positions_within
 from adaspec_jax.models.decoder_config import ACTIVATIONS, DecoderConfig
 from adaspec_jax.models.kv_cache import KVCache, write_at
 from adaspec_jax.models.layer_set import sublayers_of, where_it_runs
@@ -63,10 +63,11 @@ class Attention(nn.Module):
         if c.qk_norm:
             self.q_norm, self.k_norm = _norm(c), _norm(c)
 
-    def __call__(self, hidden_BTD, rotation, mask_B1TS, written, start_B):
+    def __call__(self, hidden_BTD, rotation, mask_B1TS, written, start_B, segments_BT=None):
         """`written` is this layer's (keys, values) buffers, extended at `start_B` and returned; or None.
 
-        Without a mask the new tokens attend to each other causally, and to nothing that was written before.
+        Without a mask the new tokens attend to each other causally, within their segment, and to nothing that was
+        written before.
         """
         c = self.config
         heads = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
@@ -83,7 +84,8 @@ class Attention(nn.Module):
         dtype = query_BTHK.dtype
         key_BSHK, value_BSHK = key_BSHK.astype(dtype), value_BSHK.astype(dtype)
         if mask_B1TS is None:
-            mixed_BTHK = causal_attention(query_BTHK, key_BSHK, value_BSHK, kernel=c.attention, block=c.attention_block)
+            how = {"kernel": c.attention, "block": c.attention_block, "segments_BT": segments_BT}
+            mixed_BTHK = causal_attention(query_BTHK, key_BSHK, value_BSHK, **how)
         else:
             mixed_BTHK = jax.nn.dot_product_attention(query_BTHK, key_BSHK, value_BSHK, mask=mask_B1TS)
         return self.out(mixed_BTHK.reshape(*hidden_BTD.shape[:2], -1)), written
@@ -130,17 +132,15 @@ class Layer(nn.Module):
         return self.mlp((self.attention_norm if self.config.shared_norm else self.mlp_norm)(hidden_BTD))
 
 
-def _layer(config: DecoderConfig, runs: tuple, params, hidden_BTD, rotation, mask_B1TS, written, start_B):
+def _layer(config: DecoderConfig, runs: tuple, params, hidden_BTD, rotation, mask_B1TS, written, start_B, segments_BT):
     """One layer, of whose sublayers those that `runs` says add to `hidden_BTD`."""
 
     def part(method: str, *inputs):
         return Layer(config, parent=None).apply({"params": params}, *inputs, method=method)
 
-    nothing = jnp.zeros_like(hidden_BTD)
+    nothing, where = jnp.zeros_like(hidden_BTD), (rotation, mask_B1TS, written, start_B, segments_BT)
     attends, mixes = runs
-    attended_BTD, written = where_it_runs(
-        attends, lambda: part("attend", hidden_BTD, rotation, mask_B1TS, written, start_B), (nothing, written)
-    )
+    attended_BTD, written = where_it_runs(attends, lambda: part("attend", hidden_BTD, *where), (nothing, written))
     mixed_BTD = hidden_BTD if config.parallel_residual else hidden_BTD + attended_BTD
     added_BTD = where_it_runs(mixes, lambda: part("mix", mixed_BTD), nothing)
     hidden_BTD = hidden_BTD + attended_BTD + added_BTD
@@ -184,7 +184,7 @@ class Decoder(nn.Module):
 
     def __call__(self, tokens_BT):
         """Every module once, for `init` to make its parameters."""
-        hidden_BTD, where = self._begin(tokens_BT, None, None, None, None)
+        hidden_BTD, where = self._begin(tokens_BT, None, None, None, None, None)
         for layer in self.layers:
             hidden_BTD = layer(hidden_BTD, *where[:2], None, where[2])
         return self.unembed(self.final_norm(hidden_BTD))
@@ -197,6 +197,7 @@ class Decoder(nn.Module):
         mask_BTS=None,
         hidden_BTD=None,
         keep=None,
+        segments_BT=None,
         *,
         first: int = 0,
         last: int | None = None,
@@ -206,13 +207,13 @@ class Decoder(nn.Module):
         c, params = self.config, self.variables["params"]
         count = tokens_BT.shape[1]
         end = c.num_layers if last is None else last
-        hidden_BTD, where = self._begin(tokens_BT, cache, positions_BT, mask_BTS, hidden_BTD)
+        hidden_BTD, where = self._begin(tokens_BT, cache, positions_BT, mask_BTS, hidden_BTD, segments_BT)
         start_B, tapped = where[2], {}
         if cache is None and STACKED in params and keep is None and not set(taps) - {-1}:
             of_layer = self._of_layer((True, True))
 
             def body(hidden_BTD, layer):
-                return of_layer(layer, hidden_BTD, *where[:2], None, start_B)[0], None
+                return of_layer(layer, hidden_BTD, *where[:2], None, start_B, segments_BT)[0], None
 
             hidden_BTD, _ = jax.lax.scan(body, hidden_BTD, jax.tree.map(itemgetter(slice(first, end)), params[STACKED]))
         else:
@@ -221,7 +222,7 @@ class Decoder(nn.Module):
                 stacked = STACKED in params
                 layer = jax.tree.map(itemgetter(i), params[STACKED]) if stacked else params[f"layers_{i}"]
                 of_layer = self._of_layer(sublayers_of(keep, i))
-                hidden_BTD, buffers[i] = of_layer(layer, hidden_BTD, *where[:2], buffers[i], start_B)
+                hidden_BTD, buffers[i] = of_layer(layer, hidden_BTD, *where[:2], buffers[i], start_B, segments_BT)
                 if i in taps:
                     tapped[i] = hidden_BTD
             if cache is not None:
@@ -231,12 +232,14 @@ class Decoder(nn.Module):
             hidden_BTD = tapped[-1] = self.final_norm(hidden_BTD)
         return hidden_BTD, cache, tuple(tapped[i] for i in taps)
 
-    def _begin(self, tokens_BT, cache: KVCache | None, positions_BT, mask_BTS, hidden_BTD):
+    def _begin(self, tokens_BT, cache: KVCache | None, positions_BT, mask_BTS, hidden_BTD, segments_BT):
         """What enters the first layer, and (rotation, mask_B1TS, start_B) for all; no mask: causal, from here on."""
         c, count = self.config, tokens_BT.shape[1]
         start_B = jnp.zeros((tokens_BT.shape[0],), jnp.int32) if cache is None else jnp.asarray(cache.lengths_B)
         steps_1T = jnp.arange(count, dtype=jnp.int32)[None, :]
-        if positions_BT is None:
+        if positions_BT is None and segments_BT is not None:
+            positions_BT = positions_within(segments_BT)
+        elif positions_BT is None:
             positions_BT = start_B[:, None] + steps_1T
         if mask_BTS is None and cache is not None and not cache.known_empty:
             slots_11S = jnp.arange(cache.slots, dtype=jnp.int32)[None, None, :]

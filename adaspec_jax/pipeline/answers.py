@@ -76,7 +76,10 @@ def targets_own(
     if record.get("turns", 0) < record.get("turns_asked", 0):
         left = record["turns_asked"] - record["turns"]
         processes.say(f"answers: {left} of {record['turns_asked']} turns come after data.max_length {max_length}")
-    return replace(text, train=rows, record=text.record | {"answers": record})
+    answered = replace(text, train=rows, record=text.record | {"answers": record})
+    record |= answered.packed_counts
+    answered.say_packed()
+    return answered
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,9 @@ def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings])
     text = read_text(config.data, config.tokenizer, origins, workdir=workdir, seed=config.seed)
     processes.agree(text.record | {"tokens": text.tokens_sha256}, "data")
     _check_same_examples(workdir, text, (*own, *arms))
-    stages = {}
+    stages, what = {}, text.rows_in_words
     for label, fit in {**own, **arms}.items():
-        steps = 0 if label == "target" and not fit.epochs else num_steps(fit, len(text.train))
+        steps = 0 if label == "target" and not fit.epochs else num_steps(fit, len(text.rows), what=what)
         where = {"mesh": mesh, "backend": jax.default_backend(), "ends": text.ends}
         stages[label] = stage_spec(config, fit, label=label, steps=steps, **where)
     finished = processes.once(lambda: {label: workdir.finished(label) for label in stages})

@@ -41,6 +41,7 @@ class Program:
     step: Callable
     optimizer: Any
     table: sharding.Table
+    packed: bool = False  # rows of a batch hold several examples
     averaged: bool = False  # the state keeps the moving average that stands for the reference
 
     def begin(self, model: models.CausalLM, key: jax.Array) -> State:
@@ -82,7 +83,8 @@ def program(stage: StageSpec, memory: Memory) -> Program:
         average_decay=stage.average_decay or 0.0,
         rewrite=stage.rewrite,
     )
-    return Program(memory, stage.dtype, step, optimizer, stage.table, averaged=stage.average_decay is not None)
+    kinds = {"packed": stage.packed, "averaged": stage.average_decay is not None}
+    return Program(memory, stage.dtype, step, optimizer, stage.table, **kinds)
 
 
 def _optimizer(fit: Fit, memory: Memory, updates: int) -> optax.GradientTransformation:
@@ -102,4 +104,4 @@ def step_arguments(
     target, base = (abstract(part, mesh) for part in (beside.target, beside.base))
     shape = partial(jax.ShapeDtypeStruct, (rows, length), sharding=NamedSharding(mesh, sharding.BATCH))
     frozen = Frozen(target, abstract(beside.reference, mesh, made.table), base)
-    return state, frozen, Batch(shape(jnp.int32), shape(bool))
+    return state, frozen, Batch(shape(jnp.int32), shape(bool), segments_BT=shape(jnp.int32) if made.packed else None)

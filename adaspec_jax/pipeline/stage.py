@@ -79,7 +79,7 @@ def _batches(stage: StageSpec, text: Text, mesh: sharding.Mesh, store: data.Toke
     """This process' rows of every batch, with what the store has of them."""
     index, count = sharding.row_share(mesh)
     return data.train_batches(
-        text.train,
+        text.rows,
         batch_size=stage.batch_size,
         epochs=stage.epochs,
         seed=seeds.data_order(stage.seed),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -50,8 +50,15 @@ class StageSpec:
     seed: int
     buckets: tuple[int, ...]
     length_window: int
+    packed: bool  # rows of a batch hold several examples
     checkpoint_every: int
     tensorboard: bool
+
+    def for_rows(self, rows: int, *, what: str = "examples") -> StageSpec:
+        """The same stage on so many rows: with their number of batches, and what follows from it."""
+        steps = num_steps(self.fit, rows, what=what)
+        objective = partial(_objective_of(self.fit, self.divergence, steps), chunking=self.chunking)
+        return replace(self, steps=steps, objective=objective)
 
     @property
     def updates(self) -> int:
@@ -98,6 +105,7 @@ def stage_spec(
         seed=config.seed,
         buckets=config.data.buckets,
         length_window=config.data.length_window,
+        packed=config.data.packing,
         checkpoint_every=config.checkpoint_every,
         tensorboard=config.tensorboard,
     )
@@ -108,14 +116,14 @@ def stage_of(fit: Fit) -> str:
     return next(name for name, kind in _KINDS.items() if isinstance(fit, kind))
 
 
-def num_steps(fit: Fit, examples: int) -> int:
+def num_steps(fit: Fit, rows: int, *, what: str = "examples") -> int:
     """Batches of a stage; `UserError`, naming the keys, where there is not one update to make."""
     epochs, batch_size = schedule(fit)
-    steps = data.num_steps(examples, batch_size, epochs)
+    steps = data.num_steps(rows, batch_size, epochs)
     if steps < fit.accumulate:
         name = stage_of(fit)
         raise UserError(
-            f"{epochs:g} epochs of {examples} examples at batch {batch_size} make {steps} batches, and "
+            f"{epochs:g} epochs of {rows} {what} at batch {batch_size} make {steps} batches, and "
             f"{fit.accumulate} make an update: raise config.{name}.epochs, or lower config.{name}.batch_size or "
             ".accumulate"
         )

@@ -32,7 +32,7 @@ HIDDEN, IDS, LOG_PROBS = "target_hidden_BTD", "target_ids_BTK", "target_log_prob
 REFERENCE = "reference_divergence_BT"
 _COMPUTED_BY = (  # heads and families, objectives and divergences, and how rows become batches and entries of the store
     *("models/**/*.py", "training/**/*.py", "devices/sharding.py"),
-    *("data/batches.py", "data/token_store.py", "pipeline/teacher*.py"),
+    *("data/batches.py", "data/packing.py", "data/token_store.py", "pipeline/teacher*.py"),
 )
 _SAMPLED = 4  # blocks of rows on which the error of "top_k" is measured
 
@@ -57,7 +57,7 @@ def open_store(
         processes.say(f"teacher: {why}")
         _note(workdir, asked, {"choice": "recompute", "why": why})
         return None
-    store = data.TokenStore(workdir.path / "teacher", rows.text.train)
+    store = data.TokenStore(workdir.path / "teacher", rows.text.rows)
     columns, values = _columns(asked, target, chunking)
     size = sum(store.bytes_of(**column) for column in columns.values())
     decision = processes.once(lambda: workdir.decision("teacher"))
@@ -88,7 +88,7 @@ def _columns(asked: Asked, target: models.CausalLM, chunking: Chunking) -> tuple
     """({column: shape and type}, batch -> {column: [B, T, ...]}) of what is stored of the target."""
     if asked.choice != "top_k":
         hidden = {"shape": (target.config.hidden_size,), "dtype": target.dtype}
-        return {HIDDEN: hidden}, lambda batch: {HIDDEN: _features(target, batch.tokens_BT)}
+        return {HIDDEN: hidden}, lambda batch: {HIDDEN: _features(target, batch)}
     k = asked.top_k
     columns = {IDS: {"shape": (k,), "dtype": np.int32}, LOG_PROBS: {"shape": (k,), "dtype": np.float32}}
     return columns, lambda batch: dict(zip(columns, _likeliest(chunking, k, target, batch), strict=True))
@@ -160,9 +160,9 @@ def _seconds_of_a_pass(store: data.TokenStore, rows: Rows, target) -> float:
     """Of the target over all rows, from one batch of rows of middling length."""
     block = store.blocks[len(store.blocks) // 2]
     numbers, batch = next(rows.batches(block))
-    jax.block_until_ready(_features(target, batch.tokens_BT))  # compiles
+    jax.block_until_ready(_features(target, batch))  # compiles
     began = time.perf_counter()
-    jax.block_until_ready(_features(target, batch.tokens_BT))
+    jax.block_until_ready(_features(target, batch))
     return (time.perf_counter() - began) / len(numbers) * sum(map(len, store.blocks))
 
 
@@ -190,7 +190,7 @@ def _error(store, rows: Rows, chunking: Chunking, fraction: float, target, refer
     """What knowing the likeliest tokens alone changes, on a sample of the rows."""
 
     def values(batch: Batch) -> dict:
-        whole = Batch(batch.tokens_BT, batch.loss_mask_BT)
+        whole = Batch(batch.tokens_BT, batch.loss_mask_BT, segments_BT=batch.segments_BT)
         return {
             "tail": _tail_mass(batch),
             **{
@@ -233,7 +233,7 @@ class Rows:
     def batches(self, block: Sequence[int]) -> Iterator[tuple[list[int], Batch]]:
         """(row numbers, batch) over a block."""
         shapes = {"buckets": self.buckets, "pad_id": self.text.eos_id, "beside": self.stored}
-        for numbers, batch in data.row_batches(self.text.train, block, self.batch_size, **shapes):
+        for numbers, batch in data.row_batches(self.text.rows, block, self.batch_size, **shapes):
             yield numbers, sharding.shard_rows(Batch(**sharding.my_rows(batch, self.mesh)), self.mesh)
 
     def at_labels(self, block: Sequence[int], values: Callable) -> dict[str, list[np.ndarray]]:
@@ -247,12 +247,12 @@ class Rows:
 
     def predicting(self, row: int) -> np.ndarray | slice:
         """The positions that predict a row's labels."""
-        return self.text.train[row].predicting
+        return self.text.rows[row].predicting
 
 
 @jax.jit
-def _features(model: models.CausalLM, tokens_BT):
-    return model.features(tokens_BT)[0]
+def _features(model: models.CausalLM, batch: Batch):
+    return model.features(batch.tokens_BT, segments_BT=batch.segments_BT)[0]
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
 from adaspec_jax.generation_config import NOTHING
 from adaspec_jax.measuring.pair import check_own_tokenizer, has_another_tokenizer
+from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.examples import training_and_held_out
 from adaspec_jax.pipeline.workdir import Workdir
 
@@ -31,6 +33,24 @@ class Text:
     record: dict[str, Any]  # for the report
     examples_of_train: Sequence[data.AnyExample] = ()
     chat: data.chat.Chat | None = None  # how its conversations became rows, if it has such
+    packing: Callable[[list[data.Encoded]], list[data.Encoded]] | None = None  # of examples into rows, if they are
+
+    @cached_property
+    def rows(self) -> list[data.Encoded]:
+        """What batches and the teacher store are made of: the training examples, or packs of them."""
+        return self.packing(self.train) if self.packing else self.train
+
+    @property
+    def rows_in_words(self) -> str:
+        return "packed rows" if self.packing else "examples"
+
+    @property
+    def packed_counts(self) -> dict[str, int | float]:
+        """Of the packs, for the report; {} where examples have rows of their own."""
+        if not self.packing:
+            return {}
+        tokens, count = sum(len(row.tokens) for row in self.train), len(self.rows)
+        return {"packed_rows": count, "tokens_per_packed_row": tokens / count}
 
     @property
     def eos_id(self) -> int:
@@ -45,12 +65,19 @@ class Text:
     @property
     def tokens_sha256(self) -> str:
         """Of the training rows as they are trained on."""
-        return _sha256(self.train)
+        return _sha256(self.rows)
 
     @property
     def examples(self) -> dict[str, str]:
         """`examples_sha256` and `tokens_sha256` of the data set's training examples."""
         return {key: self.record["train"][key] for key in ("examples_sha256", "tokens_sha256")}
+
+    def say_packed(self) -> None:
+        """How many rows share how many examples, where they do."""
+        if self.packing:
+            rows, tokens = self.packed_counts.values()
+            examples = f"data: {len(self.train)} examples are packed into {rows} rows"
+            processes.say(f"{examples}, of {tokens:.0f} tokens on average")
 
     def check_own_tokenizer(self, model: str, name: str) -> None:
         """`UserError` where the directory or hub name `model` comes with another tokenizer than the run's."""
@@ -80,7 +107,7 @@ def read_text(
     train_rows, train_counts = data.encode(train, tokenizer, **knobs)
     held_out_rows, held_out_counts = data.encode_for_prompts(held_out, tokenizer, **knobs)
     record = {
-        "train": train.description | train_counts | {"tokens_sha256": _sha256(train_rows)},
+        "train": train.description | train_counts,
         "evaluation": held_out.description | held_out_counts,
         "tokenizer_sha256": data.fingerprint(tokenizer),
         **({"chat_date": today} if chat else {}),
@@ -100,7 +127,11 @@ def read_text(
         processes.say(f"data: {removed} training rows with an evaluation prompt are left out")
     for line in [*record["notes"], *_marks_kept(record["train"])]:
         processes.say(f"note: {line}")
-    return Text(tokenizer, ends, train_rows, held_out_rows, record, train.examples, chat)
+    packing = partial(data.packed, length=spec.max_length, seed=seeds.packing(seed)) if spec.packing else None
+    text = Text(tokenizer, ends, train_rows, held_out_rows, record, train.examples, chat, packing)
+    record["train"] |= {"tokens_sha256": text.tokens_sha256, **text.packed_counts}
+    text.say_packed()
+    return text
 
 
 def _marks_kept(counts: Mapping[str, Any]) -> list[str]:
@@ -119,6 +150,8 @@ def _sha256(rows: list[data.Encoded]) -> str:
         digest.update(np.int64([row.prompt_length, len(row.tokens)]).tobytes() + row.tokens.tobytes())
         if row.labels is not None:
             digest.update(row.labels.tobytes())
+        if row.segments is not None:
+            digest.update(row.segments.tobytes())
     return digest.hexdigest()
 
 

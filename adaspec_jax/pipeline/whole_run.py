@@ -52,9 +52,8 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
     target, base = _pair(start, config.target, config.draft)
     rows = config.reference.batch_size
     if config.answers.source == "target":
-        text = _on_the_targets_answers(start, target, config.answers, rows, config.data.max_length)
-        start = dataclasses.replace(start, text=text)
-        _preview(text, config.data.preview, "with the target's own answers ")
+        start = _on_the_targets_answers(start, target, config.answers, rows, config.data.max_length)
+        _preview(start.text, config.data.preview, "with the target's own answers ")
     drafts = _distilled(start, target, base, wanted, rows)
     return write_report(
         start,
@@ -110,14 +109,17 @@ def _taken(start: Start, model: models.CausalLM) -> models.CausalLM:
     return placed(model.astype(stage.dtype), stage, start.mesh)
 
 
-def _on_the_targets_answers(start: Start, target, knobs: Answers, batch_size: int, max_length: int) -> Text:
-    """The text with the target's own answers in place of the data set's."""
+def _on_the_targets_answers(start: Start, target, knobs: Answers, batch_size: int, max_length: int) -> Start:
+    """The same with the target's own answers in place of the data set's, and stages of as many steps as they make."""
     stage = start.stages["draft"]
     where = {"workdir": start.workdir, "mesh": start.mesh, "seed": stage.seed}
     sizes = {"batch_size": batch_size, "max_length": max_length, "buckets": stage.buckets}
     advice = "lower config.reference.batch_size or config.answers.max_new_tokens"
     with short_of_memory("sampling the target's answers", advice), sharding.over(start.mesh):
-        return answers.targets_own(knobs, start.text, target, **where, **sizes)
+        text = answers.targets_own(knobs, start.text, target, **where, **sizes)
+    count, what = len(text.rows), text.rows_in_words  # answers may fill fewer rows, or leave some out
+    distilled = {label: stage.for_rows(count, what=what) for label, stage in start.stages.items() if label != "target"}
+    return dataclasses.replace(start, text=text, stages={**start.stages, **distilled})
 
 
 def _distilled(

@@ -52,7 +52,7 @@ def plan_training(
     memory: Memory | None = None,
     search: bool = True,
 ) -> dict[str, Any]:
-    """Figures of one stage, per device, for so many examples.
+    """Figures of one stage, per device, for so many examples; how many steps they make is open where they are packed.
 
     `memory`: what an earlier plan chose, so as not to choose again; `search`: for the largest batch.
     """
@@ -72,9 +72,9 @@ def plan_training(
         "collective_bytes": collective_bytes(compiled.as_text(), rounds=rounds) if compiled else None,
         **_times(on, counted, compiled and needed(compiled), rows * length),
     }
-    steps = round(stage.epochs * examples) // rows
-    hours = figures["step_seconds"] and steps * figures["step_seconds"] / 3600
-    figures |= {"examples": examples, "steps": steps, "hours": hours}
+    steps = None if stage.packed else round(stage.epochs * examples) // rows
+    hours = steps and figures["step_seconds"] and steps * figures["step_seconds"] / 3600
+    figures |= {"examples": examples, "packed": stage.packed, "steps": steps, "hours": hours}
     if search and on.limit and on.compiling:
         step = on.groups * memory.micro_batches
         figures["largest_batch"] = on.largest(rows, size, step, lambda n: programs.bytes_of(memory, n))

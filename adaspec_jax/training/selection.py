@@ -66,6 +66,19 @@ def find_selection(name: str) -> Rule:
     return SELECTIONS[name]
 
 
+def by_segments(rule: Rule, segments_BT: Array) -> Rule:
+    """The rule applied apart to each segment of each row, as they are numbered from 1 on: to each example of a pack."""
+    in_rows = by_rows(rule)
+
+    def apart(gap_BT: Array, mask_BT: Array, fraction: float | Array, key: Array) -> Array:
+        def with_the_nth(n: Array, kept_BT: Array) -> Array:
+            return kept_BT | in_rows(gap_BT, mask_BT & (segments_BT == n), fraction, jax.random.fold_in(key, n))
+
+        return jax.lax.fori_loop(1, jnp.max(segments_BT) + 1, with_the_nth, jnp.zeros_like(mask_BT))
+
+    return apart
+
+
 def by_rows(rule: Rule, groups: int | None = None) -> Rule:
     """The rule applied apart to each of `groups` equal runs of rows, or to each row: a quantile of its own for each."""
 

@@ -9,6 +9,7 @@ from adaspec_jax import models
 from adaspec_jax.config import GPTNeoX
 from adaspec_jax.errors import UserError
 from adaspec_jax.models import attention
+from tests.running import slow
 
 
 @pytest.mark.parametrize("length, kv_heads", [(64, 4), (128, 4), (200, 2), (384, 1)])
@@ -56,3 +57,42 @@ def test_a_kernel_that_is_not_here_is_refused_in_words(monkeypatch):
         model.with_attention("cudnn", "float32")
     with pytest.raises(UserError, match="a multiple of 8, not 12"):
         model.with_attention("cudnn", "bfloat16")
+
+
+@pytest.mark.parametrize("length, kv_heads", [(200, 2), slow(64, 4)])  # several blocks of queries, and one
+def test_segments_are_attention_under_a_mask_of_blocks(length, kv_heads):
+    query, key, value = (
+        jax.random.normal(jax.random.key(n), (2, length, heads, 8)) for n, heads in enumerate((4, kv_heads, kv_heads))
+    )
+    ends = np.array([[5, 70, 71, 150], [30, 64, 128, length]])[:, :, None]
+    segments_BT = (np.arange(length) >= ends).sum(1).astype(np.int32)
+    mask = np.tril(segments_BT[:, :, None] == segments_BT[:, None, :])[:, None]
+
+    def whole(*args):
+        return jax.nn.dot_product_attention(*args, mask=mask)
+
+    def by_segments(*args):
+        return attention.causal_attention(*args, segments_BT=segments_BT)
+
+    np.testing.assert_allclose(by_segments(query, key, value), whole(query, key, value), rtol=1e-5, atol=1e-6)
+    gradients = [
+        jax.grad(lambda *args, f=f: (f(*args) ** 2).sum(), (0, 1, 2))(query, key, value) for f in (by_segments, whole)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *gradients)
+    with pytest.raises(ValueError, match='"cudnn" does not keep segments apart'):
+        attention.causal_attention(query, key, value, kernel="cudnn", segments_BT=segments_BT)
+
+
+def test_segments_need_no_mask_of_whole_rows_in_memory():
+    heads = jax.ShapeDtypeStruct((1, 1024, 8, 32), jnp.float32)
+
+    def temporary(*segments):
+        def loss(query, key, value, *segments):
+            how = {"segments_BT": segments[0]} if segments else {}
+            return (attention.causal_attention(query, key, value, **how) ** 2).sum()
+
+        compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(heads, heads, heads, *segments).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    segments_BT = jax.ShapeDtypeStruct((1, 1024), jnp.int32)
+    assert temporary(segments_BT) - temporary() < 1024 * 1024 / 4

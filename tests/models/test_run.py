@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from adaspec_jax.models.causal_lm import CausalLM
+from tests.models.conftest import TINY_OF
 
 TOKENS_BT = np.random.default_rng(0).integers(0, 61, (2, 9))
 
@@ -105,3 +106,21 @@ def test_taps_are_transformers_hidden_states(tiny_of, tmp_path):
 def test_what_cannot_run_is_said(tiny_of, wrong, says):
     with pytest.raises(ValueError, match=says):
         tiny_of("llama").run(TOKENS_BT, **wrong)
+
+
+@pytest.mark.parametrize("family", sorted(TINY_OF))
+def test_segments_of_a_row_are_rows_of_their_own(family, tiny_of):
+    model = tiny_of(family)
+    tokens_BT = np.random.default_rng(0).integers(0, 61, (2, 12)).astype(np.int32)
+    segments_BT = np.array([[1] * 5 + [2] * 3 + [3] * 4, [1] * 9 + [0] * 3], np.int32)
+    hidden_BTD = model.features(tokens_BT, segments_BT=segments_BT)[0]
+    alone_BT = np.zeros((4, 12), np.int32)  # one shape for all
+    where = [(0, slice(0, 5)), (0, slice(5, 8)), (0, slice(8, 12)), (1, slice(0, 9))]
+    for n, (b, at) in enumerate(where):
+        alone_BT[n, : at.stop - at.start] = tokens_BT[b, at]
+    alone_BTD = model.features(alone_BT)[0]
+    for n, (b, at) in enumerate(where):
+        np.testing.assert_allclose(hidden_BTD[b, at], alone_BTD[n, : at.stop - at.start], rtol=1e-4, atol=1e-5)
+    assert np.isfinite(hidden_BTD).all()  # padding too
+    with pytest.raises(ValueError, match="neither a cache nor mask_BTS"):
+        model.features(tokens_BT, model.init_cache(2, 12), segments_BT=segments_BT)

@@ -18,6 +18,9 @@ class Batch:
     What frozen models give at the position that predicts the label (t - 1) may be stored beside it, and is computed
     where it is not: the target's final hidden state, or its K likeliest tokens and their log-probabilities; and the
     reference's divergence from the target, in the measure that the objective uses.
+
+    Where rows hold several examples, `segments_BT` numbers them from 1 on in every row, 0 is padding, and the first
+    token of none is a label.
     """
 
     tokens_BT: Array
@@ -26,6 +29,7 @@ class Batch:
     reference_divergence_BT: Array | None = None
     target_ids_BTK: Array | None = None
     target_log_probs_BTK: Array | None = None
+    segments_BT: Array | None = None
 
 
 @jax.tree_util.register_dataclass

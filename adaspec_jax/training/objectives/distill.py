@@ -22,7 +22,7 @@ from adaspec_jax.training.objectives.labels import (
     taught_of,
     vocab_size_of,
 )
-from adaspec_jax.training.selection import Rule, by_rows, top
+from adaspec_jax.training.selection import Rule, by_rows, by_segments, top
 
 
 def distill(divergence: Divergence = forward_kl, *, chunking: Chunking = DEFAULT, micro_batches: int = 1) -> Objective:
@@ -64,7 +64,7 @@ def selective_distill(
       fraction: the paper's k, in (0, 1]; or a schedule, k by the number of batches seen.
       normalize: "paper" divides by the number of selected labels, "official" (the released code) by that of all labels.
       scope: the quantile is taken over the whole batch ("global"), or apart over each of `shards` equal runs of rows
-        ("shard"; the released code's per-device micro-batch), or over each row ("sequence").
+        ("shard"; the released code's per-device micro-batch), or over each row, or example of it ("sequence").
       rule: which labels of such a set are kept; see `selection`.
       chunking: how much of the logits is held at once.
       micro_batches: parts of the batch whose activations are held at once; the choice is made over the whole batch.
@@ -81,7 +81,7 @@ def selective_distill(
         mask_BT, hidden_BTD, taught, sizes = _given(model, frozen.target, batch, features, chunking)
         measured = _gap_and_more(divergence, jax.lax.stop_gradient(model.unembedding()), frozen, batch)
         values = values_at(mask_BT, measured, (hidden_BTD, taught, _shown(frozen, batch, features)), **sizes)
-        kept_BT = select(values["gap"], mask_BT, frozen.now)
+        kept_BT = select(values["gap"], mask_BT, frozen.now, batch.segments_BT)
         total, _ = total_at(kept_BT, per_token, model.unembedding(), hidden_BTD, taught, frozen.target, **sizes)
         return total / count_of(kept_BT if normalize == "paper" else mask_BT), {
             "tokens": jnp.sum(mask_BT),
@@ -96,17 +96,20 @@ def selective_distill(
 
 
 def _selecting(rule: Rule, fraction: float | Callable[[Array], Array], scope: str, shards: int):
-    """`(gap_BT, mask_BT, now) -> mask_BT` of the labels that are kept."""
+    """`(gap_BT, mask_BT, now, segments_BT or None) -> mask_BT` of the labels that are kept."""
     if not callable(fraction) and not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], not {fraction}")
     if scope not in ("global", "shard", "sequence"):
         raise ValueError(f'scope must be "global", "shard" or "sequence", not {scope!r}')
-    if scope != "global":
-        rule = by_rows(rule, shards if scope == "shard" else None)
 
-    def select(gap_BT: Array, mask_BT: Array, now: Now | None) -> Array:
+    def select(gap_BT: Array, mask_BT: Array, now: Now | None, segments_BT: Array | None) -> Array:
         now = now or Now(jnp.zeros((), jnp.int32), jax.random.key(0))
-        return rule(gap_BT, mask_BT, fraction(now.step) if callable(fraction) else fraction, now.key)
+        of_scope = rule
+        if scope == "sequence" and segments_BT is not None:
+            of_scope = by_segments(rule, segments_BT)
+        elif scope != "global":
+            of_scope = by_rows(rule, shards if scope == "shard" else None)
+        return of_scope(gap_BT, mask_BT, fraction(now.step) if callable(fraction) else fraction, now.key)
 
     return select
 
@@ -114,7 +117,7 @@ def _selecting(rule: Rule, fraction: float | Callable[[Array], Array], scope: st
 def _given(model, target, batch: Batch, features: Features, chunking: Chunking):
     """(mask_BT of the labels, the model's hidden_BTD, what the target says there, sizes): what a distillation reads."""
     _, mask_BT = labels_of(batch)
-    hidden_BTD = features(model, batch.tokens_BT)
+    hidden_BTD = features(model, batch)
     sizes = {"vocab_size": vocab_size_of(model, hidden_BTD), "chunking": chunking}
     return mask_BT, hidden_BTD, taught_of(target, batch, features), sizes
 
@@ -123,7 +126,7 @@ def _shown(frozen: Frozen, batch: Batch, features: Features) -> Array:
     """Of the reference at each position: its stored divergence from the target [B, T], else its hidden state."""
     if batch.reference_divergence_BT is not None:
         return batch.reference_divergence_BT
-    return jax.lax.stop_gradient(features(frozen.reference, batch.tokens_BT))
+    return jax.lax.stop_gradient(features(frozen.reference, batch))
 
 
 def _gap_and_more(divergence: Divergence, model, frozen: Frozen, batch: Batch):

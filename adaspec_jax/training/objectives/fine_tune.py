@@ -28,7 +28,7 @@ def fine_tune(*, chunking: Chunking = DEFAULT, micro_batches: int = 1) -> Object
     def objective(model, frozen: Frozen, batch: Batch):
         del frozen
         labels_BT, mask_BT = labels_of(batch)
-        hidden_BTD = features(model, batch.tokens_BT)
+        hidden_BTD = features(model, batch)
         sizes = {"vocab_size": vocab_size_of(model, hidden_BTD), "chunking": chunking}
         total, values = total_at(mask_BT, per_token, model.unembedding(), hidden_BTD, labels_BT, None, **sizes)
         return total / count_of(mask_BT), {

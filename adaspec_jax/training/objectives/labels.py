@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from adaspec_jax.devices.sharding import ROWS, constrain
 from adaspec_jax.training.label_chunks import Chunking
 from adaspec_jax.training.objectives.batch import Batch
 
-Features = Callable[[Any, Array], Array]  # (model, tokens_BT) -> hidden_BTD
+Features = Callable[[Any, Batch], Array]  # (model, batch) -> hidden_BTD
 
 
 def labels_of(batch: Batch) -> tuple[Array, Array]:
@@ -27,7 +28,7 @@ def taught_of(target, batch: Batch, features: Features) -> Array | tuple[Array, 
     if batch.target_ids_BTK is not None:
         return batch.target_ids_BTK, batch.target_log_probs_BTK
     stored = batch.target_hidden_BTD
-    return jax.lax.stop_gradient(features(target, batch.tokens_BT) if stored is None else stored)
+    return jax.lax.stop_gradient(features(target, batch) if stored is None else stored)
 
 
 def features_in_parts(micro_batches: int, chunking: Chunking) -> Features:
@@ -37,21 +38,31 @@ def features_in_parts(micro_batches: int, chunking: Chunking) -> Features:
     """
     groups = chunking.groups
 
-    def features(model, tokens_BT: Array) -> Array:
+    def features(model, given: Batch) -> Array:
+        inputs = (given.tokens_BT, given.segments_BT)
         if micro_batches == 1:
-            return model.features(tokens_BT)[0]
-        batch, length = tokens_BT.shape
+            return _features(model, inputs)
+        batch, length = given.tokens_BT.shape
         if batch % (groups * micro_batches):
             parts = f"{micro_batches} micro-batches" + f" on each of {groups} groups of devices" * (groups > 1)
             raise ValueError(f"a batch of {batch} rows does not divide into {parts}")
         rows = batch // (groups * micro_batches)
-        parts_MRT = jnp.asarray(tokens_BT).reshape(groups, micro_batches, rows, length).swapaxes(0, 1)
-        parts_MRT = constrain(parts_MRT.reshape(micro_batches, groups * rows, length), None, ROWS, None)
-        hidden_MRTD = jax.lax.map(jax.checkpoint(lambda part_RT: model.features(part_RT)[0]), parts_MRT)
+
+        def in_parts(rows_BT: Array) -> Array:
+            parts_MRT = jnp.asarray(rows_BT).reshape(groups, micro_batches, rows, length).swapaxes(0, 1)
+            return constrain(parts_MRT.reshape(micro_batches, groups * rows, length), None, ROWS, None)
+
+        parts = jax.tree.map(in_parts, inputs)
+        hidden_MRTD = jax.lax.map(jax.checkpoint(partial(_features, model)), parts)
         hidden = hidden_MRTD.reshape(micro_batches, groups, rows, length, -1).swapaxes(0, 1)
         return constrain(hidden.reshape(batch, length, -1), ROWS, None, None)
 
     return features
+
+
+def _features(model, inputs: tuple[Array, Array | None]) -> Array:
+    tokens_BT, segments_BT = inputs
+    return model.features(tokens_BT, **({} if segments_BT is None else {"segments_BT": segments_BT}))[0]
 
 
 def vocab_size_of(model, hidden_BTD: Array) -> int:

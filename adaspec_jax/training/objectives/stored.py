@@ -17,7 +17,7 @@ def divergence_at_labels(divergence: Divergence, model, target, batch: Batch, *,
     """[B, T]: of `model` from the target at the positions that predict labels, 0 elsewhere; carries no gradient."""
     _, mask_BT = labels_of(batch)
     features = features_in_parts(1, chunking)
-    operands = (jax.lax.stop_gradient(features(model, batch.tokens_BT)), taught_of(target, batch, features))
+    operands = (jax.lax.stop_gradient(features(model, batch)), taught_of(target, batch, features))
 
     def value(operands):
         hidden_GCD, taught = operands
@@ -30,7 +30,7 @@ def divergence_at_labels(divergence: Divergence, model, target, batch: Batch, *,
 def top_k_at_labels(target, batch: Batch, k: int, *, chunking: Chunking = DEFAULT) -> tuple[Array, Array]:
     """`top_k_law` of the target, (ids [B, T, K], log-probabilities [B, T, K]), where labels are predicted; else 0."""
     _, mask_BT = labels_of(batch)
-    hidden_BTD = jax.lax.stop_gradient(target.features(batch.tokens_BT)[0])
+    hidden_BTD = jax.lax.stop_gradient(features_in_parts(1, chunking)(target, batch))
 
     def value(hidden_GCD):
         ids_GCK, log_probs_GCK = top_k_law(target.unembed(hidden_GCD), k)
