@@ -1,7 +1,7 @@
 """Two runs that differ in whose answers were learnt: the same drafts compared, prompt by prompt.
 
     python -m adaspec_jax.train --config configs/chat_small.py:dataset --workdir runs/chat_dataset
-    python -m adaspec_jax.train --config configs/chat_small.py --workdir runs/chat_own \
+    python -m adaspec_jax.train --config configs/chat_small.py --workdir runs/chat_own \\
         --config.reference.epochs=0.8909 --config.draft.epochs=0.8909
     python benchmarks/answers.py --runs runs/chat_dataset runs/chat_own --json benchmarks/results/chat_small.json
 
