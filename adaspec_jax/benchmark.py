@@ -106,6 +106,8 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:
         raise UserError("--target is missing; see --help")
     if (arguments.prompts is None) == (arguments.task is None):
         raise UserError("give either --prompts FILE or --task NAME")
+    if arguments.chat and arguments.max_prompt_length:
+        raise UserError("--max_prompt_length would tear a conversation apart; leave it out with --chat")
     if arguments.chat and arguments.prompts is None:
         raise UserError("--chat reads conversations from --prompts FILE")
     for option in ("chat_template", "template_options"):

@@ -43,6 +43,7 @@ def main() -> None:
     given, ends = load_given(
         arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length or PROBE_LENGTH
     )
+    _check_chat(arguments, examples)
     chat = data.chat_of(examples, given.tokenizer, arguments.chat_template, arguments.template_options)
     knobs = ("batch_size", "max_length", "max_prompt_length", "max_new_tokens", "temperature", "seed")
     found = evaluate(
@@ -94,6 +95,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", required=True, help="where the report goes")
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
     return parser
+
+
+def _check_chat(arguments: argparse.Namespace, examples) -> None:
+    """Options that would do nothing."""
+    from adaspec_jax import data
+
+    talks = sum(isinstance(example, data.chat.Conversation) for example in examples)
+    if talks and arguments.max_prompt_length:
+        raise UserError("--max_prompt_length would tear a conversation apart; raise --max_length instead")
+    for option in ("chat_template", "template_options"):
+        if not talks and getattr(arguments, option) is not None:
+            raise UserError(f"--{option} is for conversations, and {examples.description['name']} has none")
 
 
 def _check(arguments: argparse.Namespace) -> None:

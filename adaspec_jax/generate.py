@@ -49,6 +49,7 @@ def _continue(arguments: argparse.Namespace, given, method, ends, sampling) -> N
     from adaspec_jax.measuring.evaluation import check_contexts
 
     [text] = arguments.prompt
+    _check_text(text)
     tokens = data.prompt_ids(text, given.tokenizer)
     check_contexts(given, len(tokens) + arguments.max_new_tokens, "lower --max_new_tokens")
     prompt = Context(np.asarray([tokens]), np.asarray([len(tokens)]))
@@ -70,9 +71,19 @@ def _converse(arguments: argparse.Namespace, given, method, ends, sampling) -> N
     knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "seed": arguments.seed}
     talk = Talk(given, method, template, ends, system=arguments.system, **knobs)
     for turn in arguments.prompt or filter(str.strip, sys.stdin):
+        _check_text(turn)
         answer = talk.say(turn.rstrip("\n"))
         print(f"user: {turn.rstrip()}\nassistant: {answer.text}")
         print(f"{_in_words(answer.made, answer.new_tokens)} {answer.read} tokens read before\n", flush=True)
+    if len(talk.messages) < 2:
+        raise UserError("nothing was said: give --prompt, or lines on standard input")
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError("what is to be said is not UTF-8") from None
 
 
 def _in_words(made, new_tokens: int) -> str:

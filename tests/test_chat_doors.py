@@ -125,6 +125,9 @@ def test_a_models_own_turns_are_those_of_a_conversation_with_it(root, pair):
     short = how | {"longest": len(found[0][0].prompt)}
     cut = own_turns(given.target, talks, chat, rows=8, key=jax.random.key(0), **short)
     assert [len(turns) for turns in cut] == [1] * 5
+    silent = data.chat.read_row({"turns": ["Hi", " "]}, "F line 9"), data.chat.read_row({"turns": [" "]}, "F line 8")
+    with pytest.raises(UserError, match=r"F line 8: turn 1 \(user\) is empty; 1 of 1"):
+        turn_prompts(given.target, silent[1:], chat, batch_size=2, key=jax.random.key(0), **how)
     with pytest.raises(UserError, match="none of 5 conversations has a first turn"):
         turn_prompts(given.target, talks, chat, batch_size=2, key=jax.random.key(0), **how | {"longest": 3})
 

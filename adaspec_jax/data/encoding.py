@@ -5,13 +5,12 @@ from __future__ import annotations
 import datetime
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from adaspec_jax.data.chat.conversation import Conversation
-from adaspec_jax.data.chat.encoding import Chat, encode_prompts, encode_rows
+from adaspec_jax.data.chat.encoding import Chat, numbered_prompts, numbered_rows
 from adaspec_jax.data.chat.labels import Labels
 from adaspec_jax.data.chat.template import template_of
 from adaspec_jax.data.encoded import Encoded
@@ -46,9 +45,9 @@ def encode(
     """
     knobs = {"eos_id": eos_id, "ends": ends, "max_prompt_length": max_prompt_length}
 
-    def of_turns(group: Sequence[AnyExample]) -> tuple[list[Encoded], dict[str, Any]]:
+    def of_turns(group: Sequence[AnyExample]) -> tuple[list[tuple[int, Encoded]], dict[str, Any]]:
         of_tokens = {"ends": {eos_id, *ends}, "vocabulary": rows_needed(tokenizer)}
-        return encode_rows(group, chat or chat_of(group, tokenizer), max_length=max_length, **of_tokens)
+        return numbered_rows(group, chat or chat_of(group, tokenizer), max_length=max_length, **of_tokens)
 
     return _by_kind(examples, lambda group: encode_text(group, tokenizer, max_length=max_length, **knobs), of_turns)
 
@@ -66,8 +65,9 @@ def encode_for_prompts(
     """As `encode`, of which only the prompts are to be used: of a conversation, what precedes its first answer."""
     knobs = {"eos_id": eos_id, "ends": ends, "max_prompt_length": max_prompt_length}
 
-    def of_turns(group: Sequence[AnyExample]) -> tuple[list[Encoded], dict[str, Any]]:
-        return encode_prompts(group, chat or chat_of(group, tokenizer), max_length=max_length)
+    def of_turns(group: Sequence[AnyExample]) -> tuple[list[tuple[int, Encoded]], dict[str, Any]]:
+        vocabulary = rows_needed(tokenizer)
+        return numbered_prompts(group, chat or chat_of(group, tokenizer), max_length=max_length, vocabulary=vocabulary)
 
     return _by_kind(examples, lambda group: encode_text(group, tokenizer, max_length=max_length, **knobs), of_turns)
 
@@ -88,14 +88,18 @@ def chat_of(
 
 
 def _by_kind(examples: Sequence[AnyExample], of_text: Callable, of_turns: Callable) -> tuple[list[Encoded], dict]:
-    """The rows in the examples' order, and the counts of all together."""
-    rows, total, left_out = [], Counter(), Counter()
-    for is_text, group in groupby(examples, lambda example: isinstance(example, Example)):
-        group = list(group)
-        found, counts = (of_text if is_text else of_turns)(group)
-        rows += found
-        left_out.update(counts.pop("left_out", {}))
-        total.update(counts)
+    """The rows in the examples' order, and the counts of all together; each kind is encoded as a whole."""
+    numbers: dict[bool, list[int]] = {True: [], False: []}
+    for number, example in enumerate(examples):
+        numbers[isinstance(example, Example)].append(number)
+    found, total, left_out = [], Counter(), Counter()
+    for is_text, places in numbers.items():
+        if places or (is_text and not examples):
+            rows, counts = (of_text if is_text else of_turns)([examples[i] for i in places])
+            found += [(places[number], row) for number, row in rows]
+            left_out.update(counts.pop("left_out", {}))
+            total.update(counts)
+    rows = [row for _, row in sorted(found, key=lambda numbered: numbered[0])]
     counts = {name: int(total[name]) for name in (*COUNTS, *MARKS) if name in COUNTS or total[name]}
     return rows, counts | ({"left_out": dict(left_out)} if left_out else {})
 
@@ -108,8 +112,8 @@ def encode_text(
     eos_id: int,
     ends: Collection[int] = (),
     max_prompt_length: int = 0,
-) -> tuple[list[Encoded], dict[str, int]]:
-    """Token rows in order, and counts for the report.
+) -> tuple[list[tuple[int, Encoded]], dict[str, int]]:
+    """(number of the example, token row) in order, and counts for the report.
 
     A prompt longer than `max_prompt_length`, where that is not 0, loses tokens from its middle (`prompts_cut`).
 
@@ -123,7 +127,7 @@ def encode_text(
     prompts, answers = answer_ids([e.prompt for e in examples], [e.answer for e in examples], tokenizer)
     counts = Counter(examples=len(examples))
     rows = []
-    for prompt, answer in zip(prompts, answers, strict=True):
+    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         row = begun(prompt, begin)
         counts["begun_already"] += bool(begin) and len(row) == len(prompt)
         cut = 0 < max_prompt_length < len(row)
@@ -137,13 +141,13 @@ def encode_text(
         counts["ended_already"] += ended is not None
         tokens = np.array([*row, *(answer[:ended] if ended else [*answer, eos_id])], np.int32)
         counts["truncated"] += len(tokens) > max_length
-        rows.append(Encoded(tokens[:max_length], len(row)))
+        rows.append((number, Encoded(tokens[:max_length], len(row))))
     if not rows:
         raise UserError(
             f"none of {len(examples)} examples has a prompt shorter than max_length={max_length}; raise it, or set "
             "max_prompt_length to cut prompts in the middle"
         )
     counts["dropped"] = len(examples) - len(rows)
-    counts["tokens"] = sum(len(row.tokens) for row in rows)
-    counts["supervised_tokens"] = sum(row.num_labels for row in rows)
+    counts["tokens"] = sum(len(row.tokens) for _, row in rows)
+    counts["supervised_tokens"] = sum(row.num_labels for _, row in rows)
     return rows, dict(counts)

@@ -52,6 +52,11 @@ class TokenStore:
         return other
 
     @property
+    def entries(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """{column: (shape of an entry, its type)} of what `padded` gives."""
+        return {name: (column.shape, column.dtype) for name, column in self._columns.items() if not column.unwritten}
+
+    @property
     def num_tokens(self) -> int:
         return sum(row.num_labels for row in self._rows)
 

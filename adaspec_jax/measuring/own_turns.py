@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from adaspec_jax import data
-from adaspec_jax.data.chat import ASSISTANT, Chat, Conversation, Refused, opened_reasoning
+from adaspec_jax.data.chat import ASSISTANT, Chat, Conversation, Endless, Refused, Tally, is_in_words, opened_reasoning
 from adaspec_jax.data.prompts import Prompt
 from adaspec_jax.decoding import Context, Dialogue, NoDraft, Sampling
 from adaspec_jax.devices import processes, sharding
@@ -40,12 +41,14 @@ def own_turns(
     key: jax.Array,
     place: Callable[[Any], Any] = lambda rows: rows,
     last_prompt_only: bool = False,
+    refused: list[tuple[str, str, int]] | None = None,
 ) -> list[list[Turn]]:
     """The turns of each of at most `rows` conversations, in one batch of so many rows.
 
     The file's own answers in words are not looked at; what it has of tools stays. A conversation ends before a prompt
     of more than `longest` tokens, and where the template refuses what the target said. What a turn shares with the
     turns before it is not read again. `last_prompt_only`: nothing is decoded after the last prompt of a conversation.
+    What the template refuses is added to `refused`: (where, why, turns before it).
     """
     dialogue = Dialogue(target, NoDraft(), max_new_tokens=max_new_tokens, sampling=sampling, eos_id=ends)
     talks = [_Talk(conversation, chat, longest) for conversation in conversations]
@@ -60,6 +63,8 @@ def own_turns(
             if each.asking:
                 each.hear(answers[number] if each in decoded else [], ends)
         wave += 1
+    if refused is not None:
+        refused.extend((each.conversation.where, each.refused, len(each.turns)) for each in talks if each.refused)
     return [each.turns for each in talks]
 
 
@@ -83,16 +88,23 @@ def turn_prompts(
 ) -> list[TurnPrompt]:
     """The prompts of all turns, in order, each with the target's own answers to those before it.
 
-    The rest as `own_turns`. UserError where there is none: every prompt is too long, or refused by the template.
+    The rest as `own_turns`. UserError where the template refuses more than 1 % of the conversations, and where there is
+    no prompt: every one is too long.
     """
     order = sorted(range(len(conversations)), key=lambda i: len(conversations[i].awaited()))
-    found = {}
+    found, refused = {}, []
     for start in range(0, len(order), batch_size):
         block = order[start : start + batch_size]
         talks = [conversations[i] for i in block]
-        keyed = {"key": jax.random.fold_in(key, start), "rows": batch_size, "last_prompt_only": True}
+        keyed = {"key": jax.random.fold_in(key, start), "rows": batch_size}
+        keyed |= {"last_prompt_only": True, "refused": refused}
         found |= dict(zip(block, own_turns(target, talks, chat, **how, **keyed), strict=True))
         advance(len(block))
+    tally = Tally(len(conversations))
+    for where, why, turns in refused:
+        if not turns:
+            tally.leave_out(why, where)
+    tally.check()
     prompts = [TurnPrompt(i, n, turn.prompt) for i in sorted(found) for n, turn in enumerate(found[i], 1)]
     if not prompts:
         raise UserError(
@@ -137,6 +149,7 @@ class _Talk:
     turns: list[Turn] = field(default_factory=list)
     prompt: list[int] = field(default_factory=list)  # of the last turn asked for
     asking: bool = True
+    refused: str | None = None  # why the template took no more of it
 
     def __post_init__(self) -> None:
         self._due = self.conversation.awaited()
@@ -156,13 +169,16 @@ class _Talk:
         until = self._due[len(self.turns)]
         self._said += self.conversation.messages[self._next : until]
         try:
+            self.conversation.check_said(("user",))
             text = self.chat.template.text(self._said, self.conversation.tools, answer_follows=True)
-        except Refused:
-            self.asking = False
+        except Endless as endless:
+            raise UserError(f"{self.conversation.where}: {endless}") from None
+        except (Refused, ValueError) as refused:
+            self.asking, self.refused = False, str(refused)
             return False
         self._opened, prompt = opened_reasoning(text), self.chat.template.ids(text)
-        follows = self.conversation.messages[until : until + 1]
-        self._next = until + (bool(follows) and follows[0]["role"] == ASSISTANT)
+        follows = self.conversation.messages[until:]
+        self._next = until + sum(1 for _ in takewhile(is_in_words, follows))  # the file's own answer
         self.asking = 0 < len(prompt) <= self.longest
         self.prompt = prompt if self.asking else self.prompt
         return self.asking

@@ -75,7 +75,10 @@ def targets_own(
     record |= asked.counts
     if record.get("turns", 0) < record.get("turns_asked", 0):
         left = record["turns_asked"] - record["turns"]
-        processes.say(f"answers: {left} of {record['turns_asked']} turns come after data.max_length {max_length}")
+        processes.say(
+            f"answers: {left} of {record['turns_asked']} turns are not asked: they come after data.max_length "
+            f"{max_length}, or the chat template refuses what precedes them"
+        )
     answered = replace(text, train=rows, record=text.record | {"answers": record})
     record |= answered.packed_counts
     answered.say_packed()
@@ -105,6 +108,10 @@ class _How:
 _SEVERAL = (
     'answers.source is "target", and some training rows are tokens already, of several turns, whose text nobody knows; '
     'take answers.source "dataset", or give the conversations'
+)
+_MIXED = (
+    'answers.source is "target", and the training rows are conversations together with others; take answers.source '
+    '"dataset", or one form alone'
 )
 
 
@@ -145,7 +152,7 @@ class _Conversations:
         self._how = how
         self.examples = how.text.examples_of_train
         if not all(isinstance(example, data.chat.Conversation) for example in self.examples):
-            raise UserError(_SEVERAL)
+            raise UserError(_MIXED)
         # By turns first: a batch goes on until the conversation of most turns is over.
         self.sizes = [(len(talk.awaited()), sum(map(len, talk.texts))) for talk in self.examples]
         self.counts = {"turns_asked": sum(len(talk.awaited()) for talk in self.examples), "turns": 0}
@@ -155,9 +162,15 @@ class _Conversations:
 
     @property
     def origin(self) -> dict[str, Any]:
-        template = self._how.text.chat.template
-        rendered = hashlib.sha256((template.source or template.tokenizer.chat_template or "").encode()).hexdigest()
-        return {"chat template": rendered, "template options": dict(template.options)}
+        template, record = self._how.text.chat.template, self._how.text.record["train"]
+        tools = next((talk.tools for talk in self.examples if talk.tools), ())
+        rendered = hashlib.sha256((template.jinja() + template.jinja(tools)).encode()).hexdigest()
+        return {
+            "chat template": rendered,
+            "template options": dict(template.options),
+            "examples": record["examples_sha256"],
+            "max_length": self._how.max_length,
+        }
 
     def sampled(self, block: Sequence[int], key: jax.Array) -> dict[str, np.ndarray]:
         how = self._how

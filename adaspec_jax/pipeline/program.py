@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -95,13 +95,29 @@ def _optimizer(fit: Fit, memory: Memory, updates: int) -> optax.GradientTransfor
 
 
 def step_arguments(
-    made: Program, model: models.CausalLM, frozen: Frozen, *, mesh: sharding.Mesh, rows: int, length: int
+    made: Program,
+    model: models.CausalLM,
+    frozen: Frozen,
+    *,
+    mesh: sharding.Mesh,
+    rows: int,
+    length: int,
+    stored: Mapping[str, tuple[tuple[int, ...], Any]] = MappingProxyType({}),
 ) -> tuple[State, Frozen, Batch]:
-    """What the step takes, abstract and laid out: for models as they come to the stage and rows x length tokens."""
+    """What the step takes, abstract and laid out: for models as they come to the stage and rows x length tokens.
+
+    `stored`: what a store has beside every token, {column: (shape, type)}.
+    """
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = abstract(jax.eval_shape(made.begin, model, key), mesh, made.table)
     beside = jax.eval_shape(made.beside, frozen, model)
     target, base = (abstract(part, mesh) for part in (beside.target, beside.base))
-    shape = partial(jax.ShapeDtypeStruct, (rows, length), sharding=NamedSharding(mesh, sharding.BATCH))
+    placed = NamedSharding(mesh, sharding.BATCH)
+
+    def per_token(dtype: Any, entry: tuple[int, ...] = ()) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, length, *entry), dtype, sharding=placed)
+
+    columns = {name: per_token(dtype, entry) for name, (entry, dtype) in stored.items()}
+    columns |= {"segments_BT": per_token(jnp.int32)} if made.packed else {}
     frozen = Frozen(target, abstract(beside.reference, mesh, made.table), base)
-    return state, frozen, Batch(shape(jnp.int32), shape(bool), segments_BT=shape(jnp.int32) if made.packed else None)
+    return state, frozen, Batch(per_token(jnp.int32), per_token(bool), **columns)

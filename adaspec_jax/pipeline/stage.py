@@ -48,7 +48,8 @@ def fit_stage(
     begun = checkpoints.any
     if not begun:
         processes.once(lambda: workdir.begin(stage.label, text.examples))
-    memory = _memory(stage, model, frozen, mesh=mesh, begun=begun, workdir=workdir)
+    stored = store.entries if store else {}
+    memory = _memory(stage, model, frozen, mesh=mesh, begun=begun, workdir=workdir, stored=stored)
     made = program(stage, memory)
     state, beside = _beginning(made, model, frozen, key=seeds.stage(stage.seed), mesh=mesh)
     began = time.perf_counter()
@@ -109,7 +110,9 @@ def _keep(fitted: models.CausalLM, workdir: Workdir, label: str, tokenizer, reco
     processes.once(lambda: shutil.rmtree(workdir.stage(label) / "checkpoints", ignore_errors=True))
 
 
-def _memory(stage: StageSpec, model, frozen: Frozen, *, mesh: sharding.Mesh, begun: bool, workdir: Workdir) -> Memory:
+def _memory(
+    stage: StageSpec, model, frozen: Frozen, *, mesh: sharding.Mesh, begun: bool, workdir: Workdir, stored: dict
+) -> Memory:
     """What the stage gives up, decided when it begins: as written, or the first step of the ladder that fits."""
     rows, noted_as = stage.batch_size // row_groups(mesh), f"{stage.label}_memory"
     noted = processes.once(lambda: workdir.decision(noted_as))
@@ -123,19 +126,24 @@ def _memory(stage: StageSpec, model, frozen: Frozen, *, mesh: sharding.Mesh, beg
             "batch that one group of devices gets"
         )
     if stage.gives_up:
-        memory, why = _given_up(stage, model, frozen, mesh=mesh, rows=rows)
+        memory, why = _given_up(stage, model, frozen, mesh=mesh, rows=rows, stored=stored)
         processes.say(f"{stage.label}: {why}")
     processes.once(lambda: workdir.decide(noted_as, {"chosen": dataclasses.asdict(memory), "why": why}))
     return memory
 
 
-def _given_up(stage: StageSpec, model, frozen: Frozen, *, mesh: sharding.Mesh, rows: int) -> tuple[Memory, str]:
-    """What makes the stage fit its devices, and why; `rows` of a batch that one group of devices gets."""
+def _given_up(
+    stage: StageSpec, model, frozen: Frozen, *, mesh: sharding.Mesh, rows: int, stored: dict
+) -> tuple[Memory, str]:
+    """What makes the stage fit its devices, and why; `rows` of a batch that one group of devices gets.
+
+    `stored`: what a store has beside every token (`TokenStore.entries`).
+    """
 
     @functools.cache
     def bytes_of(memory: Memory) -> int:
         made = program(stage, memory)
-        sizes = {"rows": stage.batch_size, "length": stage.buckets[-1]}
+        sizes = {"rows": stage.batch_size, "length": stage.buckets[-1], "stored": stored}
         arguments = step_arguments(made, model, frozen, mesh=mesh, **sizes)
         lowering = lowered(made.step, *arguments, mesh=mesh, backend=jax.default_backend()).lowering
         return compiled_or_needed(lowering)[1]

@@ -197,7 +197,7 @@ def _make_tokenizer(
         tokenizer = data.load_tokenizer(origins["target"].init)
     else:
         tokenizer = data.load_tokenizer(spec.init)
-    if chat_template and not tokenizer.chat_template:
-        tokenizer.chat_template = data.chat.read_template(chat_template)  # goes with every stage and export
+    if chat_template:  # goes with every stage and export: what was trained by it is to be served by it
+        tokenizer.chat_template = data.chat.read_template(chat_template)
     with files.making_folder(workdir.tokenizer) as unfinished:
         models.write_tokenizer(tokenizer, unfinished)

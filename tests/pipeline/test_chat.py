@@ -151,7 +151,7 @@ def test_the_readmes_three_lines_are_all_that_is_needed(finished, chat_file, tmp
     small = {
         "train": "--config.data.max_length=448 --config.data.buckets=(192,448) --config.answers.max_new_tokens=8 "
         "--config.reference.epochs=0.3 --config.draft.epochs=0.2 --config.evaluation.max_new_tokens=8 "
-        "--config.evaluation.num_prompts=4 --config.evaluation.resamples=20",
+        "--config.evaluation.num_prompts=4 --config.evaluation.resamples=20 --config.teacher=hidden",
         "evaluate": "--max_length=448 --max_new_tokens=8",
         "generate": "--max_new_tokens=8",
     }

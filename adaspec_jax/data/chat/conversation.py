@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ _OTHER_NAMES = {
     "observation": "tool",
 }
 ASSISTANT = "assistant"
+_INSTRUCTING = ("system", "developer")
 _REASONING = ("reasoning_content", "reasoning", "thinking")  # keys that templates read a turn's reasoning from
 BEGIN_OF_REASONING, END_OF_REASONING = "<think>", "</think>"
 
@@ -48,9 +49,9 @@ class Conversation:
 
     @property
     def prompt(self) -> str:
-        """What is said before the first answer: of whom two conversations share it, one may be in the other's way."""
-        first = next((i for i, turn in enumerate(self.messages) if turn["role"] == ASSISTANT), len(self.messages))
-        return "\n".join(turn["content"] for turn in self.messages[: max(first, 1)])
+        """What is said before the first answer to somebody."""
+        first = next(iter(self.answered()), len(self.messages))
+        return "\n".join(turn["content"] for turn in self.messages[:first])
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -67,13 +68,20 @@ class Conversation:
 
         Calls of tools are no such answers: what the tools said to them is in the file.
         """
-        due = []
-        for i in range(1, len(self.messages) + 1):
-            follows = self.messages[i] if i < len(self.messages) else None
-            in_words = follows is None or follows["role"] == "user" or _is_in_words(follows)
-            if self.messages[i - 1]["role"] in ("user", "tool") and in_words:
+        due, asked = [], False
+        for i, turn in enumerate(self.messages):
+            if asked and (turn["role"] == "user" or is_in_words(turn)):
                 due.append(i)
-        return due
+            if turn["role"] not in _INSTRUCTING:  # which may stand between question and answer
+                asked = turn["role"] in ("user", "tool")
+        return [*due, *([len(self.messages)] if asked else [])]
+
+    def check_said(self, roles: Collection[str] = ROLES) -> None:
+        """ValueError, with the turn's number, where somebody of these roles says nothing and calls no tool."""
+        for number, turn in enumerate(self.messages, 1):
+            says = turn["content"].strip() or turn.get("tool_calls") or any(turn.get(key) for key in _REASONING)
+            if not says and turn["role"] in roles and turn["role"] in ("user", ASSISTANT):
+                raise ValueError(f"turn {number} ({turn['role']}) is empty")
 
     def answered(self) -> list[int]:
         """Which messages are the assistant's and answer somebody."""
@@ -119,8 +127,9 @@ def read_row(
     where = where or getattr(row, "where", "") or "a row"
     form = form_of(row)
     if form is None:
+        has = ", ".join(f'"{name}"' for name in row) or "none"
         raise UserError(
-            f'{where}: no column "messages", "conversations" or "input_ids"{did_you_mean("messages", map(str, row))}'
+            f'{where}: no column "messages", "conversations", "turns" or "input_ids"; the row has the columns {has}'
         )
     if form == _TOKENISED[0]:
         return _tokenised(row, where)
@@ -141,7 +150,8 @@ def read_row(
     return Conversation(messages, _tools(row.get("tools"), where), where, **named)
 
 
-def _is_in_words(turn: Message) -> bool:
+def is_in_words(turn: Message) -> bool:
+    """Whether it is an answer of the assistant's, and no call of tools."""
     return turn["role"] == ASSISTANT and not turn.get("tool_calls")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from adaspec_jax.data.chat.conversation import Conversation, Tokenised
 from adaspec_jax.data.chat.labels import Labels, labels_of, rendered, rendered_prompt, roles_of
-from adaspec_jax.data.chat.template import Refused, Template
+from adaspec_jax.data.chat.template import Endless, Refused, Template
 from adaspec_jax.data.encoded import Encoded
 from adaspec_jax.errors import UserError
 
@@ -75,23 +75,41 @@ def encode_rows(
     length), an empty turn. UserError where that is more than 1 %; where no turn of the assistant's that is learnt ends
     with one of `ends`, so that the draft would never learn to stop; and for ids from `vocabulary` on.
     """
+    rows, counts = numbered_rows(examples, chat, max_length=max_length, ends=ends, vocabulary=vocabulary)
+    return [row for _, row in rows], counts
+
+
+def numbered_rows(
+    examples: Sequence[Conversation | Tokenised],
+    chat: Chat | None,
+    *,
+    max_length: int,
+    ends: Collection[int] = (),
+    vocabulary: int | None = None,
+) -> tuple[list[tuple[int, Encoded]], dict[str, int]]:
+    """As `encode_rows`, every row with the number of its example."""
     tally, rows, closed = Tally(len(examples)), [], 0
     special = chat.special_ids(ends) if chat else frozenset()
-    for example in examples:
+    for number, example in enumerate(examples):
         try:
             pieces = list(_rows_of(example, chat, special, vocabulary))
+        except Endless as endless:
+            raise UserError(f"{example.where}: {endless}") from None
         except Refused as refused:
             tally.leave_out(str(refused), example.where)
             continue
+        before = len(rows)
         for ids, labels, roles in pieces:
             closed += bool(set(np.asarray(ids)[labels].tolist()) & set(ends))
             tokens, kept = np.asarray(ids[:max_length], np.int32), labels[:max_length]
             if not kept.any():
-                within = f"within {max_length} tokens" if np.any(labels) else "at all"
-                tally.leave_out(f"no label {within}", example.where)
                 continue
             tally.counts["truncated"] += len(ids) > max_length
-            rows.append(Encoded(tokens, int(np.argmax(kept)), kept, None if roles is None else roles[:max_length]))
+            roles = None if roles is None else roles[:max_length]
+            rows.append((number, Encoded(tokens, int(np.argmax(kept)), kept, roles)))
+        if len(rows) == before:
+            within = f"within {max_length} tokens" if any(np.any(labels) for _, labels, _ in pieces) else "at all"
+            tally.leave_out(f"no label {within}", example.where)
     tally.check(_REMEDY if any("once another follows" in reason for reason in tally.left_out) else "")
     if chat and chat.labels.end_of_turn and ends and rows and not closed and isinstance(examples[0], Conversation):
         raise UserError(
@@ -100,8 +118,8 @@ def encode_rows(
             "eos_token_id in the model's generation_config.json, or set data.chat.end_of_turn=False"
         )
     tally.counts["dropped"] = sum(map(len, tally.left_out.values()))
-    tally.counts["tokens"] = sum(len(row.tokens) for row in rows)
-    tally.counts["supervised_tokens"] = sum(row.num_labels for row in rows)
+    tally.counts["tokens"] = sum(len(row.tokens) for _, row in rows)
+    tally.counts["supervised_tokens"] = sum(row.num_labels for _, row in rows)
     return rows, tally.record
 
 
@@ -130,19 +148,24 @@ def rows_of_answers(
     return [Encoded(ids, int(np.argmax(labels)), labels) for ids, labels in kept if labels.any()]
 
 
-def encode_prompts(
-    examples: Sequence[Conversation | Tokenised], chat: Chat | None, *, max_length: int
-) -> tuple[list[Encoded], dict[str, int]]:
-    """What precedes the assistant's first answer of every row, as a server reads it; longer ones are left out."""
+def numbered_prompts(
+    examples: Sequence[Conversation | Tokenised], chat: Chat | None, *, max_length: int, vocabulary: int | None = None
+) -> tuple[list[tuple[int, Encoded]], dict[str, int]]:
+    """(number of the example, what precedes the assistant's first answer as a server reads it), and counts.
+
+    Longer ones are left out. UserError as `encode_rows` for what the template refuses, and where none is left.
+    """
     tally, rows = Tally(len(examples)), []
-    for example in examples:
+    for number, example in enumerate(examples):
         try:
-            ids, roles = first_prompt(example, chat)
+            ids, roles = _first_prompt(example, chat, vocabulary)
+        except Endless as endless:
+            raise UserError(f"{example.where}: {endless}") from None
         except Refused as refused:
             tally.leave_out(str(refused), example.where)
             continue
         if len(ids) < max_length:
-            rows.append(Encoded(np.asarray(ids, np.int32), len(ids), roles=roles))
+            rows.append((number, Encoded(np.asarray(ids, np.int32), len(ids), roles=roles)))
     tally.check()
     if not rows:
         raise UserError(
@@ -152,15 +175,18 @@ def encode_prompts(
     return rows, tally.record
 
 
-def first_prompt(example: Conversation | Tokenised, chat: Chat | None) -> tuple[Sequence[int], np.ndarray | None]:
+def _first_prompt(
+    example: Conversation | Tokenised, chat: Chat | None, vocabulary: int | None
+) -> tuple[Sequence[int], np.ndarray | None]:
     """(ids, roles) of what precedes the assistant's first answer; `Refused` where the template refuses it."""
     if isinstance(example, Tokenised):
+        _check_ids(example, vocabulary)
         if not example.labels.any():
             raise Refused("no label at all")
         return example.ids[: int(np.argmax(example.labels))], None
     answered = example.answered()
     until = answered[0] if answered else len(example.messages)
-    _check_turns(example)
+    _check_said(example)
     whole = rendered_prompt(example.messages[:until], example.tools, chat.template)
     return whole.ids, roles_of(whole)
 
@@ -170,14 +196,10 @@ def _rows_of(
 ) -> Iterator[tuple[Sequence[int], np.ndarray, np.ndarray | None]]:
     """(ids, labels, roles) of a row, or of one for each of its turns."""
     if isinstance(example, Tokenised):
-        if vocabulary is not None and example.ids.max() >= vocabulary:
-            raise UserError(
-                f"{example.where}: the id {example.ids.max()} is none of the tokenizer's {vocabulary}: the row was "
-                "made with another tokenizer"
-            )
+        _check_ids(example, vocabulary)
         yield example.ids, example.labels, None
         return
-    _check_turns(example)
+    _check_said(example)
     parts, labels = [example], chat.labels
     if labels.turns == "each":
         labels = dataclasses.replace(labels, turns="last")
@@ -188,7 +210,17 @@ def _rows_of(
         yield whole.ids, labels_of(whole, labels), roles_of(whole)
 
 
-def _check_turns(example: Conversation) -> None:
-    for number, turn in enumerate(example.messages):
-        if not turn["content"].strip() and turn["role"] != "system" and len(turn) == 2:
-            raise Refused(f"turn {number + 1} ({turn['role']}) is empty")
+def _check_said(example: Conversation) -> None:
+    try:
+        example.check_said()
+    except ValueError as empty:
+        raise Refused(str(empty)) from None
+
+
+def _check_ids(example: Tokenised, vocabulary: int | None) -> None:
+    """UserError for ids from `vocabulary` on."""
+    if vocabulary is not None and example.ids.max() >= vocabulary:
+        raise UserError(
+            f"{example.where}: the id {example.ids.max()} is none of the tokenizer's {vocabulary}: the row was made "
+            "with another tokenizer"
+        )

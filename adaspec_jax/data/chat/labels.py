@@ -66,11 +66,14 @@ def rendered(
     text = template.text(messages, conversation.tools)
     whole = _tokenised(text, messages, template)
     turns = _by_marks(template, messages, conversation.tools, whole)
+    several = turns is not None and len(turns) > len(answered)  # marks may make more runs than one of a turn
+    if turns is not None and labels.turns == "last":
+        turns = _of_the_last(template, messages[: answered[-1]], conversation.tools, whole, turns)
     if turns is None:
         turns = _by_prefixes(template, messages, conversation.tools, whole, answered, labels.turns == "last")
         turns = [_closed(whole.ids, turn, special, text, whole.offsets) for turn in turns]
-    if labels.turns == "last":
-        turns = turns[-1:]
+    if not several and not all(_is_said(whole.ids[slice(*turn)], special, template.tokenizer) for turn in turns):
+        raise Refused("the template shows nothing of a turn of the assistant's: it may know no tool calls")
     if not labels.end_of_turn:
         turns = [_unclosed(whole.ids, turn, special, text, whole.offsets) for turn in turns]
     return dataclasses.replace(whole, turns=[turn for turn in turns if turn[0] < turn[1]])
@@ -99,9 +102,11 @@ def labels_of(whole: Rendered, labels: Labels) -> np.ndarray:
         found[first:end] = True
     found[:1] = False  # nothing comes before it
     if labels.reasoning == "unlabelled":
-        for match in _THOUGHT.finditer(whole.text):
-            first, end = _tokens_of(whole.offsets, *match.span())
-            found[first:end] = False
+        for first, end in whole.turns:
+            start, stop = whole.offsets[first][0], whole.offsets[end - 1][1]
+            for match in _THOUGHT.finditer(whole.text, start, stop):
+                within = _tokens_of(whole.offsets, *match.span())
+                found[slice(*within)] = False
     return found
 
 
@@ -129,6 +134,19 @@ def _by_marks(template: Template, messages, tools, whole: Rendered) -> list[tupl
         return None
     edges = np.flatnonzero(np.diff([0, *mask, 0])).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _of_the_last(template: Template, before, tools, whole: Rendered, turns: list[tuple[int, int]]):
+    """Those runs that come after the last prompt: a turn may have several, of what it says and what closes it."""
+    asked = _OPENED.sub("", template.text(before, tools, answer_follows=True))
+    if not whole.text.startswith(asked):
+        return turns[-1:]
+    return [turn for turn in turns if whole.offsets[turn[0]][0] >= len(asked)] or turns[-1:]
+
+
+def _is_said(ids: Sequence[int], special: Collection[int], tokenizer) -> bool:
+    """Whether there is more than marks and blanks."""
+    return bool(tokenizer.decode([i for i in ids if i not in special]).strip())
 
 
 def _by_prefixes(
@@ -217,5 +235,5 @@ def closing_mark(template: Template) -> int | None:
         whole = rendered(Conversation(turns), template, Labels(), special=special)
     except Refused:
         return None
-    [(first, end)] = whole.turns
+    first, end = whole.turns[-1]
     return whole.ids[end - 1] if whole.ids[end - 1] in special else None

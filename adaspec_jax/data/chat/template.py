@@ -40,6 +40,10 @@ class Refused(Exception):
     """A template's own refusal of a conversation, or its failure on it, as one line."""
 
 
+class Endless(UserError):
+    """A template that does not come to an end: what it does to one conversation it would do to all."""
+
+
 @dataclass(frozen=True)
 class Template:
     """A tokenizer's chat template, or another in its place, with the options that it is given."""
@@ -52,14 +56,17 @@ class Template:
     @property
     def marks_answers(self) -> bool:
         """Whether it has the generation marks by which transformers tells the assistant's tokens."""
-        return _MARKS.search(self._jinja(None)) is not None
+        return _MARKS.search(self.jinja()) is not None
 
     def text(
         self, messages: Sequence[Message], tools: Sequence[Mapping] = (), *, answer_follows: bool = False
     ) -> str:
         """The conversation, or what precedes the assistant's next turn; `Refused` where the template fails."""
         asked = {"tokenize": False, "add_generation_prompt": answer_follows}
-        return self._applied(messages, tools, **asked)
+        text = self._applied(messages, tools, **asked)
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise Refused("it holds half of a surrogate pair, which is not text")
+        return text
 
     def marked(self, messages: Sequence[Message], tools: Sequence[Mapping] = ()) -> tuple[list[int], list[int]]:
         """(ids, 1 for each of the assistant's), by transformers and the template's generation marks."""
@@ -74,12 +81,13 @@ class Template:
         """Of rendered text, to which nothing is added."""
         return self.tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
 
-    def _jinja(self, tools: Sequence[Mapping] | None) -> str:
+    def jinja(self, tools: Sequence[Mapping] = ()) -> str:
+        """Its text; where a tokenizer has several, that for conversations with such tools."""
         return self.tokenizer.get_chat_template(self.source, tools=list(tools) if tools else None)
 
     def _dated(self, tools: Sequence[Mapping]) -> str | None:
         """The template, with the date written where it asks for today's."""
-        if self.date is None or "strftime_now" not in (source := self._jinja(tools)):
+        if self.date is None or "strftime_now" not in (source := self.jinja(tools)):
             return self.source
         return _TODAY.sub(lambda asked: repr(self.date.strftime(asked[2])), source)
 
@@ -91,7 +99,9 @@ class Template:
                     turns, tools=schemas, chat_template=self._dated(tools), **asked, **self.options
                 )
             except TimeoutError:
-                raise Refused(f"it does not come to an end ({_SECONDS} seconds)") from None
+                raise Endless(
+                    f"the chat template does not come to an end: nothing after {_SECONDS} seconds of one conversation"
+                ) from None
             except RecursionError:
                 raise Refused("it calls itself without end") from None
             except Exception as error:  # a template may fail in any way a program can
@@ -119,7 +129,11 @@ def template_of(
     if not getattr(tokenizer, "is_fast", False):
         raise UserError("chat data needs a tokenizer with a tokenizer.json, which tells where in the text a token lies")
     template = Template(tokenizer, source, _options(options), date)
-    _check_syntax(template._jinja(None), "the tokenizer's chat template" if file is None else str(file))
+    try:
+        text = template.jinja()
+    except ValueError as error:
+        raise UserError(f"of the tokenizer's chat templates none can be chosen ({first_line(error)})") from None
+    _check_syntax(text, "the tokenizer's chat template" if file is None else str(file))
     return template
 
 

@@ -27,8 +27,10 @@ def write_tokenizer(tokenizer, directory: Path) -> None:
             file.write_bytes(content)
         if settings.is_file():
             write_json(settings, _for_all_readers(read_json(settings), file))
-        for file in sorted(Path(scratch).iterdir()):
-            with replacing(directory / file.name) as temporary:
+        for file in sorted(file for file in Path(scratch).rglob("*") if file.is_file()):
+            place = directory / file.relative_to(scratch)  # chat templates of other names lie in a folder of their own
+            place.parent.mkdir(exist_ok=True)
+            with replacing(place) as temporary:
                 file.rename(temporary)
 
 

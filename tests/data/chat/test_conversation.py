@@ -24,6 +24,7 @@ def test_openai_and_sharegpt_rows_are_the_same_conversation():
     assert read_row({"conversations": [{"from": "system", "value": "Be brief."}, *turns]}) == openai
     assert read_row({"conversations": turns, "system": "Be brief."}) == openai
     assert read_row({"conversations": openai.messages}) == openai
+    assert read_row({"messages": [ANSWER, ASK, ANSWER]}).prompt == "Yo\nHi"  # greetings are alike
     assert openai.prompt == "Be brief.\nHi" and openai.texts == ("Be brief.", "Hi", "Yo")
 
 
@@ -65,13 +66,16 @@ def test_answers_are_awaited_where_the_file_has_them_in_words_or_goes_on_without
     assert questions.awaited() == [1, 2] and (questions.id, questions.category) == (81, "writing")
     assert read_row({"messages": [ANSWER, ASK, ANSWER]}).awaited() == [2]  # a greeting answers nobody
     assert read_row({"messages": [ANSWER, ASK, ANSWER]}).answered() == [2]
+    between = {"role": "system", "content": "Be brief."}
+    assert read_row({"messages": [ASK, between, ANSWER]}).awaited() == [2]
+    assert read_row({"messages": [ASK, ANSWER, ANSWER, ASK]}).awaited() == [1, 4]  # one answer in two
 
 
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ({"text": "x"}, 'no column "messages", "conversations" or "input_ids"'),
-        ({"message": []}, 'did you mean "message"'),
+        ({"text": "x"}, 'no column "messages", "conversations", "turns" or "input_ids"'),
+        ({"message": []}, 'the row has the columns "message"'),
         ({"messages": []}, "must be a list of turns, and not an empty one"),
         ({"messages": "Hi"}, "must be a list of turns"),
         ({"messages": ["Hi"]}, r'messages\[0\] must be an object with "role"'),

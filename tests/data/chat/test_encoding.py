@@ -32,6 +32,7 @@ def rows_of(number, *bad):
         ({"messages": TURNS[:1]}, "no turn of the assistant's"),
         ({"messages": [TURNS[0], {"role": "assistant", "content": "  "}]}, r"turn 2 \(assistant\) is empty"),
         ({"messages": [{"role": "user", "content": ""}, TURNS[1]]}, r"turn 1 \(user\) is empty"),
+        ({"messages": [TURNS[0], {"role": "assistant", "content": "", "name": "x"}]}, r"turn 2 \(assistant\) is empty"),
         ({"messages": [TURNS[0] | {"content": "Hi " * 3000}, TURNS[1]]}, "no label within 4096 tokens"),
     ],
 )
@@ -58,7 +59,7 @@ def test_what_the_template_refuses_is_a_reason_with_its_own_words():
         (
             "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}"
             "{% endfor %}",
-            "it does not come to an end",
+            "F line 1: the chat template does not come to an end",
         ),
         ("{% for m in messages %}{{ m.role ~ m.content }}{% endfor %}", "with an end of text"),
     ],
@@ -96,8 +97,9 @@ def test_rows_that_are_tokens_already_are_taken_as_they_are(tokenizer):
     assert encoded.prompt.tolist() == [5, 6] and counts["supervised_tokens"] == 2
     [asked], _ = data.encode_for_prompts([row], tokenizer, max_length=64, eos_id=0)
     assert asked.prompt.tolist() == [5, 6]
-    with pytest.raises(UserError, match="F line 7: the id 99999 is none of the tokenizer's"):
-        encode([read_row({"input_ids": [1, 99999], "loss_mask": [0, 1]}, "F line 7")], tokenizer)
+    for made in (encode, lambda rows, tokenizer: data.encode_for_prompts(rows, tokenizer, max_length=64, eos_id=0)):
+        with pytest.raises(UserError, match="F line 7: the id 99999 is none of the tokenizer's"):
+            made([read_row({"input_ids": [1, 99999], "loss_mask": [0, 1]}, "F line 7")], tokenizer)
 
 
 def test_the_padded_batch_and_the_stores_entries_lie_where_the_labels_are(tokenizer, tmp_path):
@@ -170,3 +172,70 @@ def test_a_model_whose_text_does_not_end_where_turns_do_is_said(tokenizer):
     assert data.chat.notes_on(template, {tokenizer.eos_token_id}) == []
     [note] = data.chat.notes_on(template, {0})
     assert "closes turns with <|im_end|> (2)" in note
+
+
+def test_text_that_is_none_is_a_reason_wherever_it_stands():
+    qwen, thought = forms.tokenizer_of("qwen3"), {"reasoning_content": "\ud800"}
+    with pytest.raises(UserError, match="F line 3: it holds half of a surrogate pair"):
+        encode(rows_of(2, {"messages": [TURNS[0], TURNS[1] | thought]}), qwen)
+
+
+def test_a_tool_call_that_the_template_does_not_show_is_no_answer(tokenizer, tmp_path):
+    file = tmp_path / "t.jinja"
+    file.write_text(CHATML)  # knows no tools
+    call = {"function": {"name": "add", "arguments": {}}}
+    calling = {"messages": [TURNS[0], {"role": "assistant", "content": None, "tool_calls": [call]}]}
+    with pytest.raises(UserError, match="F line 3: the template shows nothing of a turn.*tool calls"):
+        encode(rows_of(2, calling), tokenizer, chat=Chat(template_of(tokenizer, file)))
+    rows, _ = encode(rows_of(2, calling), tokenizer)  # by one that does
+    assert "add" in tokenizer.decode(rows[-1].tokens[rows[-1].labels_T])
+
+
+def test_marks_that_make_several_runs_of_a_turn_are_one_turn(tokenizer, tmp_path):
+    file = tmp_path / "t.jinja"
+    closing = "{{- '<|im_end|>' }}{% endgeneration %}"
+    apart = "{% endgeneration %}{{- ' ' }}{% generation %}" + closing
+    file.write_text(forms.template("chatml").replace(closing, apart))
+    template = template_of(tokenizer, file)
+    assert template.marks_answers and data.chat.notes_on(template, {tokenizer.eos_token_id}) == []
+    for turns, said in (("every", "Yo<|im_end|>No<|im_end|>"), ("last", "No<|im_end|>")):
+        talk = read_row({"messages": [*TURNS, TURNS[0], {"role": "assistant", "content": "No"}]})
+        [row], _ = encode([talk], tokenizer, chat=Chat(template, Labels(turns=turns)))
+        assert tokenizer.decode(row.tokens[row.labels_T]) == said
+
+
+def test_only_reasoning_within_a_turn_of_the_assistants_is_left_unlabelled():
+    qwen = forms.tokenizer_of("qwen3")
+    asked = {"role": "user", "content": "What is <think> for?"}
+    thought = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nB"}
+    talk = read_row({"messages": [asked, TURNS[1], TURNS[0], thought]})
+    [row], _ = encode([talk], qwen, chat=Chat(template_of(qwen), Labels(reasoning="unlabelled")))
+    assert qwen.decode(row.tokens[row.labels_T]) == "Yo<|im_end|>B<|im_end|>"
+
+
+def test_kinds_that_alternate_are_each_counted_as_a_whole(tokenizer):
+    texts = [data.Example("a" * (5 if n else 500), "b") for n in range(150)]
+    mixed = [example for pair in zip(texts, rows_of(150), strict=True) for example in pair]
+    rows, counts = data.encode_for_prompts(mixed, tokenizer, max_length=100, eos_id=0)
+    assert (len(rows), counts["dropped"], counts["examples"]) == (299, 1, 300)
+    assert [row.roles is None for row in rows[:5]] == [False, True, False, True, False]
+
+
+def test_each_turn_counts_with_its_conversation(tokenizer):
+    long = read_row({"messages": [*TURNS, TURNS[0] | {"content": "Hi " * 3000}, TURNS[1]]}, "F line 1")
+    rows, counts = encode([long], tokenizer, chat=Chat(template_of(tokenizer), Labels(turns="each")))
+    assert len(rows) == 1 and counts["dropped"] == 0
+
+
+def test_a_tokenizer_of_several_templates_is_written_with_all(tokenizer, tmp_path):
+    from adaspec_jax import models
+
+    several = forms.tokenizer_of("chatml")
+    several.chat_template = {"default": CHATML, "tool_use": "T" + CHATML}
+    models.write_tokenizer(several, tmp_path)
+    again = data.load_tokenizer(tmp_path)
+    for tools in ((), ({"type": "function", "function": {"name": "add"}},)):
+        assert template_of(again).jinja(tools) == template_of(several).jinja(tools)
+    several.chat_template = {"a": CHATML, "b": CHATML}
+    with pytest.raises(UserError, match="none can be chosen"):
+        template_of(several)
