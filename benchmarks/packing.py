@@ -52,11 +52,13 @@ def main() -> None:
     for name, found in results.items():
         print(f"{name}'s step")
         for way, row in found.items():
-            low, high = row["times_apart_ci95"]
             print(
                 f"  {way:20}{row['labels_per_second']:9.0f} labels/s{100 * row['padding']:6.1f} % padding"
-                f"{row['labels_per_step']:8.0f} labels/step{row['times_apart']:7.2f} x apart ({low:.2f} to {high:.2f})"
+                f"{row['labels_per_step']:8.0f} labels/step"
             )
+            for other, times in row["times"].items():
+                low, high = times["ci95"]
+                print(f"{'':22}{times['ratio']:.2f} times {other} ({low:.2f} to {high:.2f})")
     if args.json:
         settings = {key: value for key, value in vars(args).items() if key != "json"}
         report = {"settings": settings, "machine": machine() | {"jax": jax.__version__}, "text": lengths}
@@ -93,33 +95,40 @@ def ways(args) -> tuple[dict[str, dict], dict]:
 
 def measured(args, name: str, texts: dict[str, dict]) -> dict[str, dict]:
     """{way: what it reached, and how many times what "apart" did}, of one kind of step."""
-    from adaspec_jax.reporting.statistics import interval
-
     trainings = {way: Training(args, name, **text) for way, text in texts.items()}
     for number in range(args.rounds):
         # The other way round every second time: whoever comes later in a round has no lasting advantage.
         for way in list(trainings)[:: 1 if number % 2 else -1]:
             trainings[way].round()
         print(f"{name}: round {number + 1}/{args.rounds}", file=sys.stderr, flush=True)
-    first, found = trainings["apart"], {}
+    found = {}
     for way, training in trainings.items():
-        labels, seconds = (np.array(values, float) for values in (training.labels, training.seconds))
-        base_labels, base_seconds = (np.array(values, float) for values in (first.labels, first.seconds))
-
-        def times(weights_RN, labels=labels, seconds=seconds, base=(base_labels, base_seconds)):
-            return (weights_RN @ labels) / (weights_RN @ seconds) / ((weights_RN @ base[0]) / (weights_RN @ base[1]))
-
         found[way] = {
-            "labels_per_second": labels.sum() / seconds.sum(),
-            "times_apart": float(times(np.ones((1, args.rounds)))[0]),
-            "times_apart_ci95": interval(args.rounds, times),
+            "labels_per_second": sum(training.labels) / sum(training.seconds),
             "rows_per_batch": training.batch,
             "steps": training.steps,
-            "labels_per_step": labels.sum() / training.steps,
+            "labels_per_step": sum(training.labels) / training.steps,
             "padding": 1 - training.tokens / training.places,
             "seconds": training.seconds,
             "labels": training.labels,
         }
+    return compared(found)
+
+
+def compared(found: dict[str, dict]) -> dict[str, dict]:
+    """The same with "times", how many times another way's labels per second each reaches, and its interval."""
+    from adaspec_jax.reporting.statistics import interval
+
+    def rate(way, weights_RN):
+        return (weights_RN @ np.array(found[way]["labels"])) / (weights_RN @ np.array(found[way]["seconds"]))
+
+    for way, row in found.items():
+        row["times"] = {}
+        for other in ("apart", "apart, by length"):
+            if way == other or other not in found:
+                continue
+            rounds, ratio = len(row["seconds"]), lambda weights, a=way, b=other: rate(a, weights) / rate(b, weights)
+            row["times"][other] = {"ratio": float(ratio(np.ones((1, rounds)))[0]), "ci95": interval(rounds, ratio)}
     return found
 
 
