@@ -29,7 +29,7 @@ def main() -> None:
     from adaspec_jax.measuring.bench import MEASURED_HOW, bench, entries
     from adaspec_jax.measuring.evaluation import environment_of
     from adaspec_jax.measuring.pair import load_given, notes_on
-    from adaspec_jax.measuring.placing import mesh_of
+    from adaspec_jax.measuring.placing import mesh_of, placed
 
     chosen = methods.find_all(arguments.methods)
     mesh = mesh_of(arguments.mesh, math.gcd(*batch_sizes))
@@ -40,6 +40,7 @@ def main() -> None:
         for method in chosen:
             method.check(given)
     _check_names(least, entries(chosen, given)[0])
+    given = placed(given, mesh)
     if arguments.chat:
         prompts = _spoken(arguments, given, ends, mesh, max(batch_sizes))
     knobs = ("max_new_tokens", "max_prompt_length", "temperature", "seed")
@@ -165,7 +166,7 @@ def _spoken(arguments: argparse.Namespace, given, ends, mesh, batch_size: int) -
     longest = context - arguments.max_new_tokens
     knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": Sampling(arguments.temperature), "ends": ends}
     sizes = {"batch_size": batch_size, "longest": longest, "mesh": mesh, "seed": arguments.seed}
-    return spoken_prompts(given, conversations, data.chat.Chat(template), **sizes, **knobs)
+    return spoken_prompts(given.target, conversations, data.chat.Chat(template), **sizes, **knobs)
 
 
 def _fail_under(least: Mapping[str, float], report: Mapping) -> None:

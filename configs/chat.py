@@ -9,7 +9,8 @@ file's).
 The draft is cut from the target: a quarter of its layers (`--config.draft.layers`), or any model with its tokenizer
 (`--config.draft.init`). Two hundred conversations, at most a tenth of the file, are held out and measured on.
 
-Hardware: two CPU cores for a target of 135 M parameters and a few hundred conversations, one accelerator for more.
+Hardware: `python -m adaspec_jax.plan --config configs/chat.py --config.target.init=DIR` says what it needs; this was
+run on models of up to a million parameters alone, on two CPU cores.
 """
 
 from adaspec_jax.config import Answers, Data, Draft, Evaluation, Experiment, Reference, Target, Tokenizer

@@ -9,7 +9,7 @@ the file, are held out and measured on. The target's own answers take the place 
 (`--config.answers.source=dataset` keeps those), and the draft is cut from the target, a quarter of its layers; both are
 keys, as in configs/chat.py, which is this for conversations.
 
-Hardware: two CPU cores for a target of 135 M parameters and a few hundred rows, one accelerator for more.
+Hardware: as configs/chat.py.
 """
 
 from adaspec_jax.config import Answers, Data, Draft, Evaluation, Experiment, Reference, Target, Tokenizer

@@ -6,7 +6,7 @@
 
 The weights come from the hub, or from a directory: `--config.target.init=DIR`. The draft is a quarter of the layers,
 distilled with and without selection on the target's own answers at temperature 1; `:greedy` takes those at temperature
-0, and `:dataset` Alpaca's, same prompts and as many steps. Hardware: two CPU cores, some hours, or any accelerator.
+0, and `:dataset` Alpaca's, same prompts. Hardware: it was not run yet; the target alone was, on two CPU cores.
 """
 
 from adaspec_jax.config import (

@@ -41,7 +41,7 @@ def encode(
     """Token rows in order, and counts for the report: examples, dropped, truncated, tokens, supervised_tokens.
 
     Text as `encode_text` says; conversations (by `chat`, default: the tokenizer's own template) and rows that are
-    tokens already as `data.chat.encode_rows` says, which also counts what is left out, by reason.
+    tokens already as `data.chat.numbered_rows` says, which also counts what is left out, by reason.
     """
     knobs = {"eos_id": eos_id, "ends": ends, "max_prompt_length": max_prompt_length}
 
@@ -57,19 +57,16 @@ def encode_for_prompts(
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
-    eos_id: int,
-    ends: Collection[int] = (),
-    max_prompt_length: int = 0,
     chat: Chat | None = None,
+    **of_text: Any,
 ) -> tuple[list[Encoded], dict[str, Any]]:
     """As `encode`, of which only the prompts are to be used: of a conversation, what precedes its first answer."""
-    knobs = {"eos_id": eos_id, "ends": ends, "max_prompt_length": max_prompt_length}
 
     def of_turns(group: Sequence[AnyExample]) -> tuple[list[tuple[int, Encoded]], dict[str, Any]]:
         vocabulary = rows_needed(tokenizer)
         return numbered_prompts(group, chat or chat_of(group, tokenizer), max_length=max_length, vocabulary=vocabulary)
 
-    return _by_kind(examples, lambda group: encode_text(group, tokenizer, max_length=max_length, **knobs), of_turns)
+    return _by_kind(examples, lambda group: encode_text(group, tokenizer, max_length=max_length, **of_text), of_turns)
 
 
 def chat_of(

@@ -17,8 +17,7 @@ from adaspec_jax.data.prompts import Prompt
 from adaspec_jax.decoding import Context, Dialogue, NoDraft, Sampling
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
-from adaspec_jax.measuring.placing import placed, rows_on
-from adaspec_jax.methods import Given
+from adaspec_jax.measuring.placing import rows_on
 
 
 class Turn(NamedTuple):
@@ -115,12 +114,12 @@ def turn_prompts(
 
 
 def spoken_prompts(
-    given: Given, conversations: Sequence[Conversation], chat: Chat, *, mesh: Mesh, seed: int, **how: Any
+    target: Any, conversations: Sequence[Conversation], chat: Chat, *, mesh: Mesh, seed: int, **how: Any
 ) -> list[Prompt]:
-    """`turn_prompts` as requests, by the conversations' ids and categories."""
+    """`turn_prompts` of a target on this mesh as requests, by the conversations' ids and categories."""
     key, place = jax.random.key(seed), rows_on(mesh)
     with sharding.over(mesh):
-        prompts = turn_prompts(placed(given, mesh).target, conversations, chat, key=key, place=place, **how)
+        prompts = turn_prompts(target, conversations, chat, key=key, place=place, **how)
     found = []
     for number, turn, tokens in prompts:
         talk = conversations[number]

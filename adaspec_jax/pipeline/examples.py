@@ -72,7 +72,7 @@ def _mixed(spec: Data, seed: int) -> tuple[data.Source, data.Source, int]:
     """All parts together: rows to train on as often as each part's weight says, held-out rows taken in turn."""
     trains, held_outs, removed = [], [], 0
     for text in spec.mixture:
-        name, weight = _weighted(text)
+        name, weight = weighted(text)
         train, held_out, shared = training_and_held_out(_alone(spec, name), seed)
         trains.append(_weighed(train, weight, seed))
         held_outs.append(held_out)
@@ -86,7 +86,8 @@ def _mixed(spec: Data, seed: int) -> tuple[data.Source, data.Source, int]:
     return train, held_out, removed + shared
 
 
-def _weighted(text: str) -> tuple[str, float]:
+def weighted(text: str) -> tuple[str, float]:
+    """A part of a mixture: its name, and how often its rows come; UserError where that is no number above 0."""
     name, star, weight = text.rpartition("*")
     try:
         found = (name, float(weight)) if star else (text, 1.0)

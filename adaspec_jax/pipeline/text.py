@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def read_text(
         "train": train.description | train_counts,
         "evaluation": held_out.description | held_out_counts,
         "tokenizer_sha256": data.fingerprint(tokenizer),
-        **({"chat_date": today} if chat else {}),
+        **_of_template(spec, chat, today),
         "notes": [*data.notes_on(tokenizer), *asked.notes],
         "contamination": {
             "rows_removed": removed,
@@ -132,6 +133,14 @@ def read_text(
     record["train"] |= {"tokens_sha256": text.tokens_sha256, **text.packed_counts}
     text.say_packed()
     return text
+
+
+def _of_template(spec: Data, chat: data.chat.Chat | None, today: str | None) -> dict[str, Any]:
+    """What a report records of how conversations became text."""
+    record = {"chat_date": today} if chat else {}
+    if spec.chat_template is not None:
+        record["chat_template_sha256"] = files.sha256(Path(spec.chat_template).expanduser())
+    return record
 
 
 def _marks_kept(counts: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from adaspec_jax import files, models
 from adaspec_jax.config import FREE_TO_CHANGE, Data, Draft, Evaluation, Experiment, Reference, flatten
 from adaspec_jax.errors import UserError
+from adaspec_jax.pipeline.examples import weighted
 from adaspec_jax.reporting import write_json
 
 STAGES = ("target", "reference", "draft")
@@ -160,9 +161,7 @@ class Workdir:
             report = json.loads(file.read_text())
             same = report["settings"]["evaluation"] == json.loads(json.dumps(vars(evaluation)))
             same &= all(
-                files.sha256(path, unpacked=True) == report["data"][name]["content_sha256"]
-                for name, path in (("train", data.train), ("evaluation", data.evaluation))
-                if path is not None and not path.startswith("hf:")
+                files.sha256(path, unpacked=True) == sha256 for path, sha256 in _read_from(data, report["data"])
             )
             same &= report["stages"] == {name: self.finished(name) for name in stages}
         except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error):
@@ -177,6 +176,20 @@ class Workdir:
         checkpoints = self.stage(name) / "checkpoints"
         saved = checkpoints.is_dir() and any(step.name.isdigit() for step in checkpoints.iterdir())
         return saved or self.finished(name) is not None
+
+
+def _read_from(data: Data, record: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """(path, recorded hash) of each file that the config names."""
+    for name in ("train", "evaluation"):
+        source = record[name]
+        for text, part in zip(data.mixture, source.get("parts", ()), strict=False):
+            if part["kind"] == "file" and (path := weighted(text)[0]) != part["task"]:
+                yield Path(path).expanduser(), part["content_sha256"]
+        path = getattr(data, name)
+        if path is not None and not path.startswith("hf:"):
+            yield Path(path).expanduser(), source["content_sha256"]
+    if data.chat_template is not None and "chat_template_sha256" in record:
+        yield Path(data.chat_template).expanduser(), record["chat_template_sha256"]
 
 
 def _as_json(settings: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from adaspec_jax.config import Answers
 from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
 from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.pipeline import answers
+from adaspec_jax.pipeline.workdir import Workdir
 from tests.pipeline.test_arms import short
 from tests.running import CHECKOUT, command_line
 
@@ -208,3 +209,31 @@ def test_rows_that_are_tokens_already_train_as_the_same_rows_from_text(finished,
     config.target.init = str(directory / "target")
     with pytest.raises(UserError, match="tokens already, of several turns"):
         pipeline.run(config, tmp_path / "run")
+
+
+def test_a_finished_run_is_looked_at_again_where_a_file_of_it_changed(finished, tmp_path):
+    directory, _ = finished
+    files = {name: tmp_path / name for name in ("one.jsonl", "two.jsonl", "t.jinja")}
+    for name, seed in (("one.jsonl", 4), ("two.jsonl", 5)):
+        talks = data.load_examples("word_problem_chats", num=20, seed=seed)
+        lines = (json.dumps({"messages": [dict(turn) for turn in talk.messages]}) for talk in talks)
+        files[name].write_text("".join(line + "\n" for line in lines))
+    files["t.jinja"].write_text(data.chat.CHATML)
+    config = experiment(task="chat", mixture=(str(files["one.jsonl"]), f"{files['two.jsonl']}*2"), held_out=2)
+    config.data.chat_template = str(files["t.jinja"])
+    config.answers.source, config.tokenizer.init = "dataset", "target"
+    config.target.init, config.target.epochs, config.evaluation.num_prompts = str(directory / "target"), 0, 2
+    config.reference.epochs = config.draft.epochs = 0.3
+    pipeline.run(config, tmp_path / "run")
+    run = Workdir(tmp_path / "run")
+
+    def kept():
+        return run.finished_report(config.evaluation, config.data, ("target", "reference", "draft"))
+
+    assert kept() is not None
+    for file in files.values():
+        before = file.read_text()
+        file.write_text(before + "\n")
+        assert kept() is None, file
+        file.write_text(before)
+        assert kept() is not None

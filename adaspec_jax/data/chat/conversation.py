@@ -12,7 +12,7 @@ import numpy as np
 from adaspec_jax.errors import UserError, did_you_mean
 
 # Columns that hold turns, what a turn says, and who.
-COLUMNS = ("messages", "conversations")
+_COLUMNS = ("messages", "conversations")
 _QUESTIONS = "turns"  # a list of what the user says: Spec-Bench, MT-bench
 _TOKENISED = ("input_ids", "loss_mask")
 _SPEAKER, _SAYS = ("role", "from"), ("content", "value")
@@ -114,7 +114,7 @@ class Tokenised:
 
 def form_of(row: Mapping[str, Any]) -> str | None:
     """The column that tells the form of a row of chat data; None where there is none."""
-    return next((name for name in (*COLUMNS, _QUESTIONS, _TOKENISED[0]) if name in row), None)
+    return next((name for name in (*_COLUMNS, _QUESTIONS, _TOKENISED[0]) if name in row), None)
 
 
 def read_row(
@@ -140,7 +140,7 @@ def read_row(
         turns = [{"role": "user", "content": turn} for turn in turns]
     names = _OTHER_NAMES | {name: ASSISTANT for name in assistants}
     messages = tuple(_message(turn, f"{where}: {form}[{i}]", names) for i, turn in enumerate(turns))
-    if form == COLUMNS[1] and messages[0]["role"] != "system" and isinstance(row.get("system"), str) and row["system"]:
+    if form == _COLUMNS[1] and messages[0]["role"] != "system" and isinstance(row.get("system"), str) and row["system"]:
         messages = ({"role": "system", "content": row["system"]}, *messages)
     name, category = row.get("id", row.get("question_id")), row.get("category")
     named = {
@@ -186,7 +186,7 @@ def _message(turn: Any, where: str, names: Mapping[str, str]) -> Message:
 
 
 def _text(content: Any, where: str) -> str:
-    """Text, or the text parts of a list joined by line breaks as servers join them; UserError for other parts."""
+    """Text, or the text parts of a list joined by line breaks [ours]; UserError for other parts."""
     if content is None:
         return ""
     parts = content if isinstance(content, list | tuple) else [content]

@@ -61,24 +61,6 @@ class Tally:
         return dict(self.counts) | ({"left_out": left_out} if left_out else {})
 
 
-def encode_rows(
-    examples: Sequence[Conversation | Tokenised],
-    chat: Chat | None,
-    *,
-    max_length: int,
-    ends: Collection[int] = (),
-    vocabulary: int | None = None,
-) -> tuple[list[Encoded], dict[str, int]]:
-    """Rows with labels, in order, and counts.
-
-    A row is cut to `max_length`. Left out, by reason: what the template refuses, what has no label (within that
-    length), an empty turn. UserError where that is more than 1 %; where no turn of the assistant's that is learnt ends
-    with one of `ends`, so that the draft would never learn to stop; and for ids from `vocabulary` on.
-    """
-    rows, counts = numbered_rows(examples, chat, max_length=max_length, ends=ends, vocabulary=vocabulary)
-    return [row for _, row in rows], counts
-
-
 def numbered_rows(
     examples: Sequence[Conversation | Tokenised],
     chat: Chat | None,
@@ -87,7 +69,12 @@ def numbered_rows(
     ends: Collection[int] = (),
     vocabulary: int | None = None,
 ) -> tuple[list[tuple[int, Encoded]], dict[str, int]]:
-    """As `encode_rows`, every row with the number of its example."""
+    """(number of the example, row with labels) in order, and counts.
+
+    A row is cut to `max_length`. Left out, by reason: what the template refuses, what has no label (within that
+    length), an empty turn. UserError where that is more than 1 %; where no turn of the assistant's that is learnt ends
+    with one of `ends`, so that the draft would never learn to stop; and for ids from `vocabulary` on.
+    """
     tally, rows, closed = Tally(len(examples)), [], 0
     special = chat.special_ids(ends) if chat else frozenset()
     for number, example in enumerate(examples):
@@ -153,7 +140,7 @@ def numbered_prompts(
 ) -> tuple[list[tuple[int, Encoded]], dict[str, int]]:
     """(number of the example, what precedes the assistant's first answer as a server reads it), and counts.
 
-    Longer ones are left out. UserError as `encode_rows` for what the template refuses, and where none is left.
+    Longer ones are left out. UserError as `numbered_rows` for what the template refuses, and where none is left.
     """
     tally, rows = Tally(len(examples)), []
     for number, example in enumerate(examples):

@@ -25,7 +25,6 @@ from adaspec_jax.data.chat.conversation import (
 )
 from adaspec_jax.data.chat.template import Refused, Template
 
-TURNS, REASONING = ("every", "last", "each"), ("keep", "drop", "unlabelled")
 _OPENED = re.compile(rf"{BEGIN_OF_REASONING}\s*({END_OF_REASONING}\s*)?$")
 _THOUGHT = re.compile(rf"\s*({BEGIN_OF_REASONING}.*?{END_OF_REASONING})\s*", re.DOTALL)
 
@@ -63,19 +62,18 @@ def rendered(
     answered = conversation.answered()
     if not answered:
         raise Refused("no turn of the assistant's that answers somebody")
-    text = template.text(messages, conversation.tools)
-    whole = _tokenised(text, messages, template)
+    whole = _tokenised(template.text(messages, conversation.tools), messages, template)
     turns = _by_marks(template, messages, conversation.tools, whole)
     several = turns is not None and len(turns) > len(answered)  # marks may make more runs than one of a turn
     if turns is not None and labels.turns == "last":
         turns = _of_the_last(template, messages[: answered[-1]], conversation.tools, whole, turns)
     if turns is None:
         turns = _by_prefixes(template, messages, conversation.tools, whole, answered, labels.turns == "last")
-        turns = [_closed(whole.ids, turn, special, text, whole.offsets) for turn in turns]
+        turns = [_closed(whole, turn, special, with_mark=True) for turn in turns]
     if not several and not all(_is_said(whole.ids[slice(*turn)], special, template.tokenizer) for turn in turns):
         raise Refused("the template shows nothing of a turn of the assistant's: it may know no tool calls")
     if not labels.end_of_turn:
-        turns = [_unclosed(whole.ids, turn, special, text, whole.offsets) for turn in turns]
+        turns = [_closed(whole, turn, special, with_mark=False) for turn in turns]
     return dataclasses.replace(whole, turns=[turn for turn in turns if turn[0] < turn[1]])
 
 
@@ -191,27 +189,20 @@ def _tokens_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tupl
     return (held[0], held[-1] + 1) if held else (0, 0)
 
 
-def _closed(ids, turn: tuple[int, int], special: Collection[int], text: str, offsets) -> tuple[int, int]:
-    """The turn up to the first of the marks that close it, that mark included; all of it where none does."""
-    first, end = turn
-    mark = _closing_mark(ids, turn, special, text, offsets)
-    return first, end if mark is None else mark + 1
+def _closed(whole: Rendered, turn: tuple[int, int], special: Collection[int], *, with_mark: bool) -> tuple[int, int]:
+    """The turn up to the first of the marks that close it, with or without that; all of it where none does."""
+    mark = _closing_mark(whole, turn, special)
+    return turn if mark is None else (turn[0], mark + with_mark)
 
 
-def _unclosed(ids, turn: tuple[int, int], special: Collection[int], text: str, offsets) -> tuple[int, int]:
-    first, end = turn
-    mark = _closing_mark(ids, turn, special, text, offsets)
-    return first, end if mark is None else mark
-
-
-def _closing_mark(ids, turn: tuple[int, int], special: Collection[int], text: str, offsets) -> int | None:
+def _closing_mark(whole: Rendered, turn: tuple[int, int], special: Collection[int]) -> int | None:
     """The first mark of those that only blanks and marks follow within the turn."""
     first, end = turn
     mark = None
     for i in range(end - 1, first - 1, -1):
-        if ids[i] in special:
+        if whole.ids[i] in special:
             mark = i
-        elif text[slice(*offsets[i])].strip():
+        elif whole.text[slice(*whole.offsets[i])].strip():
             break
     return mark
 

@@ -65,7 +65,8 @@ def test_what_the_template_refuses_is_a_reason_with_its_own_words():
     ],
 )
 def test_a_template_that_fails_or_never_ends_is_one_line(tmp_path, monkeypatch, tokenizer, source, complaint):
-    monkeypatch.setattr("adaspec_jax.data.chat.template._SECONDS", 0.5)
+    if "end" in complaint and "range" in source:
+        monkeypatch.setattr("adaspec_jax.data.chat.template._SECONDS", 0.5)
     file = tmp_path / "t.jinja"
     file.write_text(source)
     with pytest.raises(UserError, match=complaint) as raised:

@@ -64,9 +64,10 @@ def test_the_last_turn_alone_and_a_row_for_each_turn(name):
     tokenizer = forms.tokenizer_of(name)
     chat = Chat(template_of(tokenizer), Labels(turns="each"))
     examples = made_for(name, 40)
-    rows, counts = data.chat.encode_rows(examples, chat, max_length=4096, ends=forms.ends_of(tokenizer, name))
-    assert counts["examples"] == 40 and len(rows) == sum(len(e.answered()) for e in examples)
-    rows = iter(rows)
+    rows, counts = data.chat.numbered_rows(examples, chat, max_length=4096, ends=forms.ends_of(tokenizer, name))
+    assert counts["examples"] == 40
+    assert [number for number, _ in rows] == [n for n, e in enumerate(examples) for _ in e.answered()]
+    rows = iter(row for _, row in rows)
     for example in examples:
         ids, every = ours(tokenizer, example)
         assert ours(tokenizer, example, Labels(turns="last"))[0] == ids
