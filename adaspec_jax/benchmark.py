@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Mapping
 
-from adaspec_jax.command_line import add_template_options, check_output, parse_arguments, say_notes
+from adaspec_jax.command_line import add_assistant_roles, add_template_options, check_output, parse_arguments, say_notes
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
 
 
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         "after the target's own answers to those before it",
     )
     add_template_options(parser)
+    add_assistant_roles(parser)
     parser.add_argument("--task", help="or the held-out prompts of a task: gsm8k, alpaca, word_problems, ...")
     parser.add_argument("--data", help="the task's file (default: ADASPEC_DATA, tensorflow-datasets, hub)")
     parser.add_argument("--split", default="test")
@@ -111,8 +112,8 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:
         raise UserError("--max_prompt_length would tear a conversation apart; leave it out with --chat")
     if arguments.chat and arguments.prompts is None:
         raise UserError("--chat reads conversations from --prompts FILE")
-    for option in ("chat_template", "template_options"):
-        if getattr(arguments, option) is not None and not arguments.chat:
+    for option in ("chat_template", "template_options", "assistant_roles"):
+        if getattr(arguments, option) and not arguments.chat:
             raise UserError(f"--{option} goes with --chat")
     if not 0 <= arguments.temperature < math.inf:
         raise UserError(f"--temperature is {arguments.temperature}; it must be 0 (greedy) or positive")
@@ -157,7 +158,8 @@ def _spoken(arguments: argparse.Namespace, given, ends, mesh, batch_size: int) -
     from adaspec_jax.decoding import Sampling
     from adaspec_jax.measuring.own_turns import spoken_prompts
 
-    conversations = data.load_examples(data.CHAT, path=arguments.prompts, num=arguments.num_prompts).examples
+    file = {"path": arguments.prompts, "num": arguments.num_prompts, "assistants": arguments.assistant_roles}
+    conversations = data.load_examples(data.CHAT, **file).examples
     template = data.chat.template_of(given.tokenizer, arguments.chat_template, arguments.template_options)
     say_notes(data.chat.notes_on(template, ends))
     if not all(isinstance(conversation, data.chat.Conversation) for conversation in conversations):

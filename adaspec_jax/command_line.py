@@ -109,6 +109,16 @@ def add_template_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--template_options", help="of the template, as JSON: '{\"enable_thinking\": false}'")
 
 
+def add_assistant_roles(parser: argparse.ArgumentParser) -> None:
+    """Who in a file of conversations is the assistant."""
+    parser.add_argument(
+        "--assistant_roles",
+        type=lambda names: tuple(name for name in names.split(",") if name),
+        default=(),
+        help="further names that the file has for the assistant, with commas between them",
+    )
+
+
 def check_output(path: str, option: str) -> None:
     """UserError where no file can be written at `path`, said before hours are spent on what goes into it."""
     file = Path(path).absolute()

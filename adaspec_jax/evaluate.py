@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from adaspec_jax.command_line import add_template_options, check_output, parse_arguments, say_notes
+from adaspec_jax.command_line import add_assistant_roles, add_template_options, check_output, parse_arguments, say_notes
 from adaspec_jax.errors import UserError, exit_with_one_line
 
 
@@ -35,6 +35,7 @@ def main() -> None:
         path=arguments.data,
         prompt_column=arguments.prompt_column,
         answer_column=arguments.answer_column,
+        assistants=arguments.assistant_roles,
         rows=arguments.rows,
         num=arguments.num_prompts,
         seed=arguments.seed,
@@ -70,9 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--method", default="vanilla", help="see python -m adaspec_jax.benchmark --methods list")
     parser.add_argument("--task", help="gsm8k, alpaca, mbpp, cnn_dailymail, word_problems or chat; or columns")
     parser.add_argument("--data", help="a .jsonl or .jsonl.gz file, or hf:NAME:SPLIT (default: the task's own)")
-    parser.add_argument("--prompt_column", help="with --answer_column: any file, columns taken as they are")
-    parser.add_argument("--answer_column")
+    parser.add_argument("--prompt_column", help="any file, this column taken as it is")
+    parser.add_argument("--answer_column", help="beside --prompt_column: measured prompts need no answers")
     add_template_options(parser)
+    add_assistant_roles(parser)
     parser.add_argument("--split", default="test")
     parser.add_argument("--rows", help='a slice of the split, as in "0:800"')
     parser.add_argument("--seed", type=int, default=0, help="of a generated task and of sampling")
@@ -104,8 +106,8 @@ def _check_chat(arguments: argparse.Namespace, examples) -> None:
     talks = sum(isinstance(example, data.chat.Conversation) for example in examples)
     if talks and arguments.max_prompt_length:
         raise UserError("--max_prompt_length would tear a conversation apart; raise --max_length instead")
-    for option in ("chat_template", "template_options"):
-        if not talks and getattr(arguments, option) is not None:
+    for option in ("chat_template", "template_options", "assistant_roles"):
+        if not talks and getattr(arguments, option):
             raise UserError(f"--{option} is for conversations, and {examples.description['name']} has none")
 
 
@@ -115,7 +117,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--draft_length is {arguments.draft_length}; give 0 to have it chosen, or a number of guesses")
     check_output(arguments.json, "json")
     if arguments.task is None and arguments.prompt_column is None:
-        raise UserError("--task is missing: name one, or give --data with --prompt_column and --answer_column")
+        raise UserError("--task is missing: name one, or give --data with --prompt_column")
     if not arguments.temperature >= 0:
         raise UserError(f"--temperature is {arguments.temperature}; it must be 0 (greedy) or positive")
     if arguments.lenience != 1 and not arguments.temperature:

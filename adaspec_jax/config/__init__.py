@@ -33,6 +33,7 @@ from adaspec_jax.config.experiment import (
     draft_schedule,
     flatten,
     on_the_data_of,
+    prompts_alone,
 )
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "draft_schedule",
     "flatten",
     "on_the_data_of",
+    "prompts_alone",
     "validate",
     "with_cut",
 ]

@@ -4,7 +4,17 @@ import dataclasses
 from typing import Any
 
 from adaspec_jax.config.bounds import complaint_of
-from adaspec_jax.config.experiment import CUT, RANDOM, Data, Draft, Experiment, Reference, Target, draft_schedule
+from adaspec_jax.config.experiment import (
+    CUT,
+    RANDOM,
+    Data,
+    Draft,
+    Experiment,
+    Reference,
+    Target,
+    draft_schedule,
+    prompts_alone,
+)
 from adaspec_jax.errors import UserError
 
 
@@ -12,7 +22,7 @@ def validate(config: Experiment) -> None:
     """Raises `UserError` naming the first key whose value cannot work."""
     _check_fields(config)
     _check_reference(config.reference, config.draft)
-    _check_data(config.data)
+    _check_data(config.data, prompts_will_do=prompts_alone(config.answers, config.target))
     _check_origins(target=config.target, draft=config.draft)
     _check_architectures(target=config.target, draft=config.draft)
     if config.answers.source == "target" and config.data.chat.reasoning != "keep":
@@ -44,9 +54,14 @@ def _check_reference(reference: Reference, draft: Draft) -> None:
         )
 
 
-def _check_data(data: Data) -> None:
-    if (data.prompt_column is None) != (data.answer_column is None):
-        raise UserError("data.prompt_column and data.answer_column must be given together")
+def _check_data(data: Data, *, prompts_will_do: bool) -> None:
+    if data.answer_column is not None and data.prompt_column is None:
+        raise UserError("data.answer_column needs a data.prompt_column beside it")
+    if data.prompt_column is not None and data.answer_column is None and not prompts_will_do:
+        raise UserError(
+            "data.prompt_column needs a data.answer_column beside it; prompts alone will do where answers.source is "
+            '"target" and target.epochs 0'
+        )
     if data.mixture and (data.train is not None or data.evaluation is not None):
         raise UserError("data.mixture takes the place of data.train and data.evaluation: give one or the other")
     if data.text_column is not None and data.prompt_column is not None:

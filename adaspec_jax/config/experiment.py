@@ -46,7 +46,7 @@ class Data:
     num_evaluation: int = positive(200)
     seed: int | None = None  # of generated tasks; None: the run's
     prompt_column: str | None = None  # with answer_column: any jsonl, prompt and answer taken as they are
-    answer_column: str | None = None
+    answer_column: str | None = None  # None will do where a target that is not fitted answers
     text_column: str | None = None  # any jsonl of plain texts: the first sentences are the prompt
     chat_template: str | None = None  # a Jinja file in place of the tokenizer's own
     chat: Chat = field(default_factory=Chat)
@@ -232,6 +232,11 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         nested = dataclasses.is_dataclass(value)
         leaves |= flatten(value, f"{prefix}{item.name}.") if nested else {f"{prefix}{item.name}": value}
     return leaves
+
+
+def prompts_alone(answers: Answers, target: Target) -> bool:
+    """Whether the training data is read for its prompts alone: the target is as it is, and answers them itself."""
+    return answers.source == "target" and not target.epochs
 
 
 def draft_schedule(draft: Draft) -> tuple[float, int]:

@@ -57,8 +57,9 @@ def load_examples(
     """The examples of a task's split, from the first of these that has them.
 
     1. `path`: a file of JSON lines (`.jsonl`, `.jsonl.gz`) or one JSON list (`.json`), or a directory with a file per
-       split; or "hf:NAME:SPLIT", any data set on the hub. `prompt_column` and `answer_column`, or `text_column`, make
-       any such rows a task, whatever `task` says; of the task "chat", `assistants` are further roles of the assistant.
+       split; or "hf:NAME:SPLIT", any data set on the hub. `prompt_column`, with or without `answer_column`, or
+       `text_column` makes any such rows a task, whatever `task` says; of the task "chat", `assistants` are further
+       roles of the assistant.
     2. The task's generator, with `seed`.
     3. `ADASPEC_DATA/<task>/<split>.jsonl` (or `.jsonl.gz`, `.json`).
     4. tensorflow-datasets, where the task has a builder (rows come in the builder's order, not the file's).
@@ -104,8 +105,8 @@ def _resolve_task(
         if prompt_column is not None or answer_column is not None:
             raise UserError("give text_column, or prompt_column with answer_column, not both")
         return text_task(text_column)
-    if (prompt_column is None) != (answer_column is None):
-        raise UserError("prompt_column and answer_column belong together: give both, or neither")
+    if answer_column is not None and prompt_column is None:
+        raise UserError("answer_column needs a prompt_column beside it")
     if prompt_column is not None:
         return columns_task(prompt_column, answer_column)
     if task == CHAT:

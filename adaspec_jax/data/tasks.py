@@ -126,12 +126,13 @@ def _unix(text: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-def columns_task(prompt_column: str, answer_column: str) -> Task:
-    """The task of a user's own file: two columns, used as they are."""
+def columns_task(prompt_column: str, answer_column: str | None = None) -> Task:
+    """The task of a user's own file: two columns, used as they are; or prompts alone, whose answers are empty."""
+    columns = (prompt_column,) if answer_column is None else (prompt_column, answer_column)
     return Task(
         name="columns",
-        columns=(prompt_column, answer_column),
-        format=lambda row: Example(row[prompt_column], row[answer_column]),
+        columns=columns,
+        format=lambda row: Example(row[prompt_column], "" if answer_column is None else row[answer_column]),
     )
 
 

@@ -40,14 +40,14 @@ def own_turns(
     key: jax.Array,
     place: Callable[[Any], Any] = lambda rows: rows,
     last_prompt_only: bool = False,
-    refused: list[tuple[str, str, int]] | None = None,
+    refused: list[RefusedTurns] | None = None,
 ) -> list[list[Turn]]:
     """The turns of each of at most `rows` conversations, in one batch of so many rows.
 
     The file's own answers in words are not looked at; what it has of tools stays. A conversation ends before a prompt
     of more than `longest` tokens, and where the template refuses what the target said. What a turn shares with the
     turns before it is not read again. `last_prompt_only`: nothing is decoded after the last prompt of a conversation.
-    What the template refuses is added to `refused`: (where, why, turns before it).
+    What the template refuses is added to `refused`.
     """
     dialogue = Dialogue(target, NoDraft(), max_new_tokens=max_new_tokens, sampling=sampling, eos_id=ends)
     talks = [_Talk(conversation, chat, longest) for conversation in conversations]
@@ -63,8 +63,17 @@ def own_turns(
                 each.hear(answers[number] if each in decoded else [], ends)
         wave += 1
     if refused is not None:
-        refused.extend((each.conversation.where, each.refused, len(each.turns)) for each in talks if each.refused)
+        refused.extend(each.refused for each in talks if each.refused)
     return [each.turns for each in talks]
+
+
+class RefusedTurns(NamedTuple):
+    """A conversation that the chat template takes no more of."""
+
+    where: str
+    why: str
+    before: int  # turns that were answered
+    turns: int  # turns that were due and are not asked
 
 
 class TurnPrompt(NamedTuple):
@@ -100,9 +109,9 @@ def turn_prompts(
         found |= dict(zip(block, own_turns(target, talks, chat, **how, **keyed), strict=True))
         advance(len(block))
     tally = Tally(len(conversations))
-    for where, why, turns in refused:
-        if not turns:
-            tally.leave_out(why, where)
+    for each in refused:
+        if not each.before:
+            tally.leave_out(each.why, each.where)
     tally.check()
     prompts = [TurnPrompt(i, n, turn.prompt) for i in sorted(found) for n, turn in enumerate(found[i], 1)]
     if not prompts:
@@ -148,7 +157,7 @@ class _Talk:
     turns: list[Turn] = field(default_factory=list)
     prompt: list[int] = field(default_factory=list)  # of the last turn asked for
     asking: bool = True
-    refused: str | None = None  # why the template took no more of it
+    refused: RefusedTurns | None = None  # where the template took no more of it
 
     def __post_init__(self) -> None:
         self._due = self.conversation.awaited()
@@ -173,7 +182,8 @@ class _Talk:
         except Endless as endless:
             raise UserError(f"{self.conversation.where}: {endless}") from None
         except (Refused, ValueError) as refused:
-            self.asking, self.refused = False, str(refused)
+            before, where = len(self.turns), self.conversation.where
+            self.asking, self.refused = False, RefusedTurns(where, str(refused), before, len(self._due) - before)
             return False
         self._opened, prompt = opened_reasoning(text), self.chat.template.ids(text)
         follows = self.conversation.messages[until:]

@@ -73,12 +73,7 @@ def targets_own(
     supervised = sum(row.num_labels for row in rows)
     record = {"source": "target", "temperature": knobs.temperature, "supervised_tokens": supervised, "rows": len(rows)}
     record |= asked.counts
-    if record.get("turns", 0) < record.get("turns_asked", 0):
-        left = record["turns_asked"] - record["turns"]
-        processes.say(
-            f"answers: {left} of {record['turns_asked']} turns are not asked: they come after data.max_length "
-            f"{max_length}, or the chat template refuses what precedes them"
-        )
+    asked.say()
     answered = replace(text, train=rows, record=text.record | {"answers": record})
     record |= answered.packed_counts
     answered.say_packed()
@@ -115,6 +110,10 @@ _MIXED = (
 )
 
 
+def _check_context(how: _How, prompt: int, remedy: str) -> None:
+    how.target.check_context(prompt + how.knobs.max_new_tokens, "the target", remedy)
+
+
 class _Texts:
     """Prompts, each with one answer."""
 
@@ -122,9 +121,10 @@ class _Texts:
 
     def __init__(self, how: _How) -> None:
         self._how = how
-        if not all(row.labels_T[row.prompt_length :].all() for row in how.text.train):
+        if any(isinstance(example, data.chat.Tokenised) and example.several for example in how.text.examples_of_train):
             raise UserError(_SEVERAL)
         self.sizes = [row.prompt_length for row in how.text.train]
+        _check_context(how, max(self.sizes), "lower answers.max_new_tokens or data.max_prompt_length")
 
     def sampled(self, block: Sequence[int], key: jax.Array) -> dict[str, np.ndarray]:
         how = self._how
@@ -134,6 +134,9 @@ class _Texts:
         made = generate(how.target, NoDraft(), prompts, key, eos_id=how.text.ends, **how.decoding)
         tokens_BS, lengths_B = processes.fetch((made.tokens_BS, made.lengths_B))
         return {"tokens": tokens_BS, "lengths": lengths_B}
+
+    def say(self) -> None:
+        """Every prompt is answered."""
 
     def rows(self, block: Sequence[int], arrays: dict[str, np.ndarray]) -> list[list[data.Encoded]]:
         found = []
@@ -146,7 +149,7 @@ class _Texts:
 class _Conversations:
     """The user's turns, answered one after another."""
 
-    unit, arrays = "conversation", ("tokens", "prompts", "answers", "owners")
+    unit, arrays = "conversation", ("tokens", "prompts", "answers", "owners", "refused", "refused_turns")
 
     def __init__(self, how: _How) -> None:
         self._how = how
@@ -155,10 +158,10 @@ class _Conversations:
             raise UserError(_MIXED)
         # By turns first: a batch goes on until the conversation of most turns is over.
         self.sizes = [(len(talk.awaited()), sum(map(len, talk.texts))) for talk in self.examples]
-        self.counts = {"turns_asked": sum(len(talk.awaited()) for talk in self.examples), "turns": 0}
-        how.target.check_context(
-            how.max_length + how.knobs.max_new_tokens, "the target", "lower data.max_length or answers.max_new_tokens"
-        )
+        asked = sum(len(talk.awaited()) for talk in self.examples)
+        self.counts = {"turns_asked": asked, "turns": 0, "turns_refused": 0}
+        self.refused: list[str] = []  # where and why the template takes no more of a conversation
+        _check_context(how, how.max_length, "lower data.max_length or answers.max_new_tokens")
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -173,7 +176,7 @@ class _Conversations:
         }
 
     def sampled(self, block: Sequence[int], key: jax.Array) -> dict[str, np.ndarray]:
-        how = self._how
+        how, refused = self._how, []
         talks = own_turns(
             how.target,
             [self.examples[i] for i in block],
@@ -183,6 +186,7 @@ class _Conversations:
             ends=how.text.ends,
             key=key,
             place=how.place,
+            refused=refused,
             **how.decoding,
         )
         turns = [(owner, turn) for owner, talk in enumerate(talks) for turn in talk]
@@ -191,7 +195,19 @@ class _Conversations:
             "prompts": np.array([len(turn.prompt) for _, turn in turns], np.int32),
             "answers": np.array([len(turn.answer) for _, turn in turns], np.int32),
             "owners": np.array([owner for owner, _ in turns], np.int32),
+            "refused": np.array([f"{each.where}: {each.why}" for each in refused], str),
+            "refused_turns": np.array([each.turns for each in refused], np.int32),
         }
+
+    def say(self) -> None:
+        """How many turns are not asked, and why."""
+        counts, longest = self.counts, self._how.max_length
+        of_all = f"of {counts['turns_asked']} turns are not asked"
+        if late := counts["turns_asked"] - counts["turns"] - counts["turns_refused"]:
+            processes.say(f"answers: {late} {of_all}: what precedes them is longer than data.max_length {longest}")
+        if counts["turns_refused"]:
+            first = f"the chat template refuses what precedes them ({self.refused[0]})"
+            processes.say(f"answers: {counts['turns_refused']} {of_all}: {first}")
 
     def rows(self, block: Sequence[int], arrays: dict[str, np.ndarray]) -> list[list[data.Encoded]]:
         turns: list[list[tuple[list[int], list[int]]]] = [[] for _ in block]
@@ -202,6 +218,8 @@ class _Conversations:
             turns[owner].append((tokens[:prompt], tokens[prompt:]))
             self.counts["turns"] += 1
             place += prompt + answer
+        self.counts["turns_refused"] += int(arrays["refused_turns"].sum())
+        self.refused += arrays["refused"].tolist()
         how = {"max_length": self._how.max_length, "ends": self._how.text.ends.ids}
         return [data.chat.rows_of_answers(talk, self._how.text.chat, **how) for talk in turns]
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from adaspec_jax import data, models
-from adaspec_jax.config import CUT, RANDOM, Draft, Evaluation, Experiment, Target
+from adaspec_jax.config import CUT, RANDOM, Answers, Draft, Evaluation, Experiment, Target, prompts_alone
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline import seeds
@@ -56,7 +56,8 @@ def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings])
     origins = {"target": config.target, "draft": config.draft}
     if config.draft.init == CUT:
         del origins["draft"]  # it is the target's, tokenizer and vocabulary included
-    text = read_text(config.data, config.tokenizer, origins, workdir=workdir, seed=config.seed)
+    alone = prompts_alone(config.answers, config.target)
+    text = read_text(config.data, config.tokenizer, origins, workdir=workdir, seed=config.seed, for_prompts=alone)
     processes.agree(text.record | {"tokens": text.tokens_sha256}, "data")
     _check_same_examples(workdir, text, (*own, *arms))
     stages, what = {}, text.rows_in_words
@@ -65,7 +66,9 @@ def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings])
         where = {"mesh": mesh, "backend": jax.default_backend(), "ends": text.ends}
         stages[label] = stage_spec(config, fit, label=label, steps=steps, **where)
     finished = processes.once(lambda: {label: workdir.finished(label) for label in stages})
-    demands = demands_of(text, config.evaluation, attention=config.attention, dtype=config.dtype)
+    longest = _longest_row(text, config.answers, config.data.max_length)
+    how = {"attention": config.attention, "dtype": config.dtype}
+    demands = demands_of(text, config.evaluation, longest=longest, **how)
     return Start(workdir, mesh, text, stages, finished, demands)
 
 
@@ -81,11 +84,22 @@ def _check_same_examples(workdir: Workdir, text: Text, labels: tuple[str, ...]) 
                 )
 
 
-def demands_of(text: Text, evaluation: Evaluation, *, attention: str, dtype: str) -> Demands:
-    """By the rows that are trained on and the prompts that are measured."""
+def _longest_row(text: Text, answers: Answers, max_length: int) -> int:
+    """Tokens of the longest row that is trained on, or that it may have once the target has answered."""
+    longest = max(len(row.tokens) for row in text.train)
+    if answers.source != "target":
+        return longest
+    if text.chat:
+        return max_length
+    answered = max(row.prompt_length for row in text.train) + answers.max_new_tokens
+    return max(longest, min(answered, max_length))
+
+
+def demands_of(text: Text, evaluation: Evaluation, *, longest: int, attention: str, dtype: str) -> Demands:
+    """By the prompts that are measured, and `longest`, the tokens of the longest row that is trained on."""
     prompts = text.held_out[: evaluation.num_prompts]
     return Demands(
-        trained=max(len(row.tokens) for row in text.train),
+        trained=longest,
         decoded=max(row.prompt_length for row in prompts) + evaluation.max_new_tokens,
         vocabulary=data.rows_needed(text.tokenizer),
         attention=attention,

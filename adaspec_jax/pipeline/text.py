@@ -86,11 +86,19 @@ class Text:
 
 
 def read_text(
-    spec: Data, tokenizer_spec: Tokenizer, origins: Mapping[str, Target | Draft], *, workdir: Workdir, seed: int
+    spec: Data,
+    tokenizer_spec: Tokenizer,
+    origins: Mapping[str, Target | Draft],
+    *,
+    workdir: Workdir,
+    seed: int,
+    for_prompts: bool = False,
 ) -> Text:
     """Training and held-out examples in the tokens of the run's tokenizer, which is kept in the workdir.
 
     `origins`: where "target" and "draft" come from; `seed` of the run, where generated tasks have none of their own.
+    `for_prompts`: training rows are to be answered by the target before they are trained on, so that conversations of
+    theirs need no answer, and are no more than what precedes the first one.
     """
     train, held_out, removed = processes.each(lambda: training_and_held_out(spec, seed))
     processes.once(lambda: _make_tokenizer(tokenizer_spec, origins, workdir, train, spec.chat_template))
@@ -105,7 +113,8 @@ def read_text(
     today = processes.once(lambda: _first_day(workdir))
     chat = chat_of(spec, tokenizer, train, today)
     knobs |= {"eos_id": ends.closing, "ends": ends.ids, "chat": chat}
-    train_rows, train_counts = data.encode(train, tokenizer, **knobs)
+    encode = data.encode_for_prompts if for_prompts else data.encode
+    train_rows, train_counts = encode(train, tokenizer, **knobs)
     held_out_rows, held_out_counts = data.encode_for_prompts(held_out, tokenizer, **knobs)
     record = {
         "train": train.description | train_counts,

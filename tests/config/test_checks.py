@@ -39,7 +39,8 @@ def test_the_defaults_pass():
         (Experiment(data=Data(buckets=())), r"data.buckets \(\) must be lengths in increasing order"),
         (Experiment(data=Data(buckets=(64, 32))), r"data.buckets \(64, 32\) must be lengths in increasing order"),
         (Experiment(data=Data(buckets=(64,))), "the last of data.buckets is below data.max_length 512; raise it"),
-        (Experiment(data=Data(prompt_column="q")), "data.prompt_column and data.answer_column must be given together"),
+        (Experiment(data=Data(prompt_column="q")), "data.prompt_column needs a data.answer_column beside it; pr"),
+        (Experiment(data=Data(answer_column="a")), "data.answer_column needs a data.prompt_column"),
     ],
 )
 def test_the_first_key_that_cannot_work_is_named(config, complaint):

@@ -98,8 +98,9 @@ def test_two_column_names_make_any_file_a_task(tmp_path):
     assert list(load_examples(columns_task("in", "out"), path=str(file))) == list(source)
     with pytest.raises(UserError, match=r'mine.jsonl line 1: no column "output"; did you mean "out"'):
         load_examples("gsm8k", path=file, prompt_column="in", answer_column="output")
-    with pytest.raises(UserError, match="belong together"):
-        load_examples("gsm8k", path=file, prompt_column="in")
+    assert list(load_examples("gsm8k", path=file, prompt_column="in")) == [Example("1 #### 2", "")]
+    with pytest.raises(UserError, match="answer_column needs a prompt_column"):
+        load_examples("gsm8k", path=file, answer_column="out")
     with pytest.raises(UserError, match="needs a data file"):
         load_examples("gsm8k", prompt_column="in", answer_column="out")
 

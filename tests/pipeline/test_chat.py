@@ -211,6 +211,66 @@ def test_rows_that_are_tokens_already_train_as_the_same_rows_from_text(finished,
         pipeline.run(config, tmp_path / "run")
 
 
+def test_questions_are_enough_where_the_target_answers_them(finished, tmp_path):
+    directory, _ = finished
+    talks = data.load_examples("word_problem_chats", num=30, seed=9).examples
+    spoken = [[dict(turn) for turn in talk.messages if turn["role"] != "system"] for talk in talks]
+    rows = {
+        "messages": [{"messages": turns} for turns in spoken],
+        "turns": [{"turns": [turn["content"] for turn in turns if turn["role"] == "user"]} for turns in spoken],
+    }
+    sampled = {}
+    for name, lines in rows.items():
+        file, out = tmp_path / f"{name}.jsonl", tmp_path / name
+        file.write_text("".join(json.dumps(row) + "\n" for row in lines))
+        config = experiment(task="chat", train=str(file), held_out=3)
+        config.tokenizer.init, config.evaluation.num_prompts = "target", 2
+        config.target.init, config.target.epochs = str(directory / "target"), 0
+        config.reference.epochs = config.draft.epochs = 0.3
+        report = pipeline.run(config, out)
+        assert report["data"]["answers"]["turns_refused"] == 0 and report["data"]["train"]["supervised_tokens"] == 0
+        sampled[name] = sorted((prompt.tolist(), answer.tolist()) for prompt, answer in sampled_turns(out))
+    assert sampled["messages"] == sampled["turns"]
+    config.answers.source = "dataset"
+    with pytest.raises(UserError, match="turns.jsonl line 1: no turn of the assistant's.*answers.source=target"):
+        pipeline.run(config, tmp_path / "dataset")
+
+
+def test_prompts_alone_are_enough_where_the_target_answers_them(finished, tmp_path):
+    directory, _ = finished
+    rows = [{"q": talk.messages[0]["content"]} for talk in data.load_examples("word_problem_chats", num=20)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = experiment(task="columns", train=str(tmp_path / "p.jsonl"), prompt_column="q", held_out=2)
+    config.tokenizer.init, config.evaluation.num_prompts = "target", 2
+    config.target.init, config.target.epochs = str(directory / "target"), 0
+    config.reference.epochs = config.draft.epochs = 1
+    report = pipeline.run(config, tmp_path / "run")
+    assert report["data"]["answers"]["rows"] == 18 and report["data"]["answers"]["supervised_tokens"] >= 18
+    config.answers.max_new_tokens = 500
+    with pytest.raises(UserError, match="target has a context of 512 tokens.*lower answers.max_new_tokens"):
+        pipeline.run(config, tmp_path / "long")
+
+
+def test_turns_that_the_template_refuses_are_told_from_those_that_are_too_long(finished, tmp_path, capsys):
+    directory, _ = finished
+    talks = data.load_examples("word_problem_chats", num=40, seed=3).examples
+    longest = max(len(talk.awaited()) for talk in talks)
+    file, template = tmp_path / "c.jsonl", tmp_path / "t.jinja"
+    rows = ({"messages": [dict(turn) for turn in talk.messages]} for talk in talks)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    limit = "{% if messages | length > 2 %}{{ raise_exception('too many turns') }}{% endif %}"
+    template.write_text(limit + data.chat.CHATML)
+    config = experiment(task="chat", train=str(file), held_out=3, chat_template=str(template))
+    config.tokenizer.init, config.evaluation.num_prompts = "target", 2
+    config.target.init, config.target.epochs = str(directory / "target"), 0
+    config.reference.epochs = config.draft.epochs = 0.3
+    found = pipeline.run(config, tmp_path / "run")["data"]["answers"]
+    assert longest > 1 and found["turns_refused"] == found["turns_asked"] - found["turns"] > 0
+    said = capsys.readouterr().out
+    assert f"{found['turns_refused']} of {found['turns_asked']} turns are not asked: the chat template" in said
+    assert "c.jsonl line" in said and "too many turns" in said and "longer than data.max_length" not in said
+
+
 def test_a_finished_run_is_looked_at_again_where_a_file_of_it_changed(finished, tmp_path):
     directory, _ = finished
     files = {name: tmp_path / name for name in ("one.jsonl", "two.jsonl", "t.jinja")}

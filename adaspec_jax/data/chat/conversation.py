@@ -104,6 +104,11 @@ class Tokenised:
         return " ".join(map(str, self.ids[: max(int(np.argmax(self.labels)), 1)]))
 
     @property
+    def several(self) -> bool:
+        """Whether something follows the first answer: turns whose text nobody knows."""
+        return not self.labels[int(np.argmax(self.labels)) :].all()
+
+    @property
     def texts(self) -> tuple[str, ...]:
         raise UserError(f'{self.where}: a row of "input_ids" has no text to train a tokenizer on; set tokenizer.init')
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adaspec_jax.data.chat.conversation import Conversation, Tokenised
-from adaspec_jax.data.chat.labels import Labels, labels_of, rendered, rendered_prompt, roles_of
+from adaspec_jax.data.chat.labels import UNANSWERED, Labels, labels_of, rendered, rendered_prompt, roles_of
 from adaspec_jax.data.chat.template import Endless, Refused, Template
 from adaspec_jax.data.encoded import Encoded
 from adaspec_jax.errors import UserError
@@ -97,7 +97,7 @@ def numbered_rows(
         if len(rows) == before:
             within = f"within {max_length} tokens" if any(np.any(labels) for _, labels, _ in pieces) else "at all"
             tally.leave_out(f"no label {within}", example.where)
-    tally.check(_REMEDY if any("once another follows" in reason for reason in tally.left_out) else "")
+    tally.check(next((_REMEDIES[part] for part in _REMEDIES for reason in tally.left_out if part in reason), ""))
     if chat and chat.labels.end_of_turn and ends and rows and not closed and isinstance(examples[0], Conversation):
         raise UserError(
             "no turn of the assistant's ends with an end of text: the chat template closes turns with none of "
@@ -110,7 +110,10 @@ def numbered_rows(
     return rows, tally.record
 
 
-_REMEDY = "; data.chat.turns=each makes a row of every turn, as it is rendered when it is the last"
+_REMEDIES = {
+    "once another follows": "; data.chat.turns=each makes a row of every turn, as it is rendered when it is the last",
+    UNANSWERED: "; answers.source=target with target.epochs=0 has the target answer what the user says",
+}
 
 
 def rows_of_answers(

@@ -25,6 +25,7 @@ from adaspec_jax.data.chat.conversation import (
 )
 from adaspec_jax.data.chat.template import Refused, Template
 
+UNANSWERED = "no turn of the assistant's that answers somebody"
 _OPENED = re.compile(rf"{BEGIN_OF_REASONING}\s*({END_OF_REASONING}\s*)?$")
 _THOUGHT = re.compile(rf"\s*({BEGIN_OF_REASONING}.*?{END_OF_REASONING})\s*", re.DOTALL)
 
@@ -61,7 +62,7 @@ def rendered(
         messages = without_reasoning(messages)
     answered = conversation.answered()
     if not answered:
-        raise Refused("no turn of the assistant's that answers somebody")
+        raise Refused(UNANSWERED)
     whole = _tokenised(template.text(messages, conversation.tools), messages, template)
     turns = _by_marks(template, messages, conversation.tools, whole)
     several = turns is not None and len(turns) > len(answered)  # marks may make more runs than one of a turn
