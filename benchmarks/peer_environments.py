@@ -29,11 +29,17 @@ class Peer:
     modes: tuple[str, ...] = (PLAIN, SPECULATIVE)
     speculates_in_batches: bool = True
     env: dict[str, str] = field(default_factory=dict)
+    preload: str = ""  # a library in its environment that it wants loaded before all others
     worker: Path = WORKER
     heavy: bool = False
 
     def python(self, environments: Path) -> Path:
         return Path(sys.executable) if self.module is None else environments / self.name / "bin" / "python"
+
+    def variables(self, environments: Path) -> dict[str, str]:
+        """What its worker's environment has besides this process's."""
+        library = self.python(environments).parent.parent / self.preload
+        return self.env | ({"LD_PRELOAD": str(library.absolute())} if self.preload and library.is_file() else {})
 
     def absent(self, environments: Path) -> str | None:
         """Why it cannot run, or None."""
@@ -112,6 +118,7 @@ PEERS = {
                 "VLLM_CPU_KVCACHE_SPACE": "1",
                 "VLLM_NO_USAGE_STATS": "1",
             },
+            preload="lib/libiomp5.so",
             heavy=True,
         ),
     )

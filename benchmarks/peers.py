@@ -212,7 +212,7 @@ def started(name, peer: Peer, mode: str, kind: str, models: dict, args, folder: 
     with log.open("w") as errors:
         try:
             python = peer.python(args.environments)
-            return PausedWorker(name, command, peer.env, python=python, stderr=errors)
+            return PausedWorker(name, command, peer.variables(args.environments), python=python, stderr=errors)
         except Ended as end:
             raise RuntimeError(f"did not start: {last_line(log.read_text()) or end}") from None
 

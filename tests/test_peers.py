@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -157,6 +158,27 @@ def test_an_end_that_is_asked_for_while_an_engine_starts_is_no_engines_failure(r
     monkeypatch.setattr(peers, "PausedWorker", interrupted)
     with pytest.raises(FileNotFoundError):  # the run is over, and no row was written
         run("same")
+
+
+def test_a_model_is_converted_once_and_a_failure_leaves_nothing(tmp_path):
+    program = Path(sys.executable).name
+    good = ("-c", "import pathlib, sys; pathlib.Path(sys.argv[2], 'made').write_text(sys.argv[1])", "{model}", "{out}")
+    model = tmp_path / "target"
+    made = Peer("engine", converter=(program, *good)).converted(model, tmp_path)
+    assert made == tmp_path / "target-engine" and (made / "made").read_text() == str(model)
+    bad = (program, "-c", "raise SystemExit('no such shape')")
+    assert Peer("engine", converter=bad).converted(model, tmp_path) == made  # it is there already
+    with pytest.raises(RuntimeError, match="target could not be converted: no such shape"):
+        Peer("other", converter=bad).converted(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["target-engine"]
+    assert Peer("plain").converted(model, tmp_path) == model
+
+
+def test_an_environment_that_cannot_be_made_says_why(tmp_path):
+    (tmp_path / "file").touch()
+    peer, place = Peer("engine", module="nothing", packages=("nothing",)), tmp_path / "file"
+    assert "could not be installed: " in peer.install(place) and "not installed" in peer.absent(place)
+    assert peer.variables(place) == {}
 
 
 def test_a_worker_stands_still_outside_its_turn(tmp_path):
