@@ -11,17 +11,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from adaspec_jax import reporting
 from adaspec_jax.command_line import parse_arguments
 from adaspec_jax.errors import UserError, exit_with_one_line
-from adaspec_jax.reporting.comparison import (
-    compare,
-    table,
-)
 
 
 def read(path: str | Path) -> dict[str, Any]:
     """`compare` of a run's directory or report; UserError where the report lacks what that takes."""
+    from adaspec_jax import reporting
+    from adaspec_jax.reporting.comparison import compare, table
+
     try:
         found = compare(reporting.read_report(path))
         table({str(path): found})  # whatever that takes is there
@@ -34,12 +32,12 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def certify(path: str, num_prompts: int) -> None:
     """Stores a parity certificate in the run's report, unless it has one."""
+    from adaspec_jax import parity, reporting
+
     if reporting.read_report(path).get("parity"):
         return
     if not Path(path).is_dir():
         raise UserError(f"--parity needs the run's directory, with its models; {path} is a file")
-    from adaspec_jax import parity
-
     parity.store(path, parity.certificate(path, num_prompts=num_prompts))
 
 
@@ -52,6 +50,10 @@ def main() -> None:
     arguments = parse_arguments(parser, positive=("num_prompts",))
     if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
         raise UserError(f"--json {arguments.json}: there is no such directory")
+
+    from adaspec_jax import reporting
+    from adaspec_jax.reporting.comparison import table
+
     compared = {path: read(path) for path in arguments.workdir}  # what cannot be read is said before anything is done
     if arguments.parity:
         for path in arguments.workdir:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from adaspec_jax.command_line import parse_arguments
 from adaspec_jax.errors import exit_with_one_line
-from adaspec_jax.models.files.pickles import convert
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -18,6 +17,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--in", dest="source", required=True, type=Path, help="directory with pytorch_model*.bin")
     parser.add_argument("--out", dest="target", required=True, type=Path, help="directory to write; may be the same")
     arguments = parse_arguments(parser, argv)
+
+    from adaspec_jax.models.files.pickles import convert
+
     for path in convert(arguments.source, arguments.target):
         print(path)
 

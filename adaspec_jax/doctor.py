@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from adaspec_jax import serving
 from adaspec_jax.command_line import parse_arguments
 from adaspec_jax.errors import UserError, exit_with_one_line
+
+if TYPE_CHECKING:
+    from adaspec_jax import serving
 
 
 def main() -> None:
@@ -28,6 +31,8 @@ def main() -> None:
         raise UserError(f"--json {arguments.json}: there is no such directory")
     if arguments.json and Path(arguments.json).is_dir():
         raise UserError(f"--json {arguments.json} is a directory; name a file in it")
+
+    from adaspec_jax import serving
 
     pair = serving.read_pair(arguments.target, arguments.draft, draft_length=arguments.draft_length)
     verdicts = serving.judge(pair)

@@ -8,6 +8,8 @@ Target and draft compute the same function (`pairs.py`); `--noise` lowers the ac
 assisted generation (constant schedule, threshold 0; it refuses batches). Ours: plain and speculative decoding, in a
 batch also with ended rows given to waiting prompts ("queue"), and what the formula tau / (c gamma + v) promises from
 the costs of a draft step (c) and a verification (v) measured apart. Needs the `parity` extra.
+
+`--peers` measures other engines instead (OpenVINO GenAI, CTranslate2, vLLM): see `--peers --help` (`peers.py`).
 """
 
 from __future__ import annotations
@@ -26,11 +28,17 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from interleave import Worker, interleave, machine, serve, stop, table  # noqa: E402
 from pairs import SHAPES, matched_pair  # noqa: E402
 
+from adaspec_jax.errors import exit_with_one_line  # noqa: E402
+
 PARTS = ("target_step", "draft_step", "first_draft_step", "verification")
 VARIANTS = ("transformers plain", "transformers assisted", "ours plain", "ours speculative", "ours, queue")
 
 
 def main() -> None:
+    if "--peers" in sys.argv:
+        import peers
+
+        return peers.main([argument for argument in sys.argv[1:] if argument != "--peers"])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="160m", choices=SHAPES)
     parser.add_argument("--draft", default="31m", choices=SHAPES)
@@ -250,4 +258,4 @@ def their_worker(args):
 
 
 if __name__ == "__main__":
-    main()
+    exit_with_one_line(main)

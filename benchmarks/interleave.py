@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -41,23 +42,34 @@ def serve(unit: Callable[..., dict], ready: dict) -> None:
         print(json.dumps(row | {"peak_mb": _peak_mb()}), flush=True)
 
 
+class Ended(SystemExit):
+    """A worker ended before it answered."""
+
+
 class Worker:
     """A program of this protocol, started; `ready` is what it said first."""
 
-    def __init__(self, name: str, arguments: list[str], env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, arguments: list[str], env: dict[str, str] | None = None, *, python=sys.executable, **process
+    ) -> None:
         self.name = name
         self.rows: list[dict] = []  # of the units that are compared
         self.others: dict[str, list[dict]] = {}  # of further commands
         threads = str(os.cpu_count())
         settings = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [str(python), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | settings | (env or {}),
+            **process,
         )
-        self.ready = self._line()
+        try:
+            self.ready = self._line()
+        except BaseException:
+            self._process.kill()
+            raise
 
     def unit(self, command: str = "go") -> None:
         self._process.stdin.write(f"{command}\n")
@@ -73,7 +85,31 @@ class Worker:
         for line in self._process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
-        raise SystemExit(f"the worker {self.name} ended with status {self._process.wait()}; see its message above")
+        raise Ended(f"the worker {self.name} ended with status {self._process.wait()}; see its message above")
+
+
+class PausedWorker(Worker):
+    """A worker whose processes are all stopped while it is not its turn, so that idle threads of it cost nobody time.
+
+    Its group stays in this session: should this process end without a word, the system ends the stopped ones too.
+    """
+
+    def __init__(self, *arguments, **process) -> None:
+        super().__init__(*arguments, process_group=0, **process)
+        self._signal(signal.SIGSTOP)
+
+    def unit(self, command: str = "go") -> None:
+        self._signal(signal.SIGCONT)
+        super().unit(command)
+        self._signal(signal.SIGSTOP)
+
+    def stop(self) -> None:
+        self._signal(signal.SIGCONT)
+        super().stop()
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
 
 def interleave(workers: list[Worker], repeats: int, *, also: dict[str, list[str]] | None = None) -> dict[str, dict]:

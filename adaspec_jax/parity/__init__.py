@@ -3,10 +3,6 @@
 torch and transformers are imported inside functions only.
 """
 
-from adaspec_jax.parity.agreement import certificate, compare_pairs, held_out, store
-from adaspec_jax.parity.answers import Answer, decode, decode_in_torch, load_in_torch, recount
-from adaspec_jax.reporting.certificate import in_words
-
 __all__ = [
     "Answer",
     "certificate",
@@ -19,3 +15,14 @@ __all__ = [
     "recount",
     "store",
 ]
+
+
+def __getattr__(name: str):
+    """These names, imported when one is asked for: `--help` need not wait for jax."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import adaspec_jax.parity.agreement as agreement
+    import adaspec_jax.parity.answers as answers
+    import adaspec_jax.reporting.certificate as words
+
+    return next(getattr(module, name) for module in (agreement, answers, words) if hasattr(module, name))

@@ -174,7 +174,7 @@ def test_the_readmes_three_lines_are_all_that_is_needed(finished, chat_file, tmp
     assert report["drafts"]["draft"]["prompts"] == 4 and report["models"]["draft"] < report["models"]["target"]
     assert set(json.loads((tmp_path / "chat.json").read_text())["turns"]) == {"1", "2"}
     # What is held out is found again.
-    assert len(parity.agreement.held_out(report, data.load_tokenizer(tmp_path / "run" / "tokenizer"))) == 4
+    assert len(parity.held_out(report, data.load_tokenizer(tmp_path / "run" / "tokenizer"))) == 4
 
 
 def test_bad_chat_data_is_one_line_and_loses_nothing(finished, chat_file, tmp_path, capsys, monkeypatch):
