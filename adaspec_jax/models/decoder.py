@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 
 from adaspec_jax.devices.sharding import ROWS, constrain
-from adaspec_jax.models.attention import causal_attention, positions_within
+from adaspec_jax.models.attention import cached_attention, causal_attention, positions_within
 from adaspec_jax.models.decoder_config import ACTIVATIONS, DecoderConfig
 from adaspec_jax.models.kv_cache import KVCache, write_at
 from adaspec_jax.models.layer_set import sublayers_of, where_it_runs
@@ -63,7 +63,7 @@ class Attention(nn.Module):
         if c.qk_norm:
             self.q_norm, self.k_norm = _norm(c), _norm(c)
 
-    def __call__(self, hidden_BTD, rotation, mask_B1TS, written, start_B, segments_BT=None):
+    def __call__(self, hidden_BTD, rotation, mask_BTS, written, start_B, segments_BT=None):
         """`written` is this layer's (keys, values) buffers, extended at `start_B` and returned; or None.
 
         Without a mask the new tokens attend to each other causally, within their segment, and to nothing that was
@@ -71,23 +71,21 @@ class Attention(nn.Module):
         """
         c = self.config
         heads = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
-        query_BTHK, key_BSHK = heads(self.q(hidden_BTD)), heads(self.k(hidden_BTD))
+        query_BTHK, key_BTGK = heads(self.q(hidden_BTD)), heads(self.k(hidden_BTD))
         if c.qk_norm:
-            query_BTHK, key_BSHK = self.q_norm(query_BTHK), self.k_norm(key_BSHK)
+            query_BTHK, key_BTGK = self.q_norm(query_BTHK), self.k_norm(key_BTGK)
         query_BTHK = rotate(query_BTHK, rotation, interleaved=c.rotary_interleaved)
-        key_BSHK = rotate(key_BSHK, rotation, interleaved=c.rotary_interleaved)
-        value_BSHK = heads(self.v(hidden_BTD))
+        key_BTGK = rotate(key_BTGK, rotation, interleaved=c.rotary_interleaved)
+        value_BTGK = heads(self.v(hidden_BTD))
         if written is not None:
-            written = write_at(written[0], key_BSHK, start_B), write_at(written[1], value_BSHK, start_B)
-            if mask_B1TS is not None:
-                key_BSHK, value_BSHK = written
+            written = write_at(written[0], key_BTGK, start_B), write_at(written[1], value_BTGK, start_B)
         dtype = query_BTHK.dtype
-        key_BSHK, value_BSHK = key_BSHK.astype(dtype), value_BSHK.astype(dtype)
-        if mask_B1TS is None:
+        if mask_BTS is None:
             how = {"kernel": c.attention, "block": c.attention_block, "segments_BT": segments_BT}
-            mixed_BTHK = causal_attention(query_BTHK, key_BSHK, value_BSHK, **how)
+            mixed_BTHK = causal_attention(query_BTHK, key_BTGK.astype(dtype), value_BTGK.astype(dtype), **how)
         else:
-            mixed_BTHK = jax.nn.dot_product_attention(query_BTHK, key_BSHK, value_BSHK, mask=mask_B1TS)
+            seen = written or (jnp.moveaxis(key_BTGK, 1, 2), jnp.moveaxis(value_BTGK, 1, 2))
+            mixed_BTHK = cached_attention(query_BTHK, *(x.astype(dtype) for x in seen), mask_BTS)
         return self.out(mixed_BTHK.reshape(*hidden_BTD.shape[:2], -1)), written
 
 
@@ -132,13 +130,13 @@ class Layer(nn.Module):
         return self.mlp((self.attention_norm if self.config.shared_norm else self.mlp_norm)(hidden_BTD))
 
 
-def _layer(config: DecoderConfig, runs: tuple, params, hidden_BTD, rotation, mask_B1TS, written, start_B, segments_BT):
+def _layer(config: DecoderConfig, runs: tuple, params, hidden_BTD, rotation, mask_BTS, written, start_B, segments_BT):
     """One layer, of whose sublayers those that `runs` says add to `hidden_BTD`."""
 
     def part(method: str, *inputs):
         return Layer(config, parent=None).apply({"params": params}, *inputs, method=method)
 
-    nothing, where = jnp.zeros_like(hidden_BTD), (rotation, mask_B1TS, written, start_B, segments_BT)
+    nothing, where = jnp.zeros_like(hidden_BTD), (rotation, mask_BTS, written, start_B, segments_BT)
     attends, mixes = runs
     attended_BTD, written = where_it_runs(attends, lambda: part("attend", hidden_BTD, *where), (nothing, written))
     mixed_BTD = hidden_BTD if config.parallel_residual else hidden_BTD + attended_BTD
@@ -233,7 +231,7 @@ class Decoder(nn.Module):
         return hidden_BTD, cache, tuple(tapped[i] for i in taps)
 
     def _begin(self, tokens_BT, cache: KVCache | None, positions_BT, mask_BTS, hidden_BTD, segments_BT):
-        """What enters the first layer, and (rotation, mask_B1TS, start_B) for all; no mask: causal, from here on."""
+        """What enters the first layer, and (rotation, mask_BTS, start_B) for all; no mask: causal, from here on."""
         c, count = self.config, tokens_BT.shape[1]
         start_B = jnp.zeros((tokens_BT.shape[0],), jnp.int32) if cache is None else jnp.asarray(cache.lengths_B)
         steps_1T = jnp.arange(count, dtype=jnp.int32)[None, :]
@@ -250,8 +248,7 @@ class Decoder(nn.Module):
             if c.learned_positions:
                 # Padding may lie past the last position; what callers ask for there is refused by `check_context`.
                 hidden_BTD = hidden_BTD + self.position_embed(jnp.minimum(positions_BT, c.max_positions - 1))
-        mask_B1TS = None if mask_BTS is None else mask_BTS[:, None, :, :]
-        return constrain(hidden_BTD, ROWS, None, None), (rotation, mask_B1TS, start_B)
+        return constrain(hidden_BTD, ROWS, None, None), (rotation, mask_BTS, start_B)
 
     def _of_layer(self, runs: tuple):
         c = self.config
