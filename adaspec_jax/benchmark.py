@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Mapping
 
-from adaspec_jax.command_line import add_template_options, check_output, parse_arguments, say_notes
+from adaspec_jax.command_line import add_matmul_option, add_template_options, check_output, parse_arguments, say_notes
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
 
 
@@ -30,6 +30,8 @@ def main() -> None:
     from adaspec_jax.measuring.evaluation import environment_of
     from adaspec_jax.measuring.pair import load_given, notes_on
     from adaspec_jax.measuring.placing import mesh_of, placed
+    from adaspec_jax.measuring.products import chosen as products_of
+    from adaspec_jax.measuring.products import multiplied
 
     chosen = methods.find_all(arguments.methods)
     mesh = mesh_of(arguments.mesh, math.gcd(*batch_sizes))
@@ -40,14 +42,16 @@ def main() -> None:
         for method in chosen:
             method.check(given)
     _check_names(least, entries(chosen, given)[0])
-    given = placed(given, mesh)
+    products = products_of(arguments.matmul, mesh)
+    given = placed(multiplied(given, products), mesh)
     if arguments.chat:
         prompts = _spoken(arguments, given, ends, mesh, max(batch_sizes))
     knobs = ("max_new_tokens", "max_prompt_length", "temperature", "seed")
     asked = {name: getattr(arguments, name) for name in knobs}
     found = bench(given, chosen, prompts, batch_sizes=batch_sizes, ends=ends, mesh=mesh, **asked)
     settings = {**vars(arguments), "eos_id": ends.recorded, "measured": MEASURED_HOW}
-    report = found | {"settings": settings, "environment": environment_of(mesh), "notes": notes_on(given)}
+    report = found | {"settings": settings, "environment": environment_of(mesh)}
+    report["notes"] = [*notes_on(given), *products.notes]
     say_notes(report["notes"])
     if arguments.json:
         reporting.write_json(arguments.json, report)
@@ -88,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    add_matmul_option(parser)
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
     parser.add_argument("--json", help="where the report goes")
     parser.add_argument("--svg", help="where a picture of the speed-ups goes")

@@ -47,9 +47,9 @@ def placed(given: Given, mesh: Mesh) -> Given:
     return dataclasses.replace(given, target=there[id(given.target)], drafts=drafts)
 
 
-def for_decoding(model: models.CausalLM, mesh: Mesh) -> models.CausalLM:
-    """Laid out for decoding where every device holds all of it; models that are cut keep the layers they are cut by."""
-    return model.for_decoding() if is_whole(mesh) else model.unstacked()
+def for_decoding(model: models.CausalLM, mesh: Mesh, products: str | None = None) -> models.CausalLM:
+    """Laid out for decoding where every device holds all of it; models that are cut keep the form they are cut by."""
+    return model.for_decoding(products) if is_whole(mesh) else model.unstacked()
 
 
 def is_whole(mesh: Mesh) -> bool:

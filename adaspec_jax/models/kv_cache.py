@@ -81,16 +81,25 @@ class KVCache:
 
 def write_at(buffer_BGSK: Array, new_BTGK: Array, start_B: Array) -> Array:
     """`buffer_BGSK` with row b's T new entries at slots `start_b + arange(T)`; slots past the end are dropped."""
-    return jax.vmap(_write_row)(buffer_BGSK, jnp.moveaxis(new_BTGK, 1, 2).astype(buffer_BGSK.dtype), start_B)
+    arguments = (buffer_BGSK, jnp.moveaxis(new_BTGK, 1, 2).astype(buffer_BGSK.dtype), start_B)
+    write = jax.vmap(_write_row)
+    if new_BTGK.shape[1] > 1:
+        return write(*arguments)
+    return jax.lax.platform_dependent(*arguments, cpu=jax.vmap(_write_one), default=write)
 
 
 def _write_row(buffer_GSK: Array, new_GTK: Array, start: Array) -> Array:
     # A scatter, because dynamic_update_slice would shift a write that overruns the end onto valid slots; mapped over
     # the batch, so that a batch sharded over devices stays where it is.
-    slots_T = start + jnp.arange(new_GTK.shape[1], dtype=start.dtype)
-    if len(slots_T) == 1:
-        # A second entry that is dropped: XLA makes a scatter of one index a slice's update, of which a batch of one row
-        # then has two in a program of its own, and copies the whole cache for them at every step (CPU, jax 0.10.2).
-        slots_T = jnp.append(slots_T, jnp.iinfo(slots_T.dtype).max)
-        new_GTK = jnp.repeat(new_GTK, 2, axis=1)
+    return _scattered(buffer_GSK, new_GTK, start + jnp.arange(new_GTK.shape[1], dtype=start.dtype))
+
+
+def _write_one(buffer_GSK: Array, new_G1K: Array, slot: Array) -> Array:
+    # With a second entry that is dropped: of a scatter of one index XLA makes updates of slices, which in a batch of
+    # one row copy the whole cache at every step (CPU, jax 0.10.2).
+    nowhere = jnp.iinfo(slot.dtype).max
+    return _scattered(buffer_GSK, jnp.repeat(new_G1K, 2, axis=1), jnp.stack([slot, jnp.full_like(slot, nowhere)]))
+
+
+def _scattered(buffer_GSK: Array, new_GTK: Array, slots_T: Array) -> Array:
     return buffer_GSK.at[:, slots_T].set(new_GTK, mode="drop", unique_indices=True, indices_are_sorted=True)
