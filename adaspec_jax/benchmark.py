@@ -13,7 +13,14 @@ import math
 import sys
 from collections.abc import Mapping
 
-from adaspec_jax.command_line import add_assistant_roles, add_template_options, check_output, parse_arguments, say_notes
+from adaspec_jax.command_line import (
+    add_assistant_roles,
+    add_matmul_option,
+    add_template_options,
+    check_output,
+    parse_arguments,
+    say_notes,
+)
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
 
 HELD_BACK = 5  # one prompt more for so many, where there are more: the fastest method is measured on those again
@@ -33,6 +40,8 @@ def main() -> None:
     from adaspec_jax.measuring.evaluation import environment_of
     from adaspec_jax.measuring.pair import load_given, notes_on
     from adaspec_jax.measuring.placing import mesh_of, placed
+    from adaspec_jax.measuring.products import chosen as products_of
+    from adaspec_jax.measuring.products import multiplied
     from adaspec_jax.measuring.scores import score_of
 
     chosen = methods.find_all(arguments.methods)
@@ -46,7 +55,8 @@ def main() -> None:
         for method in chosen:
             method.check(given)
     _check_names(least, entries(chosen, given)[0])
-    given = placed(given, mesh)
+    products = products_of(arguments.matmul, mesh)
+    given = placed(multiplied(given, products), mesh)
     if arguments.chat:
         prompts = _spoken(arguments, given, ends, mesh, max(batch_sizes))
     knobs = ("max_new_tokens", "max_prompt_length", "temperature", "seed")
@@ -55,7 +65,8 @@ def main() -> None:
     judging = {"until": arguments.until, "score": score, "held_back": held_back}
     found = bench(given, chosen, prompts, batch_sizes=batch_sizes, ends=ends, mesh=mesh, **judging, **asked)
     settings = {**vars(arguments), "eos_id": ends.recorded, "measured": MEASURED_HOW}
-    report = found | {"settings": settings, "environment": environment_of(mesh), "notes": notes_on(given) + unscored}
+    report = found | {"settings": settings, "environment": environment_of(mesh)}
+    report["notes"] = [*notes_on(given), *products.notes, *unscored]
     say_notes(report["notes"])
     if arguments.json:
         reporting.write_json(arguments.json, report)
@@ -97,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    add_matmul_option(parser)
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
     _add_results(parser)
     return parser

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adaspec_jax.config import CUT, RANDOM, Experiment, architecture_of, flatten, validate, with_cut
+from adaspec_jax.config import CUT, MATMUL, RANDOM, Experiment, architecture_of, flatten, validate, with_cut
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.files import read_json
 from adaspec_jax.places import ADAPTER, file_of, find_local, only_an_adapter
@@ -132,6 +132,23 @@ def add_assistant_roles(parser: argparse.ArgumentParser) -> None:
         default=(),
         help="further names that the file has for the assistant, with commas between them",
     )
+
+
+def add_matmul_option(parser: argparse.ArgumentParser) -> None:
+    """In which type decoding multiplies."""
+    parser.add_argument(
+        "--matmul",
+        type=_matmul,
+        default=MATMUL[0],
+        help=f"{', '.join(MATMUL)} (default: {MATMUL[0]}): bfloat16 with float32 sums, where the machine has matrix "
+        "units for it; auto takes it there",
+    )
+
+
+def _matmul(text: str) -> str:
+    if text not in MATMUL:
+        raise UserError(f'--matmul is "{text}"{did_you_mean(text, MATMUL)}')
+    return text
 
 
 def check_output(path: str, option: str) -> None:

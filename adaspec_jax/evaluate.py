@@ -11,6 +11,7 @@ import sys
 
 from adaspec_jax.command_line import (
     add_assistant_roles,
+    add_matmul_option,
     add_template_options,
     check_output,
     parse_arguments,
@@ -31,6 +32,7 @@ def main() -> None:
     from adaspec_jax.measuring.measure import MEASURED_HOW, PROBE_LENGTH
     from adaspec_jax.measuring.pair import load_given
     from adaspec_jax.measuring.placing import mesh_of
+    from adaspec_jax.measuring.products import chosen, multiplied
 
     try:
         accept = Lenient(arguments.lenience, arguments.lenience_form) if arguments.lenience != 1 else None
@@ -46,8 +48,9 @@ def main() -> None:
     _check_chat(arguments, examples)
     chat = data.chat_of(examples, given.tokenizer, arguments.chat_template, arguments.template_options)
     how = ("batch_size", "max_length", "max_prompt_length", "max_new_tokens", "temperature", "seed")
+    products = chosen(arguments.matmul, mesh)
     found = evaluate(
-        given,
+        multiplied(given, products),
         method,
         examples,
         **{name: getattr(arguments, name) for name in how},
@@ -57,6 +60,7 @@ def main() -> None:
         choose_length=not arguments.draft_length,
         chat=chat,
     )
+    found["notes"] += products.notes
     settings = {**vars(arguments), "knobs": dict(method.chosen), "eos_id": ends.recorded, "measured": MEASURED_HOW}
     report = found | {"settings": settings}
     reporting.write_json(arguments.json, report)
@@ -98,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max_prompt_length", type=int, default=0, help="above 0: longer prompts lose tokens from their middle"
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    add_matmul_option(parser)
     parser.add_argument("--json", required=True, help="where the report goes")
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
     return parser

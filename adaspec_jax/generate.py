@@ -10,7 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from adaspec_jax.command_line import add_template_options, parse_arguments, say_notes, take_knobs
+from adaspec_jax.command_line import (
+    add_matmul_option,
+    add_template_options,
+    parse_arguments,
+    say_notes,
+    take_knobs,
+)
 from adaspec_jax.errors import UserError, exit_with_one_line
 
 
@@ -24,6 +30,7 @@ def main() -> None:
     from adaspec_jax.devices import sharding
     from adaspec_jax.measuring.pair import load_given, notes_on
     from adaspec_jax.measuring.placing import mesh_of, placed
+    from adaspec_jax.measuring.products import chosen, multiplied
 
     try:
         sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
@@ -34,8 +41,9 @@ def main() -> None:
     mesh = mesh_of(arguments.mesh, 1)
     given, ends = load_given(arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length)
     method.check(given)
-    given = placed(given, mesh)
-    say_notes(notes_on(given))
+    products = chosen(arguments.matmul, mesh)
+    given = placed(multiplied(given, products), mesh)
+    say_notes([*notes_on(given), *products.notes])
     with sharding.over(mesh):
         (_converse if arguments.chat else _continue)(arguments, given, method, ends, sampling)
 
@@ -127,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    add_matmul_option(parser)
     parser.add_argument("--mesh", help="as in tensor=4: models cut over so many devices; default: one device")
     return parser
 

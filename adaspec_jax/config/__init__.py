@@ -17,6 +17,7 @@ from adaspec_jax.config.described import architecture_of
 from adaspec_jax.config.experiment import (
     CUT,
     FREE_TO_CHANGE,
+    MATMUL,
     RANDOM,
     Answers,
     Chat,
@@ -38,6 +39,7 @@ from adaspec_jax.config.experiment import (
 
 __all__ = [
     "CUT",
+    "MATMUL",
     "FREE_TO_CHANGE",
     "GPT2",
     "RANDOM",

@@ -9,6 +9,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from adaspec_jax.errors import did_you_mean
+
 Complaint = Callable[[Any], str | None]
 _KEY = "complaint"
 
@@ -58,6 +60,15 @@ def one_of(*choices: str, default: str | None = None) -> Any:
         return None if value in choices else f'is "{value}"; it must be one of {", ".join(choices)}'
 
     return bounded(default or choices[0], complaint)
+
+
+def named(*choices: str) -> Any:
+    """As `one_of`, with the nearest word where the value is none of them."""
+
+    def complaint(value: str) -> str | None:
+        return None if value in choices else f'is "{value}"{did_you_mean(str(value), choices)}'
+
+    return bounded(choices[0], complaint)
 
 
 def increasing(*lengths: int) -> Any:

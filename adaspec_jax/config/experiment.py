@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adaspec_jax.config.architectures import Architecture, GPTNeoX
-from adaspec_jax.config.bounds import axis, below, increasing, not_negative, numbered, one_of, positive, share
+from adaspec_jax.config.bounds import axis, below, increasing, named, not_negative, numbered, one_of, positive, share
 
 RANDOM, CUT = "random", "cut"  # values of `init` that name no place
 
@@ -154,6 +154,9 @@ class Draft(Fit):
     budget: str = one_of("official", "equal_compute")
 
 
+MATMUL = ("float32", "bfloat16", "auto")
+
+
 @dataclass
 class Evaluation:
     """How acceptance is measured; none of it affects training."""
@@ -164,6 +167,9 @@ class Evaluation:
     max_new_tokens: int = positive(128)
     temperature: float = not_negative(0.0)
     resamples: int = positive(10_000)
+    # Products of the measured models; "float32": in the parameters' type; "bfloat16", "auto": in bfloat16 with float32
+    # sums where the machine has matrix units for it, which a short measurement decides.
+    matmul: str = named(*MATMUL)
 
 
 @dataclass

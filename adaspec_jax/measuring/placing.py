@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from adaspec_jax import models
 from adaspec_jax.devices import sharding
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.methods import Given
@@ -39,10 +40,21 @@ def mesh_of(asked: str | None, rows: int) -> Mesh:
 
 
 def placed(given: Given, mesh: Mesh) -> Given:
-    """The models on the mesh; one that is both target and draft lies there once."""
-    there = {id(model): sharding.shard(model, mesh) for model in (given.target, *given.drafts.values())}
+    """The models on the mesh, as decoding reads them; one that is both target and draft lies there once."""
+    models_given = (given.target, *given.drafts.values())
+    there = {id(model): sharding.shard(for_decoding(model, mesh), mesh) for model in models_given}
     drafts = {name: there[id(model)] for name, model in given.drafts.items()}
     return dataclasses.replace(given, target=there[id(given.target)], drafts=drafts)
+
+
+def for_decoding(model: models.CausalLM, mesh: Mesh, products: str | None = None) -> models.CausalLM:
+    """Laid out for decoding where every device holds all of it; models that are cut keep the form they are cut by."""
+    return model.for_decoding(products) if is_whole(mesh) else model.unstacked()
+
+
+def is_whole(mesh: Mesh) -> bool:
+    """Whether every device of the mesh holds whole models."""
+    return mesh.shape["fsdp"] * mesh.shape["tensor"] == 1
 
 
 def rows_on(mesh: Mesh) -> Callable[[Any], Any]:

@@ -56,6 +56,24 @@ def causal_attention(
     return jnp.moveaxis(jnp.concatenate(mixed, axis=2), 1, 2).reshape(batch, length, heads, features)
 
 
+def cached_attention(query_BTHK: Array, key_BGSK: Array, value_BGSK: Array, mask_BTS: Array) -> Array:
+    """Every position attends to the slots that the mask shows it: [B, T, H, K] of H query heads over G <= H others.
+
+    Keys and values as a cache holds them: each head's slots lie together, and are the rows of the products. Scores and
+    softmax are float32.
+    """
+    batch, count, heads, features = query_BTHK.shape
+    groups = key_BGSK.shape[1]
+    shared = heads // groups
+    rows_BGXK = jnp.moveaxis(query_BTHK.reshape(batch, count, groups, shared, features), 2, 1)
+    rows_BGXK = rows_BGXK.reshape(batch, groups, count * shared, features)
+    rows_BGXK *= jnp.asarray(features**-0.5, rows_BGXK.dtype)
+    scores_BGXS = jnp.einsum("bgxk,bgsk->bgxs", rows_BGXK, key_BGSK, preferred_element_type=jnp.float32)
+    mixed_BGXK = _mixed(scores_BGXS, value_BGSK, jnp.repeat(mask_BTS, shared, axis=1)[:, None])
+    mixed_BGTRK = mixed_BGXK.reshape(batch, groups, count, shared, features)
+    return jnp.moveaxis(mixed_BGTRK, 1, 2).reshape(batch, count, heads, features)
+
+
 def _attend(query_BGCRK: Array, key_BGKS: Array, value_BGSK: Array, segments_BS: Array | None) -> Array:
     """The last C of S positions attend, to their own segment alone; R heads share each group's keys."""
     batch, groups, count, shared, features = query_BGCRK.shape
@@ -67,12 +85,17 @@ def _attend(query_BGCRK: Array, key_BGKS: Array, value_BGSK: Array, segments_BS:
     if segments_BS is not None:
         own_BX = jnp.repeat(segments_BS[:, keys - count :], shared, axis=1)
         sees &= own_BX[:, None, :, None] == segments_BS[:, None, None, :]
+    return _mixed(scores_BGXS, value_BGSK, sees).reshape(batch, groups, count, shared, features)
+
+
+def _mixed(scores_BGXS: Array, value_BGSK: Array, sees: Array | np.ndarray) -> Array:
+    """Values weighted by the softmax of the scores that `sees` (broadcast to them) leaves."""
     scores_BGXS = jnp.where(sees, scores_BGXS, _NEVER)
     # The greatest score cancels out of the softmax, and so out of its gradient.
     weights_BGXS = jnp.exp(scores_BGXS - jax.lax.stop_gradient(jnp.max(scores_BGXS, axis=-1, keepdims=True)))
     mixed_BGXK = jnp.matmul(weights_BGXS.astype(value_BGSK.dtype), value_BGSK, preferred_element_type=jnp.float32)
     mixed_BGXK /= jnp.sum(weights_BGXS, axis=-1, keepdims=True)
-    return mixed_BGXK.astype(value_BGSK.dtype).reshape(batch, groups, count, shared, features)
+    return mixed_BGXK.astype(value_BGSK.dtype)
 
 
 def positions_within(segments_BT: Array) -> Array:

@@ -16,6 +16,7 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.models.attention import BLOCK, BLOCK_ELSEWHERE, check_kernel
 from adaspec_jax.models.decoder import STACKED, Decoder
 from adaspec_jax.models.decoder_config import DecoderConfig
+from adaspec_jax.models.decoding_layout import laid_out
 from adaspec_jax.models.families import config_from_hf
 from adaspec_jax.models.kv_cache import KVCache
 from adaspec_jax.models.layer_set import check_keep
@@ -109,7 +110,7 @@ class CausalLM:
 
     def unembedding(self) -> CausalLM:
         """The same model with only the parameters that `unembed` reads."""
-        name = "embed" if self.config.tie_embeddings else "head"
+        name = "head" if "head" in self.params else "embed"
         return replace(self, params={name: self.params[name]})
 
     def init_cache(self, batch_size: int, slots: int) -> KVCache:
@@ -185,6 +186,19 @@ class CausalLM:
         layers = (jax.tree.map(itemgetter(i), self.params[STACKED]) for i in range(self.config.num_layers))
         return replace(self, params=rest | {f"layers_{i}": layer for i, layer in enumerate(layers)})
 
+    def for_decoding(self, products: str | None = None, *, backend: str | None = None) -> CausalLM:
+        """The same model as decoding reads it fastest on a backend (default: the one here); not to be saved or fitted.
+
+        On CPUs linear layers lie [out, in], and those that read the same input are one; elsewhere the compiler sees to
+        layouts. `products` "bfloat16": inputs and weights of every linear layer are rounded to that type, and summed in
+        float32; None: they stay as they are. Taken twice, nothing more changes.
+        """
+        unstacked = self.unstacked()
+        if (backend or jax.default_backend()) != "cpu" and products is None:
+            return unstacked
+        dtype = None if products is None else jnp.dtype(products)
+        return replace(unstacked, params=laid_out(unstacked.params, tied=self.config.tie_embeddings, dtype=dtype))
+
     def astype(self, dtype) -> CausalLM:
         """The same model with every parameter in `dtype`."""
         return replace(self, params=jax.tree.map(lambda x: x.astype(dtype), self.params))
@@ -196,7 +210,8 @@ class CausalLM:
     @property
     def num_params(self) -> int:
         """Parameters in all, embeddings included, tied ones once."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        tied = {"head"} if self.config.tie_embeddings else set()
+        return sum(leaf.size for leaf in jax.tree.leaves({k: v for k, v in self.params.items() if k not in tied}))
 
     def _checked(self, first: int, last: int | None, hidden_BTD, keep, taps) -> int:
         layers = self.config.num_layers

@@ -5,7 +5,8 @@ layer `layers_i/attention_norm`, `layers_i/mlp_norm` (absent when shared), `laye
 `layers_i/attention/{q_norm,k_norm}` (one head wide, with `qk_norm`), `layers_i/mlp/{up,gate,down}` (gate only when
 gated); `final_norm`; `head` (absent when tied). Linear layers hold a `kernel` [in, out], perhaps a `bias` [out] and
 perhaps a low-rank update `lora_a` [in, R], `lora_b` [R, out]; norms hold `scale` and, for "layer", `bias`. `layers` in
-place of all `layers_i` holds them stacked, [L, ...]: then one layer is compiled, and a scan walks through them.
+place of all `layers_i` holds them stacked, [L, ...]: then one layer is compiled, and a scan walks through them. For
+decoding, linear layers may be laid out otherwise: `decoding_layout.py`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import numpy as np
 from flax import linen as nn
 
 from adaspec_jax.devices.sharding import ROWS, constrain
-from adaspec_jax.models.attention import causal_attention, positions_within
+from adaspec_jax.models.attention import cached_attention, causal_attention, positions_within
 from adaspec_jax.models.decoder_config import ACTIVATIONS, DecoderConfig
+from adaspec_jax.models.decoding_layout import WEIGHT, product
 from adaspec_jax.models.kv_cache import KVCache, write_at
 from adaspec_jax.models.layer_set import sublayers_of, where_it_runs
 from adaspec_jax.models.rotary import rotary_angles, rotate
@@ -33,6 +35,11 @@ class Linear(nn.Dense):
     """x W + b, and + x A B where the parameters hold a low-rank update (LoRA, arXiv 2106.09685, with alpha = rank)."""
 
     def __call__(self, inputs):
+        if self.has_variable("params", WEIGHT):
+            outputs = product(inputs, self.get_variable("params", WEIGHT)).astype(inputs.dtype)
+            if self.use_bias:
+                outputs += self.get_variable("params", "bias").reshape((1,) * (outputs.ndim - 1) + (-1,))
+            return outputs
         outputs = super().__call__(inputs)
         if self.has_variable("params", "lora_a"):
             down, up = (self.get_variable("params", name) for name in ("lora_a", "lora_b"))
@@ -59,36 +66,43 @@ class Attention(nn.Module):
         self.q = _dense(c, c.num_heads * c.head_dim, c.qkv_bias)
         self.k = _dense(c, c.num_kv_heads * c.head_dim, c.qkv_bias)
         self.v = _dense(c, c.num_kv_heads * c.head_dim, c.qkv_bias)
+        self.qkv = _dense(c, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim, c.qkv_bias)  # one of these two forms
         self.out = _dense(c, c.hidden_size, c.out_bias)
         if c.qk_norm:
             self.q_norm, self.k_norm = _norm(c), _norm(c)
 
-    def __call__(self, hidden_BTD, rotation, mask_B1TS, written, start_B, segments_BT=None):
+    def __call__(self, hidden_BTD, rotation, mask_BTS, written, start_B, segments_BT=None):
         """`written` is this layer's (keys, values) buffers, extended at `start_B` and returned; or None.
 
         Without a mask the new tokens attend to each other causally, within their segment, and to nothing that was
         written before.
         """
         c = self.config
-        heads = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
-        query_BTHK, key_BSHK = heads(self.q(hidden_BTD)), heads(self.k(hidden_BTD))
+        query_BTHK, key_BTGK, value_BTGK = self._projected(hidden_BTD)
         if c.qk_norm:
-            query_BTHK, key_BSHK = self.q_norm(query_BTHK), self.k_norm(key_BSHK)
+            query_BTHK, key_BTGK = self.q_norm(query_BTHK), self.k_norm(key_BTGK)
         query_BTHK = rotate(query_BTHK, rotation, interleaved=c.rotary_interleaved)
-        key_BSHK = rotate(key_BSHK, rotation, interleaved=c.rotary_interleaved)
-        value_BSHK = heads(self.v(hidden_BTD))
+        key_BTGK = rotate(key_BTGK, rotation, interleaved=c.rotary_interleaved)
         if written is not None:
-            written = write_at(written[0], key_BSHK, start_B), write_at(written[1], value_BSHK, start_B)
-            if mask_B1TS is not None:
-                key_BSHK, value_BSHK = written
+            written = write_at(written[0], key_BTGK, start_B), write_at(written[1], value_BTGK, start_B)
         dtype = query_BTHK.dtype
-        key_BSHK, value_BSHK = key_BSHK.astype(dtype), value_BSHK.astype(dtype)
-        if mask_B1TS is None:
+        if mask_BTS is None:
             how = {"kernel": c.attention, "block": c.attention_block, "segments_BT": segments_BT}
-            mixed_BTHK = causal_attention(query_BTHK, key_BSHK, value_BSHK, **how)
+            mixed_BTHK = causal_attention(query_BTHK, key_BTGK.astype(dtype), value_BTGK.astype(dtype), **how)
         else:
-            mixed_BTHK = jax.nn.dot_product_attention(query_BTHK, key_BSHK, value_BSHK, mask=mask_B1TS)
+            seen = written or (jnp.moveaxis(key_BTGK, 1, 2), jnp.moveaxis(value_BTGK, 1, 2))
+            mixed_BTHK = cached_attention(query_BTHK, *(x.astype(dtype) for x in seen), mask_BTS)
         return self.out(mixed_BTHK.reshape(*hidden_BTD.shape[:2], -1)), written
+
+    def _projected(self, hidden_BTD):
+        """Queries [B, T, H, K], and keys and values [B, T, Hkv, K]."""
+        c = self.config
+        if self.has_variable("params", "qkv"):
+            ends = (c.num_heads, c.num_heads + c.num_kv_heads)
+            together = self.qkv(hidden_BTD)
+            return jnp.split(together.reshape(*together.shape[:2], -1, c.head_dim), ends, axis=2)
+        apart = (self.q(hidden_BTD), self.k(hidden_BTD), self.v(hidden_BTD))
+        return [x.reshape(*x.shape[:2], -1, c.head_dim) for x in apart]
 
 
 class MLP(nn.Module):
@@ -99,10 +113,14 @@ class MLP(nn.Module):
         self.up = _dense(c, c.intermediate_size, c.mlp_bias)
         if c.mlp == "gated":
             self.gate = _dense(c, c.intermediate_size, c.mlp_bias)
+            self.gate_up = _dense(c, 2 * c.intermediate_size, c.mlp_bias)  # in place of both
         self.down = _dense(c, c.hidden_size, c.mlp_bias)
 
     def __call__(self, hidden_BTD):
         activation = ACTIVATIONS[self.config.activation]
+        if self.has_variable("params", "gate_up"):
+            gate, up = jnp.split(self.gate_up(hidden_BTD), 2, axis=-1)
+            return self.down(activation(gate) * up)
         if self.config.mlp == "gated":
             return self.down(activation(self.gate(hidden_BTD)) * self.up(hidden_BTD))
         return self.down(activation(self.up(hidden_BTD)))
@@ -132,13 +150,13 @@ class Layer(nn.Module):
         return self.mlp((self.attention_norm if self.config.shared_norm else self.mlp_norm)(hidden_BTD))
 
 
-def _layer(config: DecoderConfig, runs: tuple, params, hidden_BTD, rotation, mask_B1TS, written, start_B, segments_BT):
+def _layer(config: DecoderConfig, runs: tuple, params, hidden_BTD, rotation, mask_BTS, written, start_B, segments_BT):
     """One layer, of whose sublayers those that `runs` says add to `hidden_BTD`."""
 
     def part(method: str, *inputs):
         return Layer(config, parent=None).apply({"params": params}, *inputs, method=method)
 
-    nothing, where = jnp.zeros_like(hidden_BTD), (rotation, mask_B1TS, written, start_B, segments_BT)
+    nothing, where = jnp.zeros_like(hidden_BTD), (rotation, mask_BTS, written, start_B, segments_BT)
     attends, mixes = runs
     attended_BTD, written = where_it_runs(attends, lambda: part("attend", hidden_BTD, *where), (nothing, written))
     mixed_BTD = hidden_BTD if config.parallel_residual else hidden_BTD + attended_BTD
@@ -157,9 +175,12 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, hidden):
         c = self.config
-        init = nn.initializers.normal(c.initializer_range)
-        kernel_DV = self.param("kernel", init, (c.hidden_size, c.vocab_size))
-        logits = jnp.einsum("...d,dv->...v", hidden, kernel_DV, preferred_element_type=jnp.float32)
+        if self.has_variable("params", WEIGHT):
+            logits = product(hidden, self.get_variable("params", WEIGHT))
+        else:
+            init = nn.initializers.normal(c.initializer_range)
+            kernel_DV = self.param("kernel", init, (c.hidden_size, c.vocab_size))
+            logits = jnp.einsum("...d,dv->...v", hidden, kernel_DV, preferred_element_type=jnp.float32)
         if c.head_bias:
             bias_V = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
             logits = logits + bias_V.astype(jnp.float32).reshape((1,) * (logits.ndim - 1) + (-1,))
@@ -179,8 +200,7 @@ class Decoder(nn.Module):
             self.position_embed = nn.Embed(c.max_positions, c.hidden_size, embedding_init=init)
         self.layers = [Layer(c) for _ in range(c.num_layers)]
         self.final_norm = _norm(c)
-        if not c.tie_embeddings:
-            self.head = Head(c)
+        self.head = Head(c)
 
     def __call__(self, tokens_BT):
         """Every module once, for `init` to make its parameters."""
@@ -233,7 +253,7 @@ class Decoder(nn.Module):
         return hidden_BTD, cache, tuple(tapped[i] for i in taps)
 
     def _begin(self, tokens_BT, cache: KVCache | None, positions_BT, mask_BTS, hidden_BTD, segments_BT):
-        """What enters the first layer, and (rotation, mask_B1TS, start_B) for all; no mask: causal, from here on."""
+        """What enters the first layer, and (rotation, mask_BTS, start_B) for all; no mask: causal, from here on."""
         c, count = self.config, tokens_BT.shape[1]
         start_B = jnp.zeros((tokens_BT.shape[0],), jnp.int32) if cache is None else jnp.asarray(cache.lengths_B)
         steps_1T = jnp.arange(count, dtype=jnp.int32)[None, :]
@@ -250,8 +270,7 @@ class Decoder(nn.Module):
             if c.learned_positions:
                 # Padding may lie past the last position; what callers ask for there is refused by `check_context`.
                 hidden_BTD = hidden_BTD + self.position_embed(jnp.minimum(positions_BT, c.max_positions - 1))
-        mask_B1TS = None if mask_BTS is None else mask_BTS[:, None, :, :]
-        return constrain(hidden_BTD, ROWS, None, None), (rotation, mask_B1TS, start_B)
+        return constrain(hidden_BTD, ROWS, None, None), (rotation, mask_BTS, start_B)
 
     def _of_layer(self, runs: tuple):
         c = self.config
@@ -264,7 +283,7 @@ class Decoder(nn.Module):
     def unembed(self, hidden):
         """Float32 logits of hidden states of any leading shape; columns past `num_tokens` are ruled out."""
         c = self.config
-        if c.tie_embeddings:
+        if c.tie_embeddings and not self.has_variable("params", "head"):
             # float32 even for bfloat16 parameters: rounding logits to 8 bits makes argmax ties.
             logits = jnp.einsum("...d,vd->...v", hidden, self.embed.embedding, preferred_element_type=jnp.float32)
         else:

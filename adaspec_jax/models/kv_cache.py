@@ -17,14 +17,14 @@ from jax import Array
 class KVCache:
     """Keys and values per layer, and how many tokens each row has written; slots past `lengths_B` are stale."""
 
-    keys: tuple[Array, ...]  # per layer [B, S, Hkv, K]
-    values: tuple[Array, ...]  # per layer [B, S, Hkv, K]
+    keys: tuple[Array, ...]  # per layer [B, Hkv, S, K], as the products of attention read them
+    values: tuple[Array, ...]  # per layer [B, Hkv, S, K]
     lengths_B: Array  # int32, tokens written per row
 
     @classmethod
     def zeros(cls, batch_size: int, slots: int, *, layers: int, kv_heads: int, head_dim: int, dtype) -> KVCache:
         """An empty cache of `slots` tokens per row."""
-        shape = (batch_size, slots, kv_heads, head_dim)
+        shape = (batch_size, kv_heads, slots, head_dim)
         return cls(
             keys=tuple(jnp.zeros(shape, dtype) for _ in range(layers)),
             values=tuple(jnp.zeros(shape, dtype) for _ in range(layers)),
@@ -33,7 +33,7 @@ class KVCache:
 
     @property
     def slots(self) -> int:
-        return self.keys[0].shape[1]
+        return self.keys[0].shape[2]
 
     @property
     def known_empty(self) -> bool:
@@ -52,9 +52,9 @@ class KVCache:
         start_B = jnp.asarray(start_B)
 
         @jax.vmap
-        def moved(buffer_SHK: Array, start: Array, rows_M: Array) -> Array:
+        def moved(buffer_GSK: Array, start: Array, rows_M: Array) -> Array:
             # "clip" because the default fills rows out of range with NaN, which leaks even through a masked slot.
-            return _write_row(buffer_SHK, buffer_SHK.at[start + rows_M].get(mode="clip"), start)
+            return _write_row(buffer_GSK, buffer_GSK.at[:, start + rows_M].get(mode="clip"), start)
 
         keys, values = (tuple(moved(x, start_B, rows_BM) for x in buffers) for buffers in (self.keys, self.values))
         return replace(self, keys=keys, values=values)
@@ -68,9 +68,8 @@ class KVCache:
         """
         per_layer = [slots] * len(self.keys) if isinstance(slots, jax.Array | np.ndarray) else list(slots)
 
-        def chosen(buffer_BSHK: Array, slots_BHX: Array) -> Array:
-            index_BXH1 = jnp.moveaxis(jnp.clip(slots_BHX, 0, self.slots - 1), 1, 2)[..., None]
-            return jnp.take_along_axis(buffer_BSHK, index_BXH1, axis=1)
+        def chosen(buffer_BGSK: Array, slots_BGX: Array) -> Array:
+            return jnp.take_along_axis(buffer_BGSK, jnp.clip(slots_BGX, 0, self.slots - 1)[..., None], axis=2)
 
         keys, values = (
             tuple(chosen(x, at) for x, at in zip(buffers, per_layer, strict=True))
@@ -80,13 +79,27 @@ class KVCache:
         return KVCache(keys, values, jnp.full((batch,), count, jnp.int32))
 
 
-def write_at(buffer_BSHK: Array, new_BTHK: Array, start_B: Array) -> Array:
-    """`buffer_BSHK` with row b's T new entries at slots `start_b + arange(T)`; slots past the end are dropped."""
-    return jax.vmap(_write_row)(buffer_BSHK, new_BTHK.astype(buffer_BSHK.dtype), start_B)
+def write_at(buffer_BGSK: Array, new_BTGK: Array, start_B: Array) -> Array:
+    """`buffer_BGSK` with row b's T new entries at slots `start_b + arange(T)`; slots past the end are dropped."""
+    arguments = (buffer_BGSK, jnp.moveaxis(new_BTGK, 1, 2).astype(buffer_BGSK.dtype), start_B)
+    write = jax.vmap(_write_row)
+    if new_BTGK.shape[1] > 1:
+        return write(*arguments)
+    return jax.lax.platform_dependent(*arguments, cpu=jax.vmap(_write_one), default=write)
 
 
-def _write_row(buffer_SHK: Array, new_THK: Array, start: Array) -> Array:
+def _write_row(buffer_GSK: Array, new_GTK: Array, start: Array) -> Array:
     # A scatter, because dynamic_update_slice would shift a write that overruns the end onto valid slots; mapped over
     # the batch, so that a batch sharded over devices stays where it is.
-    slots_T = start + jnp.arange(new_THK.shape[0], dtype=start.dtype)
-    return buffer_SHK.at[slots_T].set(new_THK, mode="drop", unique_indices=True, indices_are_sorted=True)
+    return _scattered(buffer_GSK, new_GTK, start + jnp.arange(new_GTK.shape[1], dtype=start.dtype))
+
+
+def _write_one(buffer_GSK: Array, new_G1K: Array, slot: Array) -> Array:
+    # With a second entry that is dropped: of a scatter of one index XLA makes updates of slices, which in a batch of
+    # one row copy the whole cache at every step (CPU, jax 0.10.2).
+    nowhere = jnp.iinfo(slot.dtype).max
+    return _scattered(buffer_GSK, jnp.repeat(new_G1K, 2, axis=1), jnp.stack([slot, jnp.full_like(slot, nowhere)]))
+
+
+def _scattered(buffer_GSK: Array, new_GTK: Array, slots_T: Array) -> Array:
+    return buffer_GSK.at[:, slots_T].set(new_GTK, mode="drop", unique_indices=True, indices_are_sorted=True)

@@ -18,6 +18,7 @@ from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.own_turns import own_turns
+from adaspec_jax.measuring.placing import for_decoding
 from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import Workdir
@@ -39,7 +40,7 @@ def targets_own(
 
     Rows are cut to `max_length` tokens. UserError where what lies there was sampled from something else.
     """
-    how = _How(knobs, target.unstacked(), text, mesh, batch_size, max_length, tuple(buckets))
+    how = _How(knobs, for_decoding(target, mesh), text, mesh, batch_size, max_length, tuple(buckets))
     asked = _Conversations(how) if text.chat else _Texts(how)
     order = sorted(range(len(asked.sizes)), key=asked.sizes.__getitem__)  # little padding
     blocks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -14,6 +14,8 @@ from adaspec_jax.decoding import ChainDrafter
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.measuring.measure import MEASURED_HOW, PROBE_LENGTH, Contender, measure, report_fields
+from adaspec_jax.measuring.placing import for_decoding
+from adaspec_jax.measuring.products import chosen
 from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.beginnings import Start
 from adaspec_jax.pipeline.coloured import decoded_tokens, labelled_tokens, selected_tokens
@@ -42,12 +44,18 @@ def write_report(
     text, workdir = start.text, start.workdir
     advice = "all stages are kept; lower config.evaluation.batch_size or .max_new_tokens"
     with short_of_memory("measuring the drafts", advice), sharding.over(start.mesh):
-        target, drafts = target.unstacked(), {name: model.unstacked() for name, model in drafts.items()}
+        products = processes.once(lambda: chosen(evaluation.matmul, start.mesh)._asdict())
+        target, drafts = jax.tree.map(
+            lambda model: for_decoding(model, start.mesh, products["dtype"]),
+            (target, dict(drafts)),
+            is_leaf=lambda part: isinstance(part, models.CausalLM),
+        )
         measured, plain = _measured(start, target, drafts, evaluation)
         kept = processes.once(lambda: {label: workdir.finished(label) for label in start.stages})
         report = {
             "task": text.record["train"]["task"],
             "settings": {**settings, "eos_id": text.ends.recorded, "measured": MEASURED_HOW},
+            **({"notes": list(products["notes"])} if products["notes"] else {}),
             "environment": reporting.environment(jax.devices()[0].device_kind) | {"devices": jax.device_count()},
             "data": text.record,
             "models": {name: model.num_params for name, model in {"target": target, **drafts}.items()},

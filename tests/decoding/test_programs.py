@@ -44,6 +44,25 @@ def test_a_program_has_as_many_operations_as_committed(kind, temperature):
     assert operations(kind, temperature) == json.loads(COUNTS.read_text())[f"{kind} at {temperature:g}"]
 
 
+@pytest.mark.parametrize("kind", ["plain", "chain", "tree"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_round_moves_no_cache(kind, batch):
+    """Neither transposed for a product nor copied for a write: what is longer than the new entries stays in place."""
+    if not (locked("jax") and locked("flax")):
+        pytest.skip("what the compiler makes of a program is looked at with the lock's versions of jax and flax")
+    target, draft = (models.build(HF, jax.random.key(seed)) for seed in (0, 1))
+    drafter = {"plain": NoDraft(), "chain": ChainDrafter(draft, 3), "tree": TreeDrafter(draft, (2, 1))}[kind]
+    prompt = Context(np.ones((batch, 331), np.int32), np.full(batch, 331))
+    arguments, slots = engine.program_arguments(target, drafter, prompt, jax.random.key(0), 40, -1)
+    static = {"slots": slots, "sampling": Sampling(0.0), "accept": rejection_sample}
+    text = engine._decode.lower(*arguments, **static).compile().as_text()
+    rounds = text[: text.index("\nENTRY")]  # beside the entry, where the prompt is read: bodies of loops
+    moves = re.findall(r"f32\[([\d,]+)\]\S* (?:copy|transpose)\(", rounds)
+    sizes = {int(np.prod([int(length) for length in shape.split(",")])) for shape in moves}
+    assert f"f32[{batch},2,{slots},8]" in rounds
+    assert batch * slots * 2 * 8 not in sizes
+
+
 if __name__ == "__main__":
     counted = {f"{kind} at {t:g}": operations(kind, t) for kind in ("plain", "chain", "tree") for t in (0.0, 1.0)}
     COUNTS.write_text(json.dumps(counted, indent=2) + "\n")

@@ -15,6 +15,7 @@ from adaspec_jax.generation_config import FILE as GENERATION
 from adaspec_jax.generation_config import Asked, asked, read_generation_config
 from adaspec_jax.models.causal_lm import CausalLM, parameter_shapes
 from adaspec_jax.models.decoder_config import DecoderConfig
+from adaspec_jax.models.decoding_layout import is_laid_out
 from adaspec_jax.models.families import config_from_hf, family
 from adaspec_jax.models.files.safetensors import SINGLE, open_tensors, write_tensors
 from adaspec_jax.models.files.tokenizer_files import write_tokenizer
@@ -80,7 +81,12 @@ def save(model: CausalLM, directory, *, tokenizer=None, generation: dict | None 
     """A directory transformers loads, in the parameters' dtype; each file appears whole, config.json last.
 
     The generation_config.json the model came with is kept; `generation` is added to it.
+
+    Raises:
+      ValueError: the model is laid out for decoding: save the one it was made of.
     """
+    if is_laid_out(model.params):
+        raise ValueError("the model is laid out for decoding; save the one that it was made of")
     directory, model = Path(directory), model.unstacked()
     directory.mkdir(parents=True, exist_ok=True)
     rules = family(model.config.model_type)

@@ -1,0 +1,73 @@
+"""Parameters as decoding reads them fastest on CPUs, where a product of few rows takes as long as reading its matrix.
+
+Linear layers then hold a `weight` [out, in], as PyTorch names it, in place of a `kernel` [in, out]; those that read the
+same input are one: `attention/qkv` and, in gated MLPs, `mlp/gate_up`. What training, files and sharding know is the
+other form; this one is made of a loaded model and thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+WEIGHT = "weight"
+QKV, GATE_UP = ("q", "k", "v"), ("gate", "up")
+
+
+def laid_out(params: Mapping[str, Any], *, tied: bool, dtype=None) -> dict[str, Any]:
+    """The parameters of an unstacked model, laid out; its weights in `dtype` (None: their own), all else as it was.
+
+    Layers with a low-rank update stay as they are. Of what is laid out already only the type changes.
+    """
+    new = {name: _layer(tree, dtype) if name.startswith("layers_") else tree for name, tree in params.items()}
+    if "head" in params:
+        new["head"] = _linear(params["head"], dtype)
+    elif tied and dtype is not None and (embedding_VD := params["embed"]["embedding"]).dtype != dtype:
+        new["head"] = {WEIGHT: jnp.asarray(embedding_VD, dtype)}  # an embedding is [out, in] already
+    return new
+
+
+def is_laid_out(params: Mapping[str, Any]) -> bool:
+    return any(str(getattr(path[-1], "key", "")) == WEIGHT for path, _ in jax.tree_util.tree_leaves_with_path(params))
+
+
+def product(rows: Array, weight_OI: Array) -> Array:
+    """Float32 [..., O] of rows [..., I], multiplied in the weight's type and summed in float32."""
+    flat_RI = rows.reshape(-1, rows.shape[-1]).astype(weight_OI.dtype)
+    count = len(flat_RI)
+    if count == 1 and weight_OI.dtype == jnp.bfloat16:
+        # XLA's product of one bfloat16 row is a slow loop on CPUs (45 ms where two rows take 4); of two it is not.
+        flat_RI = jnp.concatenate([flat_RI, flat_RI])
+    by_last = (((1,), (1,)), ((), ()))
+    flat_RO = jax.lax.dot_general(flat_RI, weight_OI, by_last, preferred_element_type=jnp.float32)[:count]
+    return flat_RO.reshape(*rows.shape[:-1], -1)
+
+
+def _layer(layer: Mapping[str, Any], dtype) -> dict[str, Any]:
+    attention = _united(layer["attention"], QKV, "qkv")
+    mlp = _united(layer["mlp"], GATE_UP, "gate_up")
+    each = lambda tree: {k: _linear(v, dtype) if _is_linear(v) else v for k, v in tree.items()}  # noqa: E731
+    return {**layer, "attention": each(attention), "mlp": each(mlp)}
+
+
+def _united(tree: Mapping[str, Any], names: tuple[str, ...], name: str) -> dict[str, Any]:
+    """The tree with these plain linear layers as one, where it has them all."""
+    parts = [tree.get(part, {}) for part in names]
+    if any("kernel" not in part or "lora_a" in part for part in parts):
+        return dict(tree)
+    one = {leaf: jnp.concatenate([part[leaf] for part in parts], axis=-1) for leaf in parts[0]}
+    return {key: value for key, value in tree.items() if key not in names} | {name: one}
+
+
+def _is_linear(tree: Any) -> bool:
+    return ("kernel" in tree or WEIGHT in tree) and "lora_a" not in tree
+
+
+def _linear(linear: Mapping[str, Any], dtype) -> dict[str, Any]:
+    weight_OI = linear[WEIGHT] if WEIGHT in linear else jnp.asarray(linear["kernel"]).T
+    rest = {name: leaf for name, leaf in linear.items() if name not in ("kernel", WEIGHT)}
+    return rest | {WEIGHT: weight_OI if dtype is None else jnp.asarray(weight_OI, dtype)}
