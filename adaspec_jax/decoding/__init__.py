@@ -1,6 +1,12 @@
 """Lossless speculative decoding: one jitted loop of propose, verify and commit for every drafter."""
 
-from adaspec_jax.decoding.acceptance import Lenient, rejection_sample
+from adaspec_jax.decoding.acceptance import (
+    Lenient,
+    block_verification,
+    k_sequential,
+    match_sample,
+    rejection_sample,
+)
 from adaspec_jax.decoding.dialogue import Dialogue
 from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
@@ -43,8 +49,11 @@ __all__ = [
     "Stop",
     "TreeDrafter",
     "Verdict",
+    "block_verification",
     "generate",
     "generate_from_queue",
+    "k_sequential",
+    "match_sample",
     "pytree",
     "rejection_sample",
 ]
