@@ -10,6 +10,7 @@ from adaspec_jax.decoding.acceptance import (
 from adaspec_jax.decoding.dialogue import Dialogue
 from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
+from adaspec_jax.decoding.noise import request_keys
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.stopping import Confident, Stop
@@ -56,4 +57,5 @@ __all__ = [
     "match_sample",
     "pytree",
     "rejection_sample",
+    "request_keys",
 ]

@@ -55,8 +55,9 @@ class TreeDrafter:
 
         logits_BWV, start, tokens, laws, valid = logits_BV[:, None], 0, [], [], []
         keys = jax.random.split(key, len(self.branching))
-        for width, level_key in zip(self.branching, keys, strict=True):
-            tokens_BW, probs_BWV, valid_BW = self._children(level_key, logits_BWV, width, context.sampling)
+        for depth, (width, level_key) in enumerate(zip(self.branching, keys, strict=True)):
+            noisy_BWV = self._noisy(context, logits_BWV, depth)
+            tokens_BW, probs_BWV, valid_BW = self._children(level_key, noisy_BWV, width, context.sampling)
             tokens.append(tokens_BW)
             laws.append(probs_BWV)
             valid.append(valid_BW)
@@ -82,10 +83,18 @@ class TreeDrafter:
             level = list(range(first, len(parents)))
         return np.asarray(parents, np.int32)
 
+    def _noisy(self, context: Context, logits_BWV, depth: int):
+        """The logits, plus the noise of the place that nodes below `depth` others take, where noise is shared."""
+        if context.noise_B is None:
+            return logits_BWV
+        batch, width, _ = logits_BWV.shape
+        position_BW = jnp.broadcast_to(context.lengths_B[:, None] + depth, (batch, width))
+        return context.noisy(logits_BWV, position_BW)
+
     def _children(self, key, logits_BWV, width: int, sampling):
         """(tokens [B, W * width], their laws, whether there was anything to draw), siblings side by side."""
         batch = logits_BWV.shape[0]
-        if sampling.greedy:
+        if sampling.settled:
             return jax.lax.top_k(logits_BWV, width)[1].reshape(batch, -1).astype(jnp.int32), None, None
         if self.replacement:
             probs_BNV = jnp.repeat(sampling.probs(logits_BWV), width, axis=1)
