@@ -14,6 +14,7 @@ from adaspec_jax.decoding.noise import request_keys
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.stopping import Confident, Stop
+from adaspec_jax.decoding.streaming import stream
 from adaspec_jax.decoding.types import (
     GUESS,
     PROMPT,
@@ -58,4 +59,5 @@ __all__ = [
     "pytree",
     "rejection_sample",
     "request_keys",
+    "stream",
 ]

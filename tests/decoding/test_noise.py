@@ -25,6 +25,7 @@ from adaspec_jax.decoding import (
     pytree,
     rejection_sample,
     request_keys,
+    stream,
 )
 from adaspec_jax.decoding.noise import check_shared, noise_at
 from tests.decoding.bag_model import next_logits
@@ -105,6 +106,8 @@ def test_a_request_keeps_its_text_in_any_company(pair, raw):  # noqa: F811
     np.testing.assert_array_equal(ours.tokens_BS, expected)
     queued = generate_from_queue(target, ChainDrafter(draft, 3), few, key, rows=2, **knobs)
     np.testing.assert_array_equal(queued.tokens_BS, expected)
+    *_, streamed = stream(target, ChainDrafter(draft, 2), few, key, **knobs)
+    np.testing.assert_array_equal(streamed.tokens_BS, expected)
 
 
 @pytest.mark.parametrize("rows, refill", [(1, 1), (3, 2), (30, 2)])
