@@ -1,9 +1,16 @@
 """Lossless speculative decoding: one jitted loop of propose, verify and commit for every drafter."""
 
-from adaspec_jax.decoding.acceptance import Lenient, rejection_sample
+from adaspec_jax.decoding.acceptance import (
+    Lenient,
+    block_verification,
+    k_sequential,
+    match_sample,
+    rejection_sample,
+)
 from adaspec_jax.decoding.dialogue import Dialogue
 from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
+from adaspec_jax.decoding.noise import request_keys
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.stopping import Confident, Stop
@@ -44,9 +51,13 @@ __all__ = [
     "Stop",
     "TreeDrafter",
     "Verdict",
+    "block_verification",
     "generate",
     "generate_from_queue",
+    "k_sequential",
+    "match_sample",
     "pytree",
     "rejection_sample",
+    "request_keys",
     "stream",
 ]

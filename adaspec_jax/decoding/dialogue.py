@@ -108,17 +108,30 @@ class _Held(NamedTuple):
 
 @partial(jax.jit, static_argnames=("slots", "sampling", "accept"), donate_argnames=("kept",))
 def _decode_turn(
-    target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, kept: Kept | None, *, slots, sampling, accept
+    target,
+    drafter,
+    tokens_BS,
+    lengths_B,
+    key,
+    max_new_tokens,
+    eos_E,
+    noise_B,
+    kept: Kept | None,
+    *,
+    slots,
+    sampling,
+    accept,
 ):
     """The generation, and (the target's cache, the drafter's state) after it."""
     rounds = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept)
-    loop = rounds.to_the_end(rounds.start(key, tokens_BS, lengths_B, kept=kept))
+    loop = rounds.to_the_end(rounds.start(key, tokens_BS, lengths_B, noise_B, kept=kept))
     return rounds.finished(loop), (loop.context.target_cache, loop.draft_state)
 
 
-def _start(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, *, slots, sampling, accept):
+def _start(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, noise_B, *, slots, sampling, accept):
     """(the target's cache, the drafter's state) after whole prompts."""
-    loop = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept).start(key, tokens_BS, lengths_B)
+    rounds = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept)
+    loop = rounds.start(key, tokens_BS, lengths_B, noise_B)
     return loop.context.target_cache, loop.draft_state
 
 

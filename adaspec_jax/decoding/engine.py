@@ -40,7 +40,8 @@ def generate(
 
     Args:
       target, drafter: pytrees; their weights are arguments of the program, not constants in it.
-      prompt: `Context(tokens_BS, lengths_B)` of any integer type, 1 <= lengths_B <= S.
+      prompt: `Context(tokens_BS, lengths_B)` of any integer type, 1 <= lengths_B <= S; with `noise_B` where noise is
+        shared and requests are not the same rows every time.
       key: a JAX key; unused when greedy and the drafter is deterministic.
       max_new_tokens: per row. Guesses beyond it, or past an EOS, are neither judged nor accepted.
       sampling: applied to target and draft alike; temperature 0 is greedy.
@@ -75,7 +76,8 @@ def generate_from_queue(
 
     One compiled program, in which a batch does not wait for its slowest row: as soon as `refill` rows (default: a
     quarter of them, at least one) have ended, they are read out and the next prompts are read in, by one prefill of the
-    whole batch. Greedy output is that of `generate`, row by row; sampled output has the same law.
+    whole batch. Greedy output is that of `generate`, row by row; sampled output has the same law, and with shared noise
+    it is the same too.
 
     Args:
       prompts: `Context(tokens_PS, lengths_P)`, right-padded; P may be below or above `rows`.
@@ -104,7 +106,7 @@ def program_arguments(target, drafter, prompt: Context, key, max_new_tokens: int
     slots = padded + round_up(max_new_tokens) + drafter.num_nodes + 1
     tokens_BS = jnp.pad(tokens_BS, ((0, 0), (0, padded - tokens_BS.shape[1])))
     eos_E = jnp.atleast_1d(jnp.asarray(eos_id, jnp.int32))
-    return (target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E), slots
+    return (target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, prompt.noise_B), slots
 
 
 def trimmed(generation: Generation, prompt: Context, max_new_tokens: int) -> Generation:
@@ -164,14 +166,14 @@ def _checked_prompt(prompt: Context, max_new_tokens: int) -> tuple[Array, Array]
 
 
 @partial(jax.jit, static_argnames=("slots", "sampling", "accept"))
-def _decode(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, *, slots, sampling, accept):
+def _decode(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, noise_B, *, slots, sampling, accept):
     rounds = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept)
-    return rounds.finished(rounds.to_the_end(rounds.start(key, tokens_BS, lengths_B)))
+    return rounds.finished(rounds.to_the_end(rounds.start(key, tokens_BS, lengths_B, noise_B)))
 
 
 @partial(jax.jit, static_argnames=("slots", "sampling", "accept", "rows", "refill"))
 def _decode_queue(
-    target, drafter, tokens_PS, lengths_P, key, max_new_tokens, eos_E, *, slots, sampling, accept, rows, refill
+    target, drafter, tokens_PS, lengths_P, key, max_new_tokens, eos_E, noise_P, *, slots, sampling, accept, rows, refill
 ):
     rounds = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept)
-    return decode_queue(rounds, key, tokens_PS, lengths_P, rows=rows, refill=refill)
+    return decode_queue(rounds, key, tokens_PS, lengths_P, noise_P, rows=rows, refill=refill)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.noise import request_keys
 from adaspec_jax.decoding.rounds import Loop, Rounds
 from adaspec_jax.decoding.types import Generation
 
@@ -20,14 +21,24 @@ class _Queue(NamedTuple):
 
 
 def decode_queue(
-    rounds: Rounds, key: Array, tokens_PS: Array, lengths_P: Array, *, rows: int, refill: int
+    rounds: Rounds,
+    key: Array,
+    tokens_PS: Array,
+    lengths_P: Array,
+    noise_P: Array | None,
+    *,
+    rows: int,
+    refill: int,
 ) -> Generation:
     """Every prompt's `Generation`, `rows` of them at a time; traced by `engine.generate_from_queue`."""
     prompts = tokens_PS.shape[0]
+    if noise_P is None and rounds.sampling.shares_noise:
+        noise_P = request_keys(key, jnp.arange(prompts))
 
     def begin(key: Array, prompt_B: Array) -> Loop:
         taken_B = jnp.minimum(prompt_B, prompts - 1)
-        loop = rounds.start(key, tokens_PS[taken_B], lengths_P[taken_B])
+        noise_B = None if noise_P is None else noise_P[taken_B]
+        loop = rounds.start(key, tokens_PS[taken_B], lengths_P[taken_B], noise_B)
         return loop._replace(done_B=prompt_B >= prompts)
 
     def read_out(queue: _Queue) -> Generation:

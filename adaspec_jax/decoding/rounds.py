@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.noise import check_shared, noise_in_tree, request_keys
 from adaspec_jax.decoding.prefill import Kept, Seen, prefill, see
-from adaspec_jax.decoding.sampling import Sampling, most_likely
+from adaspec_jax.decoding.sampling import GREEDY, Sampling, most_likely
 from adaspec_jax.decoding.tree import Tree
 from adaspec_jax.decoding.types import (
     GUESS,
@@ -65,10 +66,20 @@ class Rounds:
     sampling: Sampling
     accept: Accept
 
-    def start(self, key: Array, tokens_BS: Array, lengths_B: Array, *, kept: Kept | None = None) -> Loop:
+    def start(
+        self,
+        key: Array,
+        tokens_BS: Array,
+        lengths_B: Array,
+        noise_B: Array | None = None,
+        *,
+        kept: Kept | None = None,
+    ) -> Loop:
         """Prefill of right-padded prompts, or of what they have beyond `kept`, then `begin`."""
         opinion = getattr(self.accept, "opinion", False)
-        prompt = Context(tokens_BS, lengths_B, sampling=self.sampling, opinion=opinion)
+        if noise_B is None and self.sampling.shares_noise:
+            noise_B = request_keys(key, jnp.arange(len(lengths_B)))
+        prompt = Context(tokens_BS, lengths_B, noise_B=noise_B, sampling=self.sampling, opinion=opinion)
         return self.begin(key, *prefill(self.target, self.drafter, prompt, slots=self.slots, kept=kept))
 
     def begin(self, key: Array, context: Context, draft_state: Any, *, laws: int = 0) -> Loop:
@@ -80,6 +91,8 @@ class Rounds:
         rule's tokens follow it: after a lossy one they are point masses.
         """
         batch, nodes = context.lengths_B.shape[0], self.drafter.num_nodes
+        if self.sampling.shares_noise:
+            check_shared(context.noise_B, self.accept)
         if len(context.hidden) != len(asks_of(self.drafter).layers):
             raise ValueError(
                 f"the drafter asks for layers {asks_of(self.drafter).layers}, and {len(context.hidden)} are given"
@@ -105,7 +118,7 @@ class Rounds:
             rejected_BS=jnp.full((batch, self.slots), -1, jnp.int32),
         )
         laws_BLV = None
-        if laws and not self.sampling.greedy:
+        if laws and not self.sampling.settled:
             vocab_size = jax.eval_shape(lambda: self.target(context.tokens_BS[:, :1])[0]).shape[-1]
             laws_BLV = jnp.zeros((batch, laws, vocab_size), jnp.float32)
         return Loop(key, context, draft_state, context.lengths_B, jnp.zeros((batch,), bool), counts, laws_BLV)
@@ -117,7 +130,7 @@ class Rounds:
         tree = Tree.of(proposal)
         proposal = self._clamped(loop, proposal, tree)
         seen = self._verified(loop.context, proposal, tree)
-        verdict = self.accept(accept_key, proposal, seen.logits_BMV, self.sampling)
+        verdict = self._judged(accept_key, loop.context, proposal, seen.logits_BMV, tree)
         decided = self._decided(loop, proposal, tree, verdict)
         context = self._committed(loop.context, proposal, seen, decided)
         return Loop(
@@ -179,6 +192,13 @@ class Rounds:
         widths = sorted({min(width + 1, full) for width in widths_of(self.drafter)} | {full})
         index = jnp.searchsorted(jnp.asarray(widths), proposal.width + 1)
         return jax.lax.switch(index, [lambda cache, width=width: call(width, cache) for width in widths], cache)
+
+    def _judged(self, key: Array, context: Context, proposal: Proposal, logits_BMV: Array, tree: Tree) -> Verdict:
+        """The rule's verdict; with shared noise on the target's choices, which are then all there is to follow."""
+        if not self.sampling.shares_noise:
+            return self.accept(key, proposal, logits_BMV, self.sampling)
+        choices_BMV = self.sampling.filtered(logits_BMV) + noise_in_tree(context, tree, logits_BMV)
+        return self.accept(key, proposal, choices_BMV, GREEDY)
 
     def _decided(self, loop: Loop, proposal: Proposal, tree: Tree, verdict: Verdict) -> _Decided:
         nodes, room_B = proposal.tokens_BN.shape[1], self._room(loop, loop.context.lengths_B)

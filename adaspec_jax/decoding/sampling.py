@@ -11,11 +11,16 @@ from jax import Array
 
 @dataclass(frozen=True)
 class Sampling:
-    """Temperature 0 is greedy; `top_k` 0 and `top_p` 1 keep every token. Filters apply after the temperature."""
+    """Temperature 0 is greedy; `top_k` 0 and `top_p` 1 keep every token. Filters apply after the temperature.
+
+    `shared_noise`: the random numbers of a token belong to its request and its place, whoever draws it, so that the
+    same text is sampled for a seed whatever the drafter; see `adaspec_jax.decoding.noise`.
+    """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    shared_noise: bool = False
 
     def __post_init__(self):
         if not self.temperature >= 0:
@@ -29,12 +34,26 @@ class Sampling:
     def greedy(self) -> bool:
         return self.temperature == 0
 
+    @property
+    def shares_noise(self) -> bool:
+        """Whether noise is shared, and there is any: greedy decoding needs none."""
+        return self.shared_noise and not self.greedy
+
+    @property
+    def settled(self) -> bool:
+        """Whether a token follows from its law and its place, so that guesses are point masses."""
+        return self.greedy or self.shared_noise
+
     def probs(self, logits_V: Array) -> Array:
         """The float32 law over the last axis; one-hot at the (first) most likely token when greedy."""
-        logits_V = logits_V.astype(jnp.float32)
         if self.greedy:
+            logits_V = logits_V.astype(jnp.float32)
             return jax.nn.one_hot(most_likely(logits_V), logits_V.shape[-1], dtype=jnp.float32)
-        logits_V = logits_V / self.temperature
+        return jax.nn.softmax(self.filtered(logits_V), axis=-1)
+
+    def filtered(self, logits_V: Array) -> Array:
+        """Float32 logits at the temperature, which must not be 0; -inf for tokens that the filters leave out."""
+        logits_V = logits_V.astype(jnp.float32) / self.temperature
         if 0 < self.top_k < logits_V.shape[-1]:
             kth = jax.lax.top_k(logits_V, self.top_k)[0][..., -1:]
             logits_V = jnp.where(logits_V < kth, -jnp.inf, logits_V)
@@ -45,7 +64,7 @@ class Sampling:
             inside_V = jnp.cumsum(probs_V, axis=-1) - probs_V < self.top_p
             last = jnp.min(jnp.where(inside_V, sorted_V, jnp.inf), axis=-1, keepdims=True)
             logits_V = jnp.where(logits_V < last, -jnp.inf, logits_V)
-        return jax.nn.softmax(logits_V, axis=-1)
+        return logits_V
 
     def draw(self, key: Array, probs_V: Array) -> Array:
         """One token per row of `probs_V`, int32, whatever its rows sum to. Greedy takes the mode: nothing is random.

@@ -35,15 +35,18 @@ def stream(
     arguments, slots = program_arguments(target, drafter, prompt, key, max_new_tokens, eos_id)
     static = {"slots": slots, "sampling": sampling, "accept": accept}
     loop = _start(*arguments, **static)
-    target, drafter, _, _, _, budget, ends = arguments
+    target, drafter, _, _, _, budget, ends, _ = arguments
     while not loop.done_B.all():
         loop, made = _round(loop, target, drafter, budget, ends, **static)
         yield trimmed(made, prompt, max_new_tokens)
 
 
 @partial(jax.jit, static_argnames=("slots", "sampling", "accept"))
-def _start(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, *, slots, sampling, accept) -> Loop:
-    return Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept).start(key, tokens_BS, lengths_B)
+def _start(
+    target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, noise_B, *, slots, sampling, accept
+) -> Loop:
+    rounds = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept)
+    return rounds.start(key, tokens_BS, lengths_B, noise_B)
 
 
 # The loop's buffers are written where they lie: nobody reads the one before.

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jax import Array
 
+from adaspec_jax.decoding.noise import noise_at
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.sampling import GREEDY, Sampling
+from adaspec_jax.decoding.sampling import GREEDY, Sampling, most_likely
 
 
 class Asks(NamedTuple):
@@ -43,9 +44,21 @@ class Context:
     hidden: tuple[Array, ...] = ()  # [B, M, D] per layer asked for (in `init`: [B, S, D], at every prompt token; in
     # `extend`: [B, width, D], at the prompt tokens from kept_B on)
     target_cache: Any = None  # the target's cache, holding lengths_B - 1 tokens per row
+    noise_B: Array | None = None  # with shared noise, a key per request (`noise.request_keys`); None: its place's
     sampling: Sampling = GREEDY
     behind: int = 2  # static
     opinion: bool = False  # static: the rule compares laws, and wants `Proposal.opinion_BNV`
+
+    def pick(self, key: Array, logits_BV: Array, position_B: Array) -> tuple[Array, Array | None]:
+        """A drafter's guess for these places in the rows, and the law it was drawn from; None where it is settled."""
+        if self.noise_B is None:
+            return self.sampling.pick(key, logits_BV)
+        return most_likely(self.noisy(logits_BV[:, None], position_B[:, None])[:, 0]), None
+
+    def noisy(self, logits_BTV: Array, position_BT: Array) -> Array:
+        """Filtered logits plus the shared noise of these places, of which the greatest is a draw from their law."""
+        noise_BTV = noise_at(self.noise_B, position_BT, logits_BTV.shape[-1])
+        return self.sampling.filtered(logits_BTV) + noise_BTV
 
 
 @pytree("layer")

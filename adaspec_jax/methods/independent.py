@@ -10,15 +10,16 @@ _EXPANSION = (1, 1, 3)
 
 
 def _chain(given: Given, *, draft_length: int | None) -> ChainDrafter:
-    return ChainDrafter(given.draft, length=_length(given, draft_length))
+    return ChainDrafter(given.draft, length=length_of(given, draft_length))
 
 
 def _tree(given: Given, *, draft_length: int | None) -> TreeDrafter:
-    depth = _length(given, draft_length)
+    depth = length_of(given, draft_length)
     return TreeDrafter(given.draft, branching=(*_EXPANSION, *(1,) * depth)[:depth])
 
 
-def _length(given: Given, draft_length: int | None) -> int:
+def length_of(given: Given, draft_length: int | None) -> int:
+    """Guesses in a row: the knob's, or what is given beside the method. ValueError below 1."""
     length = given.draft_length if draft_length is None else draft_length
     if length < 1:
         raise ValueError(f"draft_length is {length}; it must be at least 1")

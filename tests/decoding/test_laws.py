@@ -7,7 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adaspec_jax.decoding import NoDraft, Proposal, Sampling, TreeDrafter, rejection_sample
+from adaspec_jax.decoding import (
+    ChainDrafter,
+    NoDraft,
+    Proposal,
+    Sampling,
+    TreeDrafter,
+    block_verification,
+    k_sequential,
+    match_sample,
+    rejection_sample,
+)
 from tests.decoding.test_engine import DRAFT, chi_square_p, decode, pair, ragged_prompt  # noqa: F401
 from tests.running import slow
 
@@ -78,6 +88,24 @@ def test_guesses_without_a_law_keep_the_targets(drafter):
 @pytest.mark.parametrize("branching", SHAPES, ids=str)
 def test_sampled_trees_of_every_shape_keep_the_targets_law(branching):
     assert chi_square_p(TreeDrafter(DRAFT, branching=branching), rejection_sample, seeds=(0,)) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("drafter", "accept"),
+    [
+        (ChainDrafter(DRAFT, 3), block_verification),
+        (Counting(), block_verification),
+        (TreeDrafter(DRAFT, (2, 1)), match_sample),
+        slow(Counting((-1, -1, 0, 0, 1)), match_sample),
+        (TreeDrafter(DRAFT, (3, 1)), k_sequential),
+        (TreeDrafter(DRAFT, (2, 2), replacement=False), rejection_sample),
+        slow(TreeDrafter(DRAFT, (5,), replacement=False), rejection_sample),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_lossless_rule_keeps_the_targets_law_round_after_round(drafter, accept):
+    """All through the engine; `tests/decoding/test_exactness.py` has each rule's law without chance, for one round."""
+    assert chi_square_p(drafter, accept, sampling=Sampling(0.8)) > 1e-4
 
 
 @pytest.mark.parametrize("branching", SHAPES, ids=str)

@@ -1,6 +1,9 @@
 """Acceptance rules: which guesses stay, and which token the target adds."""
 
+from adaspec_jax.decoding.acceptance.block import block_verification
+from adaspec_jax.decoding.acceptance.kseq import k_sequential
 from adaspec_jax.decoding.acceptance.lenient import Lenient
+from adaspec_jax.decoding.acceptance.match import match_sample
 from adaspec_jax.decoding.acceptance.rejection import rejection_sample
 
-__all__ = ["Lenient", "rejection_sample"]
+__all__ = ["Lenient", "block_verification", "k_sequential", "match_sample", "rejection_sample"]

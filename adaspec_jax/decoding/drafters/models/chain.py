@@ -54,22 +54,21 @@ class ChainDrafter:
         return self._all(key, state, context) if self.stop is None else self._until_stopped(key, state, context)
 
     def _all(self, key, cache, context: Context):
-        sampling = context.sampling
         keys = jax.random.split(key, self.length)
 
-        def guess(key, logits_BV):
-            token_B, probs_BV = sampling.pick(key, logits_BV)
+        def guess(key, logits_BV, cache):
+            token_B, probs_BV = context.pick(key, logits_BV, cache.lengths_B)
             return token_B, probs_BV, logits_BV if context.opinion else None
 
         def extend(carry, key):
             token_B, cache = carry
             logits_B1V, cache = self.model(token_B[:, None], cache)
-            guessed = guess(key, logits_B1V[:, 0])
+            guessed = guess(key, logits_B1V[:, 0], cache)
             return (guessed[0], cache), guessed
 
         # After a full acceptance the draft has never seen its own last guess.
         logits_BV, _, cache = reread(self.model, cache, context, window=context.behind)
-        first = guess(keys[0], logits_BV)
+        first = guess(keys[0], logits_BV, cache)
         (_, cache), rest = jax.lax.scan(extend, (first[0], cache), keys[1:])
         whole = jax.tree.map(lambda a, others: jnp.moveaxis(jnp.concatenate([a[None], others]), 0, 1), first, rest)
         return Proposal(whole[0], probs_BNV=whole[1], opinion_BNV=whole[2]), cache
@@ -94,8 +93,10 @@ class ChainDrafter:
 
     def _guess(self, at: _Guessing, key, logits_BV, hidden_BD, limit_B, context: Context) -> _Guessing:
         sampling, n, proposal = context.sampling, at.n, at.proposal
-        token_B, probs_BV = sampling.pick(key, logits_BV)
-        law_BV = jax.nn.softmax(logits_BV) if sampling.greedy else probs_BV
+        token_B, probs_BV = context.pick(key, logits_BV, at.cache.lengths_B)
+        law_BV = probs_BV
+        if probs_BV is None:
+            law_BV = jax.nn.softmax(logits_BV) if sampling.greedy else sampling.probs(logits_BV)
         goes_B, stop_state = self.stop.go_on(at.stop_state, n, law_BV, hidden_BD)
         going_B = at.going_B & goes_B & (n < limit_B)
 
@@ -125,7 +126,7 @@ class _Guessing(NamedTuple):
         proposal = Proposal(
             jnp.zeros((batch, length), jnp.int32),
             valid_BN=jnp.zeros((batch, length), bool),
-            probs_BNV=None if context.sampling.greedy else laws_BNV,
+            probs_BNV=None if context.sampling.settled else laws_BNV,
             opinion_BNV=laws_BNV if context.opinion else None,
         )
         return cls(jnp.int32(0), jnp.ones((batch,), bool), proposal, None, None)

@@ -15,15 +15,18 @@ from adaspec_jax.decoding.tree import Tree
 from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
 
 
-@pytree("branching")
+@pytree("branching", "replacement")
 class TreeDrafter:
     """Nodes at depth d have `branching[d]` children: i.i.d. draws when sampling, the most likely tokens when greedy.
 
-    Verified without loss by `rejection_sample` (SpecInfer, arXiv 2305.09781, multi-round rule).
+    Verified without loss by `rejection_sample` (SpecInfer, arXiv 2305.09781, multi-round rule). Without `replacement`
+    siblings differ: each is drawn from what its earlier siblings have left of the draft's law, and states that law; a
+    sibling for which nothing is left is invalid. EAGLE-1 draws so (2401.15077).
     """
 
     model: Model
     branching: tuple[int, ...] = (2, 2, 1)
+    replacement: bool = True
 
     asks = Asks(likeliest=0)
 
@@ -50,12 +53,14 @@ class TreeDrafter:
         mask_BNS = shape.attention_mask(context.lengths_B - 1, slots)[:, 1:]
         position_BN = context.lengths_B[:, None] - 1 + shape.depth_BN
 
-        logits_BWV, start, tokens, laws = logits_BV[:, None], 0, [], []
+        logits_BWV, start, tokens, laws, valid = logits_BV[:, None], 0, [], [], []
         keys = jax.random.split(key, len(self.branching))
-        for width, level_key in zip(self.branching, keys, strict=True):
-            tokens_BW, probs_BWV = self._children(level_key, logits_BWV, width, context.sampling)
+        for depth, (width, level_key) in enumerate(zip(self.branching, keys, strict=True)):
+            noisy_BWV = self._noisy(context, logits_BWV, depth)
+            tokens_BW, probs_BWV, valid_BW = self._children(level_key, noisy_BWV, width, context.sampling)
             tokens.append(tokens_BW)
             laws.append(probs_BWV)
+            valid.append(valid_BW)
             end = start + tokens_BW.shape[1]
             if end < len(parents_N):  # the leaves need no reading
                 level = slice(start, end)
@@ -63,8 +68,8 @@ class TreeDrafter:
                     tokens_BW, cache, positions_BT=position_BN[:, level], mask_BTS=mask_BNS[:, level]
                 )
             start = end
-        probs_BNV = None if context.sampling.greedy else jnp.concatenate(laws, axis=1)
-        return Proposal(jnp.concatenate(tokens, axis=1), parents_N, probs_BNV=probs_BNV), cache
+        probs_BNV, valid_BN = (None if a[0] is None else jnp.concatenate(a, axis=1) for a in (laws, valid))
+        return Proposal(jnp.concatenate(tokens, axis=1), parents_N, valid_BN, probs_BNV), cache
 
     def _window(self, context: Context) -> int:
         # The accepted path lies scattered in this cache, so all a round can commit is read again: depth + 1 tokens.
@@ -78,10 +83,28 @@ class TreeDrafter:
             level = list(range(first, len(parents)))
         return np.asarray(parents, np.int32)
 
+    def _noisy(self, context: Context, logits_BWV, depth: int):
+        """The logits, plus the noise of the place that nodes below `depth` others take, where noise is shared."""
+        if context.noise_B is None:
+            return logits_BWV
+        batch, width, _ = logits_BWV.shape
+        position_BW = jnp.broadcast_to(context.lengths_B[:, None] + depth, (batch, width))
+        return context.noisy(logits_BWV, position_BW)
+
     def _children(self, key, logits_BWV, width: int, sampling):
-        """Tokens [B, W * width] with the laws they were drawn from, siblings side by side."""
+        """(tokens [B, W * width], their laws, whether there was anything to draw), siblings side by side."""
         batch = logits_BWV.shape[0]
-        if sampling.greedy:
-            return jax.lax.top_k(logits_BWV, width)[1].reshape(batch, -1).astype(jnp.int32), None
-        probs_BNV = jnp.repeat(sampling.probs(logits_BWV), width, axis=1)
-        return sampling.draw(key, probs_BNV), probs_BNV
+        if sampling.settled:
+            return jax.lax.top_k(logits_BWV, width)[1].reshape(batch, -1).astype(jnp.int32), None, None
+        if self.replacement:
+            probs_BNV = jnp.repeat(sampling.probs(logits_BWV), width, axis=1)
+            return sampling.draw(key, probs_BNV), probs_BNV, None
+        left_BWV, drawn = sampling.probs(logits_BWV), []
+        for sibling_key in jax.random.split(key, width):
+            mass_BW = jnp.sum(left_BWV, axis=-1)
+            law_BWV = left_BWV / jnp.where(mass_BW > 0, mass_BW, 1.0)[..., None]
+            token_BW = sampling.draw(sibling_key, law_BWV)
+            drawn.append((token_BW, law_BWV, mass_BW > 0))
+            taken_BWV = jnp.arange(left_BWV.shape[-1])[None, None] == token_BW[..., None]
+            left_BWV = jnp.where(taken_BWV, 0.0, law_BWV)
+        return tuple(jnp.stack(a, axis=2).reshape(batch, -1, *a[0].shape[2:]) for a in zip(*drawn, strict=True))
