@@ -71,7 +71,7 @@ def decoded(root, name):
 
 
 def test_every_figure_is_that_of_the_decodings(root, capsys, monkeypatch, tmp_path):
-    arguments = ["--draft", root / "draft", "--svg", tmp_path / "s.svg"]
+    arguments = ["--draft", root / "draft", "--svg", tmp_path / "s.svg", "--methods", "vanilla,specinfer"]
     report, out = measured(capsys, monkeypatch, root, *arguments, json_file=tmp_path / "b.json")
     assert list(report["methods"]) == ["vanilla", "specinfer"]
     for name, m in {**report["methods"], "plain": report["plain"]}.items():
@@ -114,7 +114,10 @@ def test_every_figure_is_that_of_the_decodings(root, capsys, monkeypatch, tmp_pa
 
 
 def test_methods_without_what_they_need_are_skipped_with_the_reason(root, capsys, monkeypatch, tmp_path):
+    few = {name: METHODS[name] for name in ("plain", "vanilla", "specinfer", "prompt_lookup")}
+    monkeypatch.setattr("adaspec_jax.methods.table.METHODS", few)
     report, out = measured(capsys, monkeypatch, root, json_file=tmp_path / "b.json")
+    assert report["methods"].pop("prompt_lookup")["identical_to_plain"] == 5
     assert report["methods"] == dict.fromkeys(("vanilla", "specinfer"), {"skipped": "needs a draft (--draft PATH)"})
     assert "vanilla: skipped, needs a draft" in out and report["plain"]["prompts"] == 5
     status, _, errors = run(capsys, monkeypatch, root, "--methods", "vanilla")
