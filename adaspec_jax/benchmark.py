@@ -32,6 +32,8 @@ def main() -> None:
     from adaspec_jax.measuring.placing import mesh_of, placed
 
     chosen = methods.find_all(arguments.methods)
+    for sweep in arguments.sweep:
+        chosen = methods.swept(chosen, sweep)
     mesh = mesh_of(arguments.mesh, math.gcd(*batch_sizes))
     prompts = None if arguments.chat else _prompts(arguments)
     loading = {"dtype": arguments.dtype, "draft_length": arguments.draft_length}
@@ -68,6 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--methods", default="all", help="all, list, or names with commas between them")
     parser.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="KNOB=VALUES",
+        help="each method that has the knob, once with every value: window=3,5,7, or METHOD.KNOB=... for one alone; "
+        "see --methods list",
+    )
+    parser.add_argument(
         "--prompts", help='a .jsonl file of rows with "prompt", maybe "id" and "category"; or Spec-Bench\'s'
     )
     parser.add_argument(
@@ -90,6 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
+    _add_results(parser)
+    return parser
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    """What becomes of the figures."""
     parser.add_argument("--json", help="where the report goes")
     parser.add_argument("--svg", help="where a picture of the speed-ups goes")
     parser.add_argument(
@@ -99,7 +115,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=SPEEDUP",
         help="exit status 1 where the upper end of a method's speed-up interval is below",
     )
-    return parser
 
 
 def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:

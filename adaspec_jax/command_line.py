@@ -19,6 +19,7 @@ from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.files import read_json
 from adaspec_jax.places import ADAPTER, file_of, find_local, only_an_adapter
 
+_KNOB = "--method."
 _ARCHITECTURES = tuple(f"--config.{name}.architecture" for name in ("target", "draft"))
 
 
@@ -84,6 +85,20 @@ def take_option(argv: list[str], name: str, *, flag: bool = False) -> str | None
         if argument.startswith(f"--{name}=") and not flag:
             return argv.pop(index).partition("=")[2]
     return None
+
+
+def take_knobs(argv: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The arguments without those that set a method's knobs (--method.NAME=VALUE), and these."""
+    kept, knobs = [], {}
+    for argument in argv:
+        if not argument.startswith(_KNOB):
+            kept.append(argument)
+            continue
+        name, equals, value = argument.removeprefix(_KNOB).partition("=")
+        if not (name and equals):
+            raise UserError(f"{argument}: give {_KNOB}NAME=VALUE")
+        knobs[name] = value
+    return kept, knobs
 
 
 def parse_arguments(

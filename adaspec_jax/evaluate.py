@@ -7,13 +7,22 @@ held-out prompts, with intervals: the same measurement and report fields as a tr
 from __future__ import annotations
 
 import argparse
+import sys
 
-from adaspec_jax.command_line import add_assistant_roles, add_template_options, check_output, parse_arguments, say_notes
+from adaspec_jax.command_line import (
+    add_assistant_roles,
+    add_template_options,
+    check_output,
+    parse_arguments,
+    say_notes,
+    take_knobs,
+)
 from adaspec_jax.errors import UserError, exit_with_one_line
 
 
 def main() -> None:
-    arguments = parse_arguments(_parser(), positive=("num_prompts", "batch_size", "max_new_tokens"))
+    argv, knobs = take_knobs(sys.argv[1:])
+    arguments = parse_arguments(_parser(), argv, positive=("num_prompts", "batch_size", "max_new_tokens"))
     _check(arguments)
 
     from adaspec_jax import data, methods, reporting
@@ -27,38 +36,29 @@ def main() -> None:
         accept = Lenient(arguments.lenience, arguments.lenience_form) if arguments.lenience != 1 else None
     except ValueError as error:
         raise UserError(f"--{error}") from None
-    method = methods.find(arguments.method)
+    method = methods.find(arguments.method).set(**knobs)
     mesh = mesh_of(arguments.mesh, arguments.batch_size)
-    examples = data.load_examples(
-        arguments.task or "columns",
-        arguments.split,
-        path=arguments.data,
-        prompt_column=arguments.prompt_column,
-        answer_column=arguments.answer_column,
-        assistants=arguments.assistant_roles,
-        rows=arguments.rows,
-        num=arguments.num_prompts,
-        seed=arguments.seed,
-    )
+    examples = _examples(arguments)
     drafts = [arguments.draft] if arguments.draft else []
     given, ends = load_given(
         arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length or PROBE_LENGTH
     )
     _check_chat(arguments, examples)
     chat = data.chat_of(examples, given.tokenizer, arguments.chat_template, arguments.template_options)
-    knobs = ("batch_size", "max_length", "max_prompt_length", "max_new_tokens", "temperature", "seed")
+    how = ("batch_size", "max_length", "max_prompt_length", "max_new_tokens", "temperature", "seed")
     found = evaluate(
         given,
         method,
         examples,
-        **{name: getattr(arguments, name) for name in knobs},
+        **{name: getattr(arguments, name) for name in how},
         ends=ends,
         mesh=mesh,
         accept=accept,
         choose_length=not arguments.draft_length,
         chat=chat,
     )
-    report = found | {"settings": {**vars(arguments), "eos_id": ends.recorded, "measured": MEASURED_HOW}}
+    settings = {**vars(arguments), "knobs": dict(method.chosen), "eos_id": ends.recorded, "measured": MEASURED_HOW}
+    report = found | {"settings": settings}
     reporting.write_json(arguments.json, report)
     say_notes(found["notes"])
     reporting.print_table(report)
@@ -68,7 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.evaluate", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", help="directory or hub name, for the methods that need one")
-    parser.add_argument("--method", default="vanilla", help="see python -m adaspec_jax.benchmark --methods list")
+    parser.add_argument(
+        "--method",
+        default="vanilla",
+        help="see python -m adaspec_jax.benchmark --methods list; --method.KNOB=VALUE sets a knob",
+    )
     parser.add_argument("--task", help="gsm8k, alpaca, mbpp, cnn_dailymail, word_problems or chat; or columns")
     parser.add_argument("--data", help="a .jsonl or .jsonl.gz file, or hf:NAME:SPLIT (default: the task's own)")
     parser.add_argument("--prompt_column", help="any file, this column taken as it is")
@@ -97,6 +101,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", required=True, help="where the report goes")
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
     return parser
+
+
+def _examples(arguments: argparse.Namespace):
+    from adaspec_jax import data
+
+    return data.load_examples(
+        arguments.task or "columns",
+        arguments.split,
+        path=arguments.data,
+        prompt_column=arguments.prompt_column,
+        answer_column=arguments.answer_column,
+        assistants=arguments.assistant_roles,
+        rows=arguments.rows,
+        num=arguments.num_prompts,
+        seed=arguments.seed,
+    )
 
 
 def _check_chat(arguments: argparse.Namespace, examples) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from adaspec_jax.command_line import add_template_options, parse_arguments, say_notes
+from adaspec_jax.command_line import add_template_options, parse_arguments, say_notes, take_knobs
 from adaspec_jax.errors import UserError, exit_with_one_line
 
 
 def main() -> None:
-    arguments = parse_arguments(_parser(), positive=("draft_length", "max_new_tokens"))
+    argv, knobs = take_knobs(sys.argv[1:])
+    arguments = parse_arguments(_parser(), argv, positive=("draft_length", "max_new_tokens"))
     _check(arguments)
 
     from adaspec_jax import methods
@@ -29,7 +30,7 @@ def main() -> None:
     except ValueError as error:
         raise UserError(f"--{error}") from None
     drafts = [arguments.draft] if arguments.draft else []
-    method = methods.find(arguments.method or ("vanilla" if drafts else "plain"))
+    method = methods.find(arguments.method or ("vanilla" if drafts else "plain")).set(**knobs)
     mesh = mesh_of(arguments.mesh, 1)
     given, ends = load_given(arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length)
     method.check(given)
@@ -110,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", help="directory or hub name; without one the target decodes plainly")
     parser.add_argument(
-        "--method", help="default: vanilla with a draft, else plain; see python -m adaspec_jax.benchmark --methods list"
+        "--method",
+        help="default: vanilla with a draft, else plain; see python -m adaspec_jax.benchmark --methods list. "
+        "--method.KNOB=VALUE sets one of its knobs",
     )
     parser.add_argument("--prompt", action="append", help="a text to go on with; with --chat, what the user says")
     parser.add_argument("--chat", action="store_true", help="prompts are turns of a conversation")

@@ -132,6 +132,14 @@ def test_each_further_draft_is_named_beside_the_method(root, capsys, monkeypatch
     assert own["accepted"] == own["judged"] > 0 and set(own["accepted_at"]) == {1.0}
 
 
+def test_a_sweep_measures_a_method_with_every_value_of_a_knob(root, capsys, monkeypatch, tmp_path):
+    arguments = ["--draft", root / "draft", "--methods", "vanilla", "--sweep", "draft_length=1,2"]
+    report, _ = measured(capsys, monkeypatch, root, *arguments, json_file=tmp_path / "b.json")
+    for n, (name, m) in enumerate(report["methods"].items(), 1):
+        assert name == f"vanilla[draft_length={n}]" and m["knobs"] == {"draft_length": n}
+        assert len(m["histogram"]) == n + 1 and m["identical_to_plain"] == m["prompts"]
+
+
 def test_a_method_of_ones_own_and_a_temperature(root, capsys, monkeypatch, tmp_path):
     own = f"{root / 'own.py'}:zeros"
     arguments = ["--methods", own, "--temperature", 1, "--fail_under", "zeros=0.0001"]
@@ -167,6 +175,7 @@ def test_prompts_come_from_a_task_too(root, capsys, monkeypatch, tmp_path):
 MISTAKES = {
     "no target": (["--methods", "all"], "--target is missing"),
     "unknown method": (["--methods", "vanila"], 'there is no method "vanila"; did you mean "vanilla"'),
+    "no such knob": (["--sweep", "lenght=3"], "none of the methods has it; known: specinfer.draft_length, "),
     "no method": (["--methods", ","], "no method is named"),
     "two sources": (["--task", "gsm8k"], "either --prompts FILE or --task NAME"),
     "bad batch size": (["--batch_size", "1,x"], "--batch_size 1,x"),

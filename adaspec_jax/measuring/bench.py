@@ -65,21 +65,23 @@ def bench(
     contenders = {PLAIN: Contender(METHODS[PLAIN].make(given))}
     contenders |= {label: Contender(method.make(theirs), method.accept) for label, (method, theirs) in entered.items()}
     sampling = Sampling(temperature=temperature)
-    knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
+    decoding = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
     tracked = reporting.track(len(prompts) * len(batch_sizes), description="benchmark", unit="prompt")
     shortage, sizes = short_of_memory("decoding", "lower --batch_size or --max_new_tokens"), {}
     with shortage, sharding.over(mesh), tracked as progress:
         for size in batch_sizes:
             batches = prompt_batches(encoded, size, longest=longest, pad_id=ends.closing)
             how = {"key": jax.random.key(seed), "place": rows_on(mesh), "advance": progress.advance}
-            sizes[size] = _one_size(there.target, contenders, batches, knobs, **how)
+            sizes[size] = _one_size(there.target, contenders, batches, decoding, **how)
     lossless = {PLAIN: True} | {label: method.lossless for label, (method, _) in entered.items()}
+    knobs = {label: {**method.knobs, **method.chosen} for label, (method, _) in entered.items()}
     found = {}
     for label in contenders:
         of_sizes = {str(size): _figures(*made, label, sampling) for size, made in sizes.items()}
         tally, plain = (sizes[batch_sizes[0]][0][name] for name in (label, PLAIN))
         found[label] = {
             "lossless": lossless[label],
+            "knobs": knobs.get(label, {}),
             **of_sizes[str(batch_sizes[0])],
             "score": None,
             "categories": _categories(tally, plain, prompts, greedy=sampling.greedy),
@@ -101,13 +103,13 @@ def entries(methods: Sequence[Method], given: Given) -> tuple[dict[str, tuple[Me
         if method.name == PLAIN:
             continue
         if lack := method.lacks(given):
-            skipped[method.name] = lack
+            skipped[method.label] = lack
             continue
-        entered[method.name] = method, given
+        entered[method.label] = method, given
         for name in list(given.drafts)[1:] if A_DRAFT in method.needs else ():
             alone = dataclasses.replace(given, drafts={name: given.drafts[name]})
             if not method.lacks(alone):
-                entered[f"{method.name}@{name}"] = method, alone
+                entered[f"{method.label}@{name}"] = method, alone
     return entered, skipped
 
 

@@ -2,6 +2,6 @@
 
 from adaspec_jax.methods.directories import load_drafter
 from adaspec_jax.methods.method import A_DRAFT, Given, Method, Need
-from adaspec_jax.methods.table import METHODS, find, find_all
+from adaspec_jax.methods.table import METHODS, find, find_all, swept
 
-__all__ = ["A_DRAFT", "METHODS", "Given", "Method", "Need", "find", "find_all", "load_drafter"]
+__all__ = ["A_DRAFT", "METHODS", "Given", "Method", "Need", "find", "find_all", "load_drafter", "swept"]

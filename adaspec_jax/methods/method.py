@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from adaspec_jax.decoding import rejection_sample
 from adaspec_jax.decoding.types import Drafter, Model
 from adaspec_jax.errors import UserError
+from adaspec_jax.methods.knobs import checked, spelt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,19 +41,35 @@ A_DRAFT = Need("a draft (--draft PATH)", lambda given: bool(given.drafts))
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A system under the name its paper gave it, in lower case with underscores."""
+    """A system under the name its paper gave it, in lower case with underscores.
+
+    `knobs` are what may be set, with defaults; `drafter(given, **knobs)` gets them all. None: a number that follows
+    from what is given.
+    """
 
     name: str
-    drafter: Callable[[Given], Drafter]
+    drafter: Callable[..., Drafter]
     accept: Callable[..., Any] = rejection_sample
     lossless: bool = True  # whether committed tokens follow the target's law exactly: what `accept.lossless` says
     paper: str = ""
     needs: tuple[Need, ...] = ()
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # those that were set
 
     def __post_init__(self) -> None:
         if getattr(self.accept, "lossless", self.lossless) != self.lossless:
             said, does = ("lossless", "is not") if self.lossless else ("lossy", "is lossless")
             raise ValueError(f"the method {self.name} is said to be {said}, and its rule {does}")
+
+    @property
+    def label(self) -> str:
+        """Its name, with what was set: "prompt_lookup[window=5]"."""
+        said = ",".join(f"{name}={spelt(value)}" for name, value in self.chosen.items())
+        return f"{self.name}[{said}]" if said else self.name
+
+    def set(self, **values: Any) -> Method:
+        """The same method with these knobs, as values or as text; `UserError` for one that it lacks or cannot read."""
+        return replace(self, chosen={**self.chosen, **checked(self.name, self.knobs, values)})
 
     def lacks(self, given: Given) -> str | None:
         """What is missing, in words: "needs a draft (--draft PATH)"; None where nothing is."""
@@ -65,6 +82,9 @@ class Method:
             raise UserError(f"the method {self.name} {lack}")
 
     def make(self, given: Given) -> Drafter:
-        """The drafter; `UserError` where something it needs is not given."""
+        """The drafter; `UserError` where something it needs is not given, or a knob cannot be what it was set to."""
         self.check(given)
-        return self.drafter(given)
+        try:
+            return self.drafter(given, **{**self.knobs, **self.chosen})
+        except ValueError as error:  # a drafter's own word on a number that it cannot work with
+            raise UserError(f"the method {self.label}: {error}") from None

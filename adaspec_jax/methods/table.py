@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +25,26 @@ def find(name: str) -> Method:
     if name not in METHODS:
         raise UserError(f'there is no method "{name}"{did_you_mean(name, METHODS)}')
     return METHODS[name]
+
+
+def swept(methods: Sequence[Method], sweep: str) -> list[Method]:
+    """The methods, and in place of each that has the knob one for every value of a sweep "KNOB=a,b,c".
+
+    "METHOD.KNOB=a,b,c" is for that method alone. UserError where none of them has it, or a value is none of it.
+    """
+    where, equals, values = sweep.partition("=")
+    name, _, knob = where.rpartition(".")
+    if not (equals and knob and values):
+        raise UserError(f"--sweep {sweep}: give KNOB=VALUES or METHOD.KNOB=VALUES, as in window=3,5,7")
+    having = [method.name for method in methods if method.name == name or (not name and knob in method.knobs)]
+    if not having:
+        known = sorted({f"{method.name}.{each}" for method in methods for each in method.knobs})
+        raise UserError(f"--sweep {sweep}: none of the methods has it{did_you_mean(where, known) if known else ''}")
+    found = []
+    for method in methods:
+        several = values.split(",") if method.name in having else []
+        found += [method.set(**{knob: value}) for value in several] or [method]
+    return found
 
 
 def find_all(names: str) -> list[Method]:

@@ -32,11 +32,12 @@ def methods_table(report: Mapping[str, Any]) -> str:
 
 
 def methods_list(methods: Iterable[Any]) -> str:
-    """A line per method: name, whether it is lossless, what it needs, and its paper."""
-    rows = [("method", "lossless", "needs", "paper")]
+    """A line per method: name, whether it is lossless, what it needs, its knobs with their defaults, and its paper."""
+    rows = [("method", "lossless", "needs", "knobs", "paper")]
     for method in methods:
         needs = " and ".join(need.words for need in method.needs) or "-"
-        rows.append((method.name, "yes" if method.lossless else "no", needs, method.paper or "-"))
+        knobs = " ".join(name if value is None else f"{name}={value}" for name, value in method.knobs.items()) or "-"
+        rows.append((method.name, "yes" if method.lossless else "no", needs, knobs, method.paper or "-"))
     return "\n".join(_aligned(rows, right=False))
 
 

@@ -74,7 +74,8 @@ def test_generate_takes_a_method_and_a_mesh(directories, capsys, monkeypatch):
     arguments = ["--target", directories / "target", "--prompt", "Tom has", "--max_new_tokens", 8]
     draft = ["--draft", directories / "draft"]
     texts = {}
-    for given in ([], draft, [*draft, "--method", "specinfer"], [*draft, "--mesh", "tensor=2"]):
+    tree = [*draft, "--method", "specinfer", "--method.draft_length=2"]
+    for given in ([], draft, tree, [*draft, "--mesh", "tensor=2"]):
         status, out, errors = command_line(capsys, monkeypatch, "generate", *arguments, *given)
         assert status == 0, errors
         texts[" ".join(map(str, given))] = out.rpartition("[")[0]
@@ -84,6 +85,13 @@ def test_generate_takes_a_method_and_a_mesh(directories, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("module", "method", "says"),
     [
+        ("generate", "plain --method.window=3", 'error: the method plain has no knob "window"; it has none'),
+        (
+            "evaluate",
+            "vanilla --method.lenght=3",
+            'error: the method vanilla has no knob "lenght"; did you mean "draft_length"?',
+        ),
+        ("evaluate", "vanilla --method.draft_length", "error: --method.draft_length: give --method.NAME=VALUE"),
         ("generate", "vanila", 'error: there is no method "vanila"; did you mean "vanilla"?'),
         ("generate", "vanilla", "error: the method vanilla needs a draft (--draft PATH)"),
         ("evaluate", "specinfr", 'error: there is no method "specinfr"; did you mean "specinfer"?'),
@@ -96,7 +104,7 @@ def test_a_method_that_cannot_be_is_one_line(module, method, says, directories, 
         "evaluate": ["--data", directories / "prompts.jsonl", "--prompt_column", "q", "--answer_column", "a"]
         + ["--max_new_tokens", 8, "--json", tmp_path / "e.json"],
     }
-    given = ["--target", directories / "target", "--method", method, *arguments[module]]
+    given = ["--target", directories / "target", "--method", *method.split(), *arguments[module]]
     status, _, errors = command_line(capsys, monkeypatch, module, *given)
     assert (status, errors) == (2, f"{says}\n")
 

@@ -17,7 +17,7 @@ from adaspec_jax.decoding import (
     rejection_sample,
 )
 from adaspec_jax.errors import UserError
-from adaspec_jax.methods import METHODS, Given, Method, find, find_all, load_drafter
+from adaspec_jax.methods import METHODS, Given, Method, find, find_all, load_drafter, swept
 from tests import tiny_pair
 from tests.decoding.bag_model import BagModel
 
@@ -107,6 +107,56 @@ def test_an_unknown_method_is_refused_with_the_nearest_name():
         find("vanila")
     with pytest.raises(UserError, match="known: all, plain, vanilla, specinfer, "):
         find_all(",")
+
+
+def test_knobs_are_set_as_values_or_as_text_of_their_defaults_kind():
+    made = []
+
+    def drafter(given, **knobs):
+        made.append(knobs)
+        return NoDraft()
+
+    knobs = {"window": 3, "share": 0.5, "shape": (2, 1), "warm": False, "kind": "a", "draft_length": None}
+    method = Method(name="mine", drafter=drafter, knobs=knobs)
+    method.make(Given(target=None))
+    text = {"window": "7", "share": "0.25", "shape": "4-2-2", "warm": "true", "kind": "b", "draft_length": "2"}
+    turned = method.set(**text).set(window=9)
+    turned.make(Given(target=None))
+    assert made == [
+        knobs,
+        {"window": 9, "share": 0.25, "shape": (4, 2, 2), "warm": True, "kind": "b", "draft_length": 2},
+    ]
+    assert method.label == "mine" and method.set(shape="4-2-2", window=5).label == "mine[shape=4-2-2,window=5]"
+    for name, value, says in (
+        ("windw", "3", 'the method mine has no knob "windw"; did you mean "window"'),
+        ("window", "x", 'mine.window is "x"; give such as 3'),
+        ("warm", "yes", 'mine.warm is "yes"; give such as False'),
+        ("draft_length", "x", 'mine.draft_length is "x"; give a number'),
+    ):
+        with pytest.raises(UserError, match=says):
+            method.set(**{name: value})
+    with pytest.raises(UserError, match='plain has no knob "window"; it has none'):
+        METHODS["plain"].set(window="3")
+    given = Given(target=BagModel.random(0), drafts={"d": BagModel.random(1)}, draft_length=4)
+    assert METHODS["vanilla"].set(draft_length="2").make(given).length == 2
+    with pytest.raises(UserError, match=r"vanilla\[draft_length=0\]: draft_length is 0; it must be at least 1"):
+        METHODS["vanilla"].set(draft_length=0).make(given)
+
+
+def test_a_sweep_takes_each_method_that_has_the_knob_once_with_every_value():
+    chosen = find_all("plain,vanilla,specinfer")
+    labels = [method.label for method in swept(chosen, "draft_length=2,4")]
+    assert labels == ["plain", *(f"{name}[draft_length={n}]" for name in ("vanilla", "specinfer") for n in (2, 4))]
+    one = [method.label for method in swept(chosen, "vanilla.draft_length=3")]
+    assert one == ["plain", "vanilla[draft_length=3]", "specinfer"]
+    for sweep, says in (
+        ("draft_length", "give KNOB=VALUES or METHOD.KNOB=VALUES"),
+        ("lenght=3", "none of the methods has it; known: specinfer.draft_length, vanilla"),
+        ("plain.draft_length=3", 'plain has no knob "draft_length"'),
+        ("vanilla.draft_length=3,x", 'vanilla.draft_length is "x"'),
+    ):
+        with pytest.raises(UserError, match=says):
+            swept(chosen, sweep)
 
 
 def test_a_list_names_each_method_once_and_in_its_order():

@@ -1,0 +1,43 @@
+"""A method's settings, as a command line spells them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adaspec_jax.errors import UserError, did_you_mean
+
+_TRUTHS = {"true": True, "false": False}
+_SEVERAL = "-"  # between the numbers of a tuple, because commas stand between the values of a sweep
+
+
+def checked(method: str, known: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, texts among them read as their default's kind; UserError for a name or a value that cannot be."""
+    found = {}
+    for name, value in values.items():
+        if name not in known:
+            hint = did_you_mean(name, known) if known else "; it has none"
+            raise UserError(f'the method {method} has no knob "{name}"{hint}')
+        try:
+            found[name] = _read(known[name], value) if isinstance(value, str) else value
+        except ValueError:
+            kind = "a number" if known[name] is None else f"such as {spelt(known[name])}"
+            raise UserError(f'{method}.{name} is "{value}"; give {kind}') from None
+    return found
+
+
+def spelt(value: Any) -> str:
+    """A value as a command line has it."""
+    return _SEVERAL.join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _read(default: Any, text: str) -> Any:
+    if isinstance(default, bool):
+        if text.lower() not in _TRUTHS:
+            raise ValueError(text)
+        return _TRUTHS[text.lower()]
+    if isinstance(default, tuple):
+        return tuple(map(int, text.split(_SEVERAL)))
+    if isinstance(default, float):
+        return float(text)
+    return text if isinstance(default, str) else int(text)
