@@ -12,9 +12,9 @@ from types import ModuleType
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.methods.independent import PLAIN, SPECINFER, VANILLA
 from adaspec_jax.methods.method import Method
-from adaspec_jax.methods.text import LLMA, PROMPT_LOOKUP
+from adaspec_jax.methods.text import TEXT
 
-METHODS: dict[str, Method] = {method.name: method for method in (PLAIN, VANILLA, SPECINFER, PROMPT_LOOKUP, LLMA)}
+METHODS: dict[str, Method] = {method.name: method for method in (PLAIN, VANILLA, SPECINFER, *TEXT)}
 
 
 def find(name: str) -> Method:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from adaspec_jax import data
 from adaspec_jax.decoding.drafters.text.copying import PromptLookup, ReferenceCopy
+from adaspec_jax.decoding.drafters.text.ngrams import CountedNgrams, NGrammys, likeliest_followers
 from adaspec_jax.methods.method import Given, Method
 
 
@@ -12,6 +14,16 @@ def _prompt_lookup(given: Given, *, ngram: int, length: int) -> PromptLookup:
 
 def _llma(given: Given, *, longest: int, shortest: int, length: int) -> ReferenceCopy:
     return ReferenceCopy(longest, shortest, length)
+
+
+def _anpd(given: Given, *, levels: int, length: int) -> CountedNgrams:
+    return CountedNgrams(levels, length)
+
+
+def _n_grammys(given: Given, *, rows: int, length: int, ngram: int) -> NGrammys:
+    NGrammys(None, rows, length, ngram)  # numbers that cannot be are refused before the pass over the vocabulary
+    opening = () if given.tokenizer is None else tuple(data.opening(given.tokenizer))
+    return NGrammys(likeliest_followers(given.target, rows, opening=opening), rows, length, ngram)
 
 
 PROMPT_LOOKUP = Method(
@@ -26,3 +38,16 @@ LLMA = Method(
     knobs={"longest": 5, "shortest": 1, "length": 19},
     paper="arXiv 2304.04487",
 )
+ANPD = Method(
+    name="anpd",
+    drafter=_anpd,
+    knobs={"levels": 3, "length": 8},
+    paper="arXiv 2404.08698",
+)
+N_GRAMMYS = Method(
+    name="n_grammys",
+    drafter=_n_grammys,
+    knobs={"rows": 10, "length": 10, "ngram": 1},
+    paper="arXiv 2411.03786",
+)
+TEXT = (PROMPT_LOOKUP, LLMA, ANPD, N_GRAMMYS)

@@ -13,7 +13,7 @@ from tests.decoding.test_engine import law_after
 GREEDY, KEY = Sampling(0.0), jax.random.key(0)
 NAMES = [name for name, method in METHODS.items() if A_DRAFT not in method.needs and name != "plain"]
 # Small trees where thousands of rows are drawn at once; what is not named here has its defaults there too.
-FEW = {"prompt_lookup": {"length": 2}, "llma": {"length": 3}}
+FEW = {"prompt_lookup": {"length": 2}, "n_grammys": {"rows": 3, "length": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_sampled_text_has_the_targets_law(given, name, sampling):
     rows, steps, opening = 8000, 3, [1, 2, 0, 1, 2, 3, 1, 2]
     target = BagModel.random(5)
     method = METHODS[name]
-    drafter = method.make(Given(target=target), **FEW.get(name, {}))
+    drafter = method.set(**FEW.get(name, {})).make(Given(target=target))
     prompt = Context(np.tile(opening, (rows, 1)), np.full(rows, len(opening)))
     ours = decode(Given(target=target), drafter, prompt, accept=method.accept, sampling=sampling, max_new_tokens=steps)
     law = {text: mass for text, mass in law_after(target, opening, steps, sampling).items() if mass > 0}

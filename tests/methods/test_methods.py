@@ -94,14 +94,6 @@ def test_a_method_without_what_it_needs_says_so():
         METHODS["specinfer"].make(given)
 
 
-def test_a_knob_has_a_default_and_an_unknown_one_is_refused():
-    given = Given(target=BagModel.random(0))
-    assert METHODS["prompt_lookup"].make(given).length == 10
-    assert METHODS["prompt_lookup"].make(given, length=4).length == 4
-    with pytest.raises(UserError, match='prompt_lookup has no knob "lenght"; did you mean "length"'):
-        METHODS["prompt_lookup"].make(given, lenght=4)
-
-
 def test_an_unknown_method_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match='there is no method "vanila"; did you mean "vanilla"'):
         find("vanila")

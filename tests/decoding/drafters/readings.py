@@ -38,6 +38,42 @@ def llma(tokens, prompt_length, *, longest, shortest, length, slip=None):
     return set()
 
 
+def anpd(tokens, prompt_length, *, levels, length, slip=None):
+    tables = {}
+    for level in range(2, levels + 1):
+        for end in range(level - 1, len(tokens)):
+            followers = tables.setdefault(tuple(tokens[end - level + 1 : end]), {})
+            followers[tokens[end]] = followers.get(tokens[end], 0) + 1
+    guesses = []
+    while len(guesses) < length - (slip == "short"):
+        text = tokens + guesses
+        keys = [tuple(text[-size:]) for size in range(levels - 1, 0, -1) if size <= len(text)]
+        found = next((tables[key] for key in (keys[::-1] if slip == "lowest" else keys) if key in tables), None)
+        if found is None:
+            break
+        pick = list(found) if slip == "first" else list(found)[::-1]
+        guesses.append(max(pick, key=found.get))
+    return prefixes(guesses)
+
+
+def n_grammys(tokens, prompt_length, *, followers, rows, length, ngram, slip=None):
+    last, made = tokens[-ngram:], []
+    for start in range(len(tokens) - ngram - 1, -1, -1):
+        if len(made) < rows // 2 + (slip == "more") and tokens[start : start + ngram] == last:
+            made.append(tokens[start + ngram : start + ngram + length])
+    if slip == "earliest":
+        made = [
+            tokens[s + ngram : s + ngram + length] for s in range(len(tokens) - ngram) if tokens[s : s + ngram] == last
+        ]
+        made = made[: rows // 2]
+    for token in followers[tokens[-1]][: rows - len(made)]:
+        row = [token]
+        while len(row) < length:
+            row.append(followers[row[-1]][0])
+        made.append(row)
+    return set().union(*map(prefixes, made))
+
+
 def walk(readings_guesses, plain, prompt_length):
     """(rounds, guesses accepted) of decoding greedily to the text `plain`: the target agrees with its own text."""
     at, rounds, accepted = prompt_length, 0, 0

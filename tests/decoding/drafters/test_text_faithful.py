@@ -10,6 +10,7 @@ import pytest
 from adaspec_jax import models
 from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
 from adaspec_jax.decoding.drafters.text.copying import PromptLookup, ReferenceCopy
+from adaspec_jax.decoding.drafters.text.ngrams import CountedNgrams, NGrammys, likeliest_followers
 from tests.decoding.drafters import readings
 
 VOCAB, NEW = 61, 40
@@ -17,8 +18,16 @@ HF = {"model_type": "llama", "vocab_size": VOCAB, "hidden_size": 32, "intermedia
 HF |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
 
 
+TARGET = models.build(HF, jax.random.key(3))
+FOLLOWERS = likeliest_followers(TARGET, 4, opening=(1,))
+
+
 def reading(name, **knobs):
     return functools.partial(getattr(readings, name), **knobs)
+
+
+def n_grammys(**knobs):
+    return NGrammys(FOLLOWERS, **knobs), reading("n_grammys", followers=FOLLOWERS.tolist(), **knobs)
 
 
 # name: the drafter, its reading, and the slips of one token that must not pass.
@@ -27,16 +36,15 @@ SYSTEMS = {
     "prompt_lookup, short": (PromptLookup(2, 4), reading("prompt_lookup", ngram=2, length=4), ("latest", "late")),
     "llma": (ReferenceCopy(), reading("llma", longest=5, shortest=1, length=19), ("latest", "short")),
     "llma, 2": (ReferenceCopy(3, 2, 6), reading("llma", longest=3, shortest=2, length=6), ("latest", "short")),
+    "anpd": (CountedNgrams(), reading("anpd", levels=3, length=8), ("first", "lowest", "short")),
+    "anpd, 5": (CountedNgrams(5, 3), reading("anpd", levels=5, length=3), ("first", "lowest", "short")),
+    "n_grammys": (*n_grammys(rows=5, length=4, ngram=1), ("more", "earliest")),
+    "n_grammys, 2": (*n_grammys(rows=4, length=3, ngram=2), ("more", "earliest")),
 }
 
 
 @pytest.fixture(scope="module")
-def target():
-    return models.build(HF, jax.random.key(3))
-
-
-@pytest.fixture(scope="module")
-def texts(target):
+def texts():
     """(prompts, the target's own greedy texts): prompts that repeat themselves, of 1 to 40 tokens."""
     rng = np.random.default_rng(0)
     phrase = rng.integers(0, VOCAB, 7).tolist()
@@ -47,7 +55,7 @@ def texts(target):
         row_S[: len(prompt)] = prompt
     lengths_B = np.array([len(prompt) for prompt in prompts], np.int32)
     prompt = Context(tokens_BS, lengths_B)
-    plain = decode(target, NoDraft(), prompt)
+    plain = decode(TARGET, NoDraft(), prompt)
     return prompt, [row[:length].tolist() for row, length in zip(plain.tokens_BS, plain.lengths_B, strict=True)]
 
 
@@ -91,7 +99,7 @@ def paths(tokens_N, parents_N, valid_N):
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_guesses_and_rounds_are_those_of_a_plain_reading(target, texts, name):
+def test_guesses_and_rounds_are_those_of_a_plain_reading(texts, name):
     drafter, read, slips = SYSTEMS[name]
     prompt, plain = texts
     cases = [
@@ -105,7 +113,7 @@ def test_guesses_and_rounds_are_those_of_a_plain_reading(target, texts, name):
     assert sum(map(bool, ours)) > 20
     for slip in slips:
         assert ours != [read(*case, slip=slip) for case in cases], slip
-    made = decode(target, drafter, prompt)
+    made = decode(TARGET, drafter, prompt)
     for row, length in enumerate(prompt.lengths_B):
         assert made.tokens_BS[row, : made.lengths_B[row]].tolist() == plain[row]
         walked = readings.walk(lambda text, length=length: read(text, int(length)), plain[row], int(length))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from adaspec_jax.decoding.drafters.text.matching import copied, first_place, match_lengths
+from adaspec_jax.decoding.drafters.text.matching import chain, check_counts, copied, first_place, match_lengths
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.types import Asks, Context, Proposal
+from adaspec_jax.decoding.types import Asks, Context
 
 
 @pytree("ngram", "length", "widths")
@@ -24,6 +24,9 @@ class PromptLookup:
     widths: tuple[int, ...] = (0,)
 
     asks = Asks(likeliest=0)
+
+    def __post_init__(self) -> None:
+        check_counts(ngram=self.ngram, length=self.length)
 
     @property
     def num_nodes(self) -> int:
@@ -62,6 +65,11 @@ class ReferenceCopy:
 
     asks = Asks(likeliest=0)
 
+    def __post_init__(self) -> None:
+        check_counts(longest=self.longest, shortest=self.shortest, length=self.length)
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest is {self.shortest} and longest {self.longest}")
+
     @property
     def num_nodes(self) -> int:
         return self.length
@@ -82,9 +90,3 @@ class ReferenceCopy:
         at_B = first_place(size_BS == size_B[:, None])
         guesses_BN, there_BN = copied(tokens_BS, at_B, prompt_lengths_B, self.length)
         return chain(guesses_BN, there_BN & (size_B >= self.shortest)[:, None]), prompt_lengths_B
-
-
-def chain(guesses_BN: Array, valid_BN: Array) -> Proposal:
-    """Guesses in a row, as far as they are valid without a gap, and the width that holds every row's."""
-    valid_BN = jnp.cumprod(valid_BN, axis=1).astype(bool)
-    return Proposal(guesses_BN, valid_BN=valid_BN, width=jnp.max(jnp.sum(valid_BN, axis=1)))

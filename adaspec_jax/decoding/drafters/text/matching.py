@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.prefill import tokens_from
+from adaspec_jax.decoding.types import Proposal
 
 
 def match_lengths(tokens_BS: Array, lengths_B: Array, longest: int) -> Array:
@@ -43,3 +44,31 @@ def copied(tokens_BS: Array, after_B: Array, end_B: Array, length: int) -> tuple
 def first_place(chosen_BS: Array) -> Array:
     """The first True of each row; 0 where there is none."""
     return jnp.argmax(chosen_BS, axis=1).astype(jnp.int32)
+
+
+def chain(guesses_BN: Array, valid_BN: Array) -> Proposal:
+    """Guesses in a row, as far as they are valid without a gap, and the width that holds every row's."""
+    valid_BN = jnp.cumprod(valid_BN, axis=1).astype(bool)
+    return Proposal(guesses_BN, valid_BN=valid_BN, width=jnp.max(jnp.sum(valid_BN, axis=1)))
+
+
+def merged(rows_BRN: Array, valid_BRN: Array) -> Proposal:
+    """Rows of guesses as one tree in which equal beginnings are one path, so that the longest right row is found.
+
+    Node n of row r is r * N + n; it is invalid where an earlier row begins alike so far. Rows are valid without gaps.
+    """
+    batch, rows, length = rows_BRN.shape
+    alike_BRRN = jnp.cumprod(rows_BRN[:, :, None] == rows_BRN[:, None], axis=-1).astype(bool) & valid_BRN[:, None]
+    first_BRN = jnp.argmax(alike_BRRN, axis=2).astype(jnp.int32)
+    own_BRN = valid_BRN & (first_BRN == jnp.arange(rows)[None, :, None])
+    above_BRN = first_BRN[:, :, :-1] * length + jnp.arange(length - 1, dtype=jnp.int32)[None, None]
+    parents_BRN = jnp.pad(above_BRN, ((0, 0), (0, 0), (1, 0)), constant_values=-1)
+    flat = (batch, rows * length)
+    return Proposal(rows_BRN.reshape(flat), parents_BRN.reshape(flat), valid_BN=own_BRN.reshape(flat))
+
+
+def check_counts(**counts: int) -> None:
+    """ValueError for one below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, not {count}")
