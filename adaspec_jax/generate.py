@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from adaspec_jax.command_line import add_template_options, parse_arguments, say_notes, take_knobs
+from adaspec_jax.command_line import add_datastore, add_template_options, parse_arguments, say_notes, take_knobs
 from adaspec_jax.errors import UserError, exit_with_one_line
 
 
@@ -32,7 +32,8 @@ def main() -> None:
     drafts = [arguments.draft] if arguments.draft else []
     method = methods.find(arguments.method or ("vanilla" if drafts else "plain")).set(**knobs)
     mesh = mesh_of(arguments.mesh, 1)
-    given, ends = load_given(arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length)
+    loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
+    given, ends = load_given(arguments.target, drafts, **loading)
     method.check(given)
     given = placed(given, mesh)
     say_notes(notes_on(given))
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.generate", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", help="directory or hub name; without one the target decodes plainly")
+    add_datastore(parser)
     parser.add_argument(
         "--method",
         help="default: vanilla with a draft, else plain; see python -m adaspec_jax.benchmark --methods list. "

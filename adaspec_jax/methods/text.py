@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from adaspec_jax import data
 from adaspec_jax.decoding.drafters.text.copying import PromptLookup, ReferenceCopy
+from adaspec_jax.decoding.drafters.text.datastore import DatastoreTree
 from adaspec_jax.decoding.drafters.text.ngrams import CountedNgrams, NGrammys, likeliest_followers
-from adaspec_jax.methods.method import Given, Method
+from adaspec_jax.methods.method import A_DATASTORE, Given, Method
 
 
 def _prompt_lookup(given: Given, *, ngram: int, length: int) -> PromptLookup:
@@ -24,6 +25,10 @@ def _n_grammys(given: Given, *, rows: int, length: int, ngram: int) -> NGrammys:
     NGrammys(None, rows, length, ngram)  # numbers that cannot be are refused before the pass over the vocabulary
     opening = () if given.tokenizer is None else tuple(data.opening(given.tokenizer))
     return NGrammys(likeliest_followers(given.target, rows, opening=opening), rows, length, ngram)
+
+
+def _rest(given: Given, **knobs: int) -> DatastoreTree:
+    return DatastoreTree(given.datastore, **knobs)
 
 
 PROMPT_LOOKUP = Method(
@@ -50,4 +55,11 @@ N_GRAMMYS = Method(
     knobs={"rows": 10, "length": 10, "ngram": 1},
     paper="arXiv 2411.03786",
 )
-TEXT = (PROMPT_LOOKUP, LLMA, ANPD, N_GRAMMYS)
+REST = Method(
+    name="rest",
+    drafter=_rest,
+    knobs={"longest": 16, "shortest": 2, "matches": 5000, "length": 10, "choices": 64},
+    paper="arXiv 2311.08252",
+    needs=(A_DATASTORE,),
+)
+TEXT = (PROMPT_LOOKUP, LLMA, ANPD, N_GRAMMYS, REST)

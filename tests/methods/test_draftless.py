@@ -6,19 +6,33 @@ import pytest
 from scipy import stats
 
 from adaspec_jax.decoding import Context, Dialogue, NoDraft, Sampling, engine, generate, generate_from_queue
+from adaspec_jax.decoding.drafters.text.datastore import Datastore
 from adaspec_jax.methods import A_DRAFT, METHODS, Given
+from adaspec_jax.retrieval import suffix_array
 from tests.decoding.bag_model import BagModel
 from tests.decoding.test_engine import law_after
 
 GREEDY, KEY = Sampling(0.0), jax.random.key(0)
 NAMES = [name for name, method in METHODS.items() if A_DRAFT not in method.needs and name != "plain"]
-# Small trees where thousands of rows are drawn at once; what is not named here has its defaults there too.
-FEW = {"prompt_lookup": {"length": 2}, "n_grammys": {"rows": 3, "length": 2}}
+QUICK = {"rest": {"matches": 50}}  # the rest have their defaults
+# Small trees where thousands of rows are drawn at once.
+FEW = {
+    "prompt_lookup": {"length": 2},
+    "n_grammys": {"rows": 3, "length": 2},
+    "rest": {"choices": 6, "length": 3, "matches": 9},
+}
 
 
 @pytest.fixture(scope="module")
 def given():
-    return Given(target=BagModel.random(0, vocab=11, scale=2.0))
+    return Given(target=BagModel.random(0, vocab=11, scale=2.0), datastore=store(11))
+
+
+def store(vocab):
+    """Texts of few tokens, in which everything stands."""
+    rng = np.random.default_rng(0)
+    tokens_T = np.concatenate([[*rng.integers(0, vocab, 40), -1] for _ in range(20)]).astype(np.int32)
+    return Datastore(jax.numpy.asarray(tokens_T), jax.numpy.asarray(suffix_array(tokens_T, depth=64)))
 
 
 def ragged():
@@ -35,7 +49,7 @@ def decode(given, drafter, prompt, *, accept=None, decode=generate, **knobs):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_greedy_text_is_plain_decodings(given, name):
-    method = METHODS[name]
+    method = METHODS[name].set(**QUICK.get(name, {}))
     drafter, accepted = method.make(given), 0
     whole, alone = ragged(), Context(ragged().tokens_BS[3:4], ragged().lengths_B[3:4])
     for prompt, knobs in (
@@ -58,7 +72,7 @@ def test_greedy_text_is_plain_decodings(given, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_queue_and_a_dialogue_guess_what_a_batch_guesses(given, name):
-    method = METHODS[name]
+    method = METHODS[name].set(**QUICK.get(name, {}))
     drafter, knobs = method.make(given), {"accept": method.accept, "eos_id": (7, 2)}
     expected = decode(given, drafter, ragged(), **knobs)
     queued = decode(given, drafter, ragged(), decode=generate_from_queue, rows=3, refill=1, **knobs)
@@ -82,11 +96,12 @@ def test_a_queue_and_a_dialogue_guess_what_a_batch_guesses(given, name):
 def test_sampled_text_has_the_targets_law(given, name, sampling):
     """By chi-square over the whole of a short continuation, thousands of rows in one batch."""
     rows, steps, opening = 8000, 3, [1, 2, 0, 1, 2, 3, 1, 2]
-    target = BagModel.random(5)
+    made_of = Given(target=BagModel.random(5), datastore=store(4))
+    target = made_of.target
     method = METHODS[name]
-    drafter = method.set(**FEW.get(name, {})).make(Given(target=target))
+    drafter = method.set(**FEW.get(name, {})).make(made_of)
     prompt = Context(np.tile(opening, (rows, 1)), np.full(rows, len(opening)))
-    ours = decode(Given(target=target), drafter, prompt, accept=method.accept, sampling=sampling, max_new_tokens=steps)
+    ours = decode(made_of, drafter, prompt, accept=method.accept, sampling=sampling, max_new_tokens=steps)
     law = {text: mass for text, mass in law_after(target, opening, steps, sampling).items() if mass > 0}
     counts = dict.fromkeys(law, 0)
     texts, times = np.unique(ours.tokens_BS[:, len(opening) : len(opening) + steps], axis=0, return_counts=True)
@@ -104,7 +119,7 @@ def test_sampled_text_has_the_targets_law(given, name, sampling):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_compiled_again_after_warm_up(given, name):
-    method = METHODS[name]
+    method = METHODS[name].set(**QUICK.get(name, {}))
     decode(given, method.make(given), ragged(), accept=method.accept)
     before = engine._decode._cache_size()
     for longest, budget, eos in ((3, 9, 2), (9, 30, -1), (20, 32, 5)):

@@ -74,6 +74,28 @@ def n_grammys(tokens, prompt_length, *, followers, rows, length, ngram, slip=Non
     return set().union(*map(prefixes, made))
 
 
+def rest(tokens, prompt_length, *, corpus, longest, shortest, matches, length, choices, slip=None):
+    """`corpus`: texts. Places come in the order of the texts' suffixes, compared to the corpus's end."""
+    whole = [token for text in corpus for token in (*text, -1)]
+    for size in range(longest, shortest - 1, -1):
+        if size > len(tokens):
+            continue
+        places = [at for at in range(len(whole)) if whole[at : at + size] == tokens[-size:]]
+        if not places:
+            continue
+        places = sorted(places, key=lambda at: whole[at:])[: matches - (slip == "fewer")]
+        counts = {}
+        for at in places:
+            after = at + size + (slip == "late")
+            follows = whole[after : after + length]
+            follows = follows[: follows.index(-1)] if -1 in follows else follows
+            for path in sorted(prefixes(follows), key=len):
+                counts[path] = counts.get(path, 0) + 1
+        ranked = sorted(counts, key=lambda path: (-counts[path], len(path), path))
+        return set(ranked[:choices])
+    return set()
+
+
 def walk(readings_guesses, plain, prompt_length):
     """(rounds, guesses accepted) of decoding greedily to the text `plain`: the target agrees with its own text."""
     at, rounds, accepted = prompt_length, 0, 0

@@ -10,7 +10,9 @@ import pytest
 from adaspec_jax import models
 from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
 from adaspec_jax.decoding.drafters.text.copying import PromptLookup, ReferenceCopy
+from adaspec_jax.decoding.drafters.text.datastore import Datastore, DatastoreTree
 from adaspec_jax.decoding.drafters.text.ngrams import CountedNgrams, NGrammys, likeliest_followers
+from adaspec_jax.retrieval import suffix_array
 from tests.decoding.drafters import readings
 
 VOCAB, NEW = 61, 40
@@ -24,6 +26,19 @@ FOLLOWERS = likeliest_followers(TARGET, 4, opening=(1,))
 
 def reading(name, **knobs):
     return functools.partial(getattr(readings, name), **knobs)
+
+
+CORPUS = [np.random.default_rng(n).integers(0, 2 + n % 4, 5 + 3 * n).tolist() for n in range(14)]
+CORPUS += [np.random.default_rng(n).integers(0, VOCAB, 40).tolist() for n in range(30)]
+
+
+def store():
+    tokens_T = np.array([token for text in CORPUS for token in (*text, -1)], np.int32)
+    return Datastore(jnp.asarray(tokens_T), jnp.asarray(suffix_array(tokens_T, depth=64)))
+
+
+def rest(**knobs):
+    return DatastoreTree(store(), **knobs), reading("rest", corpus=CORPUS, **knobs)
 
 
 def n_grammys(**knobs):
@@ -40,6 +55,8 @@ SYSTEMS = {
     "anpd, 5": (CountedNgrams(5, 3), reading("anpd", levels=5, length=3), ("first", "lowest", "short")),
     "n_grammys": (*n_grammys(rows=5, length=4, ngram=1), ("more", "earliest")),
     "n_grammys, 2": (*n_grammys(rows=4, length=3, ngram=2), ("more", "earliest")),
+    "rest": (*rest(longest=16, shortest=2, matches=400, length=10, choices=64), ("late",)),
+    "rest, few": (*rest(longest=4, shortest=1, matches=6, length=3, choices=5), ("late", "fewer")),
 }
 
 
