@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 from adaspec_jax.command_line import (
     add_assistant_roles,
+    add_datastore,
     add_matmul_option,
     add_template_options,
     check_output,
@@ -49,7 +50,7 @@ def main() -> None:
         chosen = methods.swept(chosen, sweep)
     mesh = mesh_of(arguments.mesh, math.gcd(*batch_sizes))
     prompts, held_back = ([], []) if arguments.chat else _prompts(arguments)
-    loading = {"dtype": arguments.dtype, "draft_length": arguments.draft_length}
+    loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
     given, ends = load_given(arguments.target, arguments.draft, **loading)
     if arguments.methods != "all":
         for method in chosen:
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="directory or hub name; of several the smallest drafts, others are NAME@DRAFT",
     )
+    add_datastore(parser)
     parser.add_argument("--methods", default="all", help="all, list, or names with commas between them")
     parser.add_argument(
         "--sweep",

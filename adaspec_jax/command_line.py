@@ -124,6 +124,11 @@ def add_template_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--template_options", help="of the template, as JSON: '{\"enable_thinking\": false}'")
 
 
+def add_datastore(parser: argparse.ArgumentParser) -> None:
+    """Texts for the methods that copy from them."""
+    parser.add_argument("--datastore", help="made by python -m adaspec_jax.datastore, for the methods that need one")
+
+
 def add_assistant_roles(parser: argparse.ArgumentParser) -> None:
     """Who in a file of conversations is the assistant."""
     parser.add_argument(

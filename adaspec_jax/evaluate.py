@@ -11,6 +11,7 @@ import sys
 
 from adaspec_jax.command_line import (
     add_assistant_roles,
+    add_datastore,
     add_matmul_option,
     add_template_options,
     check_output,
@@ -42,9 +43,8 @@ def main() -> None:
     mesh = mesh_of(arguments.mesh, arguments.batch_size)
     examples = _examples(arguments)
     drafts = [arguments.draft] if arguments.draft else []
-    given, ends = load_given(
-        arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length or PROBE_LENGTH
-    )
+    loading = {"dtype": arguments.dtype, "datastore": arguments.datastore}
+    given, ends = load_given(arguments.target, drafts, draft_length=arguments.draft_length or PROBE_LENGTH, **loading)
     _check_chat(arguments, examples)
     chat = data.chat_of(examples, given.tokenizer, arguments.chat_template, arguments.template_options)
     how = ("batch_size", "max_length", "max_prompt_length", "max_new_tokens", "temperature", "seed")
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.evaluate", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", help="directory or hub name, for the methods that need one")
+    add_datastore(parser)
     parser.add_argument(
         "--method",
         default="vanilla",

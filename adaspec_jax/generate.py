@@ -11,6 +11,7 @@ import argparse
 import sys
 
 from adaspec_jax.command_line import (
+    add_datastore,
     add_matmul_option,
     add_template_options,
     parse_arguments,
@@ -39,7 +40,8 @@ def main() -> None:
     drafts = [arguments.draft] if arguments.draft else []
     method = methods.find(arguments.method or ("vanilla" if drafts else "plain")).set(**knobs)
     mesh = mesh_of(arguments.mesh, 1)
-    given, ends = load_given(arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length)
+    loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
+    given, ends = load_given(arguments.target, drafts, **loading)
     method.check(given)
     products = chosen(arguments.matmul, mesh)
     given = placed(multiplied(given, products), mesh)
@@ -118,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.generate", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", help="directory or hub name; without one the target decodes plainly")
+    add_datastore(parser)
     parser.add_argument(
         "--method",
         help="default: vanilla with a draft, else plain; see python -m adaspec_jax.benchmark --methods list. "

@@ -15,7 +15,9 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 FILES = sorted(path for folder in ("adaspec_jax", "configs") for path in (CHECKOUT / folder).rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 
-DOORS = set("train evaluate generate export plan convert doctor parity compare ablate benchmark command_line".split())
+DOORS = set(
+    "train evaluate generate export plan convert doctor parity compare ablate benchmark datastore command_line".split()
+)
 # From the top floor down: a file may import from its own room and from floors below.
 FLOORS = (
     {"configs"},

@@ -71,7 +71,7 @@ def decoded(root, name):
 
 
 def test_every_figure_is_that_of_the_decodings(root, capsys, monkeypatch, tmp_path):
-    arguments = ["--draft", root / "draft", "--svg", tmp_path / "s.svg"]
+    arguments = ["--draft", root / "draft", "--svg", tmp_path / "s.svg", "--methods", "vanilla,specinfer"]
     report, out = measured(capsys, monkeypatch, root, *arguments, json_file=tmp_path / "b.json")
     assert list(report["methods"]) == ["vanilla", "specinfer"]
     for name, m in {**report["methods"], "plain": report["plain"]}.items():
@@ -114,7 +114,10 @@ def test_every_figure_is_that_of_the_decodings(root, capsys, monkeypatch, tmp_pa
 
 
 def test_methods_without_what_they_need_are_skipped_with_the_reason(root, capsys, monkeypatch, tmp_path):
+    few = {name: METHODS[name] for name in ("plain", "vanilla", "specinfer", "prompt_lookup")}
+    monkeypatch.setattr("adaspec_jax.methods.table.METHODS", few)
     report, out = measured(capsys, monkeypatch, root, json_file=tmp_path / "b.json")
+    assert report["methods"].pop("prompt_lookup")["identical_to_plain"] == 5
     assert report["methods"] == dict.fromkeys(("vanilla", "specinfer"), {"skipped": "needs a draft (--draft PATH)"})
     assert "vanilla: skipped, needs a draft" in out and report["plain"]["prompts"] == 5
     status, _, errors = run(capsys, monkeypatch, root, "--methods", "vanilla")
@@ -169,7 +172,7 @@ def test_a_prompt_beyond_the_context_loses_its_middle_and_is_counted(root, capsy
 
 def test_answers_are_scored_by_their_tasks_measure(root, capsys, monkeypatch, tmp_path):
     arguments = ["--target", root / "target", "--task", "word_problems", "--num_prompts", 2, "--max_prompt_length", 40]
-    arguments += ["--max_new_tokens", 4, "--json", tmp_path / "b.json"]
+    arguments += ["--methods", "plain", "--max_new_tokens", 4, "--json", tmp_path / "b.json"]
     monkeypatch.setattr("adaspec_jax.data.continuation", lambda *_, **__: "so it is 7")
     examples = data.load_examples("word_problems", "test", num=3)
     expected = np.mean([example.answer.endswith(" 7") for example in examples[:2]])
@@ -211,7 +214,7 @@ def test_the_list_needs_nothing(capsys, monkeypatch):
 
 def test_prompts_come_from_a_task_too(root, capsys, monkeypatch, tmp_path):
     arguments = ["--target", root / "target", "--task", "word_problems", "--num_prompts", 2, "--max_prompt_length", 40]
-    arguments += ["--max_new_tokens", 4, "--json", tmp_path / "b.json"]
+    arguments += ["--methods", "plain", "--max_new_tokens", 4, "--json", tmp_path / "b.json"]
     status, _, errors = command_line(capsys, monkeypatch, "benchmark", *arguments)
     assert status == 0, errors
     plain = json.loads((tmp_path / "b.json").read_text())["plain"]
@@ -221,7 +224,7 @@ def test_prompts_come_from_a_task_too(root, capsys, monkeypatch, tmp_path):
 MISTAKES = {
     "no target": (["--methods", "all"], "--target is missing"),
     "unknown method": (["--methods", "vanila"], 'there is no method "vanila"; did you mean "vanilla"'),
-    "no such knob": (["--sweep", "lenght=3"], "none of the methods has it; known: specinfer.draft_length, "),
+    "no such knob": (["--sweep", "lenght=3"], "none of the methods has it; did you mean"),
     "no method": (["--methods", ","], "no method is named"),
     "two sources": (["--task", "gsm8k"], "either --prompts FILE or --task NAME"),
     "bad batch size": (["--batch_size", "1,x"], "--batch_size 1,x"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from adaspec_jax.data.sources import Source, digest
 from adaspec_jax.errors import UserError
 
+_OPENING = 6  # words by which a prompt is looked for
 MOST = 0.01  # of either side's prompts: beyond that the two were not meant to be apart
 
 
@@ -41,3 +43,18 @@ def without_shared(train: Source, held_out: Source) -> tuple[Source, int]:
 
 def plain(prompt: str) -> str:
     return " ".join(prompt.split()).casefold()
+
+
+def holding(texts: Iterable[str], prompts: Iterable[str]) -> set[int]:
+    """Which of the texts have one of the prompts anywhere in them, in plain form."""
+    wanted: dict[tuple[str, ...], list[list[str]]] = {}
+    for prompt in filter(None, (plain(prompt).split() for prompt in prompts)):
+        wanted.setdefault(tuple(prompt[:_OPENING]), []).append(prompt)
+    sizes = {len(opening) for opening in wanted}
+    found = set()
+    for number, text in enumerate(texts):
+        words = plain(text).split()
+        starts = ((at, wanted.get(tuple(words[at : at + size]), ())) for at in range(len(words)) for size in sizes)
+        if any(words[at : at + len(prompt)] == prompt for at, prompts in starts for prompt in prompts):
+            found.add(number)
+    return found

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adaspec_jax import data, models
+import jax.numpy as jnp
+
+from adaspec_jax import data, models, retrieval
+from adaspec_jax.decoding.drafters.text.datastore import Datastore
 from adaspec_jax.errors import UserError
 from adaspec_jax.methods import Given
 from adaspec_jax.methods.directories import kind_of
@@ -33,16 +36,24 @@ def check_own_tokenizer(tokenizer, model: str, names: tuple[str, str]) -> bool:
     return True
 
 
-def load_given(target_name: str, draft_names: Sequence[str], *, dtype="float32", draft_length: int = 5):
+def load_given(
+    target_name: str,
+    draft_names: Sequence[str],
+    *,
+    dtype="float32",
+    draft_length: int = 5,
+    datastore: str | None = None,
+):
     """(what methods are made of, where text ends); `UserError` where a draft and the target cannot work together.
 
     Drafts come the smallest first. One with the target's tokenizer and another number of padding rows is given the
-    target's.
+    target's. `datastore`: a directory that `python -m adaspec_jax.datastore` made with the target's tokenizer.
     """
     directory = models.find_directory(target_name)  # a wrong path is said as such, not as a missing tokenizer
     tokenizer = data.load_tokenizer(target_name)
     target = models.load(target_name, dtype=dtype)
     data.check_fits(tokenizer, target.config.vocab_size, target_name)
+    store = _store(datastore, tokenizer) if datastore else None
     loaded = {name: _draft_of(name, target, target_name, tokenizer, dtype) for name in draft_names}
     asked = models.asked_of(target)
     ends = data.ends_of_text(tokenizer, asked.ends, otherwise=asked.closing)
@@ -52,7 +63,13 @@ def load_given(target_name: str, draft_names: Sequence[str], *, dtype="float32",
     target = target.with_vocabulary(tokens if unequal or a_stage else target.config.owned())
     smallest_first = sorted(loaded.items(), key=lambda item: item[1].num_params)
     drafts = {name: _fitted(draft, target, tokens) for name, draft in smallest_first}
-    return Given(target=target, drafts=drafts, tokenizer=tokenizer, draft_length=draft_length), ends
+    parts = {"tokenizer": tokenizer, "datastore": store, "draft_length": draft_length}
+    return Given(target=target, drafts=drafts, **parts), ends
+
+
+def _store(directory: str, tokenizer) -> Datastore:
+    store = retrieval.read_store(directory, tokenizer=data.fingerprint(tokenizer))
+    return Datastore(jnp.asarray(store.tokens_T), jnp.asarray(store.order_T), store.depth)
 
 
 def _draft_of(name: str, target: models.CausalLM, target_name: str, tokenizer, dtype) -> models.CausalLM:

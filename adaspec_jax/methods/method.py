@@ -19,6 +19,7 @@ class Given:
     target: Model
     drafts: Mapping[str, Model] = field(default_factory=dict)  # plain draft models by their names, the smallest first
     tokenizer: Any = None
+    datastore: Any = None  # texts to copy from: a `decoding.drafters.text.datastore.Datastore`
     draft_length: int = 5  # guesses in a row
 
     @property
@@ -37,6 +38,7 @@ class Need(NamedTuple):
 
 
 A_DRAFT = Need("a draft (--draft PATH)", lambda given: bool(given.drafts))
+A_DATASTORE = Need("a datastore (--datastore DIR)", lambda given: given.datastore is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,11 @@ from types import ModuleType
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.methods.independent import PLAIN, SPECINFER, VANILLA
 from adaspec_jax.methods.method import Method
-from adaspec_jax.methods.verification import BLOCK, DISTINCT, KSEQ, MATCH
+from adaspec_jax.methods.text import TEXT
+from adaspec_jax.methods.verification import VERIFICATION
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (PLAIN, VANILLA, SPECINFER, BLOCK, MATCH, KSEQ, DISTINCT)
+    method.name: method for method in (PLAIN, VANILLA, SPECINFER, *VERIFICATION, *TEXT)
 }
 
 

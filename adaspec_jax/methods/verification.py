@@ -47,3 +47,4 @@ KSEQ = Method(
 )
 # The same shape, with first guesses that differ: at one place the strongest of the rules here, by enumeration.
 DISTINCT = Method(name="distinct", drafter=partial(_branches, replacement=False), needs=(A_DRAFT,), knobs=_SIBLINGS)
+VERIFICATION = (BLOCK, MATCH, KSEQ, DISTINCT)

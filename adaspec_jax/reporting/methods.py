@@ -56,6 +56,8 @@ def verdict_in_words(report: Mapping[str, Any]) -> str:
     label, _, draft = verdict["best"].partition("@")
     draft = draft or next(iter(settings["draft"]), "")
     command = f"python -m adaspec_jax.generate --target {settings['target']}{f' --draft {draft}' if draft else ''}"
+    if settings.get("datastore"):
+        command += f" --datastore {settings['datastore']}"
     knobs = "".join(f" --method.{knob}={_spelt(value)}" for knob, value in m["knobs"].items() if value is not None)
     if "draft_length" in m["knobs"] and m["knobs"]["draft_length"] is None:
         knobs += f" --draft_length {settings['draft_length']}"

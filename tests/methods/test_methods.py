@@ -83,6 +83,8 @@ def test_every_lossless_method_decodes_the_targets_own_text_greedily():
     given = Given(target=BagModel.random(0), drafts={"d": BagModel.random(1)}, draft_length=3)
     prompt, texts = Context(np.asarray([[1, 2, 3], [2, 1, 0]]), np.asarray([3, 2])), []
     for method in METHODS.values():
+        if method.lacks(given):
+            continue
         made = generate(
             given.target,
             method.make(given),
@@ -107,7 +109,7 @@ def test_a_method_without_what_it_needs_says_so():
 def test_an_unknown_method_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match='there is no method "vanila"; did you mean "vanilla"'):
         find("vanila")
-    with pytest.raises(UserError, match="known: all, plain, vanilla, specinfer"):
+    with pytest.raises(UserError, match="known: all, plain, vanilla, specinfer, "):
         find_all(",")
 
 

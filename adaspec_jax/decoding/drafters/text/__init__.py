@@ -1,0 +1,1 @@
+"""Drafters whose guesses are copied from text: a row's own, or a collection's."""

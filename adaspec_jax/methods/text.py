@@ -1,0 +1,65 @@
+"""Methods whose guesses are copied from text: they need no second model."""
+
+from __future__ import annotations
+
+from adaspec_jax import data
+from adaspec_jax.decoding.drafters.text.copying import PromptLookup, ReferenceCopy
+from adaspec_jax.decoding.drafters.text.datastore import DatastoreTree
+from adaspec_jax.decoding.drafters.text.ngrams import CountedNgrams, NGrammys, likeliest_followers
+from adaspec_jax.methods.method import A_DATASTORE, Given, Method
+
+
+def _prompt_lookup(given: Given, *, ngram: int, length: int) -> PromptLookup:
+    return PromptLookup(ngram, length)
+
+
+def _llma(given: Given, *, longest: int, shortest: int, length: int) -> ReferenceCopy:
+    return ReferenceCopy(longest, shortest, length)
+
+
+def _anpd(given: Given, *, levels: int, length: int) -> CountedNgrams:
+    return CountedNgrams(levels, length)
+
+
+def _n_grammys(given: Given, *, rows: int, length: int, ngram: int) -> NGrammys:
+    NGrammys(None, rows, length, ngram)  # numbers that cannot be are refused before the pass over the vocabulary
+    opening = () if given.tokenizer is None else tuple(data.opening(given.tokenizer))
+    return NGrammys(likeliest_followers(given.target, rows, opening=opening), rows, length, ngram)
+
+
+def _rest(given: Given, **knobs: int) -> DatastoreTree:
+    return DatastoreTree(given.datastore, **knobs)
+
+
+PROMPT_LOOKUP = Method(
+    name="prompt_lookup",
+    drafter=_prompt_lookup,
+    knobs={"ngram": 3, "length": 10},
+    paper="Saxena 2023",
+)
+LLMA = Method(
+    name="llma",
+    drafter=_llma,
+    knobs={"longest": 5, "shortest": 1, "length": 19},
+    paper="arXiv 2304.04487",
+)
+ANPD = Method(
+    name="anpd",
+    drafter=_anpd,
+    knobs={"levels": 3, "length": 8},
+    paper="arXiv 2404.08698",
+)
+N_GRAMMYS = Method(
+    name="n_grammys",
+    drafter=_n_grammys,
+    knobs={"rows": 10, "length": 10, "ngram": 1},
+    paper="arXiv 2411.03786",
+)
+REST = Method(
+    name="rest",
+    drafter=_rest,
+    knobs={"longest": 16, "shortest": 2, "matches": 5000, "length": 10, "choices": 64},
+    paper="arXiv 2311.08252",
+    needs=(A_DATASTORE,),
+)
+TEXT = (PROMPT_LOOKUP, LLMA, ANPD, N_GRAMMYS, REST)
