@@ -1,0 +1,1 @@
+"""Drafters that read text alone, or what the target's verifications taught."""
