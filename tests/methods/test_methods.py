@@ -71,6 +71,8 @@ def test_every_lossless_method_decodes_the_targets_own_text_greedily():
     given = Given(target=BagModel.random(0), drafts={"d": BagModel.random(1)}, draft_length=3)
     prompt, texts = Context(np.asarray([[1, 2, 3], [2, 1, 0]]), np.asarray([3, 2])), []
     for method in METHODS.values():
+        if method.lacks(given):
+            continue
         made = generate(
             given.target,
             method.make(given),
