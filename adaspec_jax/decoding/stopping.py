@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 from jax import Array
@@ -15,7 +15,8 @@ class Stop(Protocol):
     """Says per row whether the next guess is made. A pytree: weights and thresholds are leaves.
 
     It decides before the guess is drawn, so that which guesses there are does not depend on what they turn out to be:
-    else a lossless rule would be biased (see `Proposal`). `init` may be left out where nothing is remembered.
+    else a lossless rule would be biased (see `Proposal`). `init` may be left out where nothing is remembered, and
+    `ended` where nothing is known about the next guess before its law.
     """
 
     def init(self, prompt: Context) -> Any:
@@ -29,6 +30,9 @@ class Stop(Protocol):
 
         The law is at the sampling's temperature with its filters, at temperature 1 when greedy.
         """
+
+    def ended(self, state: Any) -> Array:
+        """bool_B: rows that will not go on whatever the next law is; where that is all, the draft is not asked."""
 
 
 @pytree("limit")
@@ -46,3 +50,55 @@ class Confident:
 
     def go_on(self, state, n, probs_BV, hidden_BD):
         return jnp.max(probs_BV, axis=-1) >= self.threshold, state
+
+
+class _Following(NamedTuple):
+    threshold_B: Array
+    matched_B: Array  # the share of guesses accepted, smoothed over rounds
+    drafted_B: Array  # guesses of the last round; 0 before there was one
+    weak_B: Array  # whether the guess before was a weak one
+
+
+@pytree("limit")
+class ConfidentEnough:
+    """Guesses until one is weak, below a threshold that follows what was accepted; the weak guess itself stays.
+
+    Draft & Verify's draft exit (arXiv 2309.08168, constants as in their code). After every round the share of accepted
+    guesses is smoothed, m <- m / 2 + share / 2 from m = 0; a threshold t' is `step` above t where m is below `aim`,
+    else `step` below it, or t itself where the round made all `limit` guesses; then t <- 0.9 t + 0.1 t'. A guess is
+    weak where the draft gives its likeliest token less than t; they ask for the probability of the token drawn, which
+    is the same when greedy.
+    """
+
+    start: float = 0.8  # theirs for greedy decoding; 0.5 for sampling
+    limit: int = 8
+    aim: float = 0.9
+    step: float = 0.01
+    inertia: float = 0.9
+
+    def init(self, prompt: Context) -> _Following:
+        zeros_B = jnp.zeros(prompt.lengths_B.shape, jnp.float32)
+        return _Following(zeros_B + self.start, zeros_B, zeros_B, zeros_B > 0)
+
+    def begin(self, state: _Following, context: Context):
+        drafted_B, threshold_B = state.drafted_B, state.threshold_B
+        matched_B = 0.5 * state.matched_B + 0.5 * context.accepted_B / jnp.maximum(drafted_B, 1)
+        lower_B = jnp.where(drafted_B == self.limit, threshold_B, threshold_B - self.step)
+        aimed_B = jnp.where(matched_B < self.aim, threshold_B + self.step, lower_B)
+        moved_B = self.inertia * threshold_B + (1 - self.inertia) * aimed_B
+        began_B = drafted_B > 0
+        state = _Following(
+            jnp.where(began_B, moved_B, threshold_B),
+            jnp.where(began_B, matched_B, state.matched_B),
+            jnp.zeros_like(drafted_B),
+            jnp.zeros_like(state.weak_B),
+        )
+        return jnp.full(drafted_B.shape, self.limit, jnp.int32), state
+
+    def go_on(self, state: _Following, n, probs_BV, hidden_BD):
+        goes_B = ~state.weak_B & (n < self.limit)
+        weak_B = state.weak_B | (jnp.max(probs_BV, axis=-1) < state.threshold_B)
+        return goes_B, state._replace(drafted_B=state.drafted_B + goes_B, weak_B=weak_B)
+
+    def ended(self, state: _Following) -> Array:
+        return state.weak_B

@@ -26,7 +26,7 @@ _SIBLINGS = {"draft_length": None, "siblings": 3}  # 3 is ours
 
 # Block verification; nothing else about the method. Its gain is at temperatures above 0.
 BLOCK = Method(
-    name="block",
+    name="block_verification",
     drafter=_chain,
     accept=block_verification,
     paper="arXiv 2403.10444",

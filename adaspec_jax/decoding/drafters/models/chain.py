@@ -109,6 +109,8 @@ class ChainDrafter:
             probs_BNV=put(proposal.probs_BNV, probs_BV),
             opinion_BNV=put(proposal.opinion_BNV, logits_BV),
         )
+        if hasattr(self.stop, "ended"):
+            going_B &= ~self.stop.ended(stop_state)
         return _Guessing(n + 1, going_B, proposal, at.cache, stop_state)
 
 

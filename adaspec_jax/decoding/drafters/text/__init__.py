@@ -1,1 +1,1 @@
-"""Drafters whose guesses are copied from text: a row's own, or a collection's."""
+"""Drafters whose guesses come from text alone, a row's own or a collection's, or from what verifications taught."""

@@ -1,0 +1,99 @@
+"""Methods in which the target drafts for itself with less to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from adaspec_jax.decoding.drafters.target.early_exit import EarlyExitDrafter
+from adaspec_jax.decoding.drafters.target.skipping import SkippingDrafter
+from adaspec_jax.decoding.drafters.target.sparse import SparseDrafter
+from adaspec_jax.decoding.stopping import ConfidentEnough
+from adaspec_jax.errors import UserError
+from adaspec_jax.files import read_json
+from adaspec_jax.methods.method import Given, Method, Need
+
+LAYERS = Need(
+    "a target of at least three layers that can be run one by one",
+    lambda given: hasattr(given.target, "run") and given.target.config.num_layers > 2,
+)
+KEYS = Need("a target whose cache can be selected from", lambda given: hasattr(given.target, "config"))
+
+
+def every_other_layer(num_layers: int) -> tuple[int, ...]:
+    """Both sublayers of layers 1, 3, 5, ..., the last layer kept: what SWIFT's code begins its search with."""
+    return tuple(2 * layer + part for layer in range(1, num_layers - 1, 2) for part in (0, 1))
+
+
+def layer_set(path: str | Path, num_layers: int) -> tuple[int, ...]:
+    """The sublayers that a file {"attention": [...], "mlp": [...]} leaves out, by the numbers of their layers.
+
+    UserError where it is not such a file, or names layers that the model has not.
+    """
+    said = read_json(path, mend="give a layer set")
+    if set(said) - {"num_layers"} != {"attention", "mlp"}:
+        raise UserError(f'{path} is no layer set: it must say {{"attention": [...], "mlp": [...]}}')
+    if said.get("num_layers", num_layers) != num_layers:
+        raise UserError(f"{path} is for a model of {said['num_layers']} layers, and the target has {num_layers}")
+    if not all(isinstance(n, int) for part in ("attention", "mlp") for n in said[part]):
+        raise UserError(f"{path} is no layer set: layers are numbers")
+    skipped = {2 * n for n in said["attention"]} | {2 * n + 1 for n in said["mlp"]}
+    return checked(skipped, num_layers, str(path))
+
+
+def checked(skipped: Sequence[int] | set[int], num_layers: int, name: str) -> tuple[int, ...]:
+    """In order and each once; UserError for sublayers that are not there, and for all of them."""
+    if outside := sorted(n for n in skipped if not 0 <= n < 2 * num_layers):
+        layers = sorted({n // 2 for n in outside})
+        raise UserError(f"{name} leaves out layers {layers}, and the target has layers 0 to {num_layers - 1}")
+    if len(set(skipped)) == 2 * num_layers:
+        raise UserError(f"{name} leaves out every sublayer: nothing is left to draft with")
+    return tuple(sorted(set(skipped)))
+
+
+def _draft_and_verify(given: Given, *, layers: str, skip: tuple[int, ...], length: int, threshold: float):
+    count = given.target.config.num_layers
+    if layers:
+        skipped = layer_set(layers, count)
+    else:
+        skipped = checked(skip, count, "draft_and_verify.skip") or every_other_layer(count)
+    stop = ConfidentEnough(threshold, limit=length)
+    return SkippingDrafter(given.target, skipped, length, stop, widths=_halves(length))
+
+
+def _layerskip(given: Given, *, exit_layer: int | None, length: int) -> EarlyExitDrafter:
+    count = given.target.config.num_layers
+    exit_layer = max(count // 4, 1) if exit_layer is None else exit_layer
+    if not 1 <= exit_layer < count:
+        raise ValueError(f"exit_layer is {exit_layer}; the target has {count} layers, so give 1 to {count - 1}")
+    return EarlyExitDrafter(given.target, exit_layer, length)
+
+
+def _halves(length: int) -> tuple[int, ...]:
+    """Two smaller widths for verifications, so that a short round is not as dear as a long one."""
+    return tuple(sorted({length // 4, length // 2} - {0, length}))
+
+
+DRAFT_AND_VERIFY = Method(
+    name="draft_and_verify",
+    drafter=_draft_and_verify,
+    paper="arXiv 2309.08168",
+    needs=(LAYERS,),
+    # layers: a file; skip: sublayer numbers (attention of layer i: 2 i, its MLP: 2 i + 1); neither: every other layer.
+    knobs={"layers": "", "skip": (), "length": 8, "threshold": 0.8},
+)
+LAYERSKIP = Method(
+    name="layerskip",
+    drafter=_layerskip,
+    paper="arXiv 2404.16710",
+    needs=(LAYERS,),
+    knobs={"exit_layer": None, "length": 6},  # theirs for 32 layers is 8, so None is a quarter
+)
+MAGICDEC = Method(
+    name="magicdec",
+    drafter=lambda given, **sizes: SparseDrafter(given.target, **sizes),
+    paper="arXiv 2408.11049",
+    needs=(KEYS,),
+    knobs={"length": 3, "budget": 256, "sink": 16},  # sink: ours
+)
+OWN_LAYERS = (DRAFT_AND_VERIFY, LAYERSKIP, MAGICDEC)
