@@ -69,7 +69,7 @@ def test_drafters_are_made_of_what_is_given():
 
 def test_methods_of_one_draft_differ_in_how_they_verify():
     given = Given(target=BagModel.random(0), drafts={"d": BagModel.random(1)}, draft_length=3)
-    block, match, kseq, distinct = (METHODS[name] for name in ("block", "match", "kseq", "distinct"))
+    block, match, kseq, distinct = (METHODS[name] for name in ("block_verification", "match", "kseq", "distinct"))
     assert block.make(given).length == match.make(given).length == 3
     assert kseq.make(given).branching == distinct.make(given).branching == (3, 1, 1)
     assert kseq.make(given).replacement and not distinct.make(given).replacement
