@@ -84,6 +84,8 @@ def worker(args):
         shapes = (config(shape, args.vocab_size) for shape in (args.target, args.draft))
         return training_step(args, *(models.build(shape, jax.random.key(1)) for shape in shapes))
     target, draft = matched_pair(args.target, args.draft, noise=0.3, vocab_size=args.vocab_size)
+    # As the commands of each checkout decode: one of before this method has no other layout.
+    target, draft = (getattr(model, "for_decoding", lambda model=model: model)() for model in (target, draft))
     kind = args.worker.split()[-1]
     length, new = (1024, 1) if kind == "prefill" else (32, args.new)
     prompt = Context(rng.integers(0, args.vocab_size, (args.batch, length)), np.full(args.batch, length))

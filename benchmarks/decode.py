@@ -168,7 +168,7 @@ def our_worker(args):
     )
     from adaspec_jax.measuring.costs import seconds_per_call
 
-    target, draft = (jax.device_put(models.load(args.weights / name)) for name in ("target", "draft"))
+    target, draft = (models.load(args.weights / name).for_decoding() for name in ("target", "draft"))
     drafter = NoDraft() if args.worker == "ours plain" else ChainDrafter(draft, length=args.gamma)
     tokens_PS = prompt_of(args)
 

@@ -35,7 +35,7 @@ from adaspec_jax.files import read_json, write_json  # noqa: E402
 PRECISIONS = ("float32", "bfloat16", "default")
 REFERENCE = "ours plain"
 NO_BATCHES = "has no speculation in a batch"
-LEAST_SECONDS = 0.5  # of our plain decoding in a turn
+LEAST_SECONDS = 0.5  # of whole answers in a turn
 SETTINGS = ("pair", "target", "draft", "noise", "gamma", "new", "turns")
 
 
@@ -139,7 +139,7 @@ def measure(precision: str, peers: list[Peer], models: dict, report: dict, args,
             try:
                 if peer.name in absent:
                     raise RuntimeError(absent[peer.name])
-                able = {case: asked if can(peer, mode, case) else None for case, asked in cases.items()}
+                able = {case: wanted if can(peer, mode, case) else None for case, wanted in cases.items()}
                 if any(able.values()):
                     workers[name] = started(name, peer, mode, kind, models, args, folder, [*able.values()])
             except RuntimeError as error:
@@ -221,40 +221,46 @@ def in_turn(workers: dict, failed: dict, number: int, case: tuple[int, int], arg
     """{engine: its row} of one case: every engine's whole answers and first tokens, turn by turn."""
     rows = {name: {"skipped": why} for name, why in failed.items()}
     turning, before = [worker for name, worker in workers.items() if name not in rows], os.getloadavg()[0]
-    times = repeats(workers[REFERENCE], number)
-    whole, first = (f"{number} {what} {times}" for what in ("whole", "first"))
+    times = {worker.name: repeats(worker, number) for worker in turning}
+    rows_of: dict[str, dict[str, list]] = {worker.name: {"whole": [], "first": []} for worker in turning}
     for turn in range(args.turns):
         for worker in turning if turn % 2 == 0 else turning[::-1]:
-            for command in (whole, first):
-                worker.unit(command)
+            for what, found in rows_of[worker.name].items():
+                found.append(asked(worker, number, what, times[worker.name]))
         print(f"batch {case[0]}, prompt {case[1]}: turn {turn + 1}/{args.turns}", file=sys.stderr, flush=True)
-    ours = workers[REFERENCE].others[whole]
+    ours = rows_of[REFERENCE]["whole"]
     for worker in turning:
-        found = figures(worker.others[whole], worker.others[first], ours, times, case[0] * args.new)
-        rows[worker.name] = found | {"load_before": before, **worker.ready}
+        found = figures(**rows_of[worker.name], ours=ours, tokens=case[0] * args.new)
+        rows[worker.name] = found | {"times_a_turn": times[worker.name], "load_before": before, **worker.ready}
     return rows
 
 
+def asked(worker: PausedWorker, number: int, what: str, times: int = 1) -> dict:
+    """What a worker says of a case done so many times, its seconds those of one."""
+    command = f"{number} {what} {times}"
+    worker.unit(command)
+    row = worker.others[command].pop()
+    return row | {"seconds": row["seconds"] / times}
+
+
 def repeats(worker: PausedWorker, number: int) -> int:
-    """How often every unit of a case does it, so that a short one can be timed."""
-    worker.unit(f"{number} whole 1")
-    return max(1, round(LEAST_SECONDS / worker.others[f"{number} whole 1"].pop()["seconds"]))
+    """How often its units of a case do it, so that a short one can be timed."""
+    return max(1, round(LEAST_SECONDS / asked(worker, number, "whole")["seconds"]))
 
 
-def figures(whole: list[dict], first: list[dict], ours: list[dict], times: int, tokens: int) -> dict:
-    """One engine's figures, and over the turns of one case its times against ours; units did it so many `times`."""
-    seconds = [row["seconds"] / times for row in whole]
+def figures(whole: list[dict], first: list[dict], *, ours: list[dict], tokens: int) -> dict:
+    """One engine's figures, and over the turns of one case its times against ours."""
+    seconds = [row["seconds"] for row in whole]
     ratios = [own["seconds"] / row["seconds"] for own, row in zip(ours, whole, strict=True)]
     same = sum(a == b for a, b in zip(whole[-1]["tokens"], ours[-1]["tokens"], strict=True))
     return {
         "tokens_per_second": tokens / statistics.median(seconds),
         "seconds": spread(seconds),
-        "first_token_seconds": spread([row["seconds"] / times for row in first]),
+        "first_token_seconds": spread([row["seconds"] for row in first]),
         "times_ours_plain": spread(ratios),
         "same_text": f"{same} of {len(ours[-1]['tokens'])}",
         "text_differs": same < len(ours[-1]["tokens"]),
         "turns": len(whole),
-        "times_a_turn": times,
         "other_cores": statistics.median(row["other_cores"] for row in whole),
         "peak_mb": whole[-1]["peak_mb"],
     }

@@ -36,7 +36,7 @@ def unit(number=None, what="whole", times="1"):
     tokens = [row[: 1 if what == "first" else case["new"]] for row in case["prompts"]]
     if args.engine == "other" and what == "whole":
         tokens[0][0] += 1
-    return {{"tokens": tokens, "seconds": 0.5 if args.engine == "other" else 1.0}}
+    return {{"tokens": tokens, "seconds": float(times) * (0.1 if args.engine == "other" else 0.2)}}
 
 serve(unit, {{"version": "1"}})
 """
@@ -77,13 +77,14 @@ def test_peers_take_turns_with_ours_and_text_is_compared(run):
     assert len(rows) == 6
     assert rows["same plain", 2]["same_text"] == "2 of 2" and not rows["same plain", 2]["text_differs"]
     assert rows["other plain", 2]["same_text"] == "1 of 2" and rows["other plain", 2]["text_differs"]
-    assert rows["other plain", 2]["times_ours_plain"] == [2, 2, 2] and rows["ours plain", 2]["turns"] == 2
-    assert rows["ours plain", 2]["tokens_per_second"] == 6
-    asked = [unit for unit in units if unit.endswith("1")][
-        1:
-    ]  # after how long ours takes; the second case: whole, first; and backwards the next turn
-    engines = [unit.split()[0] for unit in asked]
-    assert engines == [name for name in ("ours", "same", "other", "other", "same", "ours") for _ in range(2)]
+    assert (
+        rows["other plain", 2]["times_ours_plain"] == pytest.approx([2, 2, 2]) and rows["ours plain", 2]["turns"] == 2
+    )
+    assert rows["ours plain", 2]["tokens_per_second"] == pytest.approx(30)
+    assert rows["ours plain", 2]["times_a_turn"] == 2 and rows["other plain", 2]["times_a_turn"] == 5
+    asked = [unit.split()[0] for unit in units if unit.endswith("1")]  # the second case: how long it takes, then turns
+    assert asked[:3] == ["ours", "same", "other"]
+    assert asked[3:] == [name for name in ("ours", "same", "other", "other", "same", "ours") for _ in range(2)]
 
 
 def test_one_that_is_not_there_or_dies_gets_a_row_and_the_run_goes_on(run):
