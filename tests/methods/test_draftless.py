@@ -14,12 +14,17 @@ from tests.decoding.test_engine import law_after
 
 GREEDY, KEY = Sampling(0.0), jax.random.key(0)
 NAMES = [name for name, method in METHODS.items() if A_DRAFT not in method.needs and name != "plain"]
-QUICK = {"rest": {"matches": 50}}  # the rest have their defaults
+QUICK = {
+    "rest": {"matches": 50},
+    "suffix": {"length": 8, "depth": 16, "places": 16, "corpus_longest": 8},
+}  # the rest have their defaults
 # Small trees where thousands of rows are drawn at once.
 FEW = {
     "prompt_lookup": {"length": 2},
     "n_grammys": {"rows": 3, "length": 2},
+    "sam": {"length": 2},
     "rest": {"choices": 6, "length": 3, "matches": 9},
+    "suffix": {"length": 2, "depth": 8, "places": 8, "corpus_longest": 4},
 }
 
 
