@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from adaspec_jax import data
-from adaspec_jax.decoding.drafters.text.copying import PromptLookup, ReferenceCopy
+from adaspec_jax.decoding.drafters.text.copying import LongestMatch, PromptLookup, ReferenceCopy
 from adaspec_jax.decoding.drafters.text.datastore import DatastoreTree
 from adaspec_jax.decoding.drafters.text.ngrams import CountedNgrams, NGrammys, likeliest_followers
-from adaspec_jax.decoding.drafters.text.suffixes import LongestMatch, SuffixPath
+from adaspec_jax.decoding.drafters.text.suffixes import SuffixPath
 from adaspec_jax.methods.method import A_DATASTORE, Given, Method
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from adaspec_jax import data, models
 from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
-from adaspec_jax.decoding.drafters.text.copying import PromptLookup, ReferenceCopy
+from adaspec_jax.decoding.drafters.text.copying import LongestMatch, PromptLookup, ReferenceCopy
 from adaspec_jax.decoding.drafters.text.datastore import Datastore, DatastoreTree
 from adaspec_jax.decoding.drafters.text.ngrams import CountedNgrams, NGrammys, likeliest_followers
-from adaspec_jax.decoding.drafters.text.suffixes import LongestMatch, SuffixPath
+from adaspec_jax.decoding.drafters.text.suffixes import SuffixPath
 from adaspec_jax.retrieval import suffix_array
 from tests.decoding.drafters import readings
 
