@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from adaspec_jax import data
-from adaspec_jax.decoding.drafters.text.copying import PromptLookup, ReferenceCopy
+from adaspec_jax.decoding.drafters.text.copying import LongestMatch, PromptLookup, ReferenceCopy
 from adaspec_jax.decoding.drafters.text.datastore import DatastoreTree
 from adaspec_jax.decoding.drafters.text.ngrams import CountedNgrams, NGrammys, likeliest_followers
+from adaspec_jax.decoding.drafters.text.suffixes import SuffixPath
 from adaspec_jax.methods.method import A_DATASTORE, Given, Method
 
 
@@ -29,6 +30,14 @@ def _n_grammys(given: Given, *, rows: int, length: int, ngram: int) -> NGrammys:
 
 def _rest(given: Given, **knobs: int) -> DatastoreTree:
     return DatastoreTree(given.datastore, **knobs)
+
+
+def _suffix(given: Given, **knobs: float) -> SuffixPath:
+    return SuffixPath(given.datastore, **knobs)
+
+
+def _sam(given: Given, *, length: int, per_match: int) -> LongestMatch:
+    return LongestMatch(length, per_match)
 
 
 PROMPT_LOOKUP = Method(
@@ -62,4 +71,24 @@ REST = Method(
     paper="arXiv 2311.08252",
     needs=(A_DATASTORE,),
 )
-TEXT = (PROMPT_LOOKUP, LLMA, ANPD, N_GRAMMYS, REST)
+SUFFIX = Method(  # looks into a datastore too where one is given
+    name="suffix",
+    drafter=_suffix,
+    knobs={
+        "length": 32,
+        "depth": 64,
+        "factor": 1.0,
+        "offset": 0.0,
+        "threshold": 0.1,
+        "places": 64,
+        "corpus_longest": 16,
+    },
+    paper="arXiv 2411.04975",
+)
+SAM = Method(
+    name="sam",
+    drafter=_sam,
+    knobs={"length": 39, "per_match": 4},
+    paper="arXiv 2411.10666",
+)
+TEXT = (PROMPT_LOOKUP, LLMA, ANPD, N_GRAMMYS, REST, SUFFIX, SAM)

@@ -75,10 +75,10 @@ def play(target, drafter, prompt: Context, *, max_new_tokens: int, eos_id=-1, te
     arguments, slots = engine.program_arguments(target, recording, prompt, jax.random.key(0), max_new_tokens, eos_id)
 
     @jax.jit
-    def run(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E):
+    def run(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, noise_B):
         how = (max_new_tokens, eos_E, slots, Sampling(temperature), rejection_sample)
         rounds = Rounds(target, drafter, *how)
-        loop = rounds.to_the_end(rounds.start(key, tokens_BS, lengths_B))
+        loop = rounds.to_the_end(rounds.start(key, tokens_BS, lengths_B, noise_B))
         return rounds.finished(loop), loop.draft_state
 
     made, log = jax.device_get(run(*arguments))

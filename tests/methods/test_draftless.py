@@ -16,15 +16,20 @@ GREEDY, KEY = Sampling(0.0), jax.random.key(0)
 # Those that draft with the target's own layers need a target that has some: tests/decoding/drafters has them.
 ALL = Given(target=BagModel.random(0), datastore=Datastore(None, None))
 NAMES = [name for name, method in METHODS.items() if name != "plain" and not method.lacks(ALL)]
-QUICK = {"rest": {"matches": 50}}  # the rest have their defaults
+QUICK = {
+    "rest": {"matches": 50},
+    "suffix": {"length": 8, "depth": 16, "places": 16, "corpus_longest": 8},
+}  # the rest have their defaults
 # Small trees where thousands of rows are drawn at once.
 FEW = {
     "prompt_lookup": {"length": 2},
     "n_grammys": {"rows": 3, "length": 2},
+    "sam": {"length": 2},
     "rest": {"choices": 6, "length": 3, "matches": 9},
     "jacobi": {"length": 2},
     "jacobi_gauss_seidel": {"length": 2},
     "lookahead": {"ngram": 3, "window": 2, "guesses": 2},
+    "suffix": {"length": 2, "depth": 8, "places": 8, "corpus_longest": 4},
 }
 
 

@@ -6,6 +6,8 @@ prefix of a path included. `slip` is how a wrong reading is planted.
 
 from __future__ import annotations
 
+import numpy as np
+
 
 def prefixes(path):
     return {tuple(path[:depth]) for depth in range(1, len(path) + 1)}
@@ -93,6 +95,52 @@ def rest(tokens, prompt_length, *, corpus, longest, shortest, matches, length, c
                 counts[path] = counts.get(path, 0) + 1
         ranked = sorted(counts, key=lambda path: (-counts[path], len(path), path))
         return set(ranked[:choices])
+    return set()
+
+
+def _most_frequent_path(node, limit, threshold):
+    """(path, the sum of products in float32) from a node of the suffix tree: the (text, place) that it stands for."""
+    path, product, promise = [], np.float32(1), np.float32(0)
+    while len(path) < limit:
+        followers = {}
+        for text, at in node:
+            if at < len(text) and text[at] >= 0:
+                followers.setdefault(text[at], []).append((text, at + 1))
+        if not followers:
+            break
+        token = max(followers, key=lambda token: len(followers[token]))
+        product *= np.float32(len(followers[token])) / np.float32(len(node))
+        if product < np.float32(threshold):
+            break
+        promise += product
+        path, node = [*path, token], followers[token]
+    return path, promise
+
+
+def suffix(tokens, prompt_length, *, corpus, length, depth, factor, threshold, corpus_longest, slip=None):
+    """With no more stands than the drafter counts; in the corpus the lowest continuation comes first among equals."""
+    whole, best = [token for text in corpus for token in (*text, -1)], {}
+    for name, text in (("own", tokens), ("corpus", whole)):
+        best[name] = [], np.float32(0)
+        for size in range(1, min(len(tokens), depth, *([corpus_longest + 1] if name == "corpus" else []))):
+            stands = [at + size for at in range(len(text) - size + 1) if text[at : at + size] == tokens[-size:]]
+            if name == "corpus":
+                stands.sort(key=lambda at: whole[at:])
+            limit = min(length, int(size * factor + 1e-6), depth - size) - (slip == "short")
+            path, promise = _most_frequent_path([(text, at) for at in stands], limit, threshold)
+            if promise > best[name][1] or (promise == best[name][1] and slip != "shorter"):
+                best[name] = path, promise
+    theirs = best["corpus"][1] > best["own"][1] or (slip == "corpus" and best["corpus"][1] > 0)
+    return prefixes(best["corpus" if theirs else "own"][0])
+
+
+def sam(tokens, prompt_length, *, length, per_match, slip=None):
+    before = tokens[:-1]
+    for size in range(len(tokens) - 1, 0, -1):
+        ends = [at + size for at in range(len(before) - size + 1) if before[at : at + size] == tokens[-size:]]
+        if ends:
+            end = ends[-1] if slip == "latest" else ends[0]
+            return prefixes(before[end : end + min(length, per_match * size) - (slip == "short")])
     return set()
 
 

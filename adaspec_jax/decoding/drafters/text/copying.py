@@ -90,3 +90,41 @@ class ReferenceCopy:
         at_B = first_place(size_BS == size_B[:, None])
         guesses_BN, there_BN = copied(tokens_BS, at_B, prompt_lengths_B, self.length)
         return chain(guesses_BN, there_BN & (size_B >= self.shortest)[:, None]), prompt_lengths_B
+
+
+@pytree("length", "per_match", "longest", "widths")
+class LongestMatch:
+    """What followed the first stand of the longest suffix that stood before: `per_match` guesses for each token of it.
+
+    SAM-Decoding (Hu et al. 2024, arXiv 2411.10666) without a fixed text and without another drafter for short matches;
+    40 tokens a round of which one is the row's last, and 4 a token, from its code, which copies nothing that ends with
+    the row's last token. Ours: a suffix counts as `longest` tokens where it is longer.
+    """
+
+    length: int = 39
+    per_match: int = 4
+    longest: int = 64
+    widths: tuple[int, ...] = (0, 8)
+
+    asks = Asks(likeliest=0)
+
+    def __post_init__(self) -> None:
+        check_counts(length=self.length, per_match=self.per_match, longest=self.longest)
+
+    @property
+    def num_nodes(self) -> int:
+        return self.length
+
+    def init(self, prompt: Context, slots: int) -> tuple:
+        return ()
+
+    def extend(self, state: tuple, prompt: Context, kept_B: Array, width: int) -> tuple:
+        return ()
+
+    def propose(self, key, state, context: Context):
+        match_BS = match_lengths(context.tokens_BS, context.lengths_B, self.longest)
+        size_B = jnp.max(match_BS, axis=1)
+        at_B = first_place(match_BS == size_B[:, None])
+        guesses_BN, there_BN = copied(context.tokens_BS, at_B, context.lengths_B - 1, self.length)
+        allowed_BN = jnp.arange(self.length)[None] < self.per_match * size_B[:, None]
+        return chain(guesses_BN, there_BN & allowed_BN), state
