@@ -12,11 +12,11 @@ from types import ModuleType
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.methods.independent import PLAIN, SPECINFER, VANILLA
 from adaspec_jax.methods.method import Method
-from adaspec_jax.methods.own_layers import DRAFT_AND_VERIFY, LAYERSKIP, MAGICDEC
+from adaspec_jax.methods.own_layers import DRAFT_AND_VERIFY, LAYERSKIP, MAGICDEC, SWIFT
 from adaspec_jax.methods.taught import GAUSS_SEIDEL, JACOBI, LOOKAHEAD, TOKEN_RECYCLING
 
 _TAUGHT = (JACOBI, GAUSS_SEIDEL, LOOKAHEAD, TOKEN_RECYCLING)
-_OWN_LAYERS = (DRAFT_AND_VERIFY, LAYERSKIP, MAGICDEC)
+_OWN_LAYERS = (DRAFT_AND_VERIFY, SWIFT, LAYERSKIP, MAGICDEC)
 METHODS: dict[str, Method] = {method.name: method for method in (PLAIN, VANILLA, SPECINFER, *_TAUGHT, *_OWN_LAYERS)}
 
 
