@@ -8,12 +8,15 @@ your own (an `adaspec_jax.methods.Method`).
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import sys
 from collections.abc import Mapping
 
 from adaspec_jax.command_line import add_assistant_roles, add_template_options, check_output, parse_arguments, say_notes
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
+
+HELD_BACK = 5  # one prompt more for so many, where there are more: the fastest method is measured on those again
 
 
 def main() -> None:
@@ -30,12 +33,13 @@ def main() -> None:
     from adaspec_jax.measuring.evaluation import environment_of
     from adaspec_jax.measuring.pair import load_given, notes_on
     from adaspec_jax.measuring.placing import mesh_of, placed
+    from adaspec_jax.measuring.scores import score_of
 
     chosen = methods.find_all(arguments.methods)
     for sweep in arguments.sweep:
         chosen = methods.swept(chosen, sweep)
     mesh = mesh_of(arguments.mesh, math.gcd(*batch_sizes))
-    prompts = None if arguments.chat else _prompts(arguments)
+    prompts, held_back = ([], []) if arguments.chat else _prompts(arguments)
     loading = {"dtype": arguments.dtype, "draft_length": arguments.draft_length}
     given, ends = load_given(arguments.target, arguments.draft, **loading)
     if arguments.methods != "all":
@@ -47,15 +51,18 @@ def main() -> None:
         prompts = _spoken(arguments, given, ends, mesh, max(batch_sizes))
     knobs = ("max_new_tokens", "max_prompt_length", "temperature", "seed")
     asked = {name: getattr(arguments, name) for name in knobs}
-    found = bench(given, chosen, prompts, batch_sizes=batch_sizes, ends=ends, mesh=mesh, **asked)
+    score, unscored = score_of(arguments.task)
+    judging = {"until": arguments.until, "score": score, "held_back": held_back}
+    found = bench(given, chosen, prompts, batch_sizes=batch_sizes, ends=ends, mesh=mesh, **judging, **asked)
     settings = {**vars(arguments), "eos_id": ends.recorded, "measured": MEASURED_HOW}
-    report = found | {"settings": settings, "environment": environment_of(mesh), "notes": notes_on(given)}
+    report = found | {"settings": settings, "environment": environment_of(mesh), "notes": notes_on(given) + unscored}
     say_notes(report["notes"])
     if arguments.json:
         reporting.write_json(arguments.json, report)
     if arguments.svg:
         reporting.write_speedups(arguments.svg, report)
     print(reporting.methods_table(report))
+    print(reporting.verdict_in_words(report))
     _fail_under(least, report)
 
 
@@ -77,6 +84,26 @@ def _parser() -> argparse.ArgumentParser:
         help="each method that has the knob, once with every value: window=3,5,7, or METHOD.KNOB=... for one alone; "
         "see --methods list",
     )
+    _add_prompts(parser)
+    parser.add_argument("--batch_size", default="1", help="one, or several with commas between them")
+    parser.add_argument("--draft_length", type=int, default=5, help="guesses in a row")
+    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument(
+        "--until",
+        type=float,
+        metavar="WIDTH",
+        help="time all again until no speed-up's interval is wider, as in 0.1; at most 20 times",
+    )
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
+    _add_results(parser)
+    return parser
+
+
+def _add_prompts(parser: argparse.ArgumentParser) -> None:
+    """What is decoded."""
     parser.add_argument(
         "--prompts", help='a .jsonl file of rows with "prompt", maybe "id" and "category"; or Spec-Bench\'s'
     )
@@ -92,16 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", help="the task's file (default: ADASPEC_DATA, tensorflow-datasets, hub)")
     parser.add_argument("--split", default="test")
     parser.add_argument("--num_prompts", type=int, default=100)
-    parser.add_argument("--batch_size", default="1", help="one, or several with commas between them")
-    parser.add_argument("--draft_length", type=int, default=5, help="guesses in a row")
-    parser.add_argument("--max_new_tokens", type=int, default=128)
-    parser.add_argument("--max_prompt_length", type=int, default=0, help="above 0: longer prompts lose their middle")
-    parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
-    _add_results(parser)
-    return parser
+    parser.add_argument(
+        "--max_prompt_length",
+        type=int,
+        default=0,
+        help="longer prompts lose tokens from their middle; 0: those beyond the models' context do",
+    )
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +153,8 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:
     for option in ("chat_template", "template_options", "assistant_roles"):
         if getattr(arguments, option) and not arguments.chat:
             raise UserError(f"--{option} goes with --chat")
+    if arguments.until is not None and not arguments.until > 0:
+        raise UserError(f"--until is {arguments.until}; give the width of an interval, as in 0.1")
     if not 0 <= arguments.temperature < math.inf:
         raise UserError(f"--temperature is {arguments.temperature}; it must be 0 (greedy) or positive")
     sizes = [int(size) if size.isdecimal() else 0 for size in arguments.batch_size.split(",")]
@@ -156,29 +181,38 @@ def _check_names(least: Mapping[str, float], entered) -> None:
             raise UserError(f'--fail_under: "{name}" is not measured{did_you_mean(name, entered)}')
 
 
-def _prompts(arguments: argparse.Namespace) -> list:
+def _prompts(arguments: argparse.Namespace) -> tuple[list, list]:
+    """The prompts to measure on, and those after them that are held back for the fastest method."""
     from adaspec_jax import data
     from adaspec_jax.data.prompts import Prompt, read_prompts
 
+    count, more = arguments.num_prompts, -(-arguments.num_prompts // HELD_BACK)
     if arguments.prompts:
-        return read_prompts(arguments.prompts, arguments.num_prompts)
-    where = {"path": arguments.data, "num": arguments.num_prompts, "seed": arguments.seed}
-    examples = data.load_examples(arguments.task, arguments.split, **where)
-    return [Prompt(number, example.prompt) for number, example in enumerate(examples, 1)]
+        found = read_prompts(arguments.prompts, count + more)
+    else:
+        where = {"path": arguments.data, "num": count + more, "seed": arguments.seed}
+        examples = data.load_examples(arguments.task, arguments.split, **where)
+        found = [Prompt(n, each.prompt, answer=each.answer) for n, each in enumerate(examples, 1)]
+    return found[:count], found[count:]
 
 
 def _spoken(arguments: argparse.Namespace, given, ends, mesh, batch_size: int) -> list:
     """All turns of the conversations, each after the target's own answers to those before it."""
     from adaspec_jax import data
+    from adaspec_jax.data.prompts import MULTI_TURN, as_one
     from adaspec_jax.decoding import Sampling
     from adaspec_jax.measuring.own_turns import spoken_prompts
 
-    file = {"path": arguments.prompts, "num": arguments.num_prompts, "assistants": arguments.assistant_roles}
-    conversations = data.load_examples(data.CHAT, **file).examples
+    talks = data.load_examples(data.CHAT, path=arguments.prompts, assistants=arguments.assistant_roles).examples
     template = data.chat.template_of(given.tokenizer, arguments.chat_template, arguments.template_options)
     say_notes(data.chat.notes_on(template, ends))
-    if not all(isinstance(conversation, data.chat.Conversation) for conversation in conversations):
+    if not all(isinstance(talk, data.chat.Conversation) for talk in talks):
         raise UserError(f"{arguments.prompts} holds rows that are tokens already; --chat reads conversations")
+    one = as_one(talk.category for talk in talks)
+    conversations = [
+        dataclasses.replace(talk, category=MULTI_TURN) if talk.category in one else talk
+        for talk in talks[: arguments.num_prompts]
+    ]
     context = min(model.config.max_positions for model in (given.target, *given.drafts.values()))
     longest = context - arguments.max_new_tokens
     knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": Sampling(arguments.temperature), "ends": ends}

@@ -42,24 +42,20 @@ def main() -> None:
 
 def _continue(arguments: argparse.Namespace, given, method, ends, sampling) -> None:
     """The one prompt, and what follows it."""
-    import jax
-    import numpy as np
-
     from adaspec_jax import data
-    from adaspec_jax.decoding import Context, generate
     from adaspec_jax.measuring.evaluation import check_contexts
+    from adaspec_jax.measuring.writing import Writing
 
     [text] = arguments.prompt
     _check_text(text)
     tokens = data.prompt_ids(text, given.tokenizer)
     check_contexts(given, len(tokens) + arguments.max_new_tokens, "lower --max_new_tokens")
-    prompt = Context(np.asarray([tokens]), np.asarray([len(tokens)]))
-    knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "eos_id": ends, "accept": method.accept}
-    made = generate(given.target, method.make(given), prompt, jax.random.key(arguments.seed), **knobs)
-    made = jax.device_get(made)
-    new = made.tokens_BS[0, len(tokens) : made.lengths_B[0]].tolist()
-    print(text + data.continuation(tokens, new, given.tokenizer, special=False))
-    print(_in_words(made, len(new)))
+    knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "seed": arguments.seed}
+    writing = Writing(given, method, tokens, ends, stop=arguments.stop, **knobs)
+    print(text, end="", flush=True)
+    for piece in writing:
+        print(piece, end="", flush=True)
+    print(f"\n{_in_words(writing.made, writing.new_tokens)}")
 
 
 def _converse(arguments: argparse.Namespace, given, method, ends, sampling) -> None:
@@ -102,6 +98,10 @@ def _check(arguments: argparse.Namespace) -> None:
         for option in ("system", "chat_template", "template_options"):
             if getattr(arguments, option) is not None:
                 raise UserError(f"--{option} goes with --chat")
+    elif arguments.stop:
+        raise UserError("--stop is for texts; a conversation's turns end where its template ends them")
+    if not all(arguments.stop):
+        raise UserError("--stop is empty; give at least one character")
     if any(not prompt.strip() for prompt in prompts):
         raise UserError("--prompt is empty; give at least one character")
 
@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         "--method.KNOB=VALUE sets one of its knobs",
     )
     parser.add_argument("--prompt", action="append", help="a text to go on with; with --chat, what the user says")
+    parser.add_argument("--stop", action="append", default=[], help="a text before which to stop; any number of them")
     parser.add_argument("--chat", action="store_true", help="prompts are turns of a conversation")
     parser.add_argument("--system", help="what the conversation begins with")
     add_template_options(parser)

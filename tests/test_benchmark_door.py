@@ -131,6 +131,55 @@ def test_each_further_draft_is_named_beside_the_method(root, capsys, monkeypatch
     assert own["accepted"] == own["judged"] > 0 and set(own["accepted_at"]) == {1.0}
 
 
+def test_the_fastest_is_named_with_its_command_and_measured_again_on_prompts_held_back(
+    root, capsys, monkeypatch, tmp_path
+):
+    arguments = ["--draft", root / "target", "--methods", "vanilla", "--num_prompts", 4]
+    report, out = measured(capsys, monkeypatch, root, *arguments, json_file=tmp_path / "b.json")
+    verdict, last = report["verdict"], out.splitlines()[-1]
+    sides = {"plain": report["plain"], "vanilla": report["methods"]["vanilla"]}
+    rates = {label: m["tokens_per_second"] for label, m in sides.items()}
+    assert verdict["best"] == max(rates, key=rates.get) and 0 < verdict["first_in_resamples"] <= 1
+    assert last.startswith("Verdict: ") and report["plain"]["prompts"] == 4
+    if verdict["best"] == "vanilla":
+        assert verdict["held_back"]["prompts"] == 1 and verdict["held_back"]["speedup"] > 0
+        assert f"--target {root / 'target'} --draft {root / 'target'} --method vanilla --draft_length 3" in last
+
+
+def test_all_is_timed_again_until_the_intervals_are_as_narrow_as_asked(root, capsys, monkeypatch, tmp_path):
+    from adaspec_jax.measuring import tallies
+
+    monkeypatch.setattr(tallies, "speedup_interval", lambda tally, plain: [1.0, 1.0 + 0.6 / tally.repetitions])
+    arguments = ["--draft", root / "draft", "--methods", "vanilla", "--until", 0.2]
+    report, _ = measured(capsys, monkeypatch, root, *arguments, json_file=tmp_path / "b.json")
+    m, plain = report["methods"]["vanilla"], report["plain"]
+    assert m["repetitions"] == plain["repetitions"] == 3
+    once, _ = measured(capsys, monkeypatch, root, *arguments[:4], json_file=tmp_path / "o.json")
+    for counted in ("accepted", "judged", "rounds", "histogram", "prompts", "tokens_per_target_call", "ci95"):
+        assert m[counted] == once["methods"]["vanilla"][counted]
+    assert once["plain"]["repetitions"] == 1
+
+
+def test_a_prompt_beyond_the_context_loses_its_middle_and_is_counted(root, capsys, monkeypatch, tmp_path):
+    long = {"prompt": " ".join(tiny_pair.TEXTS)}
+    (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "Tom has"}) + "\n" + json.dumps(long) + "\n")
+    arguments = ["--prompts", tmp_path / "p.jsonl", "--methods", "plain"]
+    report, out = measured(capsys, monkeypatch, root, *arguments, json_file=tmp_path / "b.json")
+    assert report["prompts_cut"] == 1 and report["plain"]["prompts"] == 2
+    assert "1 prompts lost their middle" in out
+
+
+def test_answers_are_scored_by_their_tasks_measure(root, capsys, monkeypatch, tmp_path):
+    arguments = ["--target", root / "target", "--task", "word_problems", "--num_prompts", 2, "--max_prompt_length", 40]
+    arguments += ["--max_new_tokens", 4, "--json", tmp_path / "b.json"]
+    monkeypatch.setattr("adaspec_jax.data.continuation", lambda *_, **__: "so it is 7")
+    examples = data.load_examples("word_problems", "test", num=3)
+    expected = np.mean([example.answer.endswith(" 7") for example in examples[:2]])
+    status, _, errors = command_line(capsys, monkeypatch, "benchmark", *arguments)
+    assert status == 0, errors
+    assert json.loads((tmp_path / "b.json").read_text())["plain"]["score"] == expected
+
+
 def test_a_sweep_measures_a_method_with_every_value_of_a_knob(root, capsys, monkeypatch, tmp_path):
     arguments = ["--draft", root / "draft", "--methods", "vanilla", "--sweep", "draft_length=1,2"]
     report, _ = measured(capsys, monkeypatch, root, *arguments, json_file=tmp_path / "b.json")
@@ -186,6 +235,7 @@ MISTAKES = {
     "a directory": (["--svg", "{root}"], "is a directory; name a file in it"),
     "no file": (["--prompts", "{root}/nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
     "too long": (["--max_new_tokens", "500"], "the target has a context of 128 tokens"),
+    "no width": (["--until", "0"], "--until is 0.0; give the width of an interval"),
     "bad mesh": (["--mesh", "data=3"], "1 rows do not divide over 3"),
 }
 

@@ -7,6 +7,7 @@ from adaspec_jax.decoding.engine import generate, generate_from_queue
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.stopping import Confident, Stop
+from adaspec_jax.decoding.streaming import stream
 from adaspec_jax.decoding.types import (
     GUESS,
     PROMPT,
@@ -47,4 +48,5 @@ __all__ = [
     "generate_from_queue",
     "pytree",
     "rejection_sample",
+    "stream",
 ]

@@ -6,21 +6,20 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from adaspec_jax import data, reporting
+from adaspec_jax import data
 from adaspec_jax.data.prompts import Prompt
 from adaspec_jax.decoding import Sampling
-from adaspec_jax.devices import processes, sharding
+from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
-from adaspec_jax.errors import UserError
-from adaspec_jax.measuring.evaluation import check_contexts, prompt_batches
-from adaspec_jax.measuring.figures import Tally, counted, figures, part_of, request_rows
-from adaspec_jax.measuring.placing import placed, rows_on
-from adaspec_jax.measuring.programs import decoding_program, prefill_program
-from adaspec_jax.measuring.turns import PLAIN, Contender, same_text, take_turns
+from adaspec_jax.measuring.figures import Tally, counted, figures, rate, request_rows, speedup_interval
+from adaspec_jax.measuring.placing import placed
+from adaspec_jax.measuring.scores import Score
+from adaspec_jax.measuring.tallies import Size, Terms, room_for_prompts
+from adaspec_jax.measuring.turns import PLAIN, Contender
+from adaspec_jax.measuring.verdict import best_of
 from adaspec_jax.methods import A_DRAFT, METHODS, Given, Method
 
 MEASURED_HOW = {
@@ -35,6 +34,9 @@ MEASURED_HOW = {
     "peak_bytes": "of a device, by the compiler's plan: arguments, temporaries and outputs of the decoding program",
     "identical_to_plain": "requests with plain decoding's text, token for token; null at temperature > 0",
     "seconds": "of the batch a request was in, prefill included",
+    "repetitions": "how often all prompts were decoded; counts are of the first time, times of all together",
+    "score": "of the answers by what the task asks for: same last number (gsm8k, word_problems) or ROUGE-L (summaries)",
+    "verdict": "the fastest, in how many resamples of the batches it is, and its speed-up on prompts held back",
     "vllm": "vLLM's names and definitions; guesses past the end of a text are not counted as drafted",
 }
 
@@ -51,46 +53,68 @@ def bench(
     mesh: Mesh,
     seed: int = 0,
     max_prompt_length: int = 0,
+    until: float | None = None,
+    score: Score | None = None,
+    held_back: Sequence[Prompt] = (),
 ) -> dict[str, Any]:
-    """{"methods": {name: M or {"skipped": why}}, "plain": M}: M as `MEASURED_HOW` has it, for the first batch size.
+    """{"methods": {name: M or {"skipped": why}}, "plain": M, "verdict", "prompts_cut"}: M as `MEASURED_HOW` has it.
 
-    M also has them for each of `batch_sizes`, per category and per request. UserError where prompt and answer are
-    longer than a model's context. The mesh's rows divide every batch size.
+    M is for the first batch size, and also has the figures for each of `batch_sizes`, per category and per request. A
+    prompt beyond the models' context, or `max_prompt_length`, loses its middle. `until`: all is timed again until no
+    speed-up's interval is wider, at most `MOST_REPETITIONS` times. `held_back`: prompts on which the fastest method
+    alone is measured again. UserError where no prompt fits beside so many new tokens. The mesh's rows divide every
+    batch size.
     """
-    encoded = _encoded(prompts, given, ends, max_prompt_length)
-    longest = max(row.prompt_length for row in encoded)
-    check_contexts(given, longest + max_new_tokens, "lower --max_new_tokens or --max_prompt_length")
     there = placed(given, mesh)
     entered, skipped = entries(methods, there)
     contenders = {PLAIN: Contender(METHODS[PLAIN].make(given))}
     contenders |= {label: Contender(method.make(theirs), method.accept) for label, (method, theirs) in entered.items()}
     sampling = Sampling(temperature=temperature)
     decoding = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
-    tracked = reporting.track(len(prompts) * len(batch_sizes), description="benchmark", unit="prompt")
-    shortage, sizes = short_of_memory("decoding", "lower --batch_size or --max_new_tokens"), {}
-    with shortage, sharding.over(mesh), tracked as progress:
-        for size in batch_sizes:
-            batches = prompt_batches(encoded, size, longest=longest, pad_id=ends.closing)
-            how = {"key": jax.random.key(seed), "place": rows_on(mesh), "advance": progress.advance}
-            sizes[size] = _one_size(there.target, contenders, batches, decoding, **how)
+    terms = Terms(
+        there, mesh, ends, decoding, room_for_prompts(given, max_new_tokens, max_prompt_length), seed, until, score
+    )
+    with short_of_memory("decoding", "lower --batch_size or --max_new_tokens"), sharding.over(mesh):
+        sizes, cut = terms.sizes(contenders, prompts, batch_sizes, "benchmark")
+        best = best_of(sizes[batch_sizes[0]].tallies, PLAIN)
+        again = None
+        if held_back and best.label != PLAIN:
+            pair = {label: contenders[label] for label in (PLAIN, best.label)}
+            again = terms.sizes(pair, held_back, batch_sizes[:1], "the fastest again")[0][batch_sizes[0]].tallies
     lossless = {PLAIN: True} | {label: method.lossless for label, (method, _) in entered.items()}
     knobs = {label: {**method.knobs, **method.chosen} for label, (method, _) in entered.items()}
     found = {}
+    first = sizes[batch_sizes[0]]
     for label in contenders:
-        of_sizes = {str(size): _figures(*made, label, sampling) for size, made in sizes.items()}
-        tally, plain = (sizes[batch_sizes[0]][0][name] for name in (label, PLAIN))
+        of_sizes = {str(size): _figures(made, label, sampling) for size, made in sizes.items()}
+        tally, plain = (first.tallies[name] for name in (label, PLAIN))
         found[label] = {
             "lossless": lossless[label],
             "knobs": knobs.get(label, {}),
             **of_sizes[str(batch_sizes[0])],
-            "score": None,
+            "score": first.scores[label],
             "categories": _categories(tally, plain, prompts, greedy=sampling.greedy),
             "batch_sizes": of_sizes,
             "requests": request_rows(tally, prompts),
             **({"turns": _turns(tally, prompts, greedy=sampling.greedy)} if prompts[0].turn else {}),
         }
     plain = found.pop(PLAIN)
-    return {"methods": found | {label: {"skipped": why} for label, why in skipped.items()}, "plain": plain}
+    return {
+        "methods": found | {label: {"skipped": why} for label, why in skipped.items()},
+        "plain": plain,
+        "verdict": best.record | _held_back(best.label, again),
+        "prompts_cut": cut,
+    }
+
+
+def _held_back(label: str, tallies: Mapping[str, Tally] | None) -> dict[str, Any]:
+    """The fastest method's figures on prompts by which it was not chosen."""
+    if tallies is None:
+        return {"held_back": None}
+    ours, plain = tallies[label], tallies[PLAIN]
+    speeds = [float(rate(side, np.ones((1, len(side.tokens))))[0]) for side in (ours, plain)]
+    said = {"speedup": speeds[0] / speeds[1], "speedup_ci95": speedup_interval(ours, plain)}
+    return {"held_back": {"prompts": len(ours.rounds), **said}}
 
 
 def entries(methods: Sequence[Method], given: Given) -> tuple[dict[str, tuple[Method, Given]], dict[str, str]]:
@@ -113,40 +137,8 @@ def entries(methods: Sequence[Method], given: Given) -> tuple[dict[str, tuple[Me
     return entered, skipped
 
 
-def _encoded(prompts: Sequence[Prompt], given: Given, ends: data.Ends, max_prompt_length: int) -> list[data.Encoded]:
-    """The prompts in their order, none left out."""
-    if prompts[0].tokens is not None:
-        return [data.Encoded(np.asarray(prompt.tokens, np.int32), len(prompt.tokens)) for prompt in prompts]
-    examples = [data.Example(prompt.text, "") for prompt in prompts]
-    whole = {"max_length": 2**31 - 1, "max_prompt_length": max_prompt_length}
-    encoded, counts = data.encode(examples, given.tokenizer, eos_id=ends.closing, ends=ends.ids, **whole)
-    if counts["dropped"]:
-        raise UserError(f"{counts['dropped']} of the prompts have no tokens")
-    return encoded
-
-
-def _one_size(target, contenders: Mapping[str, Contender], batches, knobs, *, key, place, advance):
-    """({label: Tally}, {label: compile_seconds and peak_bytes}) of one batch size."""
-    decoding = {label: decoding_program(target, contender, **knobs) for label, contender in contenders.items()}
-    prefill = {label: prefill_program(target, contender, **knobs) for label, contender in contenders.items()}
-    ways = {(label, "decode"): program for label, program in decoding.items()}
-    ways |= {(label, "prefill"): program for label, program in prefill.items()}
-    parts: dict[str, list[dict]] = {label: [] for label in contenders}
-    for batch, turns in take_turns(ways, batches, key, place=place):
-        host = {label: processes.fetch(turns[label, "decode"].made) for label in contenders}
-        for label, made in host.items():
-            times = turns[label, "decode"].seconds, turns[label, "prefill"].seconds
-            parts[label].append(part_of(made, batch, same_text(made, host[PLAIN], batch), *times))
-        advance(batch.valid)
-    machine = {
-        label: {"compile_seconds": program.compile_seconds, "peak_bytes": program.peak_bytes}
-        for label, program in decoding.items()
-    }
-    return {label: Tally.of(rows) for label, rows in parts.items()}, machine
-
-
-def _figures(tallies, machine, label: str, sampling: Sampling) -> dict[str, Any]:
-    return figures(tallies[label], tallies[PLAIN], greedy=sampling.greedy) | machine[label]
+def _figures(size: Size, label: str, sampling: Sampling) -> dict[str, Any]:
+    return figures(size.tallies[label], size.tallies[PLAIN], greedy=sampling.greedy) | size.machine[label]
 
 
 def _turns(tally: Tally, prompts: Sequence[Prompt], *, greedy: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,11 @@ class Tally:
     identical: np.ndarray  # [P] whether the text is plain decoding's
     histogram: np.ndarray  # [N + 1] rounds by accepted guesses
     refused: np.ndarray  # [N + 1] those of them that a refusal ended
-    seconds: np.ndarray  # [K] of each batch, prefill included
+    seconds: np.ndarray  # [K] of each batch, prefill included, in all repetitions
     prefill_seconds: np.ndarray  # [K]
-    tokens: np.ndarray  # [K] committed in it
+    tokens: np.ndarray  # [K] committed in it, in all repetitions
     rows: np.ndarray  # [K] requests that count in it
+    repetitions: int = 1
 
     @classmethod
     def of(cls, parts: Sequence[dict[str, Any]]) -> Tally:
@@ -40,6 +41,11 @@ class Tally:
         added = {name: sum(part[name] for part in parts) for name in ("histogram", "refused")}
         names = ("accepted", "judged", "drafted", "committed", "rounds", "identical")
         return cls(**whole, **added, **{name: np.concatenate([part[name] for part in parts]) for name in names})
+
+    def timed_again(self, other: Tally) -> Tally:
+        """With the times of another repetition of the same decodings."""
+        again = {name: getattr(self, name) + getattr(other, name) for name in ("seconds", "prefill_seconds", "tokens")}
+        return replace(self, **again, repetitions=self.repetitions + other.repetitions)
 
     @property
     def decoding_seconds(self) -> np.ndarray:
@@ -89,11 +95,7 @@ def accepted_at(tally: Tally) -> list[float]:
 
 def figures(tally: Tally, plain: Tally, *, greedy: bool) -> dict[str, Any]:
     """The numbers of the benchmark's JSON that one batch size has."""
-    rates = [_rate(side, np.ones((1, len(side.tokens))))[0] for side in (tally, plain)]
-
-    def speedups(weights_RK):
-        return _rate(tally, weights_RK) / _rate(plain, weights_RK)
-
+    rates = [rate(side, np.ones((1, len(side.tokens))))[0] for side in (tally, plain)]
     return {
         **counted(tally, slice(None), greedy=greedy),
         "ci95": interval(len(tally.rounds), lambda w_RP: (w_RP @ tally.committed) / (w_RP @ tally.rounds)),
@@ -101,9 +103,15 @@ def figures(tally: Tally, plain: Tally, *, greedy: bool) -> dict[str, Any]:
         "accepted_at": accepted_at(tally),
         "tokens_per_second": rates[0],
         "speedup": rates[0] / rates[1],
-        "speedup_ci95": interval(len(tally.tokens), speedups),
+        "speedup_ci95": speedup_interval(tally, plain),
+        "repetitions": tally.repetitions,
         "vllm": in_vllms_words(tally),
     }
+
+
+def speedup_interval(tally: Tally, plain: Tally) -> list[float]:
+    """The middle 95 % over resampled batches, both ways' times of a batch kept together."""
+    return interval(len(tally.tokens), lambda weights_RK: rate(tally, weights_RK) / rate(plain, weights_RK))
 
 
 def counted(tally: Tally, rows, *, greedy: bool) -> dict[str, Any]:
@@ -136,7 +144,7 @@ def in_vllms_words(tally: Tally) -> dict[str, Any]:
 
 def request_rows(tally: Tally, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
     """A row per request; its seconds are those of the batch it was decoded in, which it waited for."""
-    seconds_P = np.repeat(tally.seconds, tally.rows)
+    seconds_P = np.repeat(tally.seconds / tally.repetitions, tally.rows)
     return [
         {
             "id": prompt.id,
@@ -152,6 +160,6 @@ def request_rows(tally: Tally, prompts: Sequence[Prompt]) -> list[dict[str, Any]
     ]
 
 
-def _rate(tally: Tally, weights_RK: np.ndarray) -> np.ndarray:
+def rate(tally: Tally, weights_RK: np.ndarray) -> np.ndarray:
     """[R] tokens per second of weighted batches."""
     return (weights_RK @ tally.tokens) / (weights_RK @ tally.decoding_seconds)

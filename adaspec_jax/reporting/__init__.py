@@ -1,7 +1,7 @@
 """Acceptance statistics, report.json, report.html, progress and metrics files; knows nothing of models or jax."""
 
 from adaspec_jax.reporting.html import write_html
-from adaspec_jax.reporting.methods import methods_list, methods_table, write_speedups
+from adaspec_jax.reporting.methods import methods_list, methods_table, verdict_in_words, write_speedups
 from adaspec_jax.reporting.metrics_file import MetricsFile
 from adaspec_jax.reporting.metrics_file import read as read_metrics
 from adaspec_jax.reporting.progress import Progress, track
@@ -23,6 +23,7 @@ __all__ = [
     "summarize",
     "table",
     "track",
+    "verdict_in_words",
     "write_html",
     "write_json",
     "write_speedups",

@@ -9,6 +9,7 @@ from typing import Any
 
 from adaspec_jax import files
 
+PLAIN = "plain"  # the label of plain decoding in a verdict
 _COLUMNS = ("method", "tokens/call", "95 % interval", "accepted", "tokens/s", "speed-up", "95 % interval", "identical")
 _WIDTH, _ROW, _LEFT, _RIGHT = 640, 30, 170, 70
 
@@ -27,8 +28,42 @@ def methods_table(report: Mapping[str, Any]) -> str:
         f"{report['plain']['prompts']} prompts; bonus token counted in tokens/call, prefill in neither."
     )
     lossy = [name for name, m in report["methods"].items() if m.get("lossless") is False]
-    notes = [f"Lossy, answers do not follow the target's law: {', '.join(lossy)}."] if lossy else []
+    cut = f"{report['prompts_cut']} prompts lost their middle." if report.get("prompts_cut") else ""
+    notes = [cut] if cut else []
+    notes += [f"Lossy, answers do not follow the target's law: {', '.join(lossy)}."] if lossy else []
     return "\n".join([*_aligned([_COLUMNS, *rows]), "", *skipped, *notes, said])
+
+
+def verdict_in_words(report: Mapping[str, Any]) -> str:
+    """The fastest method, how sure that is, and the command that decodes with it."""
+    verdict, settings = report["verdict"], report["settings"]
+    if verdict["best"] == PLAIN:
+        sure = 100 * verdict["first_in_resamples"]
+        return f"Verdict: plain decoding is the fastest, in {sure:.0f} % of resamples: none of these is worth it here."
+    low, high = verdict["speedup_ci95"]
+    said = (
+        f"Verdict: {verdict['best']}, {verdict['speedup']:.2f}x plain decoding ({low:.2f} to {high:.2f}), the fastest "
+        f"in {100 * verdict['first_in_resamples']:.0f} % of resamples"
+    )
+    again = verdict["held_back"]
+    if again:
+        low, high = again["speedup_ci95"]
+        count = f"{again['prompts']} prompts held back"
+        said += f"; on {count} {again['speedup']:.2f}x ({low:.2f} to {high:.2f})"
+    else:
+        said += "; not measured again, for there are no more prompts"
+    m = report["methods"][verdict["best"]]
+    label, _, draft = verdict["best"].partition("@")
+    draft = draft or next(iter(settings["draft"]), "")
+    command = f"python -m adaspec_jax.generate --target {settings['target']}{f' --draft {draft}' if draft else ''}"
+    knobs = "".join(f" --method.{knob}={_spelt(value)}" for knob, value in m["knobs"].items() if value is not None)
+    if "draft_length" in m["knobs"] and m["knobs"]["draft_length"] is None:
+        knobs += f" --draft_length {settings['draft_length']}"
+    return f"{said}. {command} --method {label.partition('[')[0]}{knobs} --prompt TEXT"
+
+
+def _spelt(value: Any) -> str:
+    return "-".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def methods_list(methods: Iterable[Any]) -> str:

@@ -26,6 +26,17 @@ def test_both_forms_are_read_in_order(tmp_path):
     assert read_prompts(tmp_path / "p.jsonl", 2) == expected[:2]
 
 
+def test_mt_benchs_categories_are_one_where_a_file_is_spec_benchs(tmp_path):
+    kinds = ["writing", "stem", "qa", "math", "math_reasoning"]
+    rows = [{"question_id": n, "category": kind, "turns": ["Say so."]} for n, kind in enumerate(kinds)]
+    spec_bench = written(tmp_path / "s.jsonl", *rows)
+    found = [prompt.category for prompt in read_prompts(spec_bench)]
+    assert found == ["multi_turn", "multi_turn", "qa", "multi_turn", "math_reasoning"]
+    assert [prompt.category for prompt in read_prompts(spec_bench, 2)] == ["multi_turn"] * 2  # the file decides
+    mt_bench = written(tmp_path / "m.jsonl", *(row for row in rows if row["category"] in ("writing", "stem", "math")))
+    assert [prompt.category for prompt in read_prompts(mt_bench)] == ["writing", "stem", "math"]
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [

@@ -1,0 +1,139 @@
+"""All contenders on the same prompts: what they made is counted once, and timed as often as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from adaspec_jax import data, reporting
+from adaspec_jax.data.prompts import Prompt
+from adaspec_jax.devices import processes
+from adaspec_jax.errors import UserError
+from adaspec_jax.measuring.evaluation import check_contexts, prompt_batches
+from adaspec_jax.measuring.figures import Tally, part_of, speedup_interval
+from adaspec_jax.measuring.placing import rows_on
+from adaspec_jax.measuring.programs import Program, decoding_program, prefill_program
+from adaspec_jax.measuring.scores import Score
+from adaspec_jax.measuring.turns import PLAIN, Contender, same_text, take_turns
+from adaspec_jax.methods import Given
+
+MOST_REPETITIONS = 20
+
+
+class Size(NamedTuple):
+    """What all contenders made of the prompts at one batch size, by label."""
+
+    tallies: dict[str, Tally]
+    machine: dict[str, dict[str, float]]  # compile_seconds and peak_bytes
+    scores: dict[str, float | None]  # the mean over the prompts
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms contenders meet."""
+
+    given: Given  # placed on the mesh
+    mesh: Mesh
+    ends: data.Ends
+    decoding: Mapping[str, Any]  # max_new_tokens, sampling, eos_id
+    room: int  # tokens that a prompt may have
+    seed: int
+    until: float | None  # all is timed again until no speed-up's interval is wider
+    score: Score | None
+
+    def sizes(
+        self, contenders: Mapping[str, Contender], prompts: Sequence[Prompt], batch_sizes: Sequence[int], what: str
+    ) -> tuple[dict[int, Size], int]:
+        """By batch size, and how many prompts lost their middle."""
+        encoded, cut = encoded_prompts(prompts, self.given, self.ends, self.room)
+        longest = max(row.prompt_length for row in encoded)
+        with reporting.track(len(prompts) * len(batch_sizes), description=what, unit="prompt") as progress:
+            found = {}
+            for size in batch_sizes:
+                batches = prompt_batches(encoded, size, longest=longest, pad_id=self.ends.closing)
+                found[size] = self._of_size(contenders, prompts, batches, progress.advance)
+        return found, cut
+
+    def _of_size(self, contenders, prompts: Sequence[Prompt], batches, advance) -> Size:
+        target = self.given.target
+        decoding = {label: decoding_program(target, each, **self.decoding) for label, each in contenders.items()}
+        prefill = {label: prefill_program(target, each, **self.decoding) for label, each in contenders.items()}
+        scored: dict[str, list[float]] = {label: [] for label in contenders}
+        tallies = self._once(decoding, prefill, batches, advance, prompts, scored)
+        while self._too_wide(tallies):
+            again = self._once(decoding, prefill, batches)
+            tallies = {label: tally.timed_again(again[label]) for label, tally in tallies.items()}
+        machine = {
+            label: {"compile_seconds": program.compile_seconds, "peak_bytes": program.peak_bytes}
+            for label, program in decoding.items()
+        }
+        means = {label: sum(values) / len(values) if values else None for label, values in scored.items()}
+        return Size(tallies, machine, means)
+
+    def _too_wide(self, tallies: Mapping[str, Tally]) -> bool:
+        if self.until is None or tallies[PLAIN].repetitions >= MOST_REPETITIONS:
+            return False
+        intervals = [speedup_interval(tally, tallies[PLAIN]) for tally in tallies.values()]
+        return any(high - low > self.until for low, high in intervals)
+
+    def _once(
+        self,
+        decoding: Mapping[str, Program],
+        prefill: Mapping[str, Program],
+        batches,
+        advance=lambda rows: None,
+        prompts: Sequence[Prompt] = (),
+        scored: Mapping[str, list[float]] | None = None,
+    ) -> dict[str, Tally]:
+        """Every contender over all batches, taken in turn."""
+        ways = {(label, "decode"): program for label, program in decoding.items()}
+        ways |= {(label, "prefill"): program for label, program in prefill.items()}
+        parts: dict[str, list[dict]] = {label: [] for label in decoding}
+        done, place = 0, rows_on(self.mesh)
+        for batch, turns in take_turns(ways, batches, jax.random.key(self.seed), place=place):
+            host = {label: processes.fetch(turns[label, "decode"].made) for label in decoding}
+            for label, made in host.items():
+                times = turns[label, "decode"].seconds, turns[label, "prefill"].seconds
+                parts[label].append(part_of(made, batch, same_text(made, host[PLAIN], batch), *times))
+                if self.score and scored is not None:
+                    scored[label].extend(self._scores(made, batch, prompts[done : done + batch.valid]))
+            done += batch.valid
+            advance(batch.valid)
+        return {label: Tally.of(rows) for label, rows in parts.items()}
+
+    def _scores(self, made, batch, prompts: Sequence[Prompt]) -> list[float]:
+        """Of the texts of those of a batch's prompts that say what a good answer is."""
+        found = []
+        for row, prompt in enumerate(prompts):
+            if prompt.answer is not None:
+                start, end = int(batch.lengths_B[row]), int(made.lengths_B[row])
+                tokens = made.tokens_BS[row, :end].tolist()
+                said = data.continuation(tokens[:start], tokens[start:], self.given.tokenizer, special=False)
+                found.append(self.score(said, prompt.answer))
+        return found
+
+
+def room_for_prompts(given: Given, max_new_tokens: int, max_prompt_length: int) -> int:
+    """Tokens that a prompt may have; `UserError` where the models' contexts leave none."""
+    check_contexts(given, max_new_tokens + 1, "lower --max_new_tokens")
+    room = min(model.config.max_positions for model in (given.target, *given.drafts.values())) - max_new_tokens
+    return min(room, max_prompt_length) if max_prompt_length else room
+
+
+def encoded_prompts(
+    prompts: Sequence[Prompt], given: Given, ends: data.Ends, room: int
+) -> tuple[list[data.Encoded], int]:
+    """The prompts in their order, none left out; and how many lost their middle. UserError for one without tokens."""
+    if prompts[0].tokens is not None:  # of conversations, which are asked for no longer than there is room
+        return [data.Encoded(np.asarray(prompt.tokens, np.int32), len(prompt.tokens)) for prompt in prompts], 0
+    examples = [data.Example(prompt.text, "") for prompt in prompts]
+    whole = {"max_length": 2**31 - 1, "max_prompt_length": room}
+    encoded, counts = data.encode(examples, given.tokenizer, eos_id=ends.closing, ends=ends.ids, **whole)
+    if counts["dropped"]:
+        raise UserError(f"{counts['dropped']} of the prompts have no tokens")
+    return encoded, counts["prompts_cut"]

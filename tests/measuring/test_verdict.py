@@ -1,0 +1,62 @@
+"""The fastest of a table, and how sure that is, on times made up for it; answers are scored as tasks ask."""
+
+import numpy as np
+import pytest
+
+from adaspec_jax.measuring.figures import Tally
+from adaspec_jax.measuring.scores import rouge_l, same_last_number, score_of
+from adaspec_jax.measuring.verdict import best_of
+
+
+def tally(seconds):
+    batches = len(seconds)
+    ones = np.ones(batches, int)
+    counts = {name: ones for name in ("accepted", "judged", "drafted", "committed", "rounds", "identical", "rows")}
+    times = {"seconds": np.asarray(seconds, float), "prefill_seconds": np.zeros(batches), "tokens": 10 * ones}
+    return Tally(**counts, **times, histogram=np.ones(1), refused=np.ones(1))
+
+
+def test_the_fastest_and_the_share_of_resamples_in_which_it_is():
+    rng = np.random.default_rng(0)
+    plain = rng.uniform(0.9, 1.1, 40)
+    sure = best_of({"plain": tally(plain), "a": tally(plain / 2), "b": tally(plain / 1.5)}, "plain")
+    assert (sure.label, sure.first_share) == ("a", 1.0)
+    assert sure.speedup == pytest.approx(2) == pytest.approx(sure.ci95[0]) == pytest.approx(sure.ci95[1])
+    # Of two ways whose times are shuffles of one another neither is better: about half of the resamples each.
+    shuffled = best_of({"plain": tally(plain), "a": tally(rng.permutation(plain / 2)), "b": tally(plain / 2)}, "plain")
+    assert shuffled.label in ("a", "b") and 0.3 < shuffled.first_share < 0.7
+    slow = best_of({"plain": tally(plain), "a": tally(2 * plain)}, "plain")
+    assert (slow.label, slow.speedup) == ("plain", 1.0)
+
+
+def test_times_of_repetitions_add_up_and_counts_do_not():
+    once, again = tally([1.0, 2.0]), tally([3.0, 4.0])
+    both = once.timed_again(again).timed_again(again)
+    assert both.repetitions == 3 and both.seconds.tolist() == [7.0, 10.0] and both.tokens.tolist() == [30, 30]
+    assert both.rounds.tolist() == once.rounds.tolist() and both.rows.tolist() == once.rows.tolist()
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "score"),
+    [
+        ("3 + 4 = 7. The final answer is: 7", "#### 7", 1.0),
+        ("It costs $1,200.50.", "The final answer is: 1200.5", 1.0),
+        ("It is -3", "3", 0.0),
+        ("7 or 8", "7", 0.0),
+        ("none", "7", 0.0),
+    ],
+)
+def test_the_last_number_decides(said, answer, score):
+    assert same_last_number(said, answer) == score
+
+
+def test_tasks_have_their_scores():
+    assert score_of("gsm8k") == (same_last_number, []) and score_of("alpaca") == (None, []) == score_of(None)
+
+
+def test_summaries_are_scored_by_rouge_l_or_it_is_said_what_is_missing(monkeypatch):
+    monkeypatch.setattr("adaspec_jax.measuring.scores.find_spec", lambda name: None)
+    said = "xsum is scored by rouge-score, which is not installed (pip install rouge-score)"
+    assert score_of("xsum") == (None, [said])
+    pytest.importorskip("rouge_score")
+    assert rouge_l("the cat sat", "the cat sat") == 1.0 and 0 < rouge_l("the dog sat", "the cat sat") < 1

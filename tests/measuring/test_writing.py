@@ -1,0 +1,96 @@
+"""Pieces of text are together what `generate` decodes, cut before the first stop string wherever rounds end."""
+
+import jax
+import numpy as np
+import pytest
+
+from adaspec_jax import data, methods
+from adaspec_jax.decoding import Context, Sampling, generate
+from adaspec_jax.errors import UserError
+from adaspec_jax.measuring.pair import load_given
+from adaspec_jax.measuring.writing import Writing
+from tests import tiny_pair
+from tests.running import command_line
+
+SIZES = {"vocab_size": tiny_pair.TOKENS, "max_position_embeddings": 256}
+NEW = 60
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pair")
+    for seed, (name, inside) in enumerate({"target": 64, "draft": 32}.items()):
+        tiny_pair.save(root / name, tiny_pair.GPT_NEOX | SIZES | {"intermediate_size": inside}, seed=seed)
+    return root
+
+
+@pytest.fixture(scope="module")
+def pair(root):
+    return load_given(str(root / "target"), [str(root / "draft")], draft_length=3)
+
+
+def text_of_generate(given, ends, tokens, sampling):
+    prompt = Context(np.asarray([tokens]), np.asarray([len(tokens)]))
+    knobs = {"max_new_tokens": NEW, "sampling": sampling, "eos_id": ends}
+    made = generate(given.target, methods.find("vanilla").make(given), prompt, jax.random.key(0), **knobs)
+    new = made.tokens_BS[0, len(tokens) : int(made.lengths_B[0])].tolist()
+    return data.continuation(tokens, new, given.tokenizer, special=False)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("method", ["plain", "vanilla"])
+def test_pieces_are_together_the_text_cut_before_the_first_stop_string(pair, method, temperature):
+    given, ends = pair
+    tokens = data.prompt_ids(tiny_pair.TEXTS[0], given.tokenizer)
+    how = {"max_new_tokens": NEW, "sampling": Sampling(temperature)}
+
+    def written(**more):
+        writing = Writing(given, methods.find(method), tokens, ends, **how, **more)
+        return "".join(writing), writing
+
+    whole, writing = written()
+    if method == "vanilla" or not temperature:  # sampled text belongs to its drafter
+        assert whole == text_of_generate(given, ends, tokens, Sampling(temperature))
+    stops = [whole[at : at + length] for length in (1, 2, 3) for at in range(len(whole) - length)]
+    stops = [stop for stop in stops if "\ufffd" not in stop][::3]  # bytes of no character are nobody's stop string
+    assert writing.stopped_by is None and len(stops) >= 3
+    for stop in stops:
+        cut, writing = written(stop=["never\0", stop])
+        assert cut == whole[: whole.index(stop)] and writing.stopped_by == stop
+        assert writing.new_tokens <= NEW
+    early = written(stop=[min(stops, key=whole.index)])[1]
+    assert int(early.made.rounds_B[0]) < int(written()[1].made.rounds_B[0])  # nothing was decoded for nobody
+
+
+def test_a_piece_that_may_become_a_stop_string_waits(pair):
+    given, ends = pair
+    tokens = data.prompt_ids(tiny_pair.TEXTS[0], given.tokenizer)
+    how = {"max_new_tokens": NEW, "sampling": Sampling(0.0)}
+    whole = "".join(Writing(given, methods.find("plain"), tokens, ends, **how))
+    begins = (whole[at : at + 3] for at in range(5, 50))
+    near = next(part for part in begins if "\ufffd" not in part) + "\0"  # begins as the text does, and never ends so
+    pieces = list(Writing(given, methods.find("plain"), tokens, ends, stop=[near], **how))
+    assert "".join(pieces) == whole
+    for count in range(len(pieces) - 1):
+        said = "".join(pieces[: count + 1])
+        assert not any(said.endswith(near[:n]) for n in range(1, len(near)))
+    with pytest.raises(ValueError, match="an empty stop string"):
+        Writing(given, methods.find("plain"), tokens, ends, stop=[""])
+
+
+def test_generate_stops_where_it_is_told(root, pair, capsys, monkeypatch):
+    arguments = ["--target", root / "target", "--prompt", "Tom has", "--max_new_tokens", 24]
+    status, out, errors = command_line(capsys, monkeypatch, "generate", *arguments)
+    assert status == 0, errors
+    whole = out.rpartition("\n[")[0].removeprefix("Tom has")
+    status, out, _ = command_line(capsys, monkeypatch, "generate", *arguments, "--stop", whole[4:7], "--stop", "\0")
+    assert status == 0 and out.rpartition("\n[")[0] == "Tom has" + whole[: whole.index(whole[4:7])]
+    for wrong, says in ((["--stop", ""], "--stop is empty"), (["--chat", "--stop", "x"], "--stop is for texts")):
+        status, _, errors = command_line(capsys, monkeypatch, "generate", *arguments, *wrong)
+        assert (status, errors.count("\n")) == (2, 1) and says in errors
+
+
+def test_a_method_without_what_it_needs_says_so(pair):
+    given, ends = pair
+    with pytest.raises(UserError, match="needs a draft"):
+        Writing(methods.Given(target=given.target), methods.find("vanilla"), [1], ends)
