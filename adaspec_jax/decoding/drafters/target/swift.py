@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -88,7 +87,8 @@ class SwiftDrafter:
         state, cache = self._searched(key, state, context)
         thinned = Thinned(self.model, keep=state.keep_BY[0])
         stop = ConfidentEnough(self.threshold, limit=self.length, step=0.0)  # a threshold that stays where it is
-        likeliest = dataclasses.replace(context, target_cache=cache, sampling=GREEDY, opinion=True)
+        text = {"tokens_BS": context.tokens_BS, "lengths_B": context.lengths_B, "accepted_B": context.accepted_B}
+        likeliest = Context(**text, target_cache=cache, sampling=GREEDY, opinion=True)
         knobs = {"length": self.length, "stop": stop, "widths": (self.length,)}
         chain, _ = guess_by(thinned, key, stop.init(context), likeliest, **knobs)
         return self._with_siblings(chain, context), state
