@@ -8,6 +8,7 @@ from pathlib import Path
 from adaspec_jax.decoding.drafters.target.early_exit import EarlyExitDrafter
 from adaspec_jax.decoding.drafters.target.skipping import SkippingDrafter
 from adaspec_jax.decoding.drafters.target.sparse import SparseDrafter
+from adaspec_jax.decoding.drafters.target.swift import SwiftDrafter
 from adaspec_jax.decoding.stopping import ConfidentEnough
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import read_json
@@ -89,6 +90,15 @@ LAYERSKIP = Method(
     needs=(LAYERS,),
     knobs={"exit_layer": None, "length": 6},  # theirs for 32 layers is 8, so None is a quarter
 )
+SWIFT = Method(
+    name="swift",
+    drafter=lambda given, **knobs: SwiftDrafter(
+        given.target, every_other_layer(given.target.config.num_layers), **knobs
+    ),
+    paper="arXiv 2410.06916",
+    needs=(LAYERS,),
+    knobs={"length": 25, "siblings": 10, "window": 50, "share": 0.45, "threshold": 0.8, "enough": 0.93},
+)
 MAGICDEC = Method(
     name="magicdec",
     drafter=lambda given, **sizes: SparseDrafter(given.target, **sizes),
@@ -96,4 +106,4 @@ MAGICDEC = Method(
     needs=(KEYS,),
     knobs={"length": 3, "budget": 256, "sink": 16},  # sink: ours
 )
-OWN_LAYERS = (DRAFT_AND_VERIFY, LAYERSKIP, MAGICDEC)
+OWN_LAYERS = (DRAFT_AND_VERIFY, SWIFT, LAYERSKIP, MAGICDEC)

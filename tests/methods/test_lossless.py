@@ -22,6 +22,15 @@ def decode(drafter, prompt, target=TARGET, how=generate, **knobs):
     return jax.device_get(how(target, drafter, prompt, KEY, **knobs))
 
 
+# Where the paper's own numbers would leave nothing to see in so short a text, or take long to see it.
+SMALLER = {"swift": {"length": 4, "siblings": 2, "window": 2, "enough": 2.0}}
+TOGETHER = {"swift"}  # a row's guesses depend on the batch that it is in
+
+
+def made(name, given=GIVEN):
+    return METHODS[name].set(**SMALLER.get(name, {})).make(given)
+
+
 ENDS, NO_END = (2, 7, 11), (-1, -1, -1)  # of one shape, so that one program serves both
 
 
@@ -32,8 +41,8 @@ def plainly():
 
     def text(batch, budget, eos):
         if (batch, budget, eos) not in known:
-            made = decode(NoDraft(), prompts(batch), max_new_tokens=budget, eos_id=eos)
-            known[batch, budget, eos] = made.tokens_BS, made.lengths_B
+            plain = decode(NoDraft(), prompts(batch), max_new_tokens=budget, eos_id=eos)
+            known[batch, budget, eos] = plain.tokens_BS, plain.lengths_B
         return known[batch, budget, eos]
 
     return text
@@ -41,7 +50,7 @@ def plainly():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_greedy_text_is_plain_decodings(name, plainly):
-    drafter = METHODS[name].make(GIVEN)
+    drafter = made(name)
     for batch, budget, eos in ((8, 24, NO_END), (8, 24, ENDS), (8, 3, NO_END), (1, 24, NO_END)):
         ours = decode(drafter, prompts(batch), max_new_tokens=budget, eos_id=eos)
         tokens_BS, lengths_B = plainly(batch, budget, eos)
@@ -52,19 +61,20 @@ def test_greedy_text_is_plain_decodings(name, plainly):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_queue_gives_every_prompt_what_a_batch_gives_it(name):
     """A row that takes over another's place takes over nothing that it learnt."""
-    drafter = METHODS[name].make(GIVEN)
+    drafter = made(name)
     batched = decode(drafter, prompts(8), eos_id=ENDS)
     queued = decode(drafter, prompts(8), how=generate_from_queue, rows=3, refill=1, eos_id=ENDS)
-    for field in ("tokens_BS", "rounds_B", "accepted_BN", "judged_BN", "drafted_B"):
+    counts = () if name in TOGETHER else ("rounds_B", "accepted_BN", "judged_BN", "drafted_B")
+    for field in ("tokens_BS", *counts):
         np.testing.assert_array_equal(getattr(queued, field), getattr(batched, field), err_msg=field)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_compiled_again_after_warm_up(name):
-    decode(METHODS[name].make(GIVEN), prompts(8), eos_id=ENDS)
+    decode(made(name), prompts(8), eos_id=ENDS)
     before = engine._decode._cache_size()
     for longest, budget in ((3, 9), (9, 30), (20, 32)):
-        decode(METHODS[name].make(GIVEN), prompts(8, longest=longest), max_new_tokens=budget, eos_id=NO_END)
+        decode(made(name), prompts(8, longest=longest), max_new_tokens=budget, eos_id=NO_END)
     assert engine._decode._cache_size() == before
 
 
@@ -89,14 +99,14 @@ def law():
 @pytest.mark.parametrize("name", NAMES)
 def test_sampled_text_has_the_targets_law(name, law):
     rows, seeds, counts, accepted = 200, range(5), dict.fromkeys(law, 0), 0
-    drafter = METHODS[name].make(Given(target=SMALL))
+    drafter = made(name, Given(target=SMALL))
     prompt = Context(np.tile([1, 2], (rows, 1)), np.full(rows, 2))
     for seed in seeds:
-        made = generate(
+        ours = generate(
             SMALL, drafter, prompt, jax.random.key(seed), max_new_tokens=STEPS, sampling=Sampling(), eos_id=-1
         )
-        accepted += int(np.sum(made.accepted_BN))
-        texts, times = np.unique(np.asarray(made.tokens_BS[:, 2:])[:, -LAST:], axis=0, return_counts=True)
+        accepted += int(np.sum(ours.accepted_BN))
+        texts, times = np.unique(np.asarray(ours.tokens_BS[:, 2:])[:, -LAST:], axis=0, return_counts=True)
         for text, number in zip(texts.tolist(), times, strict=True):
             counts[tuple(text)] += number
     expected, observed = np.array(list(law.values())) * rows * len(seeds), np.array(list(counts.values()))

@@ -62,6 +62,6 @@ def test_the_exit_is_a_quarter_of_the_way():
 
 
 def test_a_target_without_layers_to_run_is_refused():
-    for name in ("draft_and_verify", "layerskip"):
+    for name in ("draft_and_verify", "layerskip", "swift"):
         for target in (BagModel.random(0), tiny_llama(num_hidden_layers=2)):
             assert "needs a target of at least three layers" in METHODS[name].lacks(Given(target=target))

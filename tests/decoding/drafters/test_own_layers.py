@@ -35,10 +35,10 @@ class Mixed:
     """What a draft says that sees the target's own keys for the text, and its own for its guesses."""
 
     def __init__(self, target, run, sees=None):
-        """`run(model, tokens, cache, **where)` is the draft's pass; `sees(text length, slot)` what it may look at."""
+        """`run(model, tokens, cache, *more, **where)` is its pass; `sees(text length, slot)` what it may see."""
 
         @jax.jit
-        def last(tokens_1S, known, count):
+        def last(tokens_1S, known, count, *more):
             cache = target.features(tokens_1S, target.init_cache(1, LONGEST))[1].roll_back(known[None])
             index_1T = jnp.minimum(known + jnp.arange(LONGEST)[None], LONGEST - 1)
             guesses_1T = jnp.take_along_axis(tokens_1S, index_1T, axis=1)[:, :12]
@@ -46,18 +46,19 @@ class Mixed:
             mask = slots[None] <= at[:, None]
             if sees is not None:
                 mask &= (slots[None] >= known) | sees(known, slots)[None]
-            logits_1TV = run(target, guesses_1T, cache, mask_BTS=mask[None])
+            logits_1TV = run(target, guesses_1T, cache, *more, mask_BTS=mask[None])
             return logits_1TV[0, count - 1]
 
         self._last, self._known = last, {}
 
-    def logits(self, text, guesses):
-        key = (tuple(text), tuple(guesses))
+    def logits(self, text, guesses, *more):
+        key = (tuple(text), tuple(guesses), *more)
         if key not in self._known:
             whole = [*text, *guesses]
             padded = np.zeros((1, LONGEST), np.int32)
             padded[0, : len(whole)] = whole
-            self._known[key] = np.asarray(self._last(padded, np.int32(len(text) - 1), len(guesses) + 1))
+            counts = np.int32(len(text) - 1), np.int32(len(guesses) + 1)
+            self._known[key] = np.asarray(self._last(padded, *counts, *map(np.asarray, more)))
         return self._known[key]
 
 
