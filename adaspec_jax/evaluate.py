@@ -30,16 +30,7 @@ def main() -> None:
         raise UserError(f"--{error}") from None
     method = methods.find(arguments.method)
     mesh = mesh_of(arguments.mesh, arguments.batch_size)
-    examples = data.load_examples(
-        arguments.task or "columns",
-        arguments.split,
-        path=arguments.data,
-        prompt_column=arguments.prompt_column,
-        answer_column=arguments.answer_column,
-        rows=arguments.rows,
-        num=arguments.num_prompts,
-        seed=arguments.seed,
-    )
+    examples = _examples(arguments)
     drafts = [arguments.draft] if arguments.draft else []
     given, ends = load_given(
         arguments.target, drafts, dtype=arguments.dtype, draft_length=arguments.draft_length or PROBE_LENGTH
@@ -64,6 +55,21 @@ def main() -> None:
     reporting.write_json(arguments.json, report)
     say_notes(found["notes"])
     reporting.print_table(report)
+
+
+def _examples(arguments: argparse.Namespace):
+    from adaspec_jax import data
+
+    return data.load_examples(
+        arguments.task or "columns",
+        arguments.split,
+        path=arguments.data,
+        prompt_column=arguments.prompt_column,
+        answer_column=arguments.answer_column,
+        rows=arguments.rows,
+        num=arguments.num_prompts,
+        seed=arguments.seed,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
