@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="the other checkout")
     parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=3600, help="no further pair is begun after so many")
     parser.add_argument("--target", default="160m", help="a Pythia shape, of benchmarks/pairs.py")
     parser.add_argument("--vocab_size", type=int, default=50304)
     parser.add_argument("--batch", type=int, default=1)
@@ -43,6 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.worker:
         return serve(*worker(args))
+    began = time.perf_counter()
     roots = {name: args.root.resolve() if name == "other" else ROOT for name in VARIANTS}
     shape = [f"--{name}={getattr(args, name)}" for name in ("target", "vocab_size", "batch", "prompts", "widths")]
     workers = [
@@ -53,6 +56,8 @@ def main() -> None:
         for at in workers if number % 2 else workers[::-1]:
             for command in commands:
                 at.unit(command)
+        if time.perf_counter() - began > args.seconds:
+            break
     stop(workers)
     results = {command: of_case(command, workers) for command in commands}
     for command, row in results.items():
@@ -81,6 +86,7 @@ def of_case(command: str, workers: list[Worker]) -> dict:
             "milliseconds": float(np.median(ours)) * 1e3 / CALLS,
             "ratio": float(np.median(ours / theirs)),
             "ci95": [float(low), float(high)],
+            "pairs": len(rows),
             "other_cores": float(np.median([row["other_cores"] for row in rows])),
         }
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -45,11 +46,8 @@ def write_report(
     advice = "all stages are kept; lower config.evaluation.batch_size or .max_new_tokens"
     with short_of_memory("measuring the drafts", advice), sharding.over(start.mesh):
         products = processes.once(lambda: chosen(evaluation.matmul, start.mesh)._asdict())
-        target, drafts = jax.tree.map(
-            lambda model: for_decoding(model, start.mesh, products["dtype"]),
-            (target, dict(drafts)),
-            is_leaf=lambda part: isinstance(part, models.CausalLM),
-        )
+        laid_out = partial(for_decoding, mesh=start.mesh, products=products["dtype"])
+        target, drafts = laid_out(target), {name: laid_out(model) for name, model in drafts.items()}
         measured, plain = _measured(start, target, drafts, evaluation)
         kept = processes.once(lambda: {label: workdir.finished(label) for label in start.stages})
         report = {
