@@ -3,9 +3,9 @@
     python benchmarks/startup.py --json benchmarks/results/startup.json
 
 Every row is a fresh process each time, all rows in turn. Help and import: the whole process, from outside; "nothing"
-is the interpreter's own share. Programs: decoding of one prompt of 32 tokens by a target of the 160M and a draft of the
-31M shape, compiled by a first process; in a second one the seconds to trace and lower it, and to find it in the cache
-of compiled programs and load it.
+is the interpreter's own share, and CPU seconds are what a busy machine changes least. Programs: decoding of one prompt
+of 32 tokens by a target of the 160M and a draft of the 31M shape, compiled by a first process; in a second one the
+seconds to trace and lower it, and to find it in the cache of compiled programs and load it.
 """
 
 from __future__ import annotations
@@ -49,15 +49,18 @@ def main() -> None:
         programs = {name: [__file__, f"--program={name}", f"--weights={folder}"] for name in PROGRAMS}
         save_pair(args, Path(folder))
         cache = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        first = {name: json.loads(run(command, cache)[1]) for name, command in programs.items()}
-        outside: dict[str, list] = {name: [] for name in rows}
+        first = {name: json.loads(run(command, cache)[2]) for name, command in programs.items()}
+        outside: dict[str, list] = {name: [] for name in rows}  # (seconds, CPU seconds)
         inside: dict[str, list] = {name: [] for name in programs}
         for _ in range(args.repeats):
             for name, command in rows.items():
-                outside[name].append(run(command)[0])
+                outside[name].append(run(command)[:2])
             for name, command in programs.items():
-                inside[name].append(json.loads(run(command, cache)[1]))
-    found = {name: summary(seconds) for name, seconds in outside.items()}
+                inside[name].append(json.loads(run(command, cache)[2]))
+    found = {
+        name: summary([seconds for seconds, _ in row]) | {"cpu_seconds": statistics.median(cpu for _, cpu in row)}
+        for name, row in outside.items()
+    }
     started = {name: started_in_words(first[name], again) for name, again in inside.items()}
     print(table(found, started))
     if args.json:
@@ -67,16 +70,21 @@ def main() -> None:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def run(command: list[str], env: dict[str, str] | None = None) -> tuple[float, str]:
-    """Seconds of a Python process in the checkout, and what it printed."""
-    began = time.perf_counter()
+def run(command: list[str], env: dict[str, str] | None = None) -> tuple[float, float, str]:
+    """Seconds and CPU seconds of a Python process in the checkout, and what it printed."""
+    began, used = time.perf_counter(), children_cpu()
     done = subprocess.run(
         [sys.executable, *command], cwd=CHECKOUT, env=os.environ | (env or {}), stdout=subprocess.PIPE, text=True
     )
     seconds = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}; see its message above")
-    return seconds, done.stdout
+    return seconds, children_cpu() - used, done.stdout
+
+
+def children_cpu() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def save_pair(args, folder: Path) -> None:
@@ -112,10 +120,12 @@ def started_in_words(first: dict, again: list[dict]) -> dict:
 
 
 def table(found: dict[str, dict], started: dict[str, dict]) -> str:
-    lines = [f"{'':24}{'seconds':>10}{'lowest':>9}{'highest':>9}"]
+    lines = [f"{'':24}{'seconds':>10}{'lowest':>9}{'highest':>9}{'CPU s':>8}"]
     rows = found | {f"{name}, {part}": row[part] for name, row in started.items() for part in ("lower", "compile")}
     rows |= {f"{name}, together": row["together"] for name, row in started.items()}
-    lines += [f"{name:24}{row['seconds']:10.3f}{row['lowest']:9.3f}{row['highest']:9.3f}" for name, row in rows.items()]
+    for name, row in rows.items():
+        cpu = f"{row['cpu_seconds']:8.3f}" if "cpu_seconds" in row else ""
+        lines.append(f"{name:24}{row['seconds']:10.3f}{row['lowest']:9.3f}{row['highest']:9.3f}{cpu}")
     return "\n".join(lines)
 
 
