@@ -35,13 +35,16 @@ def noise_at(keys_B: Array, positions_BT: Array, vocab_size: int) -> Array:
     return jax.vmap(jax.vmap(of_token, (None, 0)))(keys_B, positions_BT)
 
 
-def noise_in_tree(context: Any, tree: Any, logits_BMV: Array) -> Array:
-    """The noise [B, M, V] of what follows the root and each node of a `Tree` after this `Context`."""
+def noise_in_tree(context: Any, tree: Any, deepest: int, logits_BMV: Array) -> Array:
+    """The noise [B, M, V] of what follows the root and each node of a `Tree` after this `Context`.
+
+    No node is deeper than `deepest`; nodes of one depth share their noise.
+    """
     batch, places, vocab_size = logits_BMV.shape
     depth_BM = jnp.broadcast_to(jnp.pad(jnp.asarray(tree.depth_BN), ((0, 0), (1, 0))), (batch, places))
-    position_BM = context.lengths_B[:, None] + jnp.arange(places)[None]
-    noise_BMV = noise_at(context.noise_B, position_BM, vocab_size)
-    return jnp.take_along_axis(noise_BMV, depth_BM[..., None], axis=1)
+    position_BD = context.lengths_B[:, None] + jnp.arange(deepest + 1)[None]
+    noise_BDV = noise_at(context.noise_B, position_BD, vocab_size)
+    return jnp.take_along_axis(noise_BDV, depth_BM[..., None], axis=1)
 
 
 def check_shared(noise_B: Array | None, accept: Any) -> None:

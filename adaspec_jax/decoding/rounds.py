@@ -197,8 +197,8 @@ class Rounds:
         """The rule's verdict; with shared noise on the target's choices, which are then all there is to follow."""
         if not self.sampling.shares_noise:
             return self.accept(key, proposal, logits_BMV, self.sampling)
-        choices_BMV = self.sampling.filtered(logits_BMV) + noise_in_tree(context, tree, logits_BMV)
-        return self.accept(key, proposal, choices_BMV, GREEDY)
+        noise_BMV = noise_in_tree(context, tree, depth_of(self.drafter), logits_BMV)
+        return self.accept(key, proposal, self.sampling.filtered(logits_BMV) + noise_BMV, GREEDY)
 
     def _decided(self, loop: Loop, proposal: Proposal, tree: Tree, verdict: Verdict) -> _Decided:
         nodes, room_B = proposal.tokens_BN.shape[1], self._room(loop, loop.context.lengths_B)

@@ -68,12 +68,15 @@ def drafters(draft):
     }
 
 
-@pytest.mark.parametrize("kind", drafters(None))
-@pytest.mark.parametrize("sampling", [SAMPLINGS[0], slow(SAMPLINGS[1]), SAMPLINGS[2], slow(SAMPLINGS[3])], ids=str)
+EVERY = [(kind, sampling) for sampling in SAMPLINGS for kind in drafters(None)]
+QUICK = {*EVERY[:: len(SAMPLINGS) - 1], *((kind, SAMPLINGS[0]) for kind in drafters(None))}  # every value of both
+
+
+@pytest.mark.parametrize("kind, sampling", [way if way in QUICK else slow(*way) for way in EVERY], ids=str)
 def test_every_drafter_samples_plain_decodings_text(pair, kind, sampling):  # noqa: F811
     target, draft = pair
     drafter, accept = drafters(draft)[kind]
-    for prompt in (ragged_prompt(8), ragged_prompt(1)):
+    for prompt in (ragged_prompt(8), ragged_prompt(1))[: 2 if sampling == SHARED else 1]:
         knobs = {"sampling": sampling, "eos_id": (7, 2), "max_new_tokens": 7 if "room" in kind else 23}
         plain, ours = (
             decode(target, NoDraft(), prompt, **knobs),
@@ -110,7 +113,7 @@ def test_a_request_keeps_its_text_in_any_company(pair, raw):  # noqa: F811
     np.testing.assert_array_equal(streamed.tokens_BS, expected)
 
 
-@pytest.mark.parametrize("rows, refill", [(1, 1), (3, 2), (30, 2)])
+@pytest.mark.parametrize("rows, refill", [(3, 2), slow(1, 1), slow(30, 2)])
 @pytest.mark.parametrize("kind", ["plain", "chain", "tree"])
 def test_a_queue_samples_what_a_batch_does(pair, rows, refill, kind):  # noqa: F811
     target, draft = pair
