@@ -1,4 +1,4 @@
-"""Every method that needs no draft: the target's own text, greedily token for token, sampled by its law."""
+"""Every method that copies text: the target's own text, greedily token for token, sampled by its law."""
 
 import jax
 import numpy as np
@@ -8,14 +8,14 @@ from scipy import stats
 from adaspec_jax.decoding import Context, Dialogue, NoDraft, Sampling, engine, generate, generate_from_queue
 from adaspec_jax.decoding.drafters.text.datastore import Datastore
 from adaspec_jax.methods import METHODS, Given
+from adaspec_jax.methods.text import TEXT
 from adaspec_jax.retrieval import suffix_array
 from tests.decoding.bag_model import BagModel
 from tests.decoding.test_engine import law_after
+from tests.running import slow
 
 GREEDY, KEY = Sampling(0.0), jax.random.key(0)
-# Those that draft with the target's own layers need a target that has some: tests/decoding/drafters has them.
-ALL = Given(target=BagModel.random(0), datastore=Datastore(None, None))
-NAMES = [name for name, method in METHODS.items() if name != "plain" and not method.lacks(ALL)]
+NAMES = [method.name for method in TEXT]
 QUICK = {
     "rest": {"matches": 50},
     "suffix": {"length": 8, "depth": 16, "places": 16, "corpus_longest": 8},
@@ -26,9 +26,6 @@ FEW = {
     "n_grammys": {"rows": 3, "length": 2},
     "sam": {"length": 2},
     "rest": {"choices": 6, "length": 3, "matches": 9},
-    "jacobi": {"length": 2},
-    "jacobi_gauss_seidel": {"length": 2},
-    "lookahead": {"ngram": 3, "window": 2, "guesses": 2},
     "suffix": {"length": 2, "depth": 8, "places": 8, "corpus_longest": 4},
 }
 
@@ -101,7 +98,7 @@ def test_a_queue_and_a_dialogue_guess_what_a_batch_guesses(given, name):
         np.testing.assert_array_equal(getattr(second, field), getattr(expected, field), err_msg=field)
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, top_k=3)], ids=str)
+@pytest.mark.parametrize("sampling", [Sampling(), slow(Sampling(0.7, top_k=3))], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_sampled_text_has_the_targets_law(given, name, sampling):
     """By chi-square over the whole of a short continuation, thousands of rows in one batch."""

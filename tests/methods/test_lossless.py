@@ -1,4 +1,4 @@
-"""Every lossless method that needs no draft: greedy text is plain decoding's, sampled text has the target's law."""
+"""Every method that drafts with what the target says or is: greedy text is plain decoding's, sampled by its law."""
 
 import itertools
 
@@ -9,12 +9,14 @@ from scipy import stats
 
 from adaspec_jax.decoding import Context, NoDraft, Sampling, engine, generate, generate_from_queue
 from adaspec_jax.methods import METHODS, Given
+from adaspec_jax.methods.own_layers import OWN_LAYERS
+from adaspec_jax.methods.taught import TAUGHT
 from tests.decoding.recording import prompts, tiny_llama
 
 GREEDY, KEY = Sampling(temperature=0.0), jax.random.key(0)
 TARGET = tiny_llama()
 GIVEN = Given(target=TARGET)
-NAMES = [name for name, method in METHODS.items() if method.lossless and name != "plain" and not method.lacks(GIVEN)]
+NAMES = [method.name for method in (*TAUGHT, *OWN_LAYERS)]
 
 
 def decode(drafter, prompt, target=TARGET, how=generate, **knobs):
