@@ -13,7 +13,7 @@ from adaspec_jax.decoding.engine import generate, generate_from_queue
 from adaspec_jax.decoding.noise import request_keys
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
-from adaspec_jax.decoding.stopping import Confident, Stop
+from adaspec_jax.decoding.stopping import Confident, ConfidentEnough, Stop
 from adaspec_jax.decoding.streaming import stream
 from adaspec_jax.decoding.types import (
     GUESS,
@@ -38,6 +38,7 @@ __all__ = [
     "Asks",
     "ChainDrafter",
     "Confident",
+    "ConfidentEnough",
     "Context",
     "Dialogue",
     "Drafter",

@@ -45,6 +45,6 @@ LOOKAHEAD = Method(
     name="lookahead",
     drafter=lambda given, **sizes: Lookahead(vocabulary(given.target), **sizes),
     paper="arXiv 2402.02057",
-    knobs={"ngram": 5, "window": 7, "guesses": 7},  # their README's, for models of 7B
+    knobs={"ngram": 5, "window": 7, "guesses": 7, "from_prompt": False},  # their README's, for models of 7B
 )
 TAUGHT = (JACOBI, GAUSS_SEIDEL, LOOKAHEAD, TOKEN_RECYCLING)

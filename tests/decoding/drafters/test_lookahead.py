@@ -24,9 +24,11 @@ def remember(pool, key, gram, limit):
     held.append(gram)
 
 
-def read(say, prompt, end, n, width, limit, *, slip=0):
+def read(say, prompt, end, n, width, limit, from_prompt=False, *, slip=0):
     """[(committed, the pool's n-grams offered)]; a window row is a list, the first one without the root."""
     text, pool, rounds = list(prompt), {}, []
+    for place in range(len(prompt) - n + 1 if from_prompt else 0):
+        remember(pool, prompt[place], tuple(prompt[place + 1 : place + n]), limit)
     rows = [[prompt[place % len(prompt)] for place in range(width + n - 3)]]
     while len(text) < end:
         full = len(rows) == n - 1
@@ -70,7 +72,7 @@ def offered(rounds):
     return [(length, beginnings(guesses)) for length, guesses in rounds]
 
 
-SIZES = [(3, 1, 1), (3, 4, 3), (4, 5, 2), (5, 7, 7), (5, 1, 2)]
+SIZES = [(3, 1, 1), (3, 4, 3), (4, 5, 2), (5, 7, 7), (5, 1, 2), (3, 3, 2, True)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

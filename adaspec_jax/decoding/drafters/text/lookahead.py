@@ -31,7 +31,7 @@ class _Combs(NamedTuple):
     used_FN: np.ndarray
 
 
-@pytree("vocab_size", "ngram", "window", "guesses")
+@pytree("vocab_size", "ngram", "window", "guesses", "from_prompt")
 class Lookahead:
     """In one pass of the target: a step for a window of guessed future tokens, and n-grams seen before, verified.
 
@@ -44,7 +44,8 @@ class Lookahead:
     fills its window in N - 2 passes before it gathers.
 
     The pool's n-grams that begin with the last committed token are the guesses: point masses, exact at any temperature.
-    Those with a common beginning share its nodes. The window itself is computed and never judged.
+    Those with a common beginning share its nodes. The window itself is computed and never judged. `from_prompt`: the
+    pool begins with the prompt's n-grams (their code then adds those of the answer too, which are not added here).
 
     A row's pool takes 4 * V * G * (N - 1) bytes.
     """
@@ -53,6 +54,7 @@ class Lookahead:
     ngram: int = 5
     window: int = 7
     guesses: int = 7
+    from_prompt: bool = False
 
     asks = Asks(likeliest=1)
 
@@ -86,11 +88,16 @@ class Lookahead:
         (batch, length), columns = prompt.tokens_BS.shape, self.window + self.ngram - 2
         at_BC = (np.arange(columns)[None] - 1) % prompt.lengths_B[:, None]
         first_BC = jnp.take_along_axis(prompt.tokens_BS, jnp.minimum(at_BC, length - 1), axis=1)
-        return _State(
-            jnp.full((batch,), -1, jnp.int32),
-            jnp.zeros((batch, self.ngram - 1, columns), jnp.int32).at[:, 0].set(first_BC),
-            jnp.full((batch, self.vocab_size, self.guesses, self.ngram - 1), _NONE, jnp.int32),
-        )
+        pool_BVGK = jnp.full((batch, self.vocab_size, self.guesses, self.ngram - 1), _NONE, jnp.int32)
+        starts_S = jnp.arange(max(length - self.ngram + 1, 0) if self.from_prompt else 0)
+
+        def learn(pool_BVGK, start):
+            gram_BN = jax.lax.dynamic_slice_in_dim(prompt.tokens_BS, start, self.ngram, axis=1)
+            return _remembered(pool_BVGK, gram_BN, start + self.ngram <= prompt.lengths_B), None
+
+        window_BLC = jnp.zeros((batch, self.ngram - 1, columns), jnp.int32).at[:, 0].set(first_BC)
+        pool_BVGK = jax.lax.scan(learn, pool_BVGK, starts_S)[0] if len(starts_S) else pool_BVGK
+        return _State(jnp.full((batch,), -1, jnp.int32), window_BLC, pool_BVGK)
 
     def propose(self, key, state: _State, context: Context) -> tuple[Proposal, _State]:
         state = self._harvested(state, context.likeliest_BMK[..., 0])
@@ -99,7 +106,8 @@ class Lookahead:
         row_B1 = jnp.arange(len(root_B1))[:, None]
         row_BN, column_BN, parent_BN, used_BN = (jnp.asarray(table)[state.filled_B] for table in self._combs)
         ahead_BN = jnp.where(used_BN, window_BLC[row_B1, row_BN, column_BN], 0)
-        guesses_BGK = state.pool_BVGK[row_B1[:, 0], root_B1[:, 0]]
+        full_B11 = (state.filled_B == self.ngram - 2)[:, None, None]
+        guesses_BGK = jnp.where(full_B11, state.pool_BVGK[row_B1[:, 0], root_B1[:, 0]], _NONE)
         tokens_BGK, parents_BGK, valid_BGK = _trie(guesses_BGK, first=ahead_BN.shape[1])
         flat = (len(root_B1), -1)
         proposal = Proposal(
