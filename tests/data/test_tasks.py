@@ -133,9 +133,9 @@ def test_overlap_beyond_a_percent_is_refused(tmp_path):
 
 
 def test_a_story_goes_on_after_its_first_sentences(shared_data):
-    source = load_examples("tinystories", "train", rows="0:900")
     with gzip.open(shared_data("tinystories", "tinystories_1000.json.gz"), "rt", encoding="utf-8") as file:
         stories = json.load(file)
+    source = load_examples("tinystories", "train", rows="0:900")
     for example, story in zip(source, stories, strict=False):
         assert example.prompt + example.answer == story.replace("\r\n", "\n").strip()
         assert example.answer[0].isspace() or len(story.split()) < 60
