@@ -44,7 +44,8 @@ def main() -> None:
                 jax.block_until_ready(function(rows_RD, kernels))
                 least[name] = min(least[name], time.perf_counter() - began)
         found[str(rows)] = {name: seconds * 1e3 for name, seconds in least.items()}
-        print(f"rows {rows:4}  " + "  ".join(f"{name} {value:.1f}" for name, value in found[str(rows)].items()), flush=True)
+        said = "  ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in found[str(rows)].items())
+        print(f"rows {rows:4}  {said}", flush=True)
     if args.json:
         report = {"settings": {"rows": args.rows, "repeats": args.repeats}, "machine": machine(), "milliseconds": found}
         args.json.write_text(json.dumps(report, indent=2) + "\n")
