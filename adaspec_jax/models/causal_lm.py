@@ -189,9 +189,9 @@ class CausalLM:
     def for_decoding(self, products: str | None = None, *, backend: str | None = None) -> CausalLM:
         """The same model as decoding reads it fastest on a backend (default: the one here); not to be saved or fitted.
 
-        On CPUs linear layers lie [out, in], and those that read the same input are one; elsewhere the compiler sees to
-        layouts. `products` "bfloat16": inputs and weights of every linear layer are rounded to that type, and summed in
-        float32; None: they stay as they are. Taken twice, nothing more changes.
+        On CPUs linear layers that read the same input are one, and bfloat16 ones lie [out, in]; elsewhere the compiler
+        sees to layouts. `products` "bfloat16": inputs and kernels of all linear layers are rounded to it, and summed
+        in float32; None: they stay as they are. Taken twice, nothing more changes.
         """
         unstacked = self.unstacked()
         if (backend or jax.default_backend()) != "cpu" and products is None:

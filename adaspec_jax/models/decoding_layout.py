@@ -1,8 +1,9 @@
 """Parameters as decoding reads them fastest on CPUs, where a product of few rows takes as long as reading its matrix.
 
-Linear layers then hold a `weight` [out, in], as PyTorch names it, in place of a `kernel` [in, out]; those that read the
-same input are one: `attention/qkv` and, in gated MLPs, `mlp/gate_up`. What training, files and sharding know is the
-other form; this one is made of a loaded model and thrown away.
+Linear layers that read the same input are one: `attention/qkv` and, in gated MLPs, `mlp/gate_up`. Those that multiply
+in bfloat16 hold a `weight` [out, in], as PyTorch names it, in place of a `kernel` [in, out]; in float32 that form is
+slower from two rows on (`benchmarks/layouts.py`). What training, files and sharding know is the loaded form; this one
+is made of it and thrown away.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ QKV, GATE_UP = ("q", "k", "v"), ("gate", "up")
 
 
 def laid_out(params: Mapping[str, Any], *, tied: bool, dtype=None) -> dict[str, Any]:
-    """The parameters of an unstacked model, laid out; its weights in `dtype` (None: their own), all else as it was.
+    """The parameters of an unstacked model, laid out; its kernels in `dtype` (None: their own), all else as it was.
 
     Layers with a low-rank update stay as they are. Of what is laid out already only the type changes.
     """
@@ -32,7 +33,8 @@ def laid_out(params: Mapping[str, Any], *, tied: bool, dtype=None) -> dict[str, 
 
 
 def is_laid_out(params: Mapping[str, Any]) -> bool:
-    return any(str(getattr(path[-1], "key", "")) == WEIGHT for path, _ in jax.tree_util.tree_leaves_with_path(params))
+    names = {key.key for path, _ in jax.tree_util.tree_leaves_with_path(params) for key in path}
+    return bool(names & {WEIGHT, "qkv", "gate_up"})
 
 
 def product(rows: Array, weight_OI: Array) -> Array:
@@ -68,6 +70,9 @@ def _is_linear(tree: Any) -> bool:
 
 
 def _linear(linear: Mapping[str, Any], dtype) -> dict[str, Any]:
-    weight_OI = linear[WEIGHT] if WEIGHT in linear else jnp.asarray(linear["kernel"]).T
-    rest = {name: leaf for name, leaf in linear.items() if name not in ("kernel", WEIGHT)}
-    return rest | {WEIGHT: weight_OI if dtype is None else jnp.asarray(weight_OI, dtype)}
+    name = WEIGHT if WEIGHT in linear else "kernel"
+    matrix = linear[name] if dtype is None else jnp.asarray(linear[name], dtype)
+    rest = {leaf: value for leaf, value in linear.items() if leaf != name}
+    if name == "kernel" and matrix.dtype == jnp.bfloat16:
+        return rest | {WEIGHT: jnp.asarray(matrix).T}
+    return rest | {name: matrix}

@@ -24,7 +24,7 @@ def directory(tmp_path):
 
 def weights(model):
     leaves = jax.tree_util.tree_leaves_with_path(model.params)
-    return {str(leaf.dtype) for path, leaf in leaves if path[-1].key == "weight"}
+    return {str(leaf.dtype) for path, leaf in leaves if path[-1].key in ("kernel", "weight")}
 
 
 @pytest.mark.parametrize("asked", ["bfloat16", "auto"])
