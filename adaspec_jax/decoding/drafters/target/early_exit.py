@@ -43,7 +43,7 @@ class EarlyExitDrafter:
             token_B, cache = carry
             ran = self.model.run(token_B[:, None], cache, last=self.exit_layer)
             logits_BV = self._exit(token_B[:, None], ran.hidden)[:, 0]
-            token_B, probs_BV = context.sampling.pick(key, logits_BV)
+            token_B, probs_BV = context.pick(key, logits_BV, ran.cache.lengths_B)
             opinion_BV = logits_BV if context.opinion else None
             return (token_B, ran.cache), (token_B, probs_BV, opinion_BV, ran.hidden[:, 0])
 
