@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import shlex
 import sys
 from collections.abc import Mapping
 
@@ -55,7 +56,8 @@ def main() -> None:
     if arguments.methods != "all":
         for method in chosen:
             method.check(given)
-    _check_names(least, entries(chosen, given)[0])
+    entered = entries(chosen, given)[0]
+    _check_names(least, entered)
     products = products_of(arguments.matmul, mesh)
     given = placed(multiplied(given, products), mesh)
     if arguments.chat:
@@ -66,15 +68,15 @@ def main() -> None:
     judging = {"until": arguments.until, "score": score, "held_back": held_back}
     found = bench(given, chosen, prompts, batch_sizes=batch_sizes, ends=ends, mesh=mesh, **judging, **asked)
     settings = {**vars(arguments), "eos_id": ends.recorded, "measured": MEASURED_HOW}
-    report = found | {"settings": settings, "environment": environment_of(mesh)}
-    report["notes"] = [*notes_on(given), *products.notes, *unscored]
-    say_notes(report["notes"])
+    notes = [*notes_on(given), *products.notes, *unscored]
+    report = found | {"settings": settings, "environment": environment_of(mesh), "notes": notes}
+    say_notes(notes)
     if arguments.json:
         reporting.write_json(arguments.json, report)
     if arguments.svg:
         reporting.write_speedups(arguments.svg, report)
     print(reporting.methods_table(report))
-    print(reporting.verdict_in_words(report))
+    print(reporting.verdict_in_words(report, _command(arguments, entered.get(found["verdict"]["best"]))))
     _fail_under(least, report)
 
 
@@ -232,6 +234,25 @@ def _spoken(arguments: argparse.Namespace, given, ends, mesh, batch_size: int) -
     knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": Sampling(arguments.temperature), "ends": ends}
     sizes = {"batch_size": batch_size, "longest": longest, "mesh": mesh, "seed": arguments.seed}
     return spoken_prompts(given.target, conversations, data.chat.Chat(template), **sizes, **knobs)
+
+
+def _command(arguments: argparse.Namespace, best: tuple | None) -> str:
+    """What decodes with this method as it was measured; a method of the user's own goes by where it was found."""
+    from adaspec_jax.methods import spelt
+
+    if best is None:
+        return ""  # plain decoding
+    method, theirs = best
+    asked = [name for name in arguments.methods.split(",") if name.endswith(f":{method.name}")]
+    parts = ["python", "-m", "adaspec_jax.generate", "--target", arguments.target]
+    parts += ["--draft", next(iter(theirs.drafts))] if theirs.drafts else []
+    parts += ["--datastore", arguments.datastore] if arguments.datastore else []
+    parts += ["--method", asked[0] if asked else method.name]
+    parts += [f"--method.{name}={spelt(value)}" for name, value in method.chosen.items()]
+    for option, default in (("draft_length", None), ("dtype", "float32"), ("matmul", "float32")):
+        if (value := getattr(arguments, option)) != default:
+            parts += [f"--{option}", str(value)]
+    return shlex.join(parts)
 
 
 def _fail_under(least: Mapping[str, float], report: Mapping) -> None:

@@ -1,14 +1,17 @@
 """The benchmark's figures are those of the decodings it timed, and its command line is that of the contract."""
 
+import argparse
 import json
 import os
 import re
+import shlex
 
 import jax
 import numpy as np
 import pytest
 
 from adaspec_jax import data
+from adaspec_jax.command_line import take_knobs
 from adaspec_jax.decoding import Context, Sampling, generate
 from adaspec_jax.measuring.pair import load_given
 from adaspec_jax.methods import METHODS
@@ -145,6 +148,22 @@ def test_the_fastest_is_named_with_its_command_and_measured_again_on_prompts_hel
     if verdict["best"] == "vanilla":
         assert verdict["held_back"]["prompts"] == 1 and verdict["held_back"]["speedup"] > 0
         assert f"--target {root / 'target'} --draft {root / 'target'} --method vanilla --draft_length 3" in last
+
+
+def test_the_verdicts_command_is_one_that_generate_takes(root, capsys, monkeypatch, tmp_path):
+    """Knobs that were left alone are left out, and a method of one's own goes by where it was found."""
+    from adaspec_jax import benchmark
+    from adaspec_jax.methods import Given, find
+
+    given = Given(target=None, drafts={"a draft": None})
+    options = {"draft": ["a draft"], "datastore": None, "draft_length": 3, "dtype": "float32", "matmul": "float32"}
+    own = f"{root / 'own.py'}:zeros"
+    for name, method in ((own, find(own)), ("draft_and_verify", find("draft_and_verify").set(skip="2-3"))):
+        arguments = argparse.Namespace(target="t", methods=f"plain,{name}", **options)
+        words = shlex.split(benchmark._command(arguments, (method, given)))
+        assert words[words.index("--method") + 1] == name and words[words.index("--draft") + 1] == "a draft"
+        _, knobs = take_knobs(words)
+        assert find(name).set(**knobs).chosen == method.chosen
 
 
 def test_all_is_timed_again_until_the_intervals_are_as_narrow_as_asked(root, capsys, monkeypatch, tmp_path):

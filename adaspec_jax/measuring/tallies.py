@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -64,9 +65,10 @@ class Terms:
         decoding = {label: decoding_program(target, each, **self.decoding) for label, each in contenders.items()}
         prefill = {label: prefill_program(target, each, **self.decoding) for label, each in contenders.items()}
         scored: dict[str, list[float]] = {label: [] for label in contenders}
-        tallies = self._once(decoding, prefill, batches, advance, prompts, scored)
-        while self._too_wide(tallies):
-            again = self._once(decoding, prefill, batches)
+        warm: set = set()
+        tallies = self._once(decoding, prefill, batches, warm, advance, prompts, scored)
+        while processes.once(partial(self._too_wide, tallies)):  # clocks differ: one process decides
+            again = self._once(decoding, prefill, batches, warm)
             tallies = {label: tally.timed_again(again[label]) for label, tally in tallies.items()}
         machine = {
             label: {"compile_seconds": program.compile_seconds, "peak_bytes": program.peak_bytes}
@@ -86,6 +88,7 @@ class Terms:
         decoding: Mapping[str, Program],
         prefill: Mapping[str, Program],
         batches,
+        warm: set,
         advance=lambda rows: None,
         prompts: Sequence[Prompt] = (),
         scored: Mapping[str, list[float]] | None = None,
@@ -95,7 +98,7 @@ class Terms:
         ways |= {(label, "prefill"): program for label, program in prefill.items()}
         parts: dict[str, list[dict]] = {label: [] for label in decoding}
         done, place = 0, rows_on(self.mesh)
-        for batch, turns in take_turns(ways, batches, jax.random.key(self.seed), place=place):
+        for batch, turns in take_turns(ways, batches, jax.random.key(self.seed), place=place, warm=warm):
             host = {label: processes.fetch(turns[label, "decode"].made) for label in decoding}
             for label, made in host.items():
                 times = turns[label, "decode"].seconds, turns[label, "prefill"].seconds

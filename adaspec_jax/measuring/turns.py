@@ -44,12 +44,14 @@ def take_turns(
     key: jax.Array,
     *,
     place: Callable[[Any], Any] = lambda rows: rows,
+    warm: set | None = None,
 ) -> Iterator[tuple[Batch, dict[Hashable, Turn]]]:
     """Every batch with what each of `ways` made of it. Who comes first changes from batch to batch.
 
-    A way is a function of (prompt, key). Its first call for a shape is made twice, and the second counts.
+    A way is a function of (prompt, key). Its first call for a shape is made twice, and the second counts. `warm`: which
+    were called before, where the same ways take turns again; it is added to.
     """
-    warm, names = set(), list(ways)
+    warm, names = set() if warm is None else warm, list(ways)
     for number, rows in enumerate(batches):
         prompt = Context(place(rows["tokens_BT"]), place(rows["lengths_B"]))
         batch = Batch(prompt, jax.random.fold_in(key, number), rows["lengths_B"], rows["valid"])

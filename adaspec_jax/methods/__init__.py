@@ -1,7 +1,20 @@
 """Published systems by name: a drafter, an acceptance rule, and what the two need and promise."""
 
 from adaspec_jax.methods.directories import load_drafter
+from adaspec_jax.methods.knobs import spelt
 from adaspec_jax.methods.method import A_DATASTORE, A_DRAFT, Given, Method, Need
 from adaspec_jax.methods.table import METHODS, find, find_all, swept
 
-__all__ = ["A_DATASTORE", "A_DRAFT", "METHODS", "Given", "Method", "Need", "find", "find_all", "load_drafter", "swept"]
+__all__ = [
+    "A_DATASTORE",
+    "A_DRAFT",
+    "METHODS",
+    "Given",
+    "Method",
+    "Need",
+    "find",
+    "find_all",
+    "load_drafter",
+    "spelt",
+    "swept",
+]

@@ -34,9 +34,9 @@ def methods_table(report: Mapping[str, Any]) -> str:
     return "\n".join([*_aligned([_COLUMNS, *rows]), "", *skipped, *notes, said])
 
 
-def verdict_in_words(report: Mapping[str, Any]) -> str:
+def verdict_in_words(report: Mapping[str, Any], command: str) -> str:
     """The fastest method, how sure that is, and the command that decodes with it."""
-    verdict, settings = report["verdict"], report["settings"]
+    verdict = report["verdict"]
     if verdict["best"] == PLAIN:
         sure = 100 * verdict["first_in_resamples"]
         return f"Verdict: plain decoding is the fastest, in {sure:.0f} % of resamples: none of these is worth it here."
@@ -52,20 +52,7 @@ def verdict_in_words(report: Mapping[str, Any]) -> str:
         said += f"; on {count} {again['speedup']:.2f}x ({low:.2f} to {high:.2f})"
     else:
         said += "; not measured again, for there are no more prompts"
-    m = report["methods"][verdict["best"]]
-    label, _, draft = verdict["best"].partition("@")
-    draft = draft or next(iter(settings["draft"]), "")
-    command = f"python -m adaspec_jax.generate --target {settings['target']}{f' --draft {draft}' if draft else ''}"
-    if settings.get("datastore"):
-        command += f" --datastore {settings['datastore']}"
-    knobs = "".join(f" --method.{knob}={_spelt(value)}" for knob, value in m["knobs"].items() if value is not None)
-    if "draft_length" in m["knobs"] and m["knobs"]["draft_length"] is None:
-        knobs += f" --draft_length {settings['draft_length']}"
-    return f"{said}. {command} --method {label.partition('[')[0]}{knobs} --prompt TEXT"
-
-
-def _spelt(value: Any) -> str:
-    return "-".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return f"{said}. {command} --prompt TEXT"
 
 
 def methods_list(methods: Iterable[Any]) -> str:
