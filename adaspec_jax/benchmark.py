@@ -64,7 +64,7 @@ def main() -> None:
         prompts = _spoken(arguments, given, ends, mesh, max(batch_sizes))
     knobs = ("max_new_tokens", "max_prompt_length", "temperature", "seed")
     asked = {name: getattr(arguments, name) for name in knobs}
-    score, unscored = score_of(arguments.task)
+    score, unscored = score_of(arguments.task, run_code=arguments.run_code)
     judging = {"until": arguments.until, "score": score, "held_back": held_back}
     found = bench(given, chosen, prompts, batch_sizes=batch_sizes, ends=ends, mesh=mesh, **judging, **asked)
     settings = {**vars(arguments), "eos_id": ends.recorded, "measured": MEASURED_HOW}
@@ -134,6 +134,11 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="or the held-out prompts of a task: gsm8k, alpaca, word_problems, ...")
     parser.add_argument("--data", help="the task's file (default: ADASPEC_DATA, tensorflow-datasets, hub)")
     parser.add_argument("--split", default="test")
+    parser.add_argument(
+        "--run_code",
+        action="store_true",
+        help="score mbpp by running what the model wrote, in a process with limits of time and memory: no sandbox",
+    )
     parser.add_argument("--num_prompts", type=int, default=100)
     parser.add_argument(
         "--max_prompt_length",
@@ -208,7 +213,7 @@ def _prompts(arguments: argparse.Namespace) -> tuple[list, list]:
     else:
         where = {"path": arguments.data, "num": count + more, "seed": arguments.seed}
         examples = data.load_examples(arguments.task, arguments.split, **where)
-        found = [Prompt(n, each.prompt, answer=each.answer) for n, each in enumerate(examples, 1)]
+        found = [Prompt(n, each.prompt, answer=each.tests or each.answer) for n, each in enumerate(examples, 1)]
     return found[:count], found[count:]
 
 

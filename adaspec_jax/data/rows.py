@@ -13,7 +13,7 @@ from types import MappingProxyType
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.files import open_unpacked
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 _BOM = b"\xef\xbb\xbf"
 
@@ -29,7 +29,7 @@ class Row(dict):
 def read_rows(
     path: Path, columns: Sequence[str], *, may_be_empty: Sequence[str] = (), renamed: Mapping[str, str] = NO_NAMES
 ) -> tuple[list[Row], str]:
-    """All rows of a file of JSON lines, or of one JSON list (`.json`), and the SHA-256 of its unpacked bytes.
+    """All rows of a file of JSON lines, of one JSON list (`.json`) or of `.parquet`, and its unpacked bytes' SHA-256.
 
     Every row holds text in each of `columns`, under that name or one that `renamed` translates to it; those in
     `may_be_empty` may hold none, or be absent. Where one column is all, a row may be its bare text. UserError with
@@ -38,8 +38,8 @@ def read_rows(
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: not a data file; its name must end in one of {', '.join(SUFFIXES)}")
     digest = hashlib.sha256()
-    is_list = path.name.removesuffix(".gz").endswith(".json")
-    parse = _list_rows if is_list else _line_rows
+    kind = Path(path.name.removesuffix(".gz")).suffix
+    parse = {".json": _list_rows, ".parquet": _parquet_rows}.get(kind, _line_rows)
     rows = []
     for where, row in parse(path, digest):
         rows.append(checked_row(row, columns, where, may_be_empty=may_be_empty, renamed=renamed))
@@ -94,6 +94,24 @@ def _list_rows(path: Path, digest) -> Iterator[tuple[str, object]]:
     rows = _json(_text(content.removeprefix(_BOM), str(path)), str(path)) if content.strip() else []
     if not isinstance(rows, list):
         raise UserError(f"{path}: a .json file must hold one list of rows, not {_kind(rows)}; or name it .jsonl")
+    for number, row in enumerate(rows, 1):
+        yield f"{path} row {number}", row
+
+
+def _parquet_rows(path: Path, digest) -> Iterator[tuple[str, object]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise UserError(f"{path}: .parquet is read by pyarrow, which is not installed (pip install pyarrow)") from None
+    try:
+        content = path.read_bytes()
+        rows = parquet.read_table(pyarrow.BufferReader(content)).to_pylist()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path}: no Parquet file, or a damaged one ({str(error).splitlines()[0]})") from error
+    digest.update(content)
     for number, row in enumerate(rows, 1):
         yield f"{path} row {number}", row
 

@@ -20,6 +20,7 @@ class Example:
 
     prompt: str
     answer: str
+    tests: str = field(default="", compare=False)  # a program's: assertions, by which its answer may be scored
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -93,7 +94,9 @@ def _alpaca_chat(row: Row) -> Conversation:
 
 def _mbpp(row: Row) -> Example:
     """Ours: the problem's text and one line in the manner of GSM8K's; carriage returns of the code are left out."""
-    return Example(row["text"] + "\nWrite a Python function that solves the above problem.\n", _unix(row["code"]))
+    tests = "\n".join([row.get("test_setup_code") or "", *(row.get("test_list") or [])])
+    asked = row["text"] + "\nWrite a Python function that solves the above problem.\n"
+    return Example(asked, _unix(row["code"]), _unix(tests))
 
 
 def _mbpp_split(row: Mapping) -> str:

@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable
 from importlib.util import find_spec
 
-Score = Callable[[str, str], float]  # (what was said, what a good answer says) -> 0 to 1
+from adaspec_jax.measuring.run_code import passes_tests
+
+Score = Callable[[str, str], float]  # (what was said, what a good answer says, or the tests it passes) -> 0 to 1
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
@@ -35,8 +37,13 @@ _OF_TASK: dict[str, Score] = {
 }
 
 
-def score_of(task: str | None) -> tuple[Score | None, list[str]]:
-    """The task's score, or None; and a note where what it needs is not installed."""
+_BY_TESTS = ("mbpp",)  # whose answers are programs
+
+
+def score_of(task: str | None, *, run_code: bool = False) -> tuple[Score | None, list[str]]:
+    """The task's score, or None; and a note where something is missing for it. `run_code`: programs may be run."""
+    if task in _BY_TESTS:
+        return (passes_tests, []) if run_code else (None, [f"{task} is scored by running its answers: --run_code"])
     score = _OF_TASK.get(task)
     if score is rouge_l and not find_spec("rouge_score"):
         return None, [f"{task} is scored by rouge-score, which is not installed (pip install rouge-score)"]

@@ -1,9 +1,13 @@
-"""A file of prompts is read in our form and in Spec-Bench's; what is no prompt is said with its row."""
+"""A file of prompts is read in our form and in those of benchmarks; what is no prompt is said with its row."""
 
 import json
+import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 
+from adaspec_jax import data
 from adaspec_jax.data.prompts import Prompt, read_prompts
 from adaspec_jax.errors import UserError
 
@@ -50,3 +54,47 @@ def test_mt_benchs_categories_are_one_where_a_file_is_spec_benchs(tmp_path):
 def test_what_is_no_prompt_is_said_with_its_row(tmp_path, row, says):
     with pytest.raises(UserError, match=says):
         read_prompts(written(tmp_path / "p.jsonl", {"prompt": "x"}, row))
+
+
+SPEED_BENCH = [
+    {"question_id": f"q{n}", "category": kind, "sub_category": None, "turns": ["Say so.", "Again."]}
+    for n, kind in enumerate(["coding", "qa", "rag", "summarization", "multilingual"])
+]
+AS_PROMPTS = [Prompt(row["question_id"], "Say so.", row["category"]) for row in SPEED_BENCH]
+
+
+def test_speed_benchs_parquet_file_keeps_its_own_categories(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    path = tmp_path / "test-00000-of-00001.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(SPEED_BENCH), path)
+    assert read_prompts(path) == AS_PROMPTS
+    talks = data.load_examples(data.CHAT, path=path).examples
+    assert [(talk.id, talk.category, len(talk.messages)) for talk in talks] == [
+        (prompt.id, prompt.category, 2) for prompt in AS_PROMPTS
+    ]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match="parquet: no Parquet file, or a damaged one"):
+        read_prompts(path)
+
+
+def test_prompts_come_from_the_hub_too(monkeypatch):
+    asked = []
+
+    def load_dataset(*names, split):
+        asked.append((*names, split))
+        return SPEED_BENCH
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    monkeypatch.setattr("adaspec_jax.data.hub.offline_unless_reachable", lambda: open(os.devnull))
+    assert read_prompts("hf:nvidia/SPEED-Bench:qualitative:test", 4) == AS_PROMPTS[:4]
+    assert asked == [("nvidia/SPEED-Bench", "qualitative", "test")]
+
+
+@pytest.mark.parametrize("read", [read_prompts, lambda path: data.load_examples(data.CHAT, path=path)])
+def test_questions_that_speed_bench_withholds_are_no_prompts(tmp_path, read):
+    withheld = "FULL BENCHMARK DATA SHOULD BE FETCHED FROM THE SOURCE USING SPECDEC_BENCH"
+    path = written(tmp_path / "q.jsonl", SPEED_BENCH[0], SPEED_BENCH[1] | {"turns": [withheld]})
+    with pytest.raises(UserError, match="(row|line) 2.*do not hold this question; fetch all of them with its own"):
+        read(path)

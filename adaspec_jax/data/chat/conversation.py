@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from adaspec_jax.data.prompts import check_given
 from adaspec_jax.errors import UserError, did_you_mean
 
 # Columns that hold turns, what a turn says, and who.
@@ -142,6 +143,8 @@ def read_row(
     if not isinstance(turns, list | tuple) or not turns:
         raise UserError(f'{where}: column "{form}" must be a list of turns, and not an empty one')
     if form == _QUESTIONS:
+        for turn in turns:
+            check_given(str(turn), where)
         turns = [{"role": "user", "content": turn} for turn in turns]
     names = _OTHER_NAMES | {name: ASSISTANT for name in assistants}
     messages = tuple(_message(turn, f"{where}: {form}[{i}]", names) for i, turn in enumerate(turns))
