@@ -1,8 +1,9 @@
 """python -m adaspec_jax.datastore build --data FILE|--task NAME --tokenizer DIR --out DIR
 
 Makes a datastore for the methods that copy from one (`rest`, `suffix`): the texts' tokens, and their suffixes in order.
-Texts come from a file (.jsonl or .json: the text of a row's columns; any other: all of it) or from a task's training
-split. Those that hold an evaluation prompt are left out: a task's own, of its other splits, and those of --held_out.
+Texts come from a file (.jsonl, .json, .parquet: the text of a row's columns; any other: all of it) or from a task's
+training split. Those that hold an evaluation prompt are left out: a task's own, of its other splits, and those of
+--held_out.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from pathlib import Path
 
 from adaspec_jax.command_line import parse_arguments, say_notes
 from adaspec_jax.errors import UserError, exit_with_one_line
-
-_ROWS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
 
 def main() -> None:
@@ -75,7 +74,7 @@ def _texts_of_task(arguments: argparse.Namespace) -> tuple[list[str], dict]:
 
 
 def _texts_of_file(arguments: argparse.Namespace) -> tuple[list[str], dict]:
-    from adaspec_jax.data.rows import read_rows
+    from adaspec_jax.data.rows import SUFFIXES, read_rows
     from adaspec_jax.files import open_unpacked, sha256
 
     path = Path(arguments.data)
@@ -88,7 +87,7 @@ def _texts_of_file(arguments: argparse.Namespace) -> tuple[list[str], dict]:
         "columns": list(columns),
         "content_sha256": sha256(path, unpacked=True),
     }
-    if not path.name.endswith(_ROWS):
+    if not path.name.endswith(SUFFIXES):
         with open_unpacked(path) as file:
             texts = [file.read().decode("utf-8", "replace")]
     else:

@@ -106,11 +106,15 @@ def test_every_figure_is_that_of_the_decodings(root, capsys, monkeypatch, tmp_pa
         assert set(m["batch_sizes"]) == {"1"} and m["batch_sizes"]["1"].items() <= m.items()
         assert {c: part["prompts"] for c, part in m["categories"].items()} == {"a": 3, "b": 2}
         assert sum(part["accepted"] for part in m["categories"].values()) == accepted
+    claim = report["methods"]["vanilla"]["published"][0]
+    assert (claim["speedup"], claim["tokens_per_target_call"], claim["machine"]) == ("1.52", 2.28, "one A100")
+    assert "1.52x*" in out and "Published: of other models, texts and machines" in out
+    assert report["methods"]["specinfer"]["published"] == []
     plain = report["plain"]
     assert (plain["speedup"], plain["speedup_ci95"], plain["accepted_at"]) == (1.0, [1.0, 1.0], [])
     assert plain["tokens_per_target_call"] == 1.0 and plain["vllm"]["draft_acceptance_rate"] is None
     assert report["environment"]["devices"] == 1 and report["settings"]["measured"]["speedup"]
-    assert re.search(r"^vanilla .* 5/5$", out, re.MULTILINE) and "temperature 0 (greedy)" in out
+    assert re.search(r"^vanilla .* 5/5 +1\.52x\*$", out, re.MULTILINE) and "temperature 0 (greedy)" in out
     assert (tmp_path / "s.svg").read_text().count("<rect ") == 2 and "http://www.w3.org" in (
         tmp_path / "s.svg"
     ).read_text()

@@ -20,7 +20,7 @@ from adaspec_jax.measuring.scores import Score
 from adaspec_jax.measuring.tallies import Size, Terms, room_for_prompts
 from adaspec_jax.measuring.turns import PLAIN, Contender
 from adaspec_jax.measuring.verdict import best_of
-from adaspec_jax.methods import A_DRAFT, METHODS, Given, Method
+from adaspec_jax.methods import A_DRAFT, METHODS, PUBLISHED, Given, Method
 
 MEASURED_HOW = {
     "tokens_per_target_call": "committed tokens / target calls, pooled over rounds, bonus token included, prefill not",
@@ -36,6 +36,7 @@ MEASURED_HOW = {
     "seconds": "of the batch a request was in, prefill included",
     "repetitions": "how often all prompts were decoded; counts are of the first time, times of all together",
     "score": "of the answers by what the task asks for: same last number (gsm8k, word_problems) or ROUGE-L (summaries)",
+    "published": "what others measured with the system, on other models, texts and machines: see each entry",
     "verdict": "the fastest, in how many resamples of the batches it is, and its speed-up on prompts held back",
     "vllm": "vLLM's names and definitions; guesses past the end of a text are not counted as drafted",
 }
@@ -83,6 +84,7 @@ def bench(
             again = terms.sizes(pair, held_back, batch_sizes[:1], "the fastest again")[0][batch_sizes[0]].tallies
     lossless = {PLAIN: True} | {label: method.lossless for label, (method, _) in entered.items()}
     knobs = {label: {**method.knobs, **method.chosen} for label, (method, _) in entered.items()}
+    claims = {label: PUBLISHED.get(method.name, ()) for label, (method, _) in entered.items()}
     found = {}
     first = sizes[batch_sizes[0]]
     for label in contenders:
@@ -94,6 +96,7 @@ def bench(
             **of_sizes[str(batch_sizes[0])],
             "score": first.scores[label],
             "categories": _categories(tally, plain, prompts, greedy=sampling.greedy),
+            "published": [claim._asdict() for claim in claims.get(label, ())],
             "batch_sizes": of_sizes,
             "requests": request_rows(tally, prompts),
             **({"turns": _turns(tally, prompts, greedy=sampling.greedy)} if prompts[0].turn else {}),

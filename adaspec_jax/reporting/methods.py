@@ -10,7 +10,8 @@ from typing import Any
 from adaspec_jax import files
 
 PLAIN = "plain"  # the label of plain decoding in a verdict
-_COLUMNS = ("method", "tokens/call", "95 % interval", "accepted", "tokens/s", "speed-up", "95 % interval", "identical")
+_COLUMNS = ("method", "tokens/call", "95 % interval", "accepted", "tokens/s", "speed-up", "95 % interval")
+_COLUMNS += ("identical", "published")
 _WIDTH, _ROW, _LEFT, _RIGHT = 640, 30, 170, 70
 
 
@@ -30,6 +31,8 @@ def methods_table(report: Mapping[str, Any]) -> str:
     lossy = [name for name, m in report["methods"].items() if m.get("lossless") is False]
     cut = f"{report['prompts_cut']} prompts lost their middle." if report.get("prompts_cut") else ""
     notes = [cut] if cut else []
+    if any(m.get("published") for m in report["methods"].values()):
+        notes += ["Published: of other models, texts and machines (--json names them); * by a third party."]
     notes += [f"Lossy, answers do not follow the target's law: {', '.join(lossy)}."] if lossy else []
     return "\n".join([*_aligned([_COLUMNS, *rows]), "", *skipped, *notes, said])
 
@@ -97,7 +100,13 @@ def _cells(m: Mapping[str, Any]) -> tuple[str, ...]:
     identical = "-" if m["identical_to_plain"] is None else f"{m['identical_to_plain']}/{m['prompts']}"
     calls, speed = (f"{low:.2f} to {high:.2f}" for low, high in (m["ci95"], m["speedup_ci95"]))
     rate = f"{m['tokens_per_second']:.1f}"
-    return f"{m['tokens_per_target_call']:.2f}", calls, accepted, rate, f"{m['speedup']:.2f}x", speed, identical
+    here = f"{m['tokens_per_target_call']:.2f}", calls, accepted, rate, f"{m['speedup']:.2f}x", speed, identical
+    return *here, next(map(_claim, m.get("published", ())), "-")
+
+
+def _claim(published: Mapping[str, Any]) -> str:
+    """A published speed-up in a few letters: "1.66x*"."""
+    return f"{published['speedup']}x{'*' if published['third_party'] else ''}"
 
 
 def _aligned(rows: Sequence[Sequence[str]], *, right: bool = True) -> list[str]:

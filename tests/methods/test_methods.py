@@ -14,7 +14,7 @@ from adaspec_jax.decoding import (
     rejection_sample,
 )
 from adaspec_jax.errors import UserError
-from adaspec_jax.methods import METHODS, Given, Method, find, find_all, load_drafter, swept
+from adaspec_jax.methods import METHODS, PUBLISHED, Given, Method, find, find_all, load_drafter, swept
 from tests import tiny_pair
 from tests.decoding.bag_model import BagModel
 from tests.methods import test_draftless, test_lossless
@@ -82,6 +82,12 @@ def test_every_method_is_held_against_plain_decoding_somewhere():
     """Each in one of the three files beside this one; a kind of methods that is new brings its own."""
     tested = {*OF_A_DRAFT, *test_draftless.NAMES, *test_lossless.NAMES, "plain"}
     assert tested == set(METHODS)
+
+
+def test_published_figures_are_of_methods_there_are_and_say_where_they_are_from():
+    assert not set(PUBLISHED) - set(METHODS)
+    for claim in (claim for claims in PUBLISHED.values() for claim in claims):
+        assert all(map(str.strip, (claim.speedup, claim.models, claim.machine, claim.source)))
 
 
 def test_a_method_without_what_it_needs_says_so():

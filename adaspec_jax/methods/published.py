@@ -1,0 +1,56 @@
+"""What others measured with these systems: to stand beside our figures, never in their place.
+
+Other targets, drafts, texts and machines than ours, and often another implementation's own baseline: a third party's
+figures are about half of the authors' (compare the two kinds below), and machines swap the order of methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Published(NamedTuple):
+    """A claim: the speed-up over plain decoding of the same target, as it was stated."""
+
+    speedup: str
+    tokens_per_target_call: float | None  # bonus token included
+    models: str
+    machine: str
+    source: str
+    third_party: bool = False
+
+
+def _spec_bench(speedup: str, calls: float) -> Published:
+    """A row of Spec-Bench's leaderboard (arXiv 2401.07851): all six categories, greedy, half precision, batch 1."""
+    return Published(speedup, calls, "Vicuna-7B v1.3", "one A100", "Spec-Bench's leaderboard", third_party=True)
+
+
+_ABSTRACT, _RECALLED = "the paper's abstract", "recalled, not looked up again"
+
+PUBLISHED: Mapping[str, tuple[Published, ...]] = {
+    "vanilla": (_spec_bench("1.52", 2.28),),  # with a draft of 68 M parameters
+    "prompt_lookup": (_spec_bench("1.66", 1.75),),
+    "rest": (
+        _spec_bench("1.48", 1.82),
+        Published("1.62 to 2.36", None, "CodeLlama and Vicuna, 7B and 13B", "one A6000", _ABSTRACT),
+    ),
+    "lookahead": (
+        _spec_bench("1.34", 1.64),
+        Published("up to 1.8", None, "chat models on MT-bench", "one A100", "notes on the paper"),
+    ),
+    "token_recycling": (
+        _spec_bench("2.22", 2.73),
+        Published("2.09", None, "Vicuna-7B", "not stated", "the README of its code"),
+    ),
+    "sam": (Published("1.84", None, "Vicuna-7B", "one A6000", "the README of its code"),),
+    "llma": (Published("2 to 3", None, "LLaMA, answers that repeat retrieved text", "one V100", _ABSTRACT),),
+    "anpd": (Published("up to 3.67", None, "the LLaMA family", "not stated", _RECALLED),),
+    "jacobi": (Published("up to 1.38", None, "MBart and Marian, translation", "not stated", _RECALLED),),
+    "draft_and_verify": (Published("up to 1.99", None, "Llama 2", "not stated", "notes on the paper"),),
+    "swift": (Published("1.3 to 1.6", None, "Llama-2-13B, CodeLlama", "not stated", _RECALLED),),
+    "layerskip": (
+        Published("up to 2.16", None, "Llama 2 trained for early exits, CNN/DailyMail", "not stated", _ABSTRACT),
+    ),
+    "magicdec": (Published("up to 2", None, "Llama-2-7B-32K, long texts, batches of 64 on", "8 A100", _RECALLED),),
+}

@@ -1,0 +1,128 @@
+"""Every method on one pair, a few at a time and resumable: the tables of docs/who_wins.md.
+
+    python benchmarks/methods.py questions --spec_bench question.jsonl --mbpp mbpp.jsonl --out questions.jsonl
+    python benchmarks/methods.py measure --workdir runs/methods --json benchmarks/results/methods_smollm2.json \\
+        -- --target DIR --draft DIR --datastore DIR --prompts questions.jsonl --chat --max_new_tokens 64
+
+What follows `--` is passed to `python -m adaspec_jax.benchmark`, which decodes with plain decoding and `--group`
+methods in turn, in a process of its own; one that has ended is not run again, so that an interrupted table goes on.
+`questions` writes some of each of Spec-Bench's six categories, and MBPP's test problems as a seventh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from adaspec_jax import data, files  # noqa: E402
+from adaspec_jax.data.prompts import MULTI_TURN, as_one  # noqa: E402
+from adaspec_jax.data.rows import read_rows  # noqa: E402
+from adaspec_jax.methods import METHODS  # noqa: E402
+
+LEFT_OUT = ("requests", "batch_sizes", "vllm")  # of a method's figures: what others are sums of
+
+
+def questions(args: argparse.Namespace) -> None:
+    """The first `--per_category` questions of each category that have at most `--most_characters`."""
+    rows = read_rows(args.spec_bench, ())[0]
+    one = as_one(row["category"] for row in rows)
+    kept: dict[str, list[dict]] = {}
+    for row in rows:
+        category = MULTI_TURN if row["category"] in one else row["category"]
+        if len(row["turns"][0]) <= args.most_characters:
+            kept.setdefault(category, []).append({name: row[name] for name in ("question_id", "category", "turns")})
+    problems = data.load_examples("mbpp", "test", path=args.mbpp, num=args.per_category).examples
+    code = [{"question_id": f"mbpp {n}", "turns": [problem.prompt]} for n, problem in enumerate(problems)]
+    kept["code"] = [row | {"category": "code"} for row in code]
+    every = -(-len(kept[MULTI_TURN]) // args.per_category)
+    kept[MULTI_TURN] = kept[MULTI_TURN][::every]  # of all MT-bench's subjects, which stand in order
+    wanted = args.categories.split(",") if args.categories else list(kept)
+    chosen = [row for category in wanted for row in kept[category][: args.per_category]]
+    args.out.write_text("".join(json.dumps(row) + "\n" for row in chosen))
+    print(f"{args.out}: {len(chosen)} questions of {', '.join(wanted)}")
+
+
+def measure(args: argparse.Namespace) -> None:
+    names = [name for name in METHODS if name != "plain"] if args.methods == "all" else args.methods.split(",")
+    parts, found = [names[i : i + args.group] for i in range(0, len(names), args.group)], []
+    args.workdir.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        path = args.workdir / f"{'+'.join(part)}.json"
+        command = [sys.executable, "-m", "adaspec_jax.benchmark", "--methods", ",".join(part), *args.passed]
+        if not path.exists():
+            print(" ".join(command), flush=True)
+            load = os.getloadavg()[0]
+            subprocess.run([*command, "--json", f"{path}.part"], check=True)
+            report = json.loads(Path(f"{path}.part").read_text()) | {"load_before": load}
+            files.write_text(path, json.dumps(report))
+        found.append(json.loads(path.read_text()))
+    asked = {json.dumps({**report["settings"], "methods": "", "json": ""}, sort_keys=True) for report in found}
+    if len(asked) > 1:
+        raise SystemExit(f"{args.workdir} holds parts that were measured otherwise; take another --workdir")
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(args.json, json.dumps(merged(found), indent=1) + "\n")
+
+
+def merged(reports: list[dict]) -> dict:
+    """All methods' figures, each beside plain decoding's of the process it was measured in."""
+    settings = reports[0]["settings"]
+    methods = {}
+    for report in reports:
+        plain = report["plain"]["tokens_per_second"]
+        for name, m in report["methods"].items():
+            kept = {key: value for key, value in m.items() if key not in LEFT_OUT}
+            methods[name] = kept | ({} if "skipped" in m else {"plain_tokens_per_second": plain})
+    shown = {name: value for name, value in settings.items() if name not in ("methods", "json", "svg", "measured")}
+    for option in ("target", "draft", "datastore", "prompts"):
+        given = shown.get(option)
+        shown[option] = [Path(one).name for one in given] if isinstance(given, list) else given and Path(given).name
+    return {
+        "settings": shown,
+        "environment": reports[0]["environment"],
+        "load_before_each_part": [report["load_before"] for report in reports],
+        "sha256": {
+            "target": weights(settings["target"]),
+            "drafts": [weights(draft) for draft in settings["draft"]],
+            "prompts": files.sha256(Path(settings["prompts"])) if settings["prompts"] else None,
+        },
+        "plain_tokens_per_second": [report["plain"]["tokens_per_second"] for report in reports],
+        "methods": methods,
+    }
+
+
+def weights(directory: str) -> dict[str, str]:
+    """SHA-256 by file."""
+    return {path.name: files.sha256(path) for path in sorted(Path(directory).glob("*.safetensors"))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(required=True)
+    asking = actions.add_parser("questions")
+    asking.add_argument("--spec_bench", type=Path, required=True)
+    asking.add_argument("--mbpp", type=Path, required=True)
+    asking.add_argument("--per_category", type=int, default=5)
+    asking.add_argument("--most_characters", type=int, default=3000)
+    asking.add_argument("--categories", help="with commas between them (default: all)")
+    asking.add_argument("--out", type=Path, required=True)
+    asking.set_defaults(run=questions)
+    measuring = actions.add_parser("measure")
+    measuring.add_argument("--methods", default="all")
+    measuring.add_argument("--group", type=int, default=4, help="methods in one process")
+    measuring.add_argument("--workdir", type=Path, required=True, help="where the parts lie")
+    measuring.add_argument("--json", type=Path, required=True)
+    measuring.set_defaults(run=measure)
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    args = parser.parse_args(sys.argv[1:at])
+    args.passed = sys.argv[at + 1 :]
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
