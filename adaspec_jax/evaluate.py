@@ -68,21 +68,6 @@ def main() -> None:
     reporting.print_table(report)
 
 
-def _examples(arguments: argparse.Namespace):
-    from adaspec_jax import data
-
-    return data.load_examples(
-        arguments.task or "columns",
-        arguments.split,
-        path=arguments.data,
-        prompt_column=arguments.prompt_column,
-        answer_column=arguments.answer_column,
-        rows=arguments.rows,
-        num=arguments.num_prompts,
-        seed=arguments.seed,
-    )
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.evaluate", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--target", required=True, help="directory or hub name")

@@ -202,6 +202,9 @@ class Function(NamedTuple):
     whole_config: bool  # whether a parameter is the Experiment
 
 
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
 def functions() -> Iterator[Function]:
     for path in FILES:
         relative = path.relative_to(CHECKOUT).as_posix()
@@ -214,6 +217,15 @@ def functions() -> Iterator[Function]:
             given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             whole = any(a.annotation is not None and "Experiment" in ast.unparse(a.annotation) for a in given)
             yield Function(relative, node.name, node.end_lineno - start + 1, whole)
+
+
+def defined_twice(source: str) -> list[str]:
+    """Functions and classes of which a later one of the same name takes the place; overloads and setters are decorated."""
+    found = []
+    for scope in (node for node in ast.walk(ast.parse(source)) if isinstance(getattr(node, "body", None), list)):
+        names = [node.name for node in scope.body if isinstance(node, _DEFINITIONS) and not node.decorator_list]
+        found += sorted({name for name in names if names.count(name) > 1})
+    return found
 
 
 def _print_tree(folder: Path, indent: str = "") -> None:

@@ -11,6 +11,7 @@ from tests.house import (
     LONGEST_FUNCTION,
     broken_rules,
     circles,
+    defined_twice,
     file_arrows,
     floor_of,
     functions,
@@ -32,6 +33,12 @@ def test_no_file_outgrows_its_concept():
     lengths = {path.relative_to(CHECKOUT).as_posix(): len(path.read_text().splitlines()) for path in FILES}
     too_long = {path: lines for path, lines in lengths.items() if lines > LONGEST_FILE}
     assert not too_long, f"more than {LONGEST_FILE} lines: {too_long}"
+
+
+def test_nothing_is_defined_twice():
+    assert defined_twice("def f(): 1\nclass A:\n  def g(s): 1\n  def g(s): 2\ndef f(): 2") == ["f", "g"]
+    twice = {path.relative_to(CHECKOUT).as_posix(): defined_twice(path.read_text()) for path in FILES}
+    assert not {path: names for path, names in twice.items() if names}
 
 
 def test_no_circles():

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.placing import is_whole
 from adaspec_jax.methods import Given
@@ -31,14 +32,15 @@ class Products(NamedTuple):
 def chosen(asked: str, mesh: Mesh) -> Products:
     """`asked` is "float32" (the parameters' own type; nothing is measured), "bfloat16" or "auto".
 
-    Both of the latter take bfloat16 where it is at least `PAYS` times as fast here, and say so; else float32.
+    Both of the latter take bfloat16 where it is at least `PAYS` times as fast here, and say so; else float32. One
+    process measures for all.
     UserError where models are to be cut over devices.
     """
     if asked == "float32":
         return Products(None, ())
     if not is_whole(mesh):
         raise UserError(f"matmul {asked} is for models that every device holds whole; leave tensor and fsdp out")
-    times = times_as_fast()
+    times = processes.once(times_as_fast)
     measured = f"bfloat16 is {times:.2f} times as fast as float32 here, in a product of {_SIZES[0]} rows"
     if times >= PAYS:
         return Products("bfloat16", (f"matmul {asked}: products in bfloat16 with float32 sums ({measured})",))

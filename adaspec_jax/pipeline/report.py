@@ -45,15 +45,15 @@ def write_report(
     text, workdir = start.text, start.workdir
     advice = "all stages are kept; lower config.evaluation.batch_size or .max_new_tokens"
     with short_of_memory("measuring the drafts", advice), sharding.over(start.mesh):
-        products = processes.once(lambda: chosen(evaluation.matmul, start.mesh)._asdict())
-        laid_out = partial(for_decoding, mesh=start.mesh, products=products["dtype"])
+        products = chosen(evaluation.matmul, start.mesh)
+        laid_out = partial(for_decoding, mesh=start.mesh, products=products.dtype)
         target, drafts = laid_out(target), {name: laid_out(model) for name, model in drafts.items()}
         measured, plain = _measured(start, target, drafts, evaluation)
         kept = processes.once(lambda: {label: workdir.finished(label) for label in start.stages})
         report = {
             "task": text.record["train"]["task"],
             "settings": {**settings, "eos_id": text.ends.recorded, "measured": MEASURED_HOW},
-            **({"notes": list(products["notes"])} if products["notes"] else {}),
+            **({"notes": list(products.notes)} if products.notes else {}),
             "environment": reporting.environment(jax.devices()[0].device_kind) | {"devices": jax.device_count()},
             "data": text.record,
             "models": {name: model.num_params for name, model in {"target": target, **drafts}.items()},

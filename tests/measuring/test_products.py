@@ -37,6 +37,13 @@ def test_what_a_measurement_says_is_taken_and_said(monkeypatch, asked):
         assert asked in note and f"{times:.2f} times" in note and ("matrix units" in note) == (taken is None)
 
 
+def test_one_process_measures_for_all(monkeypatch):
+    """Clocks differ, and processes that took different types would decode different programs."""
+    monkeypatch.setattr(products, "times_as_fast", lambda: 1.0)  # what this one would say
+    monkeypatch.setattr("adaspec_jax.devices.processes.once", lambda measure: 3.0)  # what the first one says
+    assert products.chosen("auto", make_mesh(1)).dtype == "bfloat16"
+
+
 def test_float32_measures_nothing_and_says_nothing(monkeypatch):
     monkeypatch.setattr(products, "times_as_fast", lambda: pytest.fail("measured"))
     assert products.chosen("float32", make_mesh(1, tensor=2)) == (None, ())
