@@ -220,7 +220,7 @@ def functions() -> Iterator[Function]:
 
 
 def defined_twice(source: str) -> list[str]:
-    """Functions and classes of which a later one of the same name takes the place; overloads and setters are decorated."""
+    """Functions and classes whose place a later one of the same name takes; overloads and setters are decorated."""
     found = []
     for scope in (node for node in ast.walk(ast.parse(source)) if isinstance(getattr(node, "body", None), list)):
         names = [node.name for node in scope.body if isinstance(node, _DEFINITIONS) and not node.decorator_list]
