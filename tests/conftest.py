@@ -1,5 +1,6 @@
 """Every test sees 8 CPU devices, strict rank promotion and full-precision matmuls."""
 
+import gc
 import os
 import sys
 from importlib import import_module
@@ -21,6 +22,10 @@ if (0, 7) <= tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 10):
 # PyTorch's threads wait for each other busily: for models this small, beside other workers, most of its time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Traced programs are millions of small objects without circles, over which Python's collector goes again and again: a
+# tenth of what the tests take. `_forget_compiled_programs` collects what a file leaves.
+gc.set_threshold(200_000, 20, 100)
+
 # Where launch/setup.sh puts libtpu: known to tests that compile for TPUs, not to the programs they start.
 if (compiler := Path(sys.prefix) / "tpu-compiler").is_dir():
     sys.path.append(str(compiler))
@@ -37,6 +42,7 @@ def _forget_compiled_programs():
     """Compiled programs stay mapped, and with jax 0.7.2 one process for all files ran into Linux's vm.max_map_count."""
     yield
     jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

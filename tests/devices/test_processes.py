@@ -19,12 +19,12 @@ TINY = {
     "data.num_evaluation": 8,
     "evaluation.num_prompts": 8,
     "evaluation.max_new_tokens": 16,
-    "evaluation.draft_length": 3,
+    "evaluation.draft_length": 2,
     "evaluation.resamples": 100,
     "tokenizer.vocab_size": 400,
     "target.architecture.vocab_size": 400,
     "target.architecture.hidden_size": 32,
-    "target.architecture.num_hidden_layers": 2,
+    "target.architecture.num_hidden_layers": 1,
     "target.architecture.intermediate_size": 64,
     "draft.architecture.vocab_size": 400,
     "draft.architecture.hidden_size": 24,
@@ -62,7 +62,7 @@ def measure(*args, **kwargs):
     return real_measure(*args, **kwargs)
 
 processes.stopping, report.measure = stopping, measure
-import_module("adaspec_jax.measuring.measure").LONGEST = 3
+import_module("adaspec_jax.measuring.measure").LONGEST = 2
 """
 
 
