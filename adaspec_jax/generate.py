@@ -19,6 +19,7 @@ from adaspec_jax.command_line import (
     take_knobs,
 )
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of
 
 
 def main() -> None:
@@ -27,21 +28,18 @@ def main() -> None:
     _check(arguments)
 
     from adaspec_jax import methods
-    from adaspec_jax.decoding import Sampling
     from adaspec_jax.devices import sharding
     from adaspec_jax.measuring.pair import load_given, notes_on
     from adaspec_jax.measuring.placing import mesh_of, placed
     from adaspec_jax.measuring.products import chosen, multiplied
 
-    try:
-        sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
+    sampling = sampling_of(arguments)
     drafts = [arguments.draft] if arguments.draft else []
     method = methods.find(arguments.method or ("vanilla" if drafts else "plain")).set(**knobs)
     mesh = mesh_of(arguments.mesh, 1)
     loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
     given, ends = load_given(arguments.target, drafts, **loading)
+    check_fits(sampling, given.target.config.vocab_size)
     method.check(given)
     products = chosen(arguments.matmul, mesh)
     given = placed(multiplied(given, products), mesh)
@@ -133,9 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     add_template_options(parser)
     parser.add_argument("--draft_length", type=int, default=5)
     parser.add_argument("--max_new_tokens", type=int, default=128)
-    parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--top_k", type=int, default=0)
-    parser.add_argument("--top_p", type=float, default=1.0)
+    add_sampling(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     add_matmul_option(parser)

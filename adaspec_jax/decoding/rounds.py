@@ -12,6 +12,7 @@ from jax import Array
 
 from adaspec_jax.decoding.noise import check_shared, noise_in_tree, request_keys
 from adaspec_jax.decoding.prefill import Kept, Seen, prefill, see
+from adaspec_jax.decoding.present import present_in_tree
 from adaspec_jax.decoding.sampling import GREEDY, Sampling, most_likely
 from adaspec_jax.decoding.tree import Tree
 from adaspec_jax.decoding.types import (
@@ -130,6 +131,7 @@ class Rounds:
         tree = Tree.of(proposal)
         proposal = self._clamped(loop, proposal, tree)
         seen = self._verified(loop.context, proposal, tree)
+        seen = seen._replace(logits_BMV=self._processed(loop.context, proposal, tree, seen.logits_BMV))
         verdict = self._judged(accept_key, loop.context, proposal, seen.logits_BMV, tree)
         decided = self._decided(loop, proposal, tree, verdict)
         context = self._committed(loop.context, proposal, seen, decided)
@@ -192,6 +194,13 @@ class Rounds:
         widths = sorted({min(width + 1, full) for width in widths_of(self.drafter)} | {full})
         index = jnp.searchsorted(jnp.asarray(widths), proposal.width + 1)
         return jax.lax.switch(index, [lambda cache, width=width: call(width, cache) for width in widths], cache)
+
+    def _processed(self, context: Context, proposal: Proposal, tree: Tree, logits_BMV: Array) -> Array:
+        """The logits after the sampling's processors, for which a node's text ends with the node."""
+        present = context.present(logits_BMV.shape[-1])
+        if present is not None:
+            present = present_in_tree(present, proposal.tokens_BN, tree.ancestors_BNN)
+        return self.sampling.processed(logits_BMV, present)
 
     def _judged(self, key: Array, context: Context, proposal: Proposal, logits_BMV: Array, tree: Tree) -> Verdict:
         """The rule's verdict; with shared noise on the target's choices, which are then all there is to follow."""
