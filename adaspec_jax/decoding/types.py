@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jax import Array
 
+from adaspec_jax.decoding.logprobs import TokenLogprobs
 from adaspec_jax.decoding.noise import noise_at
 from adaspec_jax.decoding.present import present
 from adaspec_jax.decoding.pytree import pytree
@@ -122,6 +123,7 @@ class Generation:
     histogram_BM: Array  # rounds in which exactly m guesses were accepted
     origin_BS: Array  # int8 per token: PROMPT, GUESS (accepted) or TARGET (correction or bonus)
     rejected_BS: Array  # the last guess refused at that position in the round that decided it, -1 where none was
+    logprobs: TokenLogprobs | None = None  # of every new token, where they are asked for
 
 
 PROMPT, GUESS, TARGET = 0, 1, 2
