@@ -53,25 +53,25 @@ def with_logprobs(
     kept: TokenLogprobs | None,
     sampling: Sampling,
     logits: tuple[Array, Array],
-    rows_BM: Array,
+    path_BN: Array,
     tokens_BM: Array,
     at_BM: Array,
 ) -> TokenLogprobs | None:
-    """`kept`, and what a round commits: token m, at column `at_BM`, was decided by row `rows_BM` of the logits.
+    """`kept`, and what a round commits along its path: token m goes to column `at_BM`.
 
     `logits`: [B, M, V], before the processors and after them.
     """
     if kept is None:
         return None
-    raw_BMV, logits_BMV = (each.astype(jnp.float32) for each in logits)
+    scores_BMV, processed_BMV = (each.astype(jnp.float32) for each in logits)
     if asked.processed:
-        raw_BMV = logits_BMV if sampling.greedy else sampling.filtered(logits_BMV)
-    if asked.top > raw_BMV.shape[-1]:
-        raise ValueError(f"logprobs are asked for {asked.top} tokens, and the vocabulary has {raw_BMV.shape[-1]}")
-    sum_BM1 = jax.nn.logsumexp(raw_BMV, axis=-1, keepdims=True)
-    top_BMK, token_BMK = jax.lax.top_k(raw_BMV, asked.top)
-    batch_B1 = jnp.arange(len(rows_BM))[:, None]
-    chosen_BM = raw_BMV[batch_B1, rows_BM, tokens_BM] - sum_BM1[batch_B1, rows_BM, 0]
+        scores_BMV = processed_BMV if sampling.greedy else sampling.filtered(processed_BMV)
+    if asked.top > scores_BMV.shape[-1]:
+        raise ValueError(f"logprobs are asked for {asked.top} tokens, and the vocabulary has {scores_BMV.shape[-1]}")
+    sum_BM1 = jax.nn.logsumexp(scores_BMV, axis=-1, keepdims=True)
+    top_BMK, token_BMK = jax.lax.top_k(scores_BMV, asked.top)
+    rows_BM, batch_B1 = _rows(path_BN), jnp.arange(len(path_BN))[:, None]
+    chosen_BM = scores_BMV[batch_B1, rows_BM, tokens_BM] - sum_BM1[batch_B1, rows_BM, 0]
     return TokenLogprobs(
         written(kept.chosen_BS, chosen_BM, at_BM),
         written(kept.top_BSK, token_BMK[batch_B1, rows_BM], at_BM),
@@ -79,12 +79,15 @@ def with_logprobs(
     )
 
 
-def with_laws(laws_BLV: Array | None, sampling: Sampling, logits_BMV: Array, rows_BM: Array, at_BM: Array):
+def with_laws(laws_BLV: Array, sampling: Sampling, logits_BMV: Array, path_BN: Array, at_BM: Array) -> Array:
     """The laws kept so far, and those by which a round's tokens were decided."""
-    if laws_BLV is None:
-        return None
-    law_BMV = jnp.take_along_axis(sampling.probs(logits_BMV), rows_BM[..., None], axis=1)
+    law_BMV = jnp.take_along_axis(sampling.probs(logits_BMV), _rows(path_BN)[..., None], axis=1)
     return written(laws_BLV, law_BMV, at_BM)
+
+
+def _rows(path_BN: Array) -> Array:
+    """By which row of the logits each column of a round was decided: column m after node m - 1 of the path."""
+    return jnp.pad(path_BN + 1, ((0, 0), (1, 0)))
 
 
 def written(buffer: Array, values: Array, at_BM: Array) -> Array:

@@ -55,11 +55,6 @@ class _Decided(NamedTuple):
     own_BM: Array  # bool: the column of the target's own token
     rejected_BM: Array  # the guess refused in its place, or -1
 
-    @property
-    def rows_BM(self) -> Array:
-        """The row of the target's logits by which each column was decided: column m after node m - 1 of the path."""
-        return jnp.pad(self.path_BN + 1, ((0, 0), (1, 0)))
-
 
 @dataclass(frozen=True)
 class Rounds:
@@ -258,7 +253,7 @@ class Rounds:
         """The counts, and the log-probabilities where they are asked for, by the logits as they came and processed."""
         counts, active_B = loop.generation, ~loop.done_B
         slot_BM = self._slots(loop.context, decided)
-        of_tokens = (decided.rows_BM, decided.tokens_BM, slot_BM)
+        of_tokens = (decided.path_BN, decided.tokens_BM, slot_BM)
         return dataclasses.replace(
             counts,
             rounds_B=counts.rounds_B + active_B,
@@ -277,7 +272,7 @@ class Rounds:
             return None
         slot_BM = self._slots(loop.context, decided)
         at_BM = jnp.where(slot_BM < self.slots, slot_BM - loop.start_lengths_B[:, None], loop.laws_BLV.shape[1])
-        return with_laws(loop.laws_BLV, self.sampling, logits_BMV, decided.rows_BM, at_BM)
+        return with_laws(loop.laws_BLV, self.sampling, logits_BMV, decided.path_BN, at_BM)
 
     def _slots(self, context: Context, decided: _Decided) -> Array:
         """Where each column of the round is committed; past the end where it is not."""
