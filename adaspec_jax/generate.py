@@ -8,6 +8,7 @@ conversation, and without any they are the lines of standard input.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 from adaspec_jax.command_line import (
@@ -19,6 +20,7 @@ from adaspec_jax.command_line import (
     take_knobs,
 )
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of
 
 
 def main() -> None:
@@ -27,21 +29,21 @@ def main() -> None:
     _check(arguments)
 
     from adaspec_jax import methods
-    from adaspec_jax.decoding import Sampling
     from adaspec_jax.devices import sharding
     from adaspec_jax.measuring.pair import load_given, notes_on
     from adaspec_jax.measuring.placing import mesh_of, placed
     from adaspec_jax.measuring.products import chosen, multiplied
 
-    try:
-        sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
+    sampling = sampling_of(arguments)
     drafts = [arguments.draft] if arguments.draft else []
     method = methods.find(arguments.method or ("vanilla" if drafts else "plain")).set(**knobs)
     mesh = mesh_of(arguments.mesh, 1)
     loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
     given, ends = load_given(arguments.target, drafts, **loading)
+    vocab_size = given.target.config.vocab_size
+    check_fits(sampling, vocab_size)
+    if (arguments.logprobs or 0) > vocab_size:
+        raise UserError(f"--logprobs is {arguments.logprobs}; the vocabulary has {vocab_size} tokens")
     method.check(given)
     products = chosen(arguments.matmul, mesh)
     given = placed(multiplied(given, products), mesh)
@@ -60,12 +62,13 @@ def _continue(arguments: argparse.Namespace, given, method, ends, sampling) -> N
     _check_text(text)
     tokens = data.prompt_ids(text, given.tokenizer)
     check_contexts(given, len(tokens) + arguments.max_new_tokens, "lower --max_new_tokens")
-    knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "seed": arguments.seed}
-    writing = Writing(given, method, tokens, ends, stop=arguments.stop, **knobs)
+    writing = Writing(given, method, tokens, ends, stop=arguments.stop, **_knobs(arguments, sampling))
     print(text, end="", flush=True)
     for piece in writing:
         print(piece, end="", flush=True)
-    print(f"\n{_in_words(writing.made, writing.new_tokens)}")
+    print()
+    _say_logprobs(writing.made, len(tokens), given.tokenizer)
+    print(_in_words(writing.made, writing.new_tokens))
 
 
 def _converse(arguments: argparse.Namespace, given, method, ends, sampling) -> None:
@@ -75,15 +78,33 @@ def _converse(arguments: argparse.Namespace, given, method, ends, sampling) -> N
 
     template = data.chat.template_of(given.tokenizer, arguments.chat_template, arguments.template_options)
     say_notes(data.chat.notes_on(template, ends))
-    knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "seed": arguments.seed}
-    talk = Talk(given, method, template, ends, system=arguments.system, **knobs)
+    talk = Talk(given, method, template, ends, system=arguments.system, **_knobs(arguments, sampling))
     for turn in arguments.prompt or filter(str.strip, sys.stdin):
         _check_text(turn)
         answer = talk.say(turn.rstrip("\n"))
         print(f"user: {turn.rstrip()}\nassistant: {answer.text}")
+        _say_logprobs(answer.made, int(answer.made.lengths_B[0]) - answer.new_tokens, given.tokenizer)
         print(f"{_in_words(answer.made, answer.new_tokens)} {answer.read} tokens read before\n", flush=True)
     if len(talk.messages) < 2:
         raise UserError("nothing was said: give --prompt, or lines on standard input")
+
+
+def _knobs(arguments: argparse.Namespace, sampling) -> dict:
+    """What a text and a conversation are decoded with alike."""
+    from adaspec_jax.decoding import Logprobs
+
+    logprobs = None if arguments.logprobs is None else Logprobs(arguments.logprobs)
+    asked = {name: getattr(arguments, name) for name in ("max_new_tokens", "seed")}
+    return {"sampling": sampling, "logprobs": logprobs, **asked}
+
+
+def _say_logprobs(made, start: int, tokenizer) -> None:
+    """A line of JSON for each new token, where they were asked for."""
+    from adaspec_jax.measuring.logprobs import of_row
+
+    if made.logprobs is not None:
+        for entry in of_row(made, 0, start, tokenizer):
+            print(json.dumps(entry))
 
 
 def _check_text(text: str) -> None:
@@ -110,6 +131,8 @@ def _check(arguments: argparse.Namespace) -> None:
                 raise UserError(f"--{option} goes with --chat")
     elif arguments.stop:
         raise UserError("--stop is for texts; a conversation's turns end where its template ends them")
+    if arguments.logprobs is not None and arguments.logprobs < 0:
+        raise UserError(f"--logprobs is {arguments.logprobs}; give 0 or more likeliest tokens beside each")
     if not all(arguments.stop):
         raise UserError("--stop is empty; give at least one character")
     if any(not prompt.strip() for prompt in prompts):
@@ -133,9 +156,14 @@ def _parser() -> argparse.ArgumentParser:
     add_template_options(parser)
     parser.add_argument("--draft_length", type=int, default=5)
     parser.add_argument("--max_new_tokens", type=int, default=128)
-    parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--top_k", type=int, default=0)
-    parser.add_argument("--top_p", type=float, default=1.0)
+    add_sampling(parser)
+    parser.add_argument(
+        "--logprobs",
+        type=int,
+        metavar="K",
+        help="after the text a line of JSON for each new token: its log-probability in nats by the target's logits as "
+        "they are, and the K likeliest tokens there",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     add_matmul_option(parser)

@@ -13,15 +13,14 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.files import read_json
 
 FILE = "generation_config.json"
-_SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}  # what is here, with what asks for nothing
+# What is here, with values that ask for nothing; the first only where the model is to be sampled.
+_SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+_PROCESSORS = {"repetition_penalty": 1.0, "suppress_tokens": None, "sequence_bias": None}
 # What is not here and changes text, with values that ask for nothing; None and empty ones never do.
 _LACKING = {
-    "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
-    "suppress_tokens": None,
     "begin_suppress_tokens": None,
     "bad_words_ids": None,
-    "sequence_bias": None,
     "forced_bos_token_id": None,
     "forced_eos_token_id": None,
     "min_length": 0,
@@ -34,7 +33,7 @@ _LACKING = {
     "num_beams": 1,
     "stop_strings": None,
 }
-_LACKING_IN_SAMPLING = {"min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "top_h": None}
+_LACKING_IN_SAMPLING = {"typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "top_h": None}
 
 
 class Asked(NamedTuple):
@@ -42,7 +41,7 @@ class Asked(NamedTuple):
 
     ends: tuple[int, ...] | None  # any of them ends the text; (): none does; None: no file says anything of ends
     closing: tuple[int, ...]  # ends that config.json names, in use or not
-    sampling: dict[str, float]  # temperature, top_k, top_p, where the model is to be sampled
+    sampling: dict[str, Any]  # what is here, by the names of `Sampling`
     lacking: dict[str, Any]  # what transformers would do beside, and is not here
 
     @property
@@ -55,8 +54,8 @@ class Asked(NamedTuple):
                 f'config.json has, "eos_token_id": {list(self.closing)}'
             )
         if self.sampling:
-            flags = " ".join(f"--{name} {value:g}" for name, value in self.sampling.items())
-            said.append(f"{FILE} asks for sampling: {flags} decodes so, where the command has these")
+            flags = " ".join(f"--{name} {_spelt(value)}" for name, value in self.sampling.items())
+            said.append(f"{FILE} asks for {flags}: given so it is done, where the command has these")
         if self.lacking:
             asked = ", ".join(f"{name} {value}" for name, value in self.lacking.items())
             said.append(f"{FILE} asks for {asked}, which is not to be had here: transformers' text will be another")
@@ -79,13 +78,14 @@ def asked(config: Mapping[str, Any], generation: Mapping[str, Any] | None, *, or
         return Asked(own or None, own or (), {}, {})
     ends = end_ids(generation, vocab_size, file=f"{origin}{FILE}")
     sampled = generation.get("do_sample") is True
-    lacking = _LACKING | (_LACKING_IN_SAMPLING if sampled else {})
-    return Asked(
-        None if not ends and not own else ends or (),
-        own or (),
-        _beyond(generation, _SAMPLING) if sampled else {},
-        _beyond(generation, lacking),
-    )
+    here = _beyond(generation, (_SAMPLING if sampled else {}) | _PROCESSORS)
+    lacking = _beyond(generation, _LACKING | (_LACKING_IN_SAMPLING if sampled else {}))
+    if (bias := here.pop("sequence_bias", None)) is not None:
+        singles = _singles(bias)
+        (lacking if singles is None else here).update(
+            {"sequence_bias": bias} if singles is None else {"logit_bias": singles}
+        )
+    return Asked(None if not ends and not own else ends or (), own or (), here, lacking)
 
 
 def end_ids(hf: Mapping[str, Any], vocab_size: Any, *, file: str) -> tuple[int, ...] | None:
@@ -101,6 +101,21 @@ def end_ids(hf: Mapping[str, Any], vocab_size: Any, *, file: str) -> tuple[int, 
                 f'{file}: "eos_token_id" is {value!r}; an id from 0 to {limit - 1}, or a list of them, is needed'
             )
     return tuple(dict.fromkeys(ids))
+
+
+def _singles(bias: Any) -> dict[int, float] | None:
+    """transformers' [[[token], bias], ...] by token; None where sequences are longer, or it is another form."""
+    try:
+        return {int(token): float(value) for (token,), value in bias}
+    except (TypeError, ValueError):
+        return None
+
+
+def _spelt(value: Any) -> str:
+    """As the command line takes it."""
+    if isinstance(value, dict):
+        return ",".join(f"{token}={added:g}" for token, added in value.items())
+    return ",".join(map(str, value)) if isinstance(value, list) else f"{value:g}"
 
 
 def _beyond(given: Mapping[str, Any], neutral: Mapping[str, Any]) -> dict[str, Any]:

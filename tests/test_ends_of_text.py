@@ -154,6 +154,13 @@ def test_the_tokenizers_end_counts_where_no_file_names_one(tmp_path):
     assert load_given(str(tmp_path), [])[1] == (0,)
 
 
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bare")
+    tiny_pair.save(root, tiny_pair.LLAMA | {"vocab_size": VOCAB})
+    return root
+
+
 def test_ends_and_all_else_that_is_asked_survive_a_save(tmp_path):
     tiny_pair.save(tmp_path / "one", tiny_pair.LLAMA | {"vocab_size": VOCAB})
     asks = {"eos_token_id": [5, 0], "do_sample": True, "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.05}
@@ -163,26 +170,55 @@ def test_ends_and_all_else_that_is_asked_survive_a_save(tmp_path):
     kept = json.loads((tmp_path / "two" / "generation_config.json").read_text())
     assert kept == asks | {"num_assistant_tokens": 3}
     found = models.asked_of(models.load(tmp_path / "two"))
-    assert found.ends == (5, 0) and found.sampling == {"temperature": 0.6, "top_p": 0.9}
-    assert found.lacking == {"repetition_penalty": 1.05}
+    assert found.ends == (5, 0) and not found.lacking
+    assert found.sampling == {"temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.05}
     assert models.asked_by(str(tmp_path / "two")) == found
 
 
 def test_what_is_asked_and_not_to_be_had_is_said(tmp_path, capsys, monkeypatch):
     tiny_pair.save(tmp_path, tiny_pair.LLAMA | {"vocab_size": VOCAB})
-    asks = {"eos_token_id": 0, "do_sample": True, "temperature": 0.6, "min_p": 0.1, "suppress_tokens": [3]}
+    asks = {"eos_token_id": 0, "do_sample": True, "temperature": 0.6, "min_p": 0.1, "suppress_tokens": [3, 4]}
+    asks |= {"sequence_bias": [[[7], -2.0]], "min_new_tokens": 2, "typical_p": 0.9}
     (tmp_path / "generation_config.json").write_text(json.dumps(asks))
     arguments = ["--target", tmp_path, "--prompt", "Tom", "--max_new_tokens", 4]
     status, _, errors = command_line(capsys, monkeypatch, "generate", *arguments)
-    assert status == 0 and "note: generation_config.json asks for sampling: --temperature 0.6" in errors
-    assert "asks for suppress_tokens [3], min_p 0.1, which is not to be had here" in errors
+    flags = "--temperature 0.6 --min_p 0.1 --suppress_tokens 3,4 --logit_bias 7=-2"
+    assert status == 0 and f"note: generation_config.json asks for {flags}: given so it is done" in errors
+    assert "asks for min_new_tokens 2, typical_p 0.9, which is not to be had here" in errors
+    status, _, errors = command_line(capsys, monkeypatch, "generate", *arguments, *flags.split())
+    assert status == 0, errors
     neutral = asks | {"min_p": 0.0, "suppress_tokens": [], "temperature": 1.0, "repetition_penalty": 1.0}
+    neutral |= {"sequence_bias": None, "min_new_tokens": 0, "typical_p": 1.0}
     (tmp_path / "generation_config.json").write_text(json.dumps(neutral))
     assert notes_on(load_given(str(tmp_path), [])[0]) == []
 
 
 def test_min_p_is_nothing_to_a_model_that_is_not_sampled():
-    assert asked({}, {"min_p": 0.1, "temperature": 0.5}).lacking == {}
+    found = asked({}, {"min_p": 0.1, "temperature": 0.5, "repetition_penalty": 1.2})
+    assert found.lacking == {} and found.sampling == {"repetition_penalty": 1.2}
+
+
+def test_a_bias_of_longer_sequences_is_not_to_be_had():
+    bias = [[[3], 1.0], [[3, 4], 2.0]]
+    assert asked({}, {"sequence_bias": bias}).lacking == {"sequence_bias": bias}
+
+
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        ("--logit_bias 3", "--logit_bias is 3; give ids with what is added to each"),
+        ("--logit_bias 3=1,3=2", "give each id once"),
+        ('--logit_bias {"a":1}', "--logit_bias is"),
+        ("--logit_bias 999=1", "--logit_bias names token 999; the vocabulary has ids below"),
+        ("--suppress_tokens 1,x", "--suppress_tokens is 1,x; give ids with commas"),
+        ("--repetition_penalty 0", "--repetition_penalty must be positive"),
+        ("--min_p 2", "--min_p must be in [0, 1]"),
+    ],
+)
+def test_a_processor_that_makes_no_law_is_one_line(bare, capsys, monkeypatch, flags, says):
+    arguments = ["--target", bare, "--prompt", "Tom", "--max_new_tokens", 4]
+    status, _, errors = command_line(capsys, monkeypatch, "generate", *arguments, *flags.split())
+    assert (status, errors.count("\n")) == (2, 1) and says in errors
 
 
 @pytest.mark.parametrize("value", ["<eos>", -1, VOCAB, [0, VOCAB], True, 1.5, [[0]], {"id": 0}])

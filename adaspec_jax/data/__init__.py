@@ -8,7 +8,7 @@ from adaspec_jax.data.encoding import chat_of, encode, encode_for_prompts
 from adaspec_jax.data.packing import packed
 from adaspec_jax.data.sources import Source, digest, load_examples
 from adaspec_jax.data.tasks import CHAT, TASKS, AnyExample, Example, Task, columns_task
-from adaspec_jax.data.texts import continuation, pieces, prompt_ids
+from adaspec_jax.data.texts import Growing, continuation, pieces, prompt_ids, text_of
 from adaspec_jax.data.token_store import TokenStore, free_bytes, row_batches, size_in_words
 from adaspec_jax.data.tokenization import Ends, ends_of_text, opening, train_bpe
 from adaspec_jax.data.tokenizer_files import NoTokenizer, load_by_class, load_tokenizer, notes_on
@@ -29,6 +29,7 @@ __all__ = [
     "Ends",
     "NoTokenizer",
     "Example",
+    "Growing",
     "Source",
     "Task",
     "TokenStore",
@@ -58,6 +59,7 @@ __all__ = [
     "rows_needed",
     "shared_prompts",
     "size_in_words",
+    "text_of",
     "train_batches",
     "train_bpe",
     "without_shared",

@@ -10,7 +10,7 @@ from adaspec_jax.data.tokenization import opening
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_HALF = "\ufffd"  # what a decoder shows of a character whose bytes are not all there
+HALF = "\ufffd"  # what a decoder shows of a character whose bytes are not all there
 _WINDOW = 16  # tokens before a new one that may change how it is shown
 _LONGEST = 8  # tokens of one character; more are no character's
 
@@ -79,21 +79,58 @@ def continuation(
     """What `new` tokens add to the text of those before them."""
     start = text_of(before, tokenizer, special=special)
     whole = text_of([*before, *new], tokenizer, special=special)
-    kept = start if whole.startswith(start) else start.rstrip(_HALF)
+    kept = start if whole.startswith(start) else start.rstrip(HALF)
     return whole[len(kept) :] if whole.startswith(kept) else text_of(new, tokenizer, special=special)
 
 
 def pieces(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
-    """What each token adds to the text: together they are the whole; a character of several tokens is its last one's.
+    """What each token adds to the text: together they are all of it; a character of several tokens is its last's."""
+    growing = Growing((), tokenizer)
+    for at, token in enumerate(ids, 1):
+        yield growing.add([token]) + (growing.rest() if at == len(ids) else "")
 
-    Each is the difference of two decoded stretches that begin a few tokens earlier.
+
+class Growing:
+    """The text of tokens that come a few at a time, after `before`: what they add is decoded from a few tokens earlier.
+
+    Together, what `add` and at last `rest` give is `continuation` of all tokens. Half a character waits for its rest.
     """
-    first, done, said = 0, 0, ""  # where the stretch begins, tokens given out, and the stretch's text of those
-    for at in range(len(ids)):
-        text = text_of(ids[first : at + 1], tokenizer)
-        if text.endswith(_HALF) and at + 1 < len(ids) and at - done < _LONGEST:
-            yield ""
-            continue
-        yield text[len(said) :]
-        first, done = max(at + 1 - _WINDOW, 0), at + 1
-        said = text_of(ids[first:done], tokenizer)
+
+    def __init__(self, before: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, special: bool = True) -> None:
+        self._tokenizer, self._special = tokenizer, special
+        self._ids, self._waiting = [*before], 0  # the tokens of the stretch, and how many of them are not given out
+        self._begin_again()
+
+    def add(self, new: Sequence[int]) -> str:
+        """What these tokens add, as far as no later token can change it."""
+        return "".join(map(self._one, new))
+
+    def rest(self) -> str:
+        """What still waits, half characters and all."""
+        return self._given_out(self._text()) if self._waiting else ""
+
+    def _one(self, token: int) -> str:
+        self._ids.append(token)
+        text = self._text()
+        if text.endswith(HALF) and self._waiting < _LONGEST:
+            self._waiting += 1
+            return ""
+        return self._given_out(text)
+
+    def _given_out(self, text: str) -> str:
+        said = self._said if text.startswith(self._said) else self._said.rstrip(HALF)
+        self._waiting = 0
+        self._begin_again()
+        return text[len(said) :]
+
+    def _begin_again(self) -> None:
+        """The stretch is now the last tokens alone, from one on with which a character begins."""
+        for size in range(_WINDOW, _WINDOW + _LONGEST):
+            last = self._ids[-size:]
+            self._said = text_of(last, self._tokenizer, special=self._special)
+            if size >= len(self._ids) or not self._said.startswith(HALF):
+                break
+        self._ids = last
+
+    def _text(self) -> str:
+        return text_of(self._ids, self._tokenizer, special=self._special)

@@ -10,6 +10,7 @@ from adaspec_jax.decoding.acceptance import (
 from adaspec_jax.decoding.dialogue import Dialogue
 from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
+from adaspec_jax.decoding.logprobs import Logprobs
 from adaspec_jax.decoding.noise import request_keys
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
@@ -45,6 +46,7 @@ __all__ = [
     "Entry",
     "Generation",
     "Lenient",
+    "Logprobs",
     "Model",
     "NoDraft",
     "Proposal",

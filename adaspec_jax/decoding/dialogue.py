@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.acceptance import rejection_sample
-from adaspec_jax.decoding.engine import BUCKET, program_arguments, round_up, trimmed
+from adaspec_jax.decoding.engine import BUCKET, STATIC, Inputs, program_arguments, round_up, trimmed
+from adaspec_jax.decoding.logprobs import Logprobs
 from adaspec_jax.decoding.prefill import Kept
-from adaspec_jax.decoding.rounds import Rounds
 from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.types import Accept, Context, Drafter, Generation, Model, asks_of
 
@@ -43,11 +43,12 @@ class Dialogue:
         sampling: Sampling,
         eos_id: int | Sequence[int] = -1,
         accept: Accept = rejection_sample,
+        logprobs: Logprobs | None = None,
     ) -> None:
         """No turn has been taken. All arguments are those of `generate`."""
         self.read_B: Array | None = None
         self._pair, self._limits = (target, drafter), (max_new_tokens, eos_id)
-        self._static = {"sampling": sampling, "accept": accept}
+        self._static = {"sampling": sampling, "accept": accept, "logprobs": logprobs}
         self._extends = hasattr(drafter, "extend")
         self._held: _Held | None = None
 
@@ -61,7 +62,7 @@ class Dialogue:
           ValueError: as `generate`; another number of rows than in the turn before.
         """
         arguments, slots = program_arguments(*self._pair, prompt, key, *self._limits)
-        tokens_BS, lengths_B = arguments[2:4]
+        lengths_B = arguments.lengths_B
         held = self._held
         if held is not None and len(held.lengths_B) != len(lengths_B):
             raise ValueError(f"a dialogue of {len(held.lengths_B)} rows cannot go on with {len(lengths_B)}")
@@ -70,21 +71,20 @@ class Dialogue:
         if held is not None:
             slots, kept, self.read_B = self._kept(held, arguments, slots)
         if kept is not None and self._extends:  # whose program need not know how wide the prompts are
-            tokens_BS = _widened(tokens_BS, (len(lengths_B), slots))
+            arguments = arguments._replace(tokens_BS=_widened(arguments.tokens_BS, (len(lengths_B), slots)))
         del held
-        generation, state = _decode_turn(*arguments[:2], tokens_BS, *arguments[3:], kept, slots=slots, **self._static)
+        generation, state = _decode_turn(*arguments, kept, slots=slots, **self._static)
         if self._extends or not asks_of(self._pair[1]).layers:
             draft_state = state[1] if self._extends else None
             self._held = _Held(generation.tokens_BS, generation.lengths_B, state[0], draft_state)
         return trimmed(generation, prompt, self._limits[0])
 
-    def _kept(self, held: _Held, arguments: tuple, slots: int) -> tuple[int, Kept | None, Array]:
+    def _kept(self, held: _Held, arguments: Inputs, slots: int) -> tuple[int, Kept | None, Array]:
         """(the slots that caches need now, what they keep, the tokens to read per row)."""
-        tokens_BS, lengths_B = arguments[2:4]
         # Before the first round a head needs the target's hidden state at the last token but one.
         unread = 2 if asks_of(self._pair[1]).layers else 1
         kept_B, read_B, most_kept, most_read = _overlap(
-            tokens_BS, lengths_B, held.tokens_BS, held.lengths_B, unread=unread
+            arguments.tokens_BS, arguments.lengths_B, held.tokens_BS, held.lengths_B, unread=unread
         )
         if not int(most_kept):
             return slots, None, read_B
@@ -106,32 +106,18 @@ class _Held(NamedTuple):
     draft_state: Any  # None where the drafter has no `extend`
 
 
-@partial(jax.jit, static_argnames=("slots", "sampling", "accept"), donate_argnames=("kept",))
-def _decode_turn(
-    target,
-    drafter,
-    tokens_BS,
-    lengths_B,
-    key,
-    max_new_tokens,
-    eos_E,
-    noise_B,
-    kept: Kept | None,
-    *,
-    slots,
-    sampling,
-    accept,
-):
+@partial(jax.jit, static_argnames=STATIC, donate_argnums=len(Inputs._fields))
+def _decode_turn(*inputs_and_kept, **static):
     """The generation, and (the target's cache, the drafter's state) after it."""
-    rounds = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept)
-    loop = rounds.to_the_end(rounds.start(key, tokens_BS, lengths_B, noise_B, kept=kept))
+    *inputs, kept = inputs_and_kept
+    rounds, loop = Inputs(*inputs).begun(kept=kept, **static)
+    loop = rounds.to_the_end(loop)
     return rounds.finished(loop), (loop.context.target_cache, loop.draft_state)
 
 
-def _start(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, noise_B, *, slots, sampling, accept):
+def _start(*inputs, **static):
     """(the target's cache, the drafter's state) after whole prompts."""
-    rounds = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept)
-    loop = rounds.start(key, tokens_BS, lengths_B, noise_B)
+    _, loop = Inputs(*inputs).begun(**static)
     return loop.context.target_cache, loop.draft_state
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,10 @@ import numpy as np
 from jax import Array
 
 from adaspec_jax.decoding.acceptance import rejection_sample
+from adaspec_jax.decoding.logprobs import Logprobs
+from adaspec_jax.decoding.prefill import Kept
 from adaspec_jax.decoding.queue import decode_queue
-from adaspec_jax.decoding.rounds import Rounds
+from adaspec_jax.decoding.rounds import Loop, Rounds
 from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.types import Accept, Context, Drafter, Generation, Model
 
@@ -30,6 +33,7 @@ def generate(
     sampling: Sampling,
     eos_id: int | Sequence[int] = -1,
     accept: Accept = rejection_sample,
+    logprobs: Logprobs | None = None,
 ) -> Generation:
     """Continues every row of a right-padded prompt by at most `max_new_tokens`, or up to and including an `eos_id`.
 
@@ -47,6 +51,7 @@ def generate(
       sampling: applied to target and draft alike; temperature 0 is greedy.
       eos_id: one id or several; -1 never stops early.
       accept: an acceptance rule; see `adaspec_jax.decoding.acceptance`.
+      logprobs: which log-probabilities of new tokens to keep in `Generation.logprobs`; None keeps none.
 
     Returns:
       A `Generation`; `tokens_BS` has S + max_new_tokens columns.
@@ -55,7 +60,7 @@ def generate(
       ValueError: empty rows, lengths beyond S, or a budget below 1.
     """
     arguments, slots = program_arguments(target, drafter, prompt, key, max_new_tokens, eos_id)
-    generation = _decode(*arguments, slots=slots, sampling=sampling, accept=accept)
+    generation = _decode(*arguments, slots=slots, sampling=sampling, accept=accept, logprobs=logprobs)
     return trimmed(generation, prompt, max_new_tokens)
 
 
@@ -70,6 +75,7 @@ def generate_from_queue(
     sampling: Sampling,
     eos_id: int | Sequence[int] = -1,
     accept: Accept = rejection_sample,
+    logprobs: Logprobs | None = None,
     refill: int | None = None,
 ) -> Generation:
     """`generate` for any number of prompts, `rows` at a time: rows that end make room for prompts still waiting.
@@ -94,11 +100,35 @@ def generate_from_queue(
     if rows < 1 or not 1 <= refill <= rows:
         raise ValueError(f"rows must be at least 1 and refill between 1 and rows, not {rows} and {refill}")
     arguments, slots = program_arguments(target, drafter, prompts, key, max_new_tokens, eos_id)
-    static = {"slots": slots, "sampling": sampling, "accept": accept}
+    static = {"slots": slots, "sampling": sampling, "accept": accept, "logprobs": logprobs}
     return trimmed(_decode_queue(*arguments, rows=rows, refill=refill, **static), prompts, max_new_tokens)
 
 
-def program_arguments(target, drafter, prompt: Context, key, max_new_tokens: int, eos_id) -> tuple[tuple, int]:
+class Inputs(NamedTuple):
+    """What a decoding program takes beside what is static of it (`STATIC`)."""
+
+    target: Any
+    drafter: Any
+    tokens_BS: Array  # padded to its bucket
+    lengths_B: Array
+    key: Array
+    max_new_tokens: Any
+    eos_E: Array
+    noise_B: Array | None
+
+    def rounds(self, **static: Any) -> Rounds:
+        return Rounds(self.target, self.drafter, self.max_new_tokens, self.eos_E, **static)
+
+    def begun(self, *, kept: Kept | None = None, **static: Any) -> tuple[Rounds, Loop]:
+        """The rounds, and the loop before the first of them."""
+        rounds = self.rounds(**static)
+        return rounds, rounds.start(self.key, self.tokens_BS, self.lengths_B, self.noise_B, kept=kept)
+
+
+STATIC = ("slots", "sampling", "accept", "logprobs")  # fields of `Rounds` that a program is compiled for
+
+
+def program_arguments(target, drafter, prompt: Context, key, max_new_tokens: int, eos_id) -> tuple[Inputs, int]:
     """What `_decode` takes, in its order, and the slots a row needs."""
     target, drafter = _as_pytree(target), _as_pytree(drafter)
     tokens_BS, lengths_B = _checked_prompt(prompt, max_new_tokens)
@@ -106,12 +136,13 @@ def program_arguments(target, drafter, prompt: Context, key, max_new_tokens: int
     slots = padded + round_up(max_new_tokens) + drafter.num_nodes + 1
     tokens_BS = jnp.pad(tokens_BS, ((0, 0), (0, padded - tokens_BS.shape[1])))
     eos_E = jnp.atleast_1d(jnp.asarray(eos_id, jnp.int32))
-    return (target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, prompt.noise_B), slots
+    return Inputs(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, prompt.noise_B), slots
 
 
 def trimmed(generation: Generation, prompt: Context, max_new_tokens: int) -> Generation:
     width = prompt.tokens_BS.shape[1] + max_new_tokens
-    return dataclasses.replace(generation, **{name: getattr(generation, name)[:, :width] for name in _PER_TOKEN})
+    per_token = {name: getattr(generation, name) for name in _PER_TOKEN}
+    return dataclasses.replace(generation, **jax.tree.map(lambda array: array[:, :width], per_token))
 
 
 class _Constant:
@@ -140,7 +171,7 @@ def _as_pytree(value):
     return _Constant(value) if jax.tree.structure(value) == jax.tree.structure(0) else value
 
 
-_PER_TOKEN = ("tokens_BS", "origin_BS", "rejected_BS")
+_PER_TOKEN = ("tokens_BS", "origin_BS", "rejected_BS", "logprobs")
 
 
 def round_up(length: int) -> int:
@@ -165,15 +196,14 @@ def _checked_prompt(prompt: Context, max_new_tokens: int) -> tuple[Array, Array]
     return jnp.where(jnp.arange(tokens_BS.shape[1])[None] < lengths_B[:, None], tokens_BS, 0), lengths_B
 
 
-@partial(jax.jit, static_argnames=("slots", "sampling", "accept"))
-def _decode(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, noise_B, *, slots, sampling, accept):
-    rounds = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept)
-    return rounds.finished(rounds.to_the_end(rounds.start(key, tokens_BS, lengths_B, noise_B)))
+@partial(jax.jit, static_argnames=STATIC)
+def _decode(*inputs, **static) -> Generation:
+    rounds, loop = Inputs(*inputs).begun(**static)
+    return rounds.finished(rounds.to_the_end(loop))
 
 
-@partial(jax.jit, static_argnames=("slots", "sampling", "accept", "rows", "refill"))
-def _decode_queue(
-    target, drafter, tokens_PS, lengths_P, key, max_new_tokens, eos_E, noise_P, *, slots, sampling, accept, rows, refill
-):
-    rounds = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept)
-    return decode_queue(rounds, key, tokens_PS, lengths_P, noise_P, rows=rows, refill=refill)
+@partial(jax.jit, static_argnames=(*STATIC, "rows", "refill"))
+def _decode_queue(*inputs, rows: int, refill: int, **static) -> Generation:
+    given = Inputs(*inputs)
+    waiting = (given.key, given.tokens_BS, given.lengths_B, given.noise_B)
+    return decode_queue(given.rounds(**static), *waiting, rows=rows, refill=refill)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.pytree import pytree
+from adaspec_jax.decoding.sampling import most_likely
 from adaspec_jax.decoding.types import Context, Drafter, Model, asks_of
 
 
@@ -18,6 +20,20 @@ class Seen(NamedTuple):
     logits_BMV: Array
     cache: Any
     hidden: tuple[Array, ...]
+
+    def widened(self, columns: int) -> Seen:
+        """With zeros at places that were not computed."""
+        missing = columns - self.logits_BMV.shape[1]
+        if not missing:
+            return self
+        logits_BMV, *hidden = (jnp.pad(x, ((0, 0), (0, missing), (0, 0))) for x in (self.logits_BMV, *self.hidden))
+        return Seen(logits_BMV, self.cache, tuple(hidden))
+
+    def likeliest(self, count: int) -> Array | None:
+        """int32 [B, M, count], likeliest first; None for none."""
+        if count == 1:
+            return most_likely(self.logits_BMV)[..., None]
+        return jax.lax.top_k(self.logits_BMV, count)[1].astype(jnp.int32) if count else None
 
 
 @pytree("width")

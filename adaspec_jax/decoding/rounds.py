@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.logprobs import Logprobs, none_yet, with_laws, with_logprobs, written
 from adaspec_jax.decoding.noise import check_shared, noise_in_tree, request_keys
 from adaspec_jax.decoding.prefill import Kept, Seen, prefill, see
-from adaspec_jax.decoding.sampling import GREEDY, Sampling, most_likely
+from adaspec_jax.decoding.present import present_in_tree
+from adaspec_jax.decoding.sampling import GREEDY, Sampling
 from adaspec_jax.decoding.tree import Tree
 from adaspec_jax.decoding.types import (
     GUESS,
@@ -65,6 +67,7 @@ class Rounds:
     slots: int
     sampling: Sampling
     accept: Accept
+    logprobs: Logprobs | None = None
 
     def start(
         self,
@@ -116,6 +119,7 @@ class Rounds:
             histogram_BM=jnp.zeros((batch, nodes + 1), jnp.int32),
             origin_BS=jnp.zeros((batch, self.slots), jnp.int8),
             rejected_BS=jnp.full((batch, self.slots), -1, jnp.int32),
+            logprobs=none_yet(self.logprobs, batch, self.slots),
         )
         laws_BLV = None
         if laws and not self.sampling.settled:
@@ -130,6 +134,8 @@ class Rounds:
         tree = Tree.of(proposal)
         proposal = self._clamped(loop, proposal, tree)
         seen = self._verified(loop.context, proposal, tree)
+        raw_BMV = seen.logits_BMV
+        seen = seen._replace(logits_BMV=self._processed(loop.context, proposal, tree, raw_BMV))
         verdict = self._judged(accept_key, loop.context, proposal, seen.logits_BMV, tree)
         decided = self._decided(loop, proposal, tree, verdict)
         context = self._committed(loop.context, proposal, seen, decided)
@@ -139,7 +145,7 @@ class Rounds:
             draft_state,
             loop.start_lengths_B,
             loop.done_B | decided.ended_B | (self._room(loop, context.lengths_B) <= 0),
-            self._counted(loop, proposal, verdict, decided),
+            self._counted(loop, proposal, verdict, decided, (raw_BMV, seen.logits_BMV)),
             self._with_laws(loop, seen.logits_BMV, decided),
         )
 
@@ -183,15 +189,20 @@ class Rounds:
         def call(width: int, cache: Any) -> Seen:
             cut = {name: column[:, :width] for name, column in columns.items()}
             first = {} if proposal.entry is None else {"first": proposal.entry.layer}
-            logits_BMV, cache, hidden = see(self.target, layers, tokens_BM[:, :width], cache, **cut, **first)
-            whole = [_padded(x, full) for x in (logits_BMV, *hidden)]
-            return Seen(whole[0], cache, tuple(whole[1:]))
+            return see(self.target, layers, tokens_BM[:, :width], cache, **cut, **first).widened(full)
 
         if not widths_of(self.drafter) or proposal.width is None:
             return call(full, cache)
         widths = sorted({min(width + 1, full) for width in widths_of(self.drafter)} | {full})
         index = jnp.searchsorted(jnp.asarray(widths), proposal.width + 1)
         return jax.lax.switch(index, [lambda cache, width=width: call(width, cache) for width in widths], cache)
+
+    def _processed(self, context: Context, proposal: Proposal, tree: Tree, logits_BMV: Array) -> Array:
+        """The logits after the sampling's processors, for which a node's text ends with the node."""
+        present = context.present(logits_BMV.shape[-1])
+        if present is not None:
+            present = present_in_tree(present, proposal.tokens_BN, tree.ancestors_BNN)
+        return self.sampling.processed(logits_BMV, present)
 
     def _judged(self, key: Array, context: Context, proposal: Proposal, logits_BMV: Array, tree: Tree) -> Verdict:
         """The rule's verdict; with shared noise on the target's choices, which are then all there is to follow."""
@@ -228,19 +239,21 @@ class Rounds:
         refused_B = jnp.any(decided.rejected_BM >= 0, axis=1)
         return dataclasses.replace(
             context,
-            tokens_BS=_written(context.tokens_BS, decided.tokens_BM, self._slots(context, decided)),
+            tokens_BS=written(context.tokens_BS, decided.tokens_BM, self._slots(context, decided)),
             lengths_B=lengths_B,
             accepted_B=decided.accepted_B,
             judged_B=decided.accepted_B + refused_B,
             path_BN=decided.path_BN,
-            likeliest_BMK=_likeliest(seen.logits_BMV, asks_of(self.drafter).likeliest),
+            likeliest_BMK=seen.likeliest(asks_of(self.drafter).likeliest),
             hidden=seen.hidden,
             target_cache=cache.roll_back(lengths_B - 1),
         )
 
-    def _counted(self, loop: Loop, proposal: Proposal, verdict: Verdict, decided: _Decided) -> Generation:
+    def _counted(self, loop: Loop, proposal: Proposal, verdict: Verdict, decided: _Decided, logits) -> Generation:
+        """The counts, and the log-probabilities where they are asked for, by the logits as they came and processed."""
         counts, active_B = loop.generation, ~loop.done_B
         slot_BM = self._slots(loop.context, decided)
+        of_tokens = (decided.path_BN, decided.tokens_BM, slot_BM)
         return dataclasses.replace(
             counts,
             rounds_B=counts.rounds_B + active_B,
@@ -248,19 +261,18 @@ class Rounds:
             judged_BN=counts.judged_BN + verdict.judged_BN,
             drafted_B=counts.drafted_B + jnp.sum(proposal.valid_BN, axis=1, dtype=jnp.int32),
             histogram_BM=counts.histogram_BM + (decided.own_BM & active_B[:, None]),
-            origin_BS=_written(counts.origin_BS, jnp.where(decided.own_BM, TARGET, GUESS), slot_BM),
-            rejected_BS=_written(counts.rejected_BS, decided.rejected_BM, slot_BM),
+            origin_BS=written(counts.origin_BS, jnp.where(decided.own_BM, TARGET, GUESS), slot_BM),
+            rejected_BS=written(counts.rejected_BS, decided.rejected_BM, slot_BM),
+            logprobs=with_logprobs(self.logprobs, counts.logprobs, self.sampling, logits, *of_tokens),
         )
 
     def _with_laws(self, loop: Loop, logits_BMV: Array, decided: _Decided) -> Array | None:
-        """The laws kept so far, and the target's at what this round commits: column m was decided after node m - 1."""
+        """The laws kept so far, and the target's at what this round commits."""
         if loop.laws_BLV is None:
             return None
-        rows_BM1 = jnp.pad(decided.path_BN + 1, ((0, 0), (1, 0)))[..., None]
-        law_BMV = jnp.take_along_axis(self.sampling.probs(logits_BMV), rows_BM1, axis=1)
         slot_BM = self._slots(loop.context, decided)
         at_BM = jnp.where(slot_BM < self.slots, slot_BM - loop.start_lengths_B[:, None], loop.laws_BLV.shape[1])
-        return _written(loop.laws_BLV, law_BMV, at_BM)
+        return with_laws(loop.laws_BLV, self.sampling, logits_BMV, decided.path_BN, at_BM)
 
     def _slots(self, context: Context, decided: _Decided) -> Array:
         """Where each column of the round is committed; past the end where it is not."""
@@ -272,20 +284,3 @@ class Rounds:
 
     def _is_eos(self, tokens: Array) -> Array:
         return jnp.any(tokens[..., None] == self.eos_E.reshape((1,) * tokens.ndim + (-1,)), axis=-1)
-
-
-def _padded(array_BM: Array, columns: int) -> Array:
-    missing = columns - array_BM.shape[1]
-    return jnp.pad(array_BM, ((0, 0), (0, missing), (0, 0))) if missing else array_BM
-
-
-def _likeliest(logits_BMV: Array, count: int) -> Array | None:
-    if count == 1:
-        return most_likely(logits_BMV)[..., None]
-    return jax.lax.top_k(logits_BMV, count)[1].astype(jnp.int32) if count else None
-
-
-def _written(buffer: Array, values: Array, at_BM: Array) -> Array:
-    """Row b's values at the places `at_BM[b]`; what lies past the end is dropped."""
-    row_B1 = jnp.arange(at_BM.shape[0])[:, None]
-    return buffer.at[row_B1, at_BM].set(values.astype(buffer.dtype), mode="drop")

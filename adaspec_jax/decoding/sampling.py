@@ -1,34 +1,77 @@
-"""The law tokens are drawn from: temperature, top-k and top-p, the same on target and draft."""
+"""The law tokens are drawn from: processors, temperature and filters, the same on target and draft."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Temperature 0 is greedy; `top_k` 0 and `top_p` 1 keep every token. Filters apply after the temperature.
+    """Temperature 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 keep every token.
 
-    `shared_noise`: the random numbers of a token belong to its request and its place, whoever draws it, so that the
-    same text is sampled for a seed whatever the drafter; see `adaspec_jax.decoding.noise`.
+    In the order of transformers' `generate`: `logit_bias` is added, the logits of tokens that stand in the row's text,
+    prompt included, are divided by `repetition_penalty` where positive and multiplied by it where negative, and tokens
+    of `suppress_tokens` are ruled out. These processors change greedy text too. Then come the temperature, top-k,
+    top-p, and min-p, which rules out what is less probable than `min_p` times the likeliest.
+
+    `logit_bias`: {token: what is added}, or such pairs. `shared_noise`: the random numbers of a token belong to its
+    request and its place, whoever draws it, so that the same text is sampled for a seed whatever the drafter; see
+    `adaspec_jax.decoding.noise`.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     shared_noise: bool = False
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
 
     def __post_init__(self):
+        bias = self.logit_bias.items() if isinstance(self.logit_bias, Mapping) else self.logit_bias
+        object.__setattr__(self, "logit_bias", tuple(sorted((int(token), float(value)) for token, value in bias)))
+        object.__setattr__(self, "suppress_tokens", tuple(sorted({int(token) for token in self.suppress_tokens})))
+        self._check()
+
+    def _check(self) -> None:
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be 0 (greedy) or positive, not {self.temperature}")
         if self.top_k < 0:
             raise ValueError(f"top_k must be 0 (off) or positive, not {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], not {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must be in [0, 1], not {self.min_p}")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise ValueError(f"repetition_penalty must be positive, 1 for none, not {self.repetition_penalty}")
+        if len(dict(self.logit_bias)) < len(self.logit_bias):
+            raise ValueError("logit_bias has a token twice")
+        if not all(math.isfinite(value) for _, value in self.logit_bias):
+            raise ValueError(
+                f"logit_bias must be finite: suppress_tokens rules tokens out; not {dict(self.logit_bias)}"
+            )
+        for name, tokens in self._named():
+            if tokens and min(tokens) < 0:
+                raise ValueError(f"{name} names tokens by their ids, from 0 on, not {min(tokens)}")
+
+    def _named(self) -> list[tuple[str, list[int]]]:
+        return [("logit_bias", [*dict(self.logit_bias)]), ("suppress_tokens", [*self.suppress_tokens])]
+
+    def check_fits(self, vocab_size: int) -> None:
+        """ValueError where a processor names a token that a vocabulary lacks, or leaves none of it."""
+        for name, tokens in self._named():
+            if tokens and max(tokens) >= vocab_size:
+                raise ValueError(f"{name} names token {max(tokens)}; the vocabulary has ids below {vocab_size}")
+        if len(self.suppress_tokens) == vocab_size:
+            raise ValueError("suppress_tokens leaves no token")
 
     @property
     def greedy(self) -> bool:
@@ -43,6 +86,30 @@ class Sampling:
     def settled(self) -> bool:
         """Whether a token follows from its law and its place, so that guesses are point masses."""
         return self.greedy or self.shared_noise
+
+    @property
+    def processes(self) -> bool:
+        """Whether logits change before temperature and filters."""
+        return self.repetition_penalty != 1 or bool(self.logit_bias or self.suppress_tokens)
+
+    def processed(self, logits_V: Array, present_V: Array | None) -> Array:
+        """Float32 logits after the processors; as they are where there are none.
+
+        `present_V`: the tokens that stand in the text, bool (`decoding.present`); None without a repetition penalty.
+        """
+        if not self.processes:
+            return logits_V
+        self.check_fits(logits_V.shape[-1])
+        logits_V = jnp.asarray(logits_V, jnp.float32)
+        if self.logit_bias:
+            tokens, values = zip(*self.logit_bias, strict=True)
+            logits_V = logits_V.at[..., np.array(tokens)].add(np.array(values, np.float32))
+        if self.repetition_penalty != 1:
+            penalty = self.repetition_penalty
+            logits_V = jnp.where(present_V, jnp.where(logits_V < 0, logits_V * penalty, logits_V / penalty), logits_V)
+        if self.suppress_tokens:
+            logits_V = logits_V.at[..., np.array(self.suppress_tokens)].set(-jnp.inf)
+        return logits_V
 
     def probs(self, logits_V: Array) -> Array:
         """The float32 law over the last axis; one-hot at the (first) most likely token when greedy."""
@@ -64,6 +131,9 @@ class Sampling:
             inside_V = jnp.cumsum(probs_V, axis=-1) - probs_V < self.top_p
             last = jnp.min(jnp.where(inside_V, sorted_V, jnp.inf), axis=-1, keepdims=True)
             logits_V = jnp.where(logits_V < last, -jnp.inf, logits_V)
+        if self.min_p:
+            least = jnp.max(logits_V, axis=-1, keepdims=True) + math.log(self.min_p)
+            logits_V = jnp.where(logits_V < least, -jnp.inf, logits_V)
         return logits_V
 
     def draw(self, key: Array, probs_V: Array) -> Array:

@@ -9,7 +9,8 @@ import jax
 from jax import Array
 
 from adaspec_jax.decoding.acceptance import rejection_sample
-from adaspec_jax.decoding.engine import program_arguments, trimmed
+from adaspec_jax.decoding.engine import STATIC, Inputs, program_arguments, trimmed
+from adaspec_jax.decoding.logprobs import Logprobs
 from adaspec_jax.decoding.rounds import Loop, Rounds
 from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.types import Accept, Context, Drafter, Generation, Model
@@ -25,6 +26,7 @@ def stream(
     sampling: Sampling,
     eos_id: int | Sequence[int] = -1,
     accept: Accept = rejection_sample,
+    logprobs: Logprobs | None = None,
 ) -> Iterator[Generation]:
     """The `Generation` as it stands after each round; the last one is what `generate` returns, token for token.
 
@@ -33,25 +35,22 @@ def stream(
     taken: who stops iterating has paid for no further round.
     """
     arguments, slots = program_arguments(target, drafter, prompt, key, max_new_tokens, eos_id)
-    static = {"slots": slots, "sampling": sampling, "accept": accept}
+    static = {"slots": slots, "sampling": sampling, "accept": accept, "logprobs": logprobs}
     loop = _start(*arguments, **static)
-    target, drafter, _, _, _, budget, ends, _ = arguments
+    these = (arguments.target, arguments.drafter, arguments.max_new_tokens, arguments.eos_E)
     while not loop.done_B.all():
-        loop, made = _round(loop, target, drafter, budget, ends, **static)
+        loop, made = _round(loop, *these, **static)
         yield trimmed(made, prompt, max_new_tokens)
 
 
-@partial(jax.jit, static_argnames=("slots", "sampling", "accept"))
-def _start(
-    target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, noise_B, *, slots, sampling, accept
-) -> Loop:
-    rounds = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept)
-    return rounds.start(key, tokens_BS, lengths_B, noise_B)
+@partial(jax.jit, static_argnames=STATIC)
+def _start(*inputs, **static) -> Loop:
+    return Inputs(*inputs).begun(**static)[1]
 
 
 # The loop's buffers are written where they lie: nobody reads the one before.
-@partial(jax.jit, static_argnames=("slots", "sampling", "accept"), donate_argnums=0)
-def _round(loop: Loop, target, drafter, max_new_tokens, eos_E, *, slots, sampling, accept) -> tuple[Loop, Generation]:
-    rounds = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept)
+@partial(jax.jit, static_argnames=STATIC, donate_argnums=0)
+def _round(loop: Loop, target, drafter, max_new_tokens, eos_E, **static) -> tuple[Loop, Generation]:
+    rounds = Rounds(target, drafter, max_new_tokens, eos_E, **static)
     loop = rounds.one_round(loop)
     return loop, rounds.finished(loop)

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jax import Array
 
+from adaspec_jax.decoding.logprobs import TokenLogprobs
 from adaspec_jax.decoding.noise import noise_at
+from adaspec_jax.decoding.present import present
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import GREEDY, Sampling, most_likely
 
@@ -49,8 +51,17 @@ class Context:
     behind: int = 2  # static
     opinion: bool = False  # static: the rule compares laws, and wants `Proposal.opinion_BNV`
 
+    def present(self, vocab_size: int) -> Array | None:
+        """bool_BV: the tokens of each row's text, for `Sampling.processed`; None where that does not ask."""
+        if self.sampling.repetition_penalty == 1:
+            return None
+        return present(self.tokens_BS, self.lengths_B, vocab_size)
+
     def pick(self, key: Array, logits_BV: Array, position_B: Array) -> tuple[Array, Array | None]:
-        """A drafter's guess for these places in the rows, and the law it was drawn from; None where it is settled."""
+        """A drafter's guess for these places in the rows, and the law it was drawn from; None where it is settled.
+
+        The logits have been through `Sampling.processed`; a drafter that leaves that out is as exact, and accepts less.
+        """
         if self.noise_B is None:
             return self.sampling.pick(key, logits_BV)
         return most_likely(self.noisy(logits_BV[:, None], position_B[:, None])[:, 0]), None
@@ -112,6 +123,7 @@ class Generation:
     histogram_BM: Array  # rounds in which exactly m guesses were accepted
     origin_BS: Array  # int8 per token: PROMPT, GUESS (accepted) or TARGET (correction or bonus)
     rejected_BS: Array  # the last guess refused at that position in the round that decided it, -1 where none was
+    logprobs: TokenLogprobs | None = None  # of every new token, where they are asked for
 
 
 PROMPT, GUESS, TARGET = 0, 1, 2

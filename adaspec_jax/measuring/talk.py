@@ -9,7 +9,7 @@ import numpy as np
 
 from adaspec_jax import data
 from adaspec_jax.data.chat import ASSISTANT, Refused, Template, opened_reasoning
-from adaspec_jax.decoding import Context, Dialogue, Generation, Sampling
+from adaspec_jax.decoding import Context, Dialogue, Generation, Logprobs, Sampling
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.evaluation import check_contexts
 from adaspec_jax.methods import Given, Method
@@ -45,6 +45,7 @@ class Talk:
         system: str | None = None,
         max_new_tokens: int = 128,
         sampling: Sampling = Sampling(temperature=0.0),  # noqa: B008 (frozen)
+        logprobs: Logprobs | None = None,
         seed: int = 0,
     ) -> None:
         method.check(given)
@@ -52,6 +53,7 @@ class Talk:
         self._given, self._template, self._ends = given, template, ends
         self._max_new_tokens, self._key = max_new_tokens, jax.random.key(seed)
         knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends, "accept": method.accept}
+        knobs["logprobs"] = logprobs
         self._dialogue = Dialogue(given.target, method.make(given), **knobs)
 
     def say(self, text: str) -> Answer:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from adaspec_jax import data
-from adaspec_jax.decoding import Context, Generation, Sampling, stream
+from adaspec_jax.decoding import Context, Generation, Logprobs, Sampling, stream
 from adaspec_jax.methods import Given, Method
-
-_HALF = "\ufffd"  # what a decoder shows of a character whose bytes are not all there
 
 
 class Writing:
@@ -35,44 +36,57 @@ class Writing:
         max_new_tokens: int = 128,
         sampling: Sampling = Sampling(temperature=0.0),  # noqa: B008 (frozen)
         stop: Sequence[str] = (),
+        logprobs: Logprobs | None = None,
         seed: int = 0,
     ) -> None:
         if not all(stop):
             raise ValueError("an empty stop string stops everywhere")
         self.made: Generation | None = None  # on the host, after the last piece
         self.stopped_by: str | None = None
-        self._tokens, self._tokenizer, self._stop = list(tokens), given.tokenizer, tuple(stop)
-        prompt = Context(np.asarray([self._tokens]), np.asarray([len(self._tokens)]))
+        self._prompt, self._stop = len(tokens), tuple(stop)
+        prompt = Context(np.asarray([[*tokens]]), np.asarray([len(tokens)]))
         knobs: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
-        key, drafter = jax.random.key(seed), method.make(given)
-        self._rounds = stream(given.target, drafter, prompt, key, accept=method.accept, **knobs)
+        knobs |= {"accept": method.accept, "logprobs": logprobs}
+        drafter = method.make(given)
+        self._growing = data.Growing(tokens, given.tokenizer, special=False)
+        self._most = drafter.num_nodes + 1  # tokens of a round
+        self._rounds = stream(given.target, drafter, prompt, jax.random.key(seed), **knobs)
 
     @property
     def new_tokens(self) -> int:
         """How many were decoded, those of a stop string and after it in its round included."""
-        return int(self.made.lengths_B[0]) - len(self._tokens)
+        return int(self.made.lengths_B[0]) - self._prompt
 
     def __iter__(self) -> Iterator[str]:
-        said = ""
-        for made in self._rounds:
-            self.made = jax.device_get(made)
-            text = self._text()
-            if found := [(text.index(stop), stop) for stop in self._stop if stop in text]:
-                end, self.stopped_by = min(found)
-                yield from _further(text[:end], said)
-                return
-            sure = self._sure(text)
-            yield from _further(sure, said)
-            said = sure if sure.startswith(said) else said
-        yield from _further(self._text(), said)
+        waiting = ""
+        with contextlib.closing(self._texts()) as texts:
+            for text in texts:
+                waiting += text
+                if found := [(waiting.index(stop), stop) for stop in self._stop if stop in waiting]:
+                    end, self.stopped_by = min(found)
+                    waiting = waiting[:end]
+                    break
+                sure = self._sure(waiting)
+                if sure:
+                    yield sure
+                waiting = waiting[len(sure) :]
+        if waiting:
+            yield waiting
 
-    def _text(self) -> str:
-        new = self.made.tokens_BS[0, len(self._tokens) : self.made.lengths_B[0]].tolist()
-        return data.continuation(self._tokens, new, self._tokenizer, special=False)
+    def _texts(self) -> Iterator[str]:
+        """What each round adds, and at last what still waits; of the tokens the new ones alone are fetched."""
+        made, length = None, self._prompt
+        try:
+            for made in self._rounds:
+                new, end = jax.device_get(_new(made.tokens_BS, made.lengths_B, length, most=self._most))
+                yield self._growing.add(new[: end - length].tolist())
+                length = int(end)
+            yield self._growing.rest()
+        finally:
+            self.made = jax.device_get(made)
 
     def _sure(self, text: str) -> str:
-        """Without an end that what follows may change, or make a stop string."""
-        text = text.rstrip(_HALF)
+        """Without an end that what follows may make a stop string."""
         longest = max((len(stop) for stop in self._stop), default=1) - 1
         for count in range(min(longest, len(text)), 0, -1):
             if any(stop.startswith(text[-count:]) for stop in self._stop):
@@ -80,6 +94,8 @@ class Writing:
         return text
 
 
-def _further(text: str, said: str) -> Iterator[str]:
-    if len(text) > len(said) and text.startswith(said):
-        yield text[len(said) :]
+@partial(jax.jit, static_argnames="most")
+def _new(tokens_BS, lengths_B, start, *, most: int):
+    """(the first row's `most` tokens from column `start` on, how many tokens it has)."""
+    at_X = jnp.minimum(start + jnp.arange(most), tokens_BS.shape[1] - 1)
+    return tokens_BS[0, at_X], lengths_B[0]

@@ -31,6 +31,41 @@ def test_what_each_token_adds_is_the_text_together(tokenizer, line):
     assert not any("\ufffd" in piece for piece in shown)
 
 
+LONG = (
+    "\u6f22\u5b57\u304b\u306a\u6df7\u3058\u308a\u6587\u306e\u9577\u3044\u4f8b\u3002" * 2 + " and \U0001f600\U0001f680!"
+)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 17])
+def test_text_that_grows_by_several_tokens_is_the_continuation(tokenizer, count):
+    ids = tokenizer(LONG + LINES[0])["input_ids"]
+    for start in (1, len(tokenizer(LONG)["input_ids"])):
+        growing = data.Growing(ids[:start], tokenizer, special=False)
+        parts = [growing.add(ids[at : at + count]) for at in range(start, len(ids), count)]
+        assert growing.rest() == "" and not any("\ufffd" in part for part in parts)
+        expected = tokenizer.backend_tokenizer.decode(ids)
+        assert expected.endswith("".join(parts)) and "".join(parts).endswith(LINES[0])
+        if start > 1:
+            assert "".join(parts) == continuation(ids[:start], ids[start:], tokenizer, special=False)
+
+
+def test_what_grows_is_decoded_from_a_few_tokens_earlier(tokenizer):
+    """However long the text has become; and half a character is shown when nothing follows."""
+    ids, asked = tokenizer(LONG)["input_ids"] * 8, []
+
+    class Counting:
+        def decode(self, ids, **how):
+            asked.append(len(ids))
+            return tokenizer.decode(ids, **how)
+
+    growing = data.Growing(ids[:200], Counting())
+    for token in ids[200:]:
+        growing.add([token])
+    assert asked[0] < 30 and max(asked) < 40
+    if half := [token for token in ids if text_of([token], tokenizer) == "\ufffd"][:1]:
+        assert growing.add(half) == "" and growing.rest().endswith("\ufffd") and growing.rest() == ""
+
+
 @pytest.mark.parametrize("line", LINES)
 def test_a_continuation_is_what_the_whole_text_has_more(tokenizer, line):
     ids = tokenizer(line)["input_ids"]

@@ -206,14 +206,26 @@ def plain_law(target, begun, sampling, horizon: int, eos: int = -1) -> dict[tupl
         if len(text) == horizon or text[-1:] == (eos,):
             whole[text] = mass
             continue
-        for token, p in enumerate(_probs(next_logits(target, [*PROMPT, *text]), sampling)):
+        before = [*PROMPT, *text]
+        for token, p in enumerate(_probs(processed(next_logits(target, before), before, sampling), sampling)):
             if p:
                 law[*text, token] = mass * p
     return whole
 
 
+def processed(logits, before, sampling: Sampling):
+    """The processors once more, token by token, in float64."""
+    logits = np.asarray(logits, np.float64).copy()
+    for token, value in sampling.logit_bias:
+        logits[token] += value
+    for token in set(before):
+        logits[token] *= sampling.repetition_penalty ** (-1 if logits[token] > 0 else 1)
+    logits[list(sampling.suppress_tokens)] = -np.inf
+    return logits
+
+
 def _probs(logits, sampling: Sampling):
-    """Temperature, top-k and top-p once more, in float64."""
+    """Temperature, top-k, top-p and min-p once more, in float64."""
     scaled = logits / sampling.temperature
     if sampling.top_k:
         scaled = np.where(scaled < np.sort(scaled)[-sampling.top_k], -np.inf, scaled)
@@ -222,6 +234,7 @@ def _probs(logits, sampling: Sampling):
     if sampling.top_p < 1:
         order = np.argsort(-p)
         p[order[np.cumsum(p[order]) - p[order] >= sampling.top_p]] = 0
+    p[p < sampling.min_p * p.max()] = 0
     return p / p.sum()
 
 

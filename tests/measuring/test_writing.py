@@ -1,5 +1,7 @@
 """Pieces of text are together what `generate` decodes, cut before the first stop string wherever rounds end."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -78,6 +80,16 @@ def test_a_piece_that_may_become_a_stop_string_waits(pair):
         Writing(given, methods.find("plain"), tokens, ends, stop=[""])
 
 
+def test_a_round_fetches_its_new_tokens_alone(pair, monkeypatch):
+    given, ends = pair
+    tokens, fetched, get = data.prompt_ids(tiny_pair.TEXTS[0], given.tokenizer), [], jax.device_get
+    monkeypatch.setattr(jax, "device_get", lambda x: fetched.append(sum(map(np.size, jax.tree.leaves(x)))) or get(x))
+    writing = Writing(given, methods.find("vanilla"), tokens, ends, max_new_tokens=NEW)
+    whole = "".join(writing)
+    assert len(fetched) == int(writing.made.rounds_B[0]) + 1 and set(fetched[:-1]) == {5}  # of 3 guesses
+    assert len(writing.made.tokens_BS[0]) == len(tokens) + NEW < fetched[-1] and whole
+
+
 def test_generate_stops_where_it_is_told(root, pair, capsys, monkeypatch):
     arguments = ["--target", root / "target", "--prompt", "Tom has", "--max_new_tokens", 24]
     status, out, errors = command_line(capsys, monkeypatch, "generate", *arguments)
@@ -88,6 +100,27 @@ def test_generate_stops_where_it_is_told(root, pair, capsys, monkeypatch):
     for wrong, says in ((["--stop", ""], "--stop is empty"), (["--chat", "--stop", "x"], "--stop is for texts")):
         status, _, errors = command_line(capsys, monkeypatch, "generate", *arguments, *wrong)
         assert (status, errors.count("\n")) == (2, 1) and says in errors
+
+
+def test_log_probabilities_come_a_line_a_token(root, pair, capsys, monkeypatch):
+    given, _ = pair
+    arguments = ["--target", root / "target", "--draft", root / "draft", "--prompt", "Tom has", "--max_new_tokens", 12]
+    status, out, errors = command_line(capsys, monkeypatch, "generate", *arguments, "--logprobs", 2)
+    assert status == 0, errors
+    text, _, rest = out.partition("\n{")
+    rows = [json.loads(line) for line in ("{" + rest).splitlines()[:-1]]
+    ids = data.prompt_ids("Tom has", given.tokenizer)
+    assert len(rows) == 12 and text == "Tom has" + data.continuation(ids, [row["id"] for row in rows], given.tokenizer)
+    for row in rows:
+        logits_V = np.asarray(given.target(np.asarray([ids]))[0][0, -1], np.float64)
+        law_V = logits_V - np.log(np.exp(logits_V).sum())
+        assert row["id"] == row["top"][0]["id"] and abs(row["logprob"] - law_V[row["id"]]) < 1e-4
+        np.testing.assert_allclose([each["logprob"] for each in row["top"]], np.sort(law_V)[:-3:-1], atol=1e-4)
+        ids.append(row["id"])
+    status, _, errors = command_line(capsys, monkeypatch, "generate", *arguments, "--logprobs", -1)
+    assert (status, errors.count("\n")) == (2, 1) and "--logprobs is -1" in errors
+    status, out, _ = command_line(capsys, monkeypatch, "generate", *arguments)
+    assert out.startswith(text + "\n[")
 
 
 def test_a_method_without_what_it_needs_says_so(pair):

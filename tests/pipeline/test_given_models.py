@@ -63,15 +63,15 @@ def test_answers_end_at_every_end_the_target_names_and_exports_keep_them(made, t
     theirs = tmp_path / "theirs"
     shutil.copytree(made[0] / "target", theirs)
     newline = data.load_tokenizer(theirs)("\n")["input_ids"][-1]
-    asks = {"eos_token_id": [newline, 0], "repetition_penalty": 1.1}
+    asks = {"eos_token_id": [newline, 0], "no_repeat_ngram_size": 9}
     (theirs / "generation_config.json").write_text(json.dumps(asks))
     config = given(theirs)
     config.answers = Answers(source="target", max_new_tokens=12, temperature=1.0)
     report = pipeline.run(config, tmp_path / "run")
     said = capsys.readouterr().out
-    assert "note: generation_config.json asks for repetition_penalty 1.1, which is not to be had here" in said
+    assert "note: generation_config.json asks for no_repeat_ngram_size 9, which is not to be had here" in said
     assert report["settings"]["eos_id"] == [0, newline]  # what closes rows first
-    assert any("repetition_penalty" in note for note in report["data"]["notes"])
+    assert any("no_repeat_ngram_size" in note for note in report["data"]["notes"])
     import numpy as np
 
     ends = {newline, 0}

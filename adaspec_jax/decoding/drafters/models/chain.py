@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.drafters.models.reread import read_on, read_prompt, reread
+from adaspec_jax.decoding.present import with_token
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.stopping import Stop
 from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
@@ -56,20 +57,23 @@ class ChainDrafter:
     def _all(self, key, cache, context: Context):
         keys = jax.random.split(key, self.length)
 
-        def guess(key, logits_BV, cache):
+        def guess(key, logits_BV, cache, present_BV):
+            logits_BV = context.sampling.processed(logits_BV, present_BV)
             token_B, probs_BV = context.pick(key, logits_BV, cache.lengths_B)
             return token_B, probs_BV, logits_BV if context.opinion else None
 
         def extend(carry, key):
-            token_B, cache = carry
+            token_B, cache, present_BV = carry
             logits_B1V, cache = self.model(token_B[:, None], cache)
-            guessed = guess(key, logits_B1V[:, 0], cache)
-            return (guessed[0], cache), guessed
+            present_BV = with_token(present_BV, token_B)
+            guessed = guess(key, logits_B1V[:, 0], cache, present_BV)
+            return (guessed[0], cache, present_BV), guessed
 
         # After a full acceptance the draft has never seen its own last guess.
         logits_BV, _, cache = reread(self.model, cache, context, window=context.behind)
-        first = guess(keys[0], logits_BV, cache)
-        (_, cache), rest = jax.lax.scan(extend, (first[0], cache), keys[1:])
+        present_BV = context.present(logits_BV.shape[-1])
+        first = guess(keys[0], logits_BV, cache, present_BV)
+        (_, cache, _), rest = jax.lax.scan(extend, (first[0], cache, present_BV), keys[1:])
         whole = jax.tree.map(lambda a, others: jnp.moveaxis(jnp.concatenate([a[None], others]), 0, 1), first, rest)
         return Proposal(whole[0], probs_BNV=whole[1], opinion_BNV=whole[2]), cache
 
@@ -93,6 +97,7 @@ class ChainDrafter:
 
     def _guess(self, at: _Guessing, key, logits_BV, hidden_BD, limit_B, context: Context) -> _Guessing:
         sampling, n, proposal = context.sampling, at.n, at.proposal
+        logits_BV = sampling.processed(logits_BV, at.present_BV)
         token_B, probs_BV = context.pick(key, logits_BV, at.cache.lengths_B)
         law_BV = probs_BV
         if probs_BV is None:
@@ -111,7 +116,7 @@ class ChainDrafter:
         )
         if hasattr(self.stop, "ended"):
             going_B &= ~self.stop.ended(stop_state)
-        return _Guessing(n + 1, going_B, proposal, at.cache, stop_state)
+        return _Guessing(n + 1, going_B, proposal, at.cache, stop_state, with_token(at.present_BV, token_B))
 
 
 class _Guessing(NamedTuple):
@@ -120,6 +125,7 @@ class _Guessing(NamedTuple):
     proposal: Proposal
     cache: Any
     stop_state: Any
+    present_BV: Array | None  # the tokens of the text and of the guesses, where a penalty asks for them
 
     @classmethod
     def empty(cls, length: int, logits_BV: Array, context: Context) -> _Guessing:
@@ -131,4 +137,4 @@ class _Guessing(NamedTuple):
             probs_BNV=None if context.sampling.settled else laws_BNV,
             opinion_BNV=laws_BNV if context.opinion else None,
         )
-        return cls(jnp.int32(0), jnp.ones((batch,), bool), proposal, None, None)
+        return cls(jnp.int32(0), jnp.ones((batch,), bool), proposal, None, None, context.present(vocab_size))

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from adaspec_jax.decoding.drafters.models.reread import read_on, read_prompt, reread
+from adaspec_jax.decoding.present import with_token
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.tree import Tree
 from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
@@ -54,9 +55,10 @@ class TreeDrafter:
         position_BN = context.lengths_B[:, None] - 1 + shape.depth_BN
 
         logits_BWV, start, tokens, laws, valid = logits_BV[:, None], 0, [], [], []
+        present_BWV = jax.tree.map(lambda present_BV: present_BV[:, None], context.present(logits_BV.shape[-1]))
         keys = jax.random.split(key, len(self.branching))
         for depth, (width, level_key) in enumerate(zip(self.branching, keys, strict=True)):
-            noisy_BWV = self._noisy(context, logits_BWV, depth)
+            noisy_BWV = self._noisy(context, context.sampling.processed(logits_BWV, present_BWV), depth)
             tokens_BW, probs_BWV, valid_BW = self._children(level_key, noisy_BWV, width, context.sampling)
             tokens.append(tokens_BW)
             laws.append(probs_BWV)
@@ -64,6 +66,8 @@ class TreeDrafter:
             end = start + tokens_BW.shape[1]
             if end < len(parents_N):  # the leaves need no reading
                 level = slice(start, end)
+                if present_BWV is not None:
+                    present_BWV = with_token(jnp.repeat(present_BWV, width, axis=1), tokens_BW)
                 logits_BWV, cache = self.model(
                     tokens_BW, cache, positions_BT=position_BN[:, level], mask_BTS=mask_BNS[:, level]
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from adaspec_jax.decoding.present import with_token
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.types import Asks, Context, Entry, Model, Proposal
 
@@ -40,16 +41,19 @@ class EarlyExitDrafter:
         root_B1 = jnp.take_along_axis(context.tokens_BS, context.lengths_B[:, None] - 1, axis=1)
 
         def guess(carry, key):
-            token_B, cache = carry
+            token_B, cache, present_BV = carry
             ran = self.model.run(token_B[:, None], cache, last=self.exit_layer)
             logits_BV = self._exit(token_B[:, None], ran.hidden)[:, 0]
+            logits_BV = context.sampling.processed(logits_BV, present_BV)
             token_B, probs_BV = context.pick(key, logits_BV, ran.cache.lengths_B)
             opinion_BV = logits_BV if context.opinion else None
-            return (token_B, ran.cache), (token_B, probs_BV, opinion_BV, ran.hidden[:, 0])
+            guessed = (token_B, probs_BV, opinion_BV, ran.hidden[:, 0])
+            return (token_B, ran.cache, with_token(present_BV, token_B)), guessed
 
         cache = context.target_cache.roll_back(context.lengths_B - 1)
         keys = jax.random.split(key, self.length)
-        (last_B, cache), made = jax.lax.scan(guess, (root_B1[:, 0], cache), keys)
+        begun = root_B1[:, 0], cache, context.present(self.model.config.vocab_size)
+        (last_B, cache, _), made = jax.lax.scan(guess, begun, keys)
         tokens_BN, probs_BNV, opinion_BNV, hidden_BND = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), made)
         ran = self.model.run(last_B[:, None], cache, last=self.exit_layer)
         entry = Entry(self.exit_layer, jnp.concatenate([hidden_BND, ran.hidden], axis=1))

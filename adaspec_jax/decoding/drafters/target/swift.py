@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from jax import Array
 from adaspec_jax.decoding.drafters.target.skipping import Thinned, guess_by
 from adaspec_jax.decoding.prefill import tokens_from
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.sampling import GREEDY, most_likely
+from adaspec_jax.decoding.sampling import most_likely
 from adaspec_jax.decoding.stopping import ConfidentEnough
 from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
 
@@ -88,7 +89,8 @@ class SwiftDrafter:
         thinned = Thinned(self.model, keep=state.keep_BY[0])
         stop = ConfidentEnough(self.threshold, limit=self.length, step=0.0)  # a threshold that stays where it is
         text = {"tokens_BS": context.tokens_BS, "lengths_B": context.lengths_B, "accepted_B": context.accepted_B}
-        likeliest = Context(**text, target_cache=cache, sampling=GREEDY, opinion=True)
+        greedily = dataclasses.replace(context.sampling, temperature=0.0)
+        likeliest = Context(**text, target_cache=cache, sampling=greedily, opinion=True)
         knobs = {"length": self.length, "stop": stop, "widths": (self.length,)}
         chain, _ = guess_by(thinned, key, stop.init(context), likeliest, **knobs)
         return self._with_siblings(chain, context), state

@@ -5,13 +5,14 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.drafters.stateless import Stateless
 from adaspec_jax.decoding.drafters.text.matching import chain, check_counts, copied, first_place, match_lengths
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.types import Asks, Context
 
 
 @pytree("ngram", "length", "widths")
-class PromptLookup:
+class PromptLookup(Stateless):
     """The `length` tokens after the first stand of the last `ngram` tokens, of fewer where those stand nowhere else.
 
     A stand counts where all `length` tokens after it are there, and it ends `ngram` + 1 tokens before the text does.
@@ -23,20 +24,12 @@ class PromptLookup:
     length: int = 10
     widths: tuple[int, ...] = (0,)
 
-    asks = Asks(likeliest=0)
-
     def __post_init__(self) -> None:
         check_counts(ngram=self.ngram, length=self.length)
 
     @property
     def num_nodes(self) -> int:
         return self.length
-
-    def init(self, prompt: Context, slots: int) -> tuple:
-        return ()
-
-    def extend(self, state: tuple, prompt: Context, kept_B: Array, width: int) -> tuple:
-        return ()
 
     def propose(self, key, state, context: Context):
         tokens_BS, end_B1 = context.tokens_BS, context.lengths_B[:, None]
@@ -93,7 +86,7 @@ class ReferenceCopy:
 
 
 @pytree("length", "per_match", "longest", "widths")
-class LongestMatch:
+class LongestMatch(Stateless):
     """What followed the first stand of the longest suffix that stood before: `per_match` guesses for each token of it.
 
     SAM-Decoding (Hu et al. 2024, arXiv 2411.10666) without a fixed text and without another drafter for short matches;
@@ -106,20 +99,12 @@ class LongestMatch:
     longest: int = 64
     widths: tuple[int, ...] = (0, 8)
 
-    asks = Asks(likeliest=0)
-
     def __post_init__(self) -> None:
         check_counts(length=self.length, per_match=self.per_match, longest=self.longest)
 
     @property
     def num_nodes(self) -> int:
         return self.length
-
-    def init(self, prompt: Context, slots: int) -> tuple:
-        return ()
-
-    def extend(self, state: tuple, prompt: Context, kept_B: Array, width: int) -> tuple:
-        return ()
 
     def propose(self, key, state, context: Context):
         match_BS = match_lengths(context.tokens_BS, context.lengths_B, self.longest)

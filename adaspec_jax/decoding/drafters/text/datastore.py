@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.drafters.stateless import Stateless
 from adaspec_jax.decoding.drafters.text.matching import check_counts
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.types import Asks, Context, Proposal
+from adaspec_jax.decoding.types import Context, Proposal
 
 _PAST = -2  # what is read past the last token: below every token, and below what stands between two texts
 
@@ -57,7 +58,7 @@ class Datastore:
 
 
 @pytree("longest", "shortest", "matches", "length", "choices")
-class DatastoreTree:
+class DatastoreTree(Stateless):
     """The `choices` commonest beginnings of what follows a row's last tokens in a datastore, as a tree.
 
     The last `longest` tokens are looked for, then fewer, down to `shortest`; of the first that are found, the first
@@ -72,8 +73,6 @@ class DatastoreTree:
     matches: int = 5000
     length: int = 10
     choices: int = 64
-
-    asks = Asks(likeliest=0)
 
     def __post_init__(self) -> None:
         check_counts(shortest=self.shortest, matches=self.matches, length=self.length, choices=self.choices)
@@ -92,12 +91,6 @@ class DatastoreTree:
     @property
     def depth(self) -> int:
         return self.length
-
-    def init(self, prompt: Context, slots: int) -> tuple:
-        return ()
-
-    def extend(self, state: tuple, prompt: Context, kept_B: Array, width: int) -> tuple:
-        return ()
 
     def propose(self, key, state, context: Context):
         following_BXN, count_B = self._found(context)

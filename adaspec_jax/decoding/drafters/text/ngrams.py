@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.drafters.stateless import Stateless
 from adaspec_jax.decoding.drafters.text.matching import after_guess, chain, check_counts, match_lengths, merged
 from adaspec_jax.decoding.prefill import tokens_from
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.types import Asks, Context, Model
+from adaspec_jax.decoding.types import Context, Model
 
 
 @pytree("levels", "length", "widths")
-class CountedNgrams:
+class CountedNgrams(Stateless):
     """`length` guesses in a row, each the token that most often followed the last `levels` - 1 tokens in the text.
 
     Where those never stood there, the last `levels` - 2 decide, down to one; where that never did, the guesses end. Of
@@ -28,8 +29,6 @@ class CountedNgrams:
     length: int = 8
     widths: tuple[int, ...] = (0,)
 
-    asks = Asks(likeliest=0)
-
     def __post_init__(self) -> None:
         check_counts(length=self.length)
         if self.levels < 2:
@@ -38,12 +37,6 @@ class CountedNgrams:
     @property
     def num_nodes(self) -> int:
         return self.length
-
-    def init(self, prompt: Context, slots: int) -> tuple:
-        return ()
-
-    def extend(self, state: tuple, prompt: Context, kept_B: Array, width: int) -> tuple:
-        return ()
 
     def propose(self, key, state, context: Context):
         tokens_BS, longest = context.tokens_BS, self.levels - 1
@@ -65,7 +58,7 @@ class CountedNgrams:
 
 
 @pytree("rows", "length", "ngram")
-class NGrammys:
+class NGrammys(Stateless):
     """`rows` chains of `length` guesses: what followed in the text, then what the target's weights alone say follows.
 
     At most half the rows continue earlier stands of the last `ngram` tokens, the latest first; the others begin with
@@ -79,8 +72,6 @@ class NGrammys:
     length: int = 10
     ngram: int = 1
 
-    asks = Asks(likeliest=0)
-
     def __post_init__(self) -> None:
         check_counts(rows=self.rows, length=self.length, ngram=self.ngram)
 
@@ -91,12 +82,6 @@ class NGrammys:
     @property
     def depth(self) -> int:
         return self.length
-
-    def init(self, prompt: Context, slots: int) -> tuple:
-        return ()
-
-    def extend(self, state: tuple, prompt: Context, kept_B: Array, width: int) -> tuple:
-        return ()
 
     def propose(self, key, state, context: Context):
         copied_BRN, there_BRN = self._from_text(context)

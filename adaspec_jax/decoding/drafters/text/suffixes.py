@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.drafters.stateless import Stateless
 from adaspec_jax.decoding.drafters.text.datastore import Datastore
 from adaspec_jax.decoding.drafters.text.matching import chain, check_counts, match_lengths
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.types import Asks, Context
+from adaspec_jax.decoding.types import Context
 
 
 class _Stands(NamedTuple):
@@ -26,7 +27,7 @@ class _Stands(NamedTuple):
 
 
 @pytree("length", "depth", "factor", "offset", "threshold", "places", "corpus_longest", "widths")
-class SuffixPath:
+class SuffixPath(Stateless):
     """The most frequent path after that suffix of the row which promises most.
 
     A suffix of m tokens is followed by at most `factor` m + `offset` guesses, `length`, and `depth` - m, each the token
@@ -51,8 +52,6 @@ class SuffixPath:
     corpus_longest: int = 16
     widths: tuple[int, ...] = (0, 8)
 
-    asks = Asks(likeliest=0)
-
     def __post_init__(self) -> None:
         check_counts(length=self.length, places=self.places, corpus_longest=self.corpus_longest)
         if self.depth < 2:
@@ -63,12 +62,6 @@ class SuffixPath:
     @property
     def num_nodes(self) -> int:
         return self.length
-
-    def init(self, prompt: Context, slots: int) -> tuple:
-        return ()
-
-    def extend(self, state: tuple, prompt: Context, kept_B: Array, width: int) -> tuple:
-        return ()
 
     def propose(self, key, state, context: Context):
         guesses_BN, count_B, promise_B = self._best(self._in_text(context))
