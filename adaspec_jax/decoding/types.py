@@ -15,7 +15,8 @@ from adaspec_jax.decoding.sampling import GREEDY, Sampling, most_likely
 class Asks(NamedTuple):
     """What a drafter wants of the prefill and of every verification, known before anything is traced."""
 
-    layers: tuple[int, ...] = ()  # the target's hidden states after these layers; -1: after the final norm
+    layers: tuple[float, ...] = ()  # the target's hidden states after these layers; -1: after the final norm;
+    # i + 0.5: of layer i after its attention alone
     likeliest: int = 1  # the target's so many likeliest tokens at the root and at every node; 0: none
 
 

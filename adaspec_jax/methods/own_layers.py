@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adaspec_jax.decoding.drafters.target.early_exit import EarlyExitDrafter
+from adaspec_jax.decoding.drafters.target.similarity import SimilarityDrafter
 from adaspec_jax.decoding.drafters.target.skipping import SkippingDrafter
 from adaspec_jax.decoding.drafters.target.sparse import SparseDrafter
 from adaspec_jax.decoding.drafters.target.swift import SwiftDrafter
@@ -70,6 +71,18 @@ def _layerskip(given: Given, *, exit_layer: int | None, length: int) -> EarlyExi
     return EarlyExitDrafter(given.target, exit_layer, length)
 
 
+def _draft_on_the_fly(
+    given: Given, *, first: int | None, last: int | None, length: int, threshold: float, **numbers: float
+) -> SimilarityDrafter:
+    count = given.target.config.num_layers
+    first = min(4, max(count // 4, 1)) if first is None else first
+    last = min(2, max(count // 8, 1)) if last is None else last
+    if first + last >= count:
+        raise ValueError(f"first is {first} and last {last}; the target has {count} layers, and none is left between")
+    stop = ConfidentEnough(threshold, limit=length)
+    return SimilarityDrafter(given.target, first, last, length, stop, _halves(length), **numbers)
+
+
 def _halves(length: int) -> tuple[int, ...]:
     """Two smaller widths for verifications, so that a short round is not as dear as a long one."""
     return tuple(sorted({length // 4, length // 2} - {0, length}))
@@ -99,6 +112,22 @@ SWIFT = Method(
     needs=(LAYERS,),
     knobs={"length": 25, "siblings": 10, "window": 50, "share": 0.45, "threshold": 0.8, "enough": 0.93},
 )
+DRAFT_ON_THE_FLY = Method(
+    name="draft_on_the_fly",
+    drafter=_draft_on_the_fly,
+    paper="arXiv 2410.01028",
+    needs=(LAYERS,),
+    # Numbers of the set are ours; first and last are 4 and 2 of deep targets. The others are draft_and_verify's.
+    knobs={
+        "similarity": 0.98,
+        "most": 0.6,
+        "every": 64,
+        "first": None,
+        "last": None,
+        "length": 8,
+        "threshold": 0.8,
+    },
+)
 MAGICDEC = Method(
     name="magicdec",
     drafter=lambda given, **sizes: SparseDrafter(given.target, **sizes),
@@ -106,4 +135,4 @@ MAGICDEC = Method(
     needs=(KEYS,),
     knobs={"length": 3, "budget": 256, "sink": 16},  # sink: ours
 )
-OWN_LAYERS = (DRAFT_AND_VERIFY, SWIFT, LAYERSKIP, MAGICDEC)
+OWN_LAYERS = (DRAFT_AND_VERIFY, SWIFT, DRAFT_ON_THE_FLY, LAYERSKIP, MAGICDEC)
