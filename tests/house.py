@@ -16,7 +16,8 @@ FILES = sorted(path for folder in ("adaspec_jax", "configs") for path in (CHECKO
 LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 
 DOORS = set(
-    "train evaluate generate export plan convert doctor parity compare ablate benchmark datastore command_line".split()
+    "train evaluate generate export plan convert doctor parity compare ablate benchmark datastore search_layers "
+    "command_line".split()
 )
 # From the top floor down: a file may import from its own room and from floors below.
 FLOORS = (
@@ -50,7 +51,7 @@ CLOSED = {
     "doctor": {"planning", "pipeline", "measuring", "methods", "training", "models", "devices", "decoding"},
     "compare": {"planning", "pipeline", "measuring", "methods", "training", "models", "devices", "decoding"},
 }
-LAZY = {"tensorflow_datasets", "grain", "ml_collections", "transformers", "torch", "datasets"}
+LAZY = {"tensorflow_datasets", "grain", "ml_collections", "transformers", "torch", "datasets", "optuna"}
 ONLY_IN = {"flax": ("adaspec_jax/models/",), "torch": ("adaspec_jax/parity/", "adaspec_jax/models/files/pickles.py")}
 EVERYBODYS = {"errors", "__version__", "__init__"}
 

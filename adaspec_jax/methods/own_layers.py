@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from adaspec_jax.decoding.drafters.target.early_exit import EarlyExitDrafter
 from adaspec_jax.decoding.drafters.target.similarity import SimilarityDrafter
@@ -30,10 +31,12 @@ def every_other_layer(num_layers: int) -> tuple[int, ...]:
 def layer_set(path: str | Path, num_layers: int) -> tuple[int, ...]:
     """The sublayers that a file {"attention": [...], "mlp": [...]} leaves out, by the numbers of their layers.
 
+    It may also say "num_layers", and as "found" how it was found.
+
     UserError where it is not such a file, or names layers that the model has not.
     """
     said = read_json(path, mend="give a layer set")
-    if set(said) - {"num_layers"} != {"attention", "mlp"}:
+    if set(said) - {"num_layers", "found"} != {"attention", "mlp"}:
         raise UserError(f'{path} is no layer set: it must say {{"attention": [...], "mlp": [...]}}')
     if said.get("num_layers", num_layers) != num_layers:
         raise UserError(f"{path} is for a model of {said['num_layers']} layers, and the target has {num_layers}")
@@ -41,6 +44,12 @@ def layer_set(path: str | Path, num_layers: int) -> tuple[int, ...]:
         raise UserError(f"{path} is no layer set: layers are numbers")
     skipped = {2 * n for n in said["attention"]} | {2 * n + 1 for n in said["mlp"]}
     return checked(skipped, num_layers, str(path))
+
+
+def as_layer_set(skipped: Sequence[int], num_layers: int) -> dict[str, Any]:
+    """What such a file holds that leaves these sublayers out."""
+    parts = {name: [n // 2 for n in sorted(skipped) if n % 2 == part] for part, name in enumerate(("attention", "mlp"))}
+    return parts | {"num_layers": num_layers}
 
 
 def checked(skipped: Sequence[int] | set[int], num_layers: int, name: str) -> tuple[int, ...]:
