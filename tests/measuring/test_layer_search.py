@@ -22,7 +22,9 @@ def rate(asked):
 
 
 def run(path, asked, trials):
-    return search(rate(asked), LAYERS, Journal(path, ABOUT), trials=trials, first=FIRST)
+    ranked = search(rate(asked), LAYERS, Journal(path, ABOUT), trials=trials, first=FIRST)
+    assert len(ranked) == len(set(ranked)) and FIRST in ranked
+    return ranked[0]
 
 
 @pytest.fixture
