@@ -17,7 +17,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 
 DOORS = set("train evaluate generate export plan convert doctor parity compare ablate benchmark datastore".split())
 OF_ALL_DOORS = {"command_line", "sampling_options"}
-DOORS |= OF_ALL_DOORS
+DOORS |= OF_ALL_DOORS | {"search_layers"}
 # From the top floor down: a file may import from its own room and from floors below.
 FLOORS = (
     {"configs"},
@@ -50,7 +50,7 @@ CLOSED = {
     "doctor": {"planning", "pipeline", "measuring", "methods", "training", "models", "devices", "decoding"},
     "compare": {"planning", "pipeline", "measuring", "methods", "training", "models", "devices", "decoding"},
 }
-LAZY = {"tensorflow_datasets", "grain", "ml_collections", "transformers", "torch", "datasets"}
+LAZY = {"tensorflow_datasets", "grain", "ml_collections", "transformers", "torch", "datasets", "optuna"}
 ONLY_IN = {"flax": ("adaspec_jax/models/",), "torch": ("adaspec_jax/parity/", "adaspec_jax/models/files/pickles.py")}
 EVERYBODYS = {"errors", "__version__", "__init__"}
 

@@ -11,6 +11,7 @@ from adaspec_jax.decoding.dialogue import Dialogue
 from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
 from adaspec_jax.decoding.logprobs import Logprobs
+from adaspec_jax.decoding.memory import generate_and_learn, remembers, with_memory
 from adaspec_jax.decoding.noise import request_keys
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
@@ -56,11 +57,14 @@ __all__ = [
     "Verdict",
     "block_verification",
     "generate",
+    "generate_and_learn",
     "generate_from_queue",
     "k_sequential",
     "match_sample",
     "pytree",
     "rejection_sample",
+    "remembers",
     "request_keys",
     "stream",
+    "with_memory",
 ]

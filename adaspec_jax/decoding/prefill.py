@@ -46,7 +46,7 @@ class Kept:
     width: int  # static: no prompt is more than so many tokens longer
 
 
-def see(target: Model, layers: tuple[int, ...], tokens_BT: Array, cache: Any, **where: Any) -> Seen:
+def see(target: Model, layers: tuple[float, ...], tokens_BT: Array, cache: Any, **where: Any) -> Seen:
     """The target's logits at these tokens, and its hidden states after `layers`."""
     if not layers and "first" not in where:
         return Seen(*target(tokens_BT, cache, **where), ())

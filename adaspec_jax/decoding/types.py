@@ -17,7 +17,8 @@ from adaspec_jax.decoding.sampling import GREEDY, Sampling, most_likely
 class Asks(NamedTuple):
     """What a drafter wants of the prefill and of every verification, known before anything is traced."""
 
-    layers: tuple[int, ...] = ()  # the target's hidden states after these layers; -1: after the final norm
+    layers: tuple[float, ...] = ()  # the target's hidden states after these layers; -1: after the final norm;
+    # i + 0.5: of layer i after its attention alone
     likeliest: int = 1  # the target's so many likeliest tokens at the root and at every node; 0: none
 
 
@@ -134,6 +135,9 @@ class Drafter(Protocol):
 
     Its state has the batch first in every array; what rows share (a datastore, heads, a tree's tables) are leaves of
     the drafter itself. `depth`, `widths` and `asks` have defaults and may be left out, and so may `extend`.
+
+    A drafter that may learn across requests has a field `memory`, arrays of fixed shapes that rows share, or None where
+    it forgets; and the last two methods here. See `memory.generate_and_learn`.
     """
 
     num_nodes: int
@@ -157,6 +161,12 @@ class Drafter(Protocol):
 
         The drafter rolls its own state back to `context.lengths_B`: guesses that were refused are simply absent there.
         """
+
+    def blank(self) -> Any:
+        """The memory before the first request."""
+
+    def remember(self, state: Any, context: Context, begun_B: Array) -> Any:
+        """The memory after requests that are done and began with `begun_B` tokens, taken in the order of the rows."""
 
 
 def asks_of(drafter: Drafter) -> Asks:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from adaspec_jax import data
 from adaspec_jax.data.prompts import Prompt
-from adaspec_jax.decoding import Sampling
+from adaspec_jax.decoding import Sampling, remembers
 from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.measuring.figures import Tally, counted, figures, rate, request_rows, speedup_interval
@@ -21,6 +21,8 @@ from adaspec_jax.measuring.tallies import Size, Terms, room_for_prompts
 from adaspec_jax.measuring.turns import PLAIN, Contender
 from adaspec_jax.measuring.verdict import best_of
 from adaspec_jax.methods import A_DRAFT, METHODS, PUBLISHED, Given, Method
+
+_WARM = "{}, warm"  # what a contender goes by that learns from request to request
 
 MEASURED_HOW = {
     "tokens_per_target_call": "committed tokens / target calls, pooled over rounds, bonus token included, prefill not",
@@ -38,6 +40,8 @@ MEASURED_HOW = {
     "score": "of the answers by what the task asks for: same last number (gsm8k, word_problems) or ROUGE-L (summaries)",
     "published": "what others measured with the system, on other models, texts and machines: see each entry",
     "verdict": "the fastest, in how many resamples of the batches it is, and its speed-up on prompts held back",
+    "warm": "where a method can learn across requests: the figures when each batch is decoded with what those before "
+    "it taught, in the order of the prompts, forgotten before a repetition; all others begin anew with every request",
     "vllm": "vLLM's names and definitions; guesses past the end of a text are not counted as drafted",
 }
 
@@ -70,14 +74,16 @@ def bench(
     entered, skipped = entries(methods, there)
     contenders = {PLAIN: Contender(METHODS[PLAIN].make(given))}
     contenders |= {label: Contender(method.make(theirs), method.accept) for label, (method, theirs) in entered.items()}
+    learning = {label: each._replace(learns=True) for label, each in contenders.items() if remembers(each.drafter)}
+    warm = {_WARM.format(label): each for label, each in learning.items()}
     sampling = Sampling(temperature=temperature)
     decoding = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
     terms = Terms(
         there, mesh, ends, decoding, room_for_prompts(given, max_new_tokens, max_prompt_length), seed, until, score
     )
     with short_of_memory("decoding", "lower --batch_size or --max_new_tokens"), sharding.over(mesh):
-        sizes, cut = terms.sizes(contenders, prompts, batch_sizes, "benchmark")
-        best = best_of(sizes[batch_sizes[0]].tallies, PLAIN)
+        sizes, cut = terms.sizes(contenders | warm, prompts, batch_sizes, "benchmark")
+        best = best_of({label: sizes[batch_sizes[0]].tallies[label] for label in contenders}, PLAIN)
         again = None
         if held_back and best.label != PLAIN:
             pair = {label: contenders[label] for label in (PLAIN, best.label)}
@@ -88,7 +94,7 @@ def bench(
     found = {}
     first = sizes[batch_sizes[0]]
     for label in contenders:
-        of_sizes = {str(size): _figures(made, label, sampling) for size, made in sizes.items()}
+        of_sizes = {str(size): _cold_and_warm(made, label, sampling) for size, made in sizes.items()}
         tally, plain = (first.tallies[name] for name in (label, PLAIN))
         found[label] = {
             "lossless": lossless[label],
@@ -140,8 +146,14 @@ def entries(methods: Sequence[Method], given: Given) -> tuple[dict[str, tuple[Me
     return entered, skipped
 
 
-def _figures(size: Size, label: str, sampling: Sampling) -> dict[str, Any]:
-    return figures(size.tallies[label], size.tallies[PLAIN], greedy=sampling.greedy) | size.machine[label]
+def _cold_and_warm(size: Size, label: str, sampling: Sampling) -> dict[str, Any]:
+    """A contender's figures, and under "warm" those of the same that learns; null where there is nothing to learn."""
+
+    def found(label: str) -> dict[str, Any]:
+        return figures(size.tallies[label], size.tallies[PLAIN], greedy=sampling.greedy) | size.machine[label]
+
+    warm = _WARM.format(label)
+    return {**found(label), "warm": found(warm) if warm in size.tallies else None}
 
 
 def _turns(tally: Tally, prompts: Sequence[Prompt], *, greedy: bool) -> dict[str, Any]:

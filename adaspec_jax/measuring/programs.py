@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from adaspec_jax.decoding import Context, generate
+from adaspec_jax.decoding import Context, generate, generate_and_learn, with_memory
 from adaspec_jax.decoding.rounds import Rounds
+from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import needed
 from adaspec_jax.measuring.turns import Contender
 
@@ -40,17 +42,45 @@ class Program:
             self._compiled[shape] = compiled
         return self._compiled[shape](self._frozen, prompt, key)
 
+    def forget(self) -> None:
+        """As before the first batch."""
+
+    def learn(self, made: Any) -> Any:
+        """The generation in what a call made; what else it made is known from now on."""
+        return made
+
+
+class Remembering(Program):
+    """A program that also makes the drafter's memory, which the next batch begins with once it is learnt.
+
+    Calls alone teach nothing: a batch that is decoded twice, to warm up, meets the same memory both times.
+    """
+
+    def forget(self) -> None:
+        self._frozen[-1] = with_memory(self._frozen[-1])
+
+    def learn(self, made: Any) -> Any:
+        generation, memory = made
+        self._frozen[-1] = dataclasses.replace(self._frozen[-1], memory=memory)
+        return generation
+
 
 def _is_pytree(value: Any) -> bool:
     return jax.tree.structure(value) != jax.tree.structure(0)
 
 
 def decoding_program(target, contender: Contender, **knobs: Any) -> Program:
-    """`generate` with these knobs."""
+    """`generate` with these knobs; `Remembering` for a contender that learns."""
 
     def decode(target, drafter, prompt, key):
         return generate(target, drafter, prompt, key, accept=contender.accept, **knobs)
 
+    def decode_and_learn(target, drafter, prompt, key):
+        made, drafter = generate_and_learn(target, drafter, prompt, key, accept=contender.accept, **knobs)
+        return made, jax.tree.map(lambda x: sharding.constrain(x, *[None] * x.ndim), drafter.memory)
+
+    if contender.learns:
+        return Remembering(decode_and_learn, target, with_memory(contender.drafter))
     return Program(decode, target, contender.drafter)
 
 

@@ -93,13 +93,16 @@ class Terms:
         prompts: Sequence[Prompt] = (),
         scored: Mapping[str, list[float]] | None = None,
     ) -> dict[str, Tally]:
-        """Every contender over all batches, taken in turn."""
+        """Every contender over all batches, taken in turn; those that learn begin with nothing."""
         ways = {(label, "decode"): program for label, program in decoding.items()}
         ways |= {(label, "prefill"): program for label, program in prefill.items()}
         parts: dict[str, list[dict]] = {label: [] for label in decoding}
         done, place = 0, rows_on(self.mesh)
+        for program in decoding.values():
+            program.forget()
         for batch, turns in take_turns(ways, batches, jax.random.key(self.seed), place=place, warm=warm):
-            host = {label: processes.fetch(turns[label, "decode"].made) for label in decoding}
+            made_by = {label: program.learn(turns[label, "decode"].made) for label, program in decoding.items()}
+            host = {label: processes.fetch(made) for label, made in made_by.items()}
             for label, made in host.items():
                 times = turns[label, "decode"].seconds, turns[label, "prefill"].seconds
                 parts[label].append(part_of(made, batch, same_text(made, host[PLAIN], batch), *times))

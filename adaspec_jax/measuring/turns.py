@@ -16,10 +16,11 @@ PLAIN = "plain"  # the name that plain decoding goes by among contenders
 
 
 class Contender(NamedTuple):
-    """A drafter, and the rule by which its guesses are accepted."""
+    """A drafter, the rule by which its guesses are accepted, and whether requests learn from those before them."""
 
     drafter: Drafter
     accept: Callable[..., Any] = rejection_sample
+    learns: bool = False
 
 
 class Turn(NamedTuple):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from adaspec_jax.decoding.drafters.target.early_exit import EarlyExitDrafter
+from adaspec_jax.decoding.drafters.target.similarity import SimilarityDrafter
 from adaspec_jax.decoding.drafters.target.skipping import SkippingDrafter
 from adaspec_jax.decoding.drafters.target.sparse import SparseDrafter
 from adaspec_jax.decoding.drafters.target.swift import SwiftDrafter
@@ -29,10 +31,12 @@ def every_other_layer(num_layers: int) -> tuple[int, ...]:
 def layer_set(path: str | Path, num_layers: int) -> tuple[int, ...]:
     """The sublayers that a file {"attention": [...], "mlp": [...]} leaves out, by the numbers of their layers.
 
+    It may also say "num_layers", and as "found" how it was found.
+
     UserError where it is not such a file, or names layers that the model has not.
     """
     said = read_json(path, mend="give a layer set")
-    if set(said) - {"num_layers"} != {"attention", "mlp"}:
+    if set(said) - {"num_layers", "found"} != {"attention", "mlp"}:
         raise UserError(f'{path} is no layer set: it must say {{"attention": [...], "mlp": [...]}}')
     if said.get("num_layers", num_layers) != num_layers:
         raise UserError(f"{path} is for a model of {said['num_layers']} layers, and the target has {num_layers}")
@@ -40,6 +44,12 @@ def layer_set(path: str | Path, num_layers: int) -> tuple[int, ...]:
         raise UserError(f"{path} is no layer set: layers are numbers")
     skipped = {2 * n for n in said["attention"]} | {2 * n + 1 for n in said["mlp"]}
     return checked(skipped, num_layers, str(path))
+
+
+def as_layer_set(skipped: Sequence[int], num_layers: int) -> dict[str, Any]:
+    """What such a file holds that leaves these sublayers out."""
+    parts = {name: [n // 2 for n in sorted(skipped) if n % 2 == part] for part, name in enumerate(("attention", "mlp"))}
+    return parts | {"num_layers": num_layers}
 
 
 def checked(skipped: Sequence[int] | set[int], num_layers: int, name: str) -> tuple[int, ...]:
@@ -68,6 +78,18 @@ def _layerskip(given: Given, *, exit_layer: int | None, length: int) -> EarlyExi
     if not 1 <= exit_layer < count:
         raise ValueError(f"exit_layer is {exit_layer}; the target has {count} layers, so give 1 to {count - 1}")
     return EarlyExitDrafter(given.target, exit_layer, length)
+
+
+def _draft_on_the_fly(
+    given: Given, *, first: int | None, last: int | None, length: int, threshold: float, **numbers: float
+) -> SimilarityDrafter:
+    count = given.target.config.num_layers
+    first = min(4, max(count // 4, 1)) if first is None else first
+    last = min(2, max(count // 8, 1)) if last is None else last
+    if first + last >= count:
+        raise ValueError(f"first is {first} and last {last}; the target has {count} layers, and none is left between")
+    stop = ConfidentEnough(threshold, limit=length)
+    return SimilarityDrafter(given.target, first, last, length, stop, _halves(length), **numbers)
 
 
 def _halves(length: int) -> tuple[int, ...]:
@@ -99,6 +121,22 @@ SWIFT = Method(
     needs=(LAYERS,),
     knobs={"length": 25, "siblings": 10, "window": 50, "share": 0.45, "threshold": 0.8, "enough": 0.93},
 )
+DRAFT_ON_THE_FLY = Method(
+    name="draft_on_the_fly",
+    drafter=_draft_on_the_fly,
+    paper="arXiv 2410.01028",
+    needs=(LAYERS,),
+    # Numbers of the set are ours; first and last are 4 and 2 of deep targets. The others are draft_and_verify's.
+    knobs={
+        "similarity": 0.98,
+        "most": 0.6,
+        "every": 64,
+        "first": None,
+        "last": None,
+        "length": 8,
+        "threshold": 0.8,
+    },
+)
 MAGICDEC = Method(
     name="magicdec",
     drafter=lambda given, **sizes: SparseDrafter(given.target, **sizes),
@@ -106,4 +144,4 @@ MAGICDEC = Method(
     needs=(KEYS,),
     knobs={"length": 3, "budget": 256, "sink": 16},  # sink: ours
 )
-OWN_LAYERS = (DRAFT_AND_VERIFY, SWIFT, LAYERSKIP, MAGICDEC)
+OWN_LAYERS = (DRAFT_AND_VERIFY, SWIFT, DRAFT_ON_THE_FLY, LAYERSKIP, MAGICDEC)

@@ -82,6 +82,7 @@ SUFFIX = Method(  # looks into a datastore too where one is given
         "threshold": 0.1,
         "places": 64,
         "corpus_longest": 16,
+        "remembered": 4096,
     },
     paper="arXiv 2411.04975",
 )

@@ -75,7 +75,7 @@ class CausalLM:
         last: int | None = None,
         hidden_BTD: Array | None = None,
         keep: tuple[bool, ...] | Array | None = None,
-        taps: tuple[int, ...] = (),
+        taps: tuple[float, ...] = (),
     ) -> Ran:
         """Layers `first` to `last` (exclusive; None: all that follow, and the final norm), and what was tapped.
 
@@ -83,8 +83,8 @@ class CausalLM:
           hidden_BTD: what enters layer `first`, in place of the embedded tokens; needed where `first` is above 0.
           keep: [2L], whether each sublayer runs: attention of layer i at 2 i, its MLP at 2 i + 1. A tuple is static; a
             traced bool array is decided on the device. An attention that does not run leaves the cache as it was.
-          taps: layers whose hidden states come back: i is the residual stream after layer i, counted from 0; -1 is
-            what follows the final norm.
+          taps: layers whose hidden states come back: i is the residual stream after layer i, counted from 0; i + 0.5
+            is what entered layer i and what its attention adds to that; -1 is what follows the final norm.
 
         Returns:
           `Ran(hidden, cache, taps)`: the residual stream after layer `last - 1`, or after the final norm; the cache, T

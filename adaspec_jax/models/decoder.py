@@ -150,23 +150,23 @@ class Layer(nn.Module):
         return self.mlp((self.attention_norm if self.config.shared_norm else self.mlp_norm)(hidden_BTD))
 
 
-def _layer(config: DecoderConfig, runs: tuple, params, hidden_BTD, rotation, mask_BTS, written, start_B, segments_BT):
-    """One layer, of whose sublayers those that `runs` says add to `hidden_BTD`."""
+def _layer(config: DecoderConfig, runs: tuple, tells: bool, params, hidden_BTD, rotation, mask_BTS, written, *begins):
+    """One layer, of whose sublayers those that `runs` says add to `hidden_BTD`; with `tells` what attention adds."""
 
     def part(method: str, *inputs):
         return Layer(config, parent=None).apply({"params": params}, *inputs, method=method)
 
-    nothing, where = jnp.zeros_like(hidden_BTD), (rotation, mask_BTS, written, start_B, segments_BT)
+    nothing, where = jnp.zeros_like(hidden_BTD), (rotation, mask_BTS, written, *begins)
     attends, mixes = runs
     attended_BTD, written = where_it_runs(attends, lambda: part("attend", hidden_BTD, *where), (nothing, written))
     mixed_BTD = hidden_BTD if config.parallel_residual else hidden_BTD + attended_BTD
     added_BTD = where_it_runs(mixes, lambda: part("mix", mixed_BTD), nothing)
     hidden_BTD = hidden_BTD + attended_BTD + added_BTD
-    return constrain(hidden_BTD, ROWS, None, None), written
+    return constrain(hidden_BTD, ROWS, None, None), written, attended_BTD if tells else None
 
 
 # Jitted by itself, so that equal layers are traced and lowered once; XLA inlines them.
-_equal_layer = jax.jit(_layer, static_argnums=(0, 1))
+_equal_layer = jax.jit(_layer, static_argnums=(0, 1, 2))
 
 
 class Head(nn.Module):
@@ -221,7 +221,7 @@ class Decoder(nn.Module):
         *,
         first: int = 0,
         last: int | None = None,
-        taps: tuple[int, ...] = (),
+        taps: tuple[float, ...] = (),
     ):
         """(hidden states, the cache with T more tokens per row or None, taps); see `CausalLM.run`."""
         c, params = self.config, self.variables["params"]
@@ -241,8 +241,11 @@ class Decoder(nn.Module):
             for i in range(first, end):
                 stacked = STACKED in params
                 layer = jax.tree.map(itemgetter(i), params[STACKED]) if stacked else params[f"layers_{i}"]
-                of_layer = self._of_layer(sublayers_of(keep, i))
-                hidden_BTD, buffers[i] = of_layer(layer, hidden_BTD, *where[:2], buffers[i], start_B, segments_BT)
+                of_layer, entered_BTD = self._of_layer(sublayers_of(keep, i), i + 0.5 in taps), hidden_BTD
+                made = of_layer(layer, hidden_BTD, *where[:2], buffers[i], start_B, segments_BT)
+                hidden_BTD, buffers[i], attended_BTD = made
+                if attended_BTD is not None:
+                    tapped[i + 0.5] = entered_BTD + attended_BTD
                 if i in taps:
                     tapped[i] = hidden_BTD
             if cache is not None:
@@ -272,10 +275,10 @@ class Decoder(nn.Module):
                 hidden_BTD = hidden_BTD + self.position_embed(jnp.minimum(positions_BT, c.max_positions - 1))
         return constrain(hidden_BTD, ROWS, None, None), (rotation, mask_BTS, start_B)
 
-    def _of_layer(self, runs: tuple):
+    def _of_layer(self, runs: tuple, tells: bool = False):
         c = self.config
         known = all(isinstance(run, bool) for run in runs)
-        of_layer = partial(_equal_layer if known else _layer, c, runs)
+        of_layer = partial(_equal_layer if known else _layer, c, runs, tells)
         if c.rematerialise:
             return jax.checkpoint(of_layer, prevent_cse=STACKED not in self.variables["params"])
         return of_layer

@@ -18,7 +18,9 @@ _WIDTH, _ROW, _LEFT, _RIGHT = 640, 30, 170, 70
 def methods_table(report: Mapping[str, Any]) -> str:
     """A row per method under plain decoding's, those skipped with the reason, and what was measured how."""
     rows = [("plain decoding", *_cells(report["plain"]))]
-    rows += [(name, *_cells(m)) for name, m in report["methods"].items() if "skipped" not in m]
+    for name, m in report["methods"].items():
+        rows += [] if "skipped" in m else [(name, *_cells(m))]
+        rows += [(f"{name}, warm", *_cells(m["warm"]))] if m.get("warm") else []
     skipped = [f"{name}: skipped, {m['skipped']}" for name, m in report["methods"].items() if "skipped" in m]
     settings = report["settings"]
     greedy = "" if settings["temperature"] else " (greedy)"
@@ -33,6 +35,8 @@ def methods_table(report: Mapping[str, Any]) -> str:
     notes = [cut] if cut else []
     if any(m.get("published") for m in report["methods"].values()):
         notes += ["Published: of other models, texts and machines (--json names them); * by a third party."]
+    if any(m.get("warm") for m in report["methods"].values()):
+        notes.append("Warm: each batch with what those before it taught; all else begins anew with every request.")
     notes += [f"Lossy, answers do not follow the target's law: {', '.join(lossy)}."] if lossy else []
     return "\n".join([*_aligned([_COLUMNS, *rows]), "", *skipped, *notes, said])
 

@@ -25,8 +25,11 @@ def decode(drafter, prompt, target=TARGET, how=generate, **knobs):
 
 
 # Where the paper's own numbers would leave nothing to see in so short a text, or take long to see it.
-SMALLER = {"swift": {"length": 4, "siblings": 2, "window": 2, "enough": 2.0}}
-TOGETHER = {"swift"}  # a row's guesses depend on the batch that it is in
+SMALLER = {
+    "swift": {"length": 4, "siblings": 2, "window": 2, "enough": 2.0},
+    "draft_on_the_fly": {"similarity": 0.7, "every": 5, "threshold": 0.3},
+}
+TOGETHER = {"swift", "draft_on_the_fly"}  # a row's guesses depend on the batch that it is in
 
 
 def made(name, given=GIVEN):

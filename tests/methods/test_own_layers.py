@@ -1,5 +1,6 @@
 """Layer sets and exits: given as numbers or a file, and refused in one line where they cannot be."""
 
+import dataclasses
 import json
 
 import pytest
@@ -50,6 +51,8 @@ def test_numbers_out_of_range_are_refused():
         ("draft_and_verify", {"skip": tuple(range(8))}, "leaves out every sublayer"),
         ("layerskip", {"exit_layer": 4}, "exit_layer is 4; the target has 4 layers, so give 1 to 3"),
         ("layerskip", {"length": 0}, "length is 0"),
+        ("draft_on_the_fly", {"first": 2, "last": 2}, "first is 2 and last 2; the target has 4 layers"),
+        ("draft_on_the_fly", {"every": 0}, "every are at least 1"),
         ("magicdec", {"budget": 8, "sink": 8}, "the sink must be smaller than the budget"),
     ):
         with pytest.raises(UserError, match=says):
@@ -61,7 +64,15 @@ def test_the_exit_is_a_quarter_of_the_way():
     assert METHODS["layerskip"].set(exit_layer=2).make(GIVEN).exit_layer == 2
 
 
+def test_the_layers_whose_attention_may_go_lie_between_the_first_and_the_last():
+    config = dataclasses.replace(GIVEN.target.config, num_layers=20)
+    method, deep = METHODS["draft_on_the_fly"], Given(target=dataclasses.replace(GIVEN.target, config=config))
+    assert list(method.make(GIVEN).candidates) == [1, 2]
+    assert list(method.make(deep).candidates) == list(range(4, 18))
+    assert list(method.set(first=6, last=9).make(deep).candidates) == list(range(6, 11))
+
+
 def test_a_target_without_layers_to_run_is_refused():
-    for name in ("draft_and_verify", "layerskip", "swift"):
+    for name in ("draft_and_verify", "layerskip", "swift", "draft_on_the_fly"):
         for target in (BagModel.random(0), tiny_llama(num_hidden_layers=2)):
             assert "needs a target of at least three layers" in METHODS[name].lacks(Given(target=target))

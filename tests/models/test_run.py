@@ -64,6 +64,17 @@ def test_sublayers_that_are_left_out_add_nothing(model, traced):
     )
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_tap_inside_a_layer_is_what_its_attention_leaves(model, stacked):
+    alone = model.run(TOKENS_BT, last=1, keep=(True, False, *[True] * (2 * model.config.num_layers - 2))).hidden
+    tapped = (model.stacked() if stacked else model).run(TOKENS_BT, taps=(0.5, 0))
+    close(tapped.taps[0], alone)
+    close(tapped.taps[1], model.run(TOKENS_BT, last=1).hidden)
+    close(tapped.hidden, model.run(TOKENS_BT).hidden)
+    with pytest.raises(ValueError, match="cannot be tapped"):
+        model.run(TOKENS_BT, last=1, taps=(1.5,))
+
+
 def normed(model, hidden_BTD):
     return model.run(TOKENS_BT, first=model.config.num_layers, hidden_BTD=hidden_BTD).hidden
 

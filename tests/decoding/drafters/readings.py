@@ -117,10 +117,11 @@ def _most_frequent_path(node, limit, threshold):
     return path, promise
 
 
-def suffix(tokens, prompt_length, *, corpus, length, depth, factor, threshold, corpus_longest, slip=None):
+def suffix(tokens, prompt_length, *, corpus, length, depth, factor, threshold, corpus_longest, answers=(), slip=None):
     """With no more stands than the drafter counts; in the corpus the lowest continuation comes first among equals."""
     whole, best = [token for text in corpus for token in (*text, -1)], {}
-    for name, text in (("own", tokens), ("corpus", whole)):
+    said = [token for text in answers for token in (*text, -1)]
+    for name, text in (("own", tokens), ("answers", said), ("corpus", whole)):
         best[name] = [], np.float32(0)
         for size in range(1, min(len(tokens), depth, *([corpus_longest + 1] if name == "corpus" else []))):
             stands = [at + size for at in range(len(text) - size + 1) if text[at : at + size] == tokens[-size:]]
@@ -130,8 +131,9 @@ def suffix(tokens, prompt_length, *, corpus, length, depth, factor, threshold, c
             path, promise = _most_frequent_path([(text, at) for at in stands], limit, threshold)
             if promise > best[name][1] or (promise == best[name][1] and slip != "shorter"):
                 best[name] = path, promise
-    theirs = best["corpus"][1] > best["own"][1] or (slip == "corpus" and best["corpus"][1] > 0)
-    return prefixes(best["corpus" if theirs else "own"][0])
+    if slip in best and best[slip][1] > 0:
+        return prefixes(best[slip][0])
+    return prefixes(best[max(best, key=lambda name: best[name][1])][0])
 
 
 def sam(tokens, prompt_length, *, length, per_match, slip=None):

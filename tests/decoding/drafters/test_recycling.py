@@ -1,8 +1,11 @@
 """Token recycling against a reading of it in plain Python: a dictionary of candidates and a list of paths."""
 
+import jax
+import numpy as np
 import pytest
 
-from adaspec_jax.decoding.drafters.text.recycling import TREE, TokenRecycling
+from adaspec_jax.decoding import Context, Sampling, generate_and_learn, with_memory
+from adaspec_jax.decoding.drafters.text.recycling import TREE, TokenRecycling, _Learnt
 from tests.decoding.recording import Asked, play, prompts, tiny_llama
 
 NEW = 20
@@ -18,9 +21,9 @@ def paths_of(tree):
     return found
 
 
-def read(say, prompt, end, paths, width, *, refused_teach=True):
-    """[(committed, guesses as token paths)] of recycling over the tree of these paths."""
-    text, matrix, rounds = list(prompt), {}, []
+def read(say, prompt, end, paths, width, *, refused_teach=True, matrix=None):
+    """[(committed, guesses as token paths)] of recycling over the tree of these paths; `matrix` is added to."""
+    text, matrix, rounds = list(prompt), {} if matrix is None else matrix, []
     while len(text) < end:
         tokens = {(): text[-1]}
         for path in paths:
@@ -77,3 +80,29 @@ def test_a_vocabulary_smaller_than_the_tree_is_wide():
     target = tiny_llama(vocab_size=5)
     (played,) = play(target, TokenRecycling(5), prompts(1, vocab=5), max_new_tokens=8)
     assert len(played.text) == 9 + 8
+
+
+def test_a_matrix_outlives_requests_where_it_is_kept(target):
+    """Requests one after the other, of which the last asks what the first did."""
+    say, matrix, drafter = Asked(target), {}, with_memory(TokenRecycling(23, SMALL))
+    asked, rounds = prompts(2, longest=9).tokens_BS, []
+    for tokens_BS in (asked[:1], asked[1:], asked[:1]):
+        prompt, knobs = Context(tokens_BS, np.array([9])), {"max_new_tokens": NEW, "sampling": Sampling(0.0)}
+        made, drafter = generate_and_learn(target, drafter, prompt, jax.random.key(0), **knobs)
+        read_alone = read(say, tokens_BS[0].tolist(), 9 + NEW, paths_of(SMALL), 3)
+        read_on = read(say, tokens_BS[0].tolist(), 9 + NEW, paths_of(SMALL), 3, matrix=matrix)
+        assert tuple(made.tokens_BS[0].tolist()) == read_on[0] == read_alone[0]
+        assert int(made.rounds_B[0]) == len(read_on[1])
+        rounds.append((len(read_alone[1]), len(read_on[1])))
+        expected = [matrix.get(token, [0, 0, 0]) for token in range(23)]
+        np.testing.assert_array_equal(drafter.memory, expected)
+    assert rounds[0][0] == rounds[0][1] and rounds[2][0] > rounds[2][1]
+
+
+def test_of_two_rows_the_later_one_counts():
+    drafter = with_memory(TokenRecycling(4, ((2,),)))
+    table_BVK = np.full((2, 4, 2), -1)
+    table_BVK[0, :2], table_BVK[1, 1:3] = 1, 2
+    nothing = Context(np.zeros((2, 5), int), np.full(2, 5), likeliest_BMK=np.zeros((2, 3, 2), int))
+    learnt = drafter.remember(_Learnt(jax.numpy.asarray(table_BVK), np.full((2, 3), 4)), nothing, np.full(2, 3))
+    np.testing.assert_array_equal(learnt, [[1, 1], [2, 2], [2, 2], [0, 0]])

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from adaspec_jax.decoding import NoDraft, Sampling, generate, generate_and_learn, with_memory
 from adaspec_jax.decoding.drafters.target.swift import SwiftDrafter
 from tests.decoding.drafters.test_own_layers import Mixed, starts, target  # noqa: F401
 from tests.decoding.recording import Asked, play, prompts
@@ -110,6 +111,22 @@ def test_rows_of_a_batch_search_together(target):  # noqa: F811
     assert state.tries_B[0] > 0
     for shared in state[1:]:
         assert (shared == shared[:1]).all()
+
+
+def test_a_search_goes_on_with_the_next_request_where_it_is_remembered(target):  # noqa: F811
+    drafter = with_memory(SwiftDrafter(target, BEGIN, length=3, siblings=2, window=3, enough=2.0, share=0.5))
+    prompt, knobs, tries, scores = prompts(1, longest=12), {"max_new_tokens": NEW, "sampling": Sampling(0.0)}, [], []
+    plain = generate(target, NoDraft(), prompt, jax.random.key(0), **knobs)
+    for seed in range(3):
+        began = drafter.memory
+        state = drafter.init(prompt, 64)
+        assert (state.keep_BY[0] == began.keep_Y).all() and state.tries_B[0] == began.tries
+        made, drafter = generate_and_learn(target, drafter, prompt, jax.random.key(seed), **knobs)
+        np.testing.assert_array_equal(made.tokens_BS, plain.tokens_BS)
+        tries.append(int(drafter.memory.tries - began.tries))
+        scores.append(float(drafter.memory.score))
+        assert (drafter.memory.keep_Y == began.keep_Y).all() == (drafter.memory.score == began.score)
+    assert min(tries) > 0 and scores == sorted(scores) and scores[0] > 0
 
 
 def test_impossible_numbers_are_refused(target):  # noqa: F811

@@ -1,5 +1,6 @@
 """What copying drafters guess is what a second, plain reading of their papers guesses, after every token of a text."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from adaspec_jax import data, models
-from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
+from adaspec_jax.decoding import Context, NoDraft, Sampling, generate, with_memory
 from adaspec_jax.decoding.drafters.text.copying import LongestMatch, PromptLookup, ReferenceCopy
 from adaspec_jax.decoding.drafters.text.datastore import Datastore, DatastoreTree
 from adaspec_jax.decoding.drafters.text.ngrams import CountedNgrams, NGrammys, likeliest_followers
@@ -43,10 +44,19 @@ def rest(**knobs):
     return DatastoreTree(store(CORPUS), **knobs), reading("rest", corpus=CORPUS, **knobs)
 
 
-def suffix(corpus, **knobs):
+def suffix(corpus, answers=(), **knobs):
     drafter = SuffixPath(store(corpus) if corpus else None, **{"places": 96, "corpus_longest": 16, **knobs})
+    for answer in answers:
+        drafter = taught(drafter, answer)
     defaults = {"length": 32, "depth": 64, "factor": 1.0, "threshold": 0.1, "corpus_longest": 16}
-    return drafter, reading("suffix", corpus=corpus, **{**defaults, **knobs})
+    return drafter, reading("suffix", corpus=corpus, answers=answers, **{**defaults, **knobs})
+
+
+def taught(drafter, answer):
+    """What the drafter is after a request whose prompt was one token."""
+    drafter = with_memory(drafter) if drafter.memory is None else drafter
+    context = Context(jnp.asarray([[0, *answer, 5]], jnp.int32), jnp.asarray([len(answer) + 1]))
+    return dataclasses.replace(drafter, memory=drafter.remember((), context, jnp.asarray([1])))
 
 
 def n_grammys(target=None, opening=(1,), **knobs):
@@ -72,6 +82,11 @@ SYSTEMS = {
     "rest, few": lambda: (*rest(longest=4, shortest=1, matches=6, length=3, choices=5), ("late", "fewer")),
     "suffix": lambda: (*suffix([]), ("short", "shorter")),
     "suffix, short": lambda: (*suffix([], length=5, depth=7, factor=2.0, threshold=0.3, corpus_longest=3), ("short",)),
+    "suffix, answers": lambda: (
+        *suffix([], CORPUS[4:10] + CORPUS[-3:], length=8, depth=17),
+        ("short", "answers", "own"),
+    ),
+    "suffix, both": lambda: (*suffix(CORPUS[4:7], CORPUS[7:10], length=8, corpus_longest=4), ("corpus", "answers")),
     "suffix, corpus": lambda: (*suffix(CORPUS[4:10] + CORPUS[-10:], length=8, corpus_longest=4), ("short", "corpus")),
     "sam": lambda: (LongestMatch(), reading("sam", length=39, per_match=4), ("latest", "short")),
     "sam, short": lambda: (LongestMatch(5, 1), reading("sam", length=5, per_match=1), ("latest", "short")),

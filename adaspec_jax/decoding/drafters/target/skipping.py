@@ -61,6 +61,7 @@ class SkippingDrafter:
 
     Zhang et al. 2024, "Draft & Verify" (arXiv 2309.08168). What is sampled has the thinned model's own law, by which it
     is judged (their code drafts the likeliest token and judges it by the whole law, which changes the output's).
+    `keep` in place of `skipped` is decided as the program runs, so that many sets share one (see `Thinned`).
     """
 
     model: Model
@@ -68,6 +69,7 @@ class SkippingDrafter:
     length: int = 8
     stop: Stop | None = None
     widths: tuple[int, ...] = ()
+    keep: Array | None = None
 
     asks = Asks(likeliest=0)
 
@@ -80,4 +82,4 @@ class SkippingDrafter:
 
     def propose(self, key, state, context: Context) -> tuple[Proposal, Any]:
         knobs = {"length": self.length, "stop": self.stop, "widths": self.widths}
-        return guess_by(Thinned(self.model, self.skipped), key, state, context, **knobs)
+        return guess_by(Thinned(self.model, self.skipped, self.keep), key, state, context, **knobs)

@@ -31,6 +31,15 @@ class _Search(NamedTuple):
     idle_B: Array  # tries since the score last rose
 
 
+class Best(NamedTuple):
+    """The best set found so far, and how the search for it stands."""
+
+    keep_Y: Array  # bool [2L]: the sublayers that run
+    score: Array
+    tries: Array
+    idle: Array
+
+
 @pytree("skipped", "length", "siblings", "window", "share")
 class SwiftDrafter:
     """A chain by the target without a set of sublayers, other likely tokens beside it, and a search for the set.
@@ -38,8 +47,9 @@ class SwiftDrafter:
     Xia et al. 2025 (arXiv 2410.06916), numbers as in their run script. In every round after `window` + 1 tokens another
     set is tried: `share` of the sublayers, drawn at random, first and last layer kept. Its score is the share of the
     first `window` new tokens that the thinned model gives where it reads the text itself; the better set stays, until a
-    score is above `enough`, `patience` tries brought nothing, or `most` were made. The layers are gated as the program
-    runs, so that no set is compiled for. A chain ends after a token that is given less than `threshold`; at each depth
+    score is above `enough`, `patience` tries brought nothing, or `most` were made. With a `memory` the search goes on
+    from request to request, as theirs does; without one each begins anew. The layers are gated as the program runs, so
+    that no set is compiled for. A chain ends after a token that is given less than `threshold`; at each depth
     stand up to `siblings` candidates, of which the likeliest alone goes on.
 
     Differences: rows of a batch run together, so they share a set, scored over all rows that are long enough; there is
@@ -57,6 +67,7 @@ class SwiftDrafter:
     enough: float = 0.93
     patience: int = 300
     most: int = 1000
+    memory: Best | None = None
 
     asks = Asks(likeliest=0)
 
@@ -78,11 +89,15 @@ class SwiftDrafter:
         return tuple(sorted({-(-self.length // part) * self.siblings for part in (6, 3)} - {self.num_nodes}))
 
     def init(self, prompt: Context, slots: int) -> _Search:
-        batch, layers = len(prompt.lengths_B), self.model.config.num_layers
-        keep_Y = ~np.isin(np.arange(2 * layers), self.skipped)
-        nothing_B = jnp.zeros((batch,), jnp.int32)
-        keep_BY = jnp.broadcast_to(jnp.asarray(keep_Y)[None], (batch, 2 * layers))
-        return _Search(prompt.lengths_B, keep_BY, jnp.zeros((batch,), jnp.float32), nothing_B, nothing_B)
+        best, batch = self.blank() if self.memory is None else self.memory, len(prompt.lengths_B)
+        return _Search(prompt.lengths_B, *(jnp.broadcast_to(x[None], (batch, *x.shape)) for x in best))
+
+    def blank(self) -> Best:
+        keep_Y = ~np.isin(np.arange(2 * self.model.config.num_layers), self.skipped)
+        return Best(jnp.asarray(keep_Y), jnp.float32(0), jnp.int32(0), jnp.int32(0))
+
+    def remember(self, state: _Search, context: Context, begun_B: Array) -> Best:
+        return _furthest(state)
 
     def propose(self, key, state: _Search, context: Context) -> tuple[Proposal, _Search]:
         state, cache = self._searched(key, state, context)
@@ -124,8 +139,7 @@ class SwiftDrafter:
 
     def _searched(self, key, state: _Search, context: Context) -> tuple[_Search, Any]:
         """The search one try further, where it is on and a row has tokens enough; the cache, written past its end."""
-        oldest = jnp.argmax(state.tries_B)
-        keep_Y, score, tries, idle = (x[oldest] for x in state[1:])
+        keep_Y, score, tries, idle = _furthest(state)
         new_B, base_B = context.lengths_B - state.prompt_B, context.lengths_B - 1
         long_B = (new_B > self.window + 1) & (base_B + self.window <= context.tokens_BS.shape[1])
         going = (score <= self.enough) & (idle <= self.patience) & (tries <= self.most) & jnp.any(long_B)
@@ -170,3 +184,9 @@ class SwiftDrafter:
         right_BW = most_likely(self.model.unembed(hidden_BWD)) == tokens_BW[:, 1:]
         right = jnp.sum(right_BW & long_B[:, None]) / jnp.maximum(jnp.sum(long_B) * self.window, 1)
         return right.astype(jnp.float32), cache.roll_back(base_B)
+
+
+def _furthest(state: _Search) -> Best:
+    """The search of the row that took part in most of it."""
+    oldest = jnp.argmax(state.tries_B)
+    return Best(*(x[oldest] for x in state[1:]))

@@ -15,18 +15,27 @@ def match_lengths(tokens_BS: Array, lengths_B: Array, longest: int) -> Array:
 
     Zero from the last token on, so that what follows a match is committed text.
     """
-    place_1S = jnp.arange(tokens_BS.shape[1])[None]
+    before_BS = jnp.arange(tokens_BS.shape[1])[None] < lengths_B[:, None] - 1
+    return _matches(tokens_BS, before_BS, tokens_BS, lengths_B, longest)
+
+
+def match_lengths_in(text_T: Array, tokens_BS: Array, lengths_B: Array, longest: int) -> Array:
+    """[B, T]: how many of a row's last tokens, at most `longest`, end at each place of a text that rows share."""
+    text_BT = jnp.broadcast_to(text_T[None], (len(tokens_BS), len(text_T)))
+    return _matches(text_BT, jnp.ones(text_BT.shape, bool), tokens_BS, lengths_B, longest)
+
+
+def _matches(text_BT: Array, among_BT: Array, tokens_BS: Array, lengths_B: Array, longest: int) -> Array:
+    place_1T = jnp.arange(text_BT.shape[1])[None]
 
     def look_back(carry, back):
-        shifted_BS, still_BS, length_BS = carry
+        shifted_BT, still_BT, length_BT = carry
         token_B1 = jnp.take_along_axis(tokens_BS, jnp.maximum(lengths_B - 1 - back, 0)[:, None], axis=1)
-        still_BS &= (shifted_BS == token_B1) & (place_1S >= back)
-        return (jnp.roll(shifted_BS, 1, axis=1), still_BS, length_BS + still_BS), None
+        still_BT &= (shifted_BT == token_B1) & (place_1T >= back) & (back < lengths_B)[:, None]
+        return (jnp.roll(shifted_BT, 1, axis=1), still_BT, length_BT + still_BT), None
 
-    before_BS = place_1S < lengths_B[:, None] - 1
-    begun = (tokens_BS, before_BS, jnp.zeros(tokens_BS.shape, jnp.int32))
-    (_, _, length_BS), _ = jax.lax.scan(look_back, begun, jnp.arange(longest))
-    return length_BS
+    begun = (text_BT, among_BT, jnp.zeros(text_BT.shape, jnp.int32))
+    return jax.lax.scan(look_back, begun, jnp.arange(longest))[0][2]
 
 
 def after_guess(match_BS: Array, tokens_BS: Array, guess_B: Array, longest: int) -> Array:

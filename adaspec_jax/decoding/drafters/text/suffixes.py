@@ -1,4 +1,4 @@
-"""Guesses from what followed all suffixes of a row that stood somewhere before: in its text, or in a datastore."""
+"""Guesses from what followed all suffixes of a row that stood before: in its text, an earlier answer, a datastore."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from jax import Array
 
 from adaspec_jax.decoding.drafters.stateless import Stateless
 from adaspec_jax.decoding.drafters.text.datastore import Datastore
-from adaspec_jax.decoding.drafters.text.matching import chain, check_counts, match_lengths
+from adaspec_jax.decoding.drafters.text.matching import chain, check_counts, match_lengths, match_lengths_in
+from adaspec_jax.decoding.prefill import tokens_from
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.types import Context
 
@@ -26,20 +27,22 @@ class _Stands(NamedTuple):
     rank_BGX: Array  # of equally frequent tokens the one at the lowest
 
 
-@pytree("length", "depth", "factor", "offset", "threshold", "places", "corpus_longest", "widths")
+@pytree("length", "depth", "factor", "offset", "threshold", "places", "corpus_longest", "widths", "remembered")
 class SuffixPath(Stateless):
     """The most frequent path after that suffix of the row which promises most.
 
     A suffix of m tokens is followed by at most `factor` m + `offset` guesses, `length`, and `depth` - m, each the token
     that most often followed suffix and guesses so far, as long as the product of their frequencies is `threshold` or
     more. The sum of these products is what the suffix promises; of equal sums the longer suffix wins, and of the row's
-    own text and a datastore the text. SuffixDecoding (Oliaro et al. 2024, arXiv 2411.04975), the chain, with the sizes
-    and the counting of its code (ArcticInference): the row's own last tokens count as a stand that nothing follows.
+    own text, earlier answers and a datastore the first. SuffixDecoding (Oliaro et al. 2024, arXiv 2411.04975), the
+    chain, with the sizes and the counting of its code (ArcticInference): the row's own last tokens count as a stand
+    that nothing follows.
 
     Ours: of equally frequent tokens the one that came first; of more than `places` stands of a suffix so many count,
-    those in the row that go back furthest and are latest, those in a datastore at equal distances in its order; there,
-    suffixes of at most `corpus_longest` tokens are looked for; and the datastore stands for the answers to earlier
-    requests, which are not remembered.
+    those in a row or an answer that go back furthest and are latest, those in a datastore at equal distances in its
+    order, where suffixes of at most `corpus_longest` tokens are looked for. The `memory` holds the last `remembered`
+    tokens of the answers to earlier requests, counted apart from the datastore's; theirs has whole answers, as many as
+    it is told, and those that are still being written. Without it the datastore alone stands for them.
     """
 
     store: Datastore | None = None
@@ -51,9 +54,12 @@ class SuffixPath(Stateless):
     places: int = 64
     corpus_longest: int = 16
     widths: tuple[int, ...] = (0, 8)
+    remembered: int = 4096
+    memory: Array | None = None  # [remembered]: earlier answers one after the other, each followed by -1
 
     def __post_init__(self) -> None:
-        check_counts(length=self.length, places=self.places, corpus_longest=self.corpus_longest)
+        sizes = {"places": self.places, "corpus_longest": self.corpus_longest, "remembered": self.remembered}
+        check_counts(length=self.length, **sizes)
         if self.depth < 2:
             raise ValueError(f"depth must be at least 2, not {self.depth}")
         if self.corpus_longest >= self.depth:
@@ -63,33 +69,59 @@ class SuffixPath(Stateless):
     def num_nodes(self) -> int:
         return self.length
 
+    def blank(self) -> Array:
+        return jnp.full((self.remembered,), -1, jnp.int32)
+
+    def remember(self, state: tuple, context: Context, begun_B: Array) -> Array:
+        answers_BS = tokens_from(context.tokens_BS, begun_B, context.tokens_BS.shape[1])
+
+        def append(memory_T, answer):
+            answer_S, count = answer
+            whole = jnp.concatenate([memory_T, jnp.pad(answer_S, (0, 1)).at[count].set(-1)])
+            return jax.lax.dynamic_slice(whole, (count + 1,), memory_T.shape), None
+
+        return jax.lax.scan(append, self.memory, (answers_BS, context.lengths_B - begun_B))[0]
+
     def propose(self, key, state, context: Context):
         guesses_BN, count_B, promise_B = self._best(self._in_text(context))
-        if self.store is not None:
-            theirs_BN, their_count_B, their_promise_B = self._best(self._in_store(context))
+        others = [self._in_answers(context)] if self.memory is not None else []
+        others += [self._in_store(context)] if self.store is not None else []
+        for stands in others:
+            theirs_BN, their_count_B, their_promise_B = self._best(stands)
             theirs_B = their_promise_B > promise_B
             guesses_BN = jnp.where(theirs_B[:, None], theirs_BN, guesses_BN)
             count_B = jnp.where(theirs_B, their_count_B, count_B)
+            promise_B = jnp.maximum(their_promise_B, promise_B)
         return chain(guesses_BN, jnp.arange(self.length)[None] < count_B[:, None]), state
 
     def _in_text(self, context: Context) -> _Stands:
-        """All suffixes share the places where the longest of them end."""
-        tokens_BS, slots = context.tokens_BS, context.tokens_BS.shape[1]
-        match_BS = match_lengths(tokens_BS, context.lengths_B, self.depth - 1)
-        latest_BS = match_BS * slots + jnp.arange(slots)[None]
-        place_BX = jax.lax.top_k(latest_BS, min(self.places, slots))[1]
-        match_BX = jnp.take_along_axis(match_BS, place_BX, axis=1)
+        match_BS = match_lengths(context.tokens_BS, context.lengths_B, self.depth - 1)
+        stands = self._in_one(match_BS, context.tokens_BS, context.lengths_B, context)
+        return stands._replace(total_BGR=stands.total_BGR + 1)
+
+    def _in_answers(self, context: Context) -> _Stands:
+        match_BT = match_lengths_in(self.memory, context.tokens_BS, context.lengths_B, self.depth - 1)
+        text_BT = jnp.broadcast_to(self.memory[None], match_BT.shape)
+        return self._in_one(match_BT, text_BT, jnp.full_like(context.lengths_B, self.remembered), context)
+
+    def _in_one(self, match_BT: Array, text_BT: Array, end_B: Array, context: Context) -> _Stands:
+        """In one text of each row, whose suffixes share the places where the longest of them end."""
+        columns = text_BT.shape[1]
+        latest_BT = match_BT * columns + jnp.arange(columns)[None]
+        place_BX = jax.lax.top_k(latest_BT, min(self.places, columns))[1]
+        match_BX = jnp.take_along_axis(match_BT, place_BX, axis=1)
         size_R = jnp.arange(1, self.depth)
         index_BXD = place_BX[:, :, None] + 1 + jnp.arange(self.length)[None, None]
-        flat_BY = jnp.minimum(index_BXD, slots - 1).reshape(len(tokens_BS), -1)
-        after_BXD = jnp.take_along_axis(tokens_BS, flat_BY, axis=1).reshape(index_BXD.shape)
+        flat_BY = jnp.minimum(index_BXD, columns - 1).reshape(len(text_BT), -1)
+        after_BXD = jnp.take_along_axis(text_BT, flat_BY, axis=1).reshape(index_BXD.shape)
+        there_BXD = (index_BXD < end_B[:, None, None]) & (after_BXD >= 0)
         among_BRX = match_BX[:, None] >= size_R[None, :, None]
         return _Stands(
             among_BRX[:, None],
-            (jnp.sum(among_BRX, axis=2) + 1)[:, None],
+            jnp.sum(among_BRX, axis=2)[:, None],
             self._limits(size_R, context.lengths_B)[:, None],
             after_BXD[:, None],
-            (index_BXD < context.lengths_B[:, None, None])[:, None],
+            jnp.cumprod(there_BXD, axis=2).astype(bool)[:, None],
             place_BX[:, None],
         )
 
