@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.conditional import changed_if
 from adaspec_jax.decoding.logprobs import Logprobs, none_yet, with_laws, with_logprobs, written
 from adaspec_jax.decoding.noise import check_shared, noise_in_tree, request_keys
 from adaspec_jax.decoding.prefill import Kept, Seen, prefill, see
@@ -195,7 +196,11 @@ class Rounds:
             return call(full, cache)
         widths = sorted({min(width + 1, full) for width in widths_of(self.drafter)} | {full})
         index = jnp.searchsorted(jnp.asarray(widths), proposal.width + 1)
-        return jax.lax.switch(index, [lambda cache, width=width: call(width, cache) for width in widths], cache)
+        shapes = jax.eval_shape(lambda cache: call(full, cache), cache)
+        seen = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes._replace(cache=()))._replace(cache=cache)
+        for place, width in enumerate(widths):
+            seen = changed_if(index == place, lambda seen, width=width: call(width, seen.cache), seen)
+        return seen
 
     def _processed(self, context: Context, proposal: Proposal, tree: Tree, logits_BMV: Array) -> Array:
         """The logits after the sampling's processors, for which a node's text ends with the node."""

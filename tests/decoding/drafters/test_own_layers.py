@@ -11,6 +11,7 @@ from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
 from adaspec_jax.decoding.drafters.target.early_exit import EarlyExitDrafter
 from adaspec_jax.decoding.drafters.target.skipping import SkippingDrafter
 from adaspec_jax.decoding.drafters.target.sparse import SparseDrafter
+from adaspec_jax.decoding.drafters.target.swift import SwiftDrafter
 from adaspec_jax.decoding.stopping import ConfidentEnough
 from tests.decoding.recording import Asked, play, prompts, tiny_llama
 
@@ -173,5 +174,10 @@ def test_the_targets_cache_is_not_copied(target):
 
     cache = sum(x.nbytes for x in jax.tree.leaves(target.init_cache(4, 1152)))
     plain = temporary(NoDraft())
-    for drafter in (SkippingDrafter(target, SKIPPED, 4, ConfidentEnough(0.3, limit=4)), EarlyExitDrafter(target, 2, 3)):
+    stop = ConfidentEnough(0.3, limit=4)
+    for drafter in (
+        SkippingDrafter(target, SKIPPED, 4, stop, widths=(1, 2)),
+        EarlyExitDrafter(target, 2, 3),
+        SwiftDrafter(target, SKIPPED, length=2, siblings=2, window=2),
+    ):
         assert temporary(drafter) < plain + 0.5 * cache

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from adaspec_jax.decoding.conditional import changed_if
 from adaspec_jax.decoding.drafters.target.skipping import Thinned, guess_by
 from adaspec_jax.decoding.prefill import tokens_from
 from adaspec_jax.decoding.pytree import pytree
@@ -145,10 +146,10 @@ class SwiftDrafter:
         going = (score <= self.enough) & (idle <= self.patience) & (tries <= self.most) & jnp.any(long_B)
         other_Y = self._drawn(jax.random.fold_in(key, 1))
 
-        def tried(cache):
-            scored, cache = self._scored(other_Y, state.prompt_B, long_B, cache, context)
+        def tried(at):
+            scored, cache = self._scored(other_Y, state.prompt_B, long_B, at[1], context)
             better = scored > score
-            found = (
+            found = Best(
                 jnp.where(better, other_Y, keep_Y),
                 jnp.maximum(scored, score),
                 tries + 1,
@@ -156,9 +157,7 @@ class SwiftDrafter:
             )
             return found, cache
 
-        found, cache = jax.lax.cond(
-            going, tried, lambda cache: ((keep_Y, score, tries, idle), cache), context.target_cache
-        )
+        found, cache = changed_if(going, tried, (Best(keep_Y, score, tries, idle), context.target_cache))
         spread = (jnp.broadcast_to(x[None], old.shape) for x, old in zip(found, state[1:], strict=True))
         return _Search(state.prompt_B, *spread), cache
 
