@@ -9,7 +9,7 @@ from typing import Any
 from adaspec_jax.decoding.drafters.target.early_exit import EarlyExitDrafter
 from adaspec_jax.decoding.drafters.target.similarity import SimilarityDrafter
 from adaspec_jax.decoding.drafters.target.skipping import SkippingDrafter
-from adaspec_jax.decoding.drafters.target.sparse import SparseDrafter
+from adaspec_jax.decoding.drafters.target.sparse import AttendedDrafter, SparseDrafter
 from adaspec_jax.decoding.drafters.target.swift import SwiftDrafter
 from adaspec_jax.decoding.stopping import ConfidentEnough
 from adaspec_jax.errors import UserError
@@ -137,11 +137,23 @@ DRAFT_ON_THE_FLY = Method(
         "threshold": 0.8,
     },
 )
+
+
+def _magicdec(given: Given, *, select: str, length: int, budget: int, sink: int, recent: int):
+    kinds = {
+        "sink": lambda: SparseDrafter(given.target, length, budget, sink),
+        "snapkv": lambda: AttendedDrafter(given.target, length, budget, recent),
+    }
+    if select not in kinds:
+        raise ValueError(f'select is "{select}"; give {" or ".join(kinds)}')
+    return kinds[select]()
+
+
 MAGICDEC = Method(
     name="magicdec",
-    drafter=lambda given, **sizes: SparseDrafter(given.target, **sizes),
+    drafter=_magicdec,
     paper="arXiv 2408.11049",
     needs=(KEYS,),
-    knobs={"length": 3, "budget": 256, "sink": 16},  # sink: ours
+    knobs={"length": 3, "budget": 256, "sink": 16, "select": "sink", "recent": 64},  # sink and recent: ours
 )
 OWN_LAYERS = (DRAFT_AND_VERIFY, SWIFT, DRAFT_ON_THE_FLY, LAYERSKIP, MAGICDEC)

@@ -18,6 +18,7 @@ from adaspec_jax.models.decoder import STACKED, Decoder
 from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.decoding_layout import laid_out
 from adaspec_jax.models.families import config_from_hf
+from adaspec_jax.models.key_attention import attention_to_keys
 from adaspec_jax.models.kv_cache import KVCache
 from adaspec_jax.models.layer_set import check_keep
 
@@ -103,6 +104,11 @@ class CausalLM:
         arrays = (positions_BT, mask_BTS, hidden_BTD, keep, segments_BT)
         span = {"first": first, "last": None if last is None else end, "taps": tuple(taps)}
         return Ran(*self._apply(jnp.asarray(tokens_BT), cache, *arrays, method="run", **span))
+
+    def attention_to_keys(self, layer: int, hidden_BTD: Array, cache: KVCache, position_BT: Array) -> Array:
+        """[B, Hkv, S]: how much attention these tokens, as they enter a layer, give to each cached key; see there."""
+        params = self.unstacked().params[f"layers_{layer}"]
+        return attention_to_keys(self.config, params, hidden_BTD, cache.keys[layer], position_BT)
 
     def unembed(self, hidden_BTD: Array) -> Array:
         """Float32 logits [..., V] of hidden states [..., D]; columns past `config.num_tokens` are near -1e9."""

@@ -78,7 +78,7 @@ class Attention(nn.Module):
         written before.
         """
         c = self.config
-        query_BTHK, key_BTGK, value_BTGK = self._projected(hidden_BTD)
+        query_BTHK, key_BTGK, value_BTGK = self.projected(hidden_BTD)
         if c.qk_norm:
             query_BTHK, key_BTGK = self.q_norm(query_BTHK), self.k_norm(key_BTGK)
         query_BTHK = rotate(query_BTHK, rotation, interleaved=c.rotary_interleaved)
@@ -94,7 +94,7 @@ class Attention(nn.Module):
             mixed_BTHK = cached_attention(query_BTHK, *(x.astype(dtype) for x in seen), mask_BTS)
         return self.out(mixed_BTHK.reshape(*hidden_BTD.shape[:2], -1)), written
 
-    def _projected(self, hidden_BTD):
+    def projected(self, hidden_BTD):
         """Queries [B, T, H, K], and keys and values [B, T, Hkv, K]."""
         c = self.config
         if self.has_variable("params", "qkv"):

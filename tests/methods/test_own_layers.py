@@ -53,6 +53,8 @@ def test_numbers_out_of_range_are_refused():
         ("layerskip", {"length": 0}, "length is 0"),
         ("draft_on_the_fly", {"first": 2, "last": 2}, "first is 2 and last 2; the target has 4 layers"),
         ("draft_on_the_fly", {"every": 0}, "every are at least 1"),
+        ("magicdec", {"select": "snap"}, 'select is "snap"; give sink or snapkv'),
+        ("magicdec", {"select": "snapkv", "budget": 64}, "recent must be smaller than the budget"),
         ("magicdec", {"budget": 8, "sink": 8}, "the sink must be smaller than the budget"),
     ):
         with pytest.raises(UserError, match=says):
