@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from tests.house import DOORS
+from tests.house import DOORS, OF_ALL_DOORS
 from tests.running import CHECKOUT, PATIENCE
 
 HEAVY = ("jax", "flax", "transformers", "optax", "orbax", "numpy", "torch", "tokenizers", "datasets")
-COMMANDS = sorted(DOORS - {"command_line"})
+COMMANDS = sorted(DOORS - OF_ALL_DOORS)
 IMPORTS = """
 import contextlib, io, json, runpy, sys
 
