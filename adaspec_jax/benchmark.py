@@ -24,6 +24,7 @@ from adaspec_jax.command_line import (
     say_notes,
 )
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
+from adaspec_jax.sampling_options import add_shared_noise
 
 HELD_BACK = 5  # one prompt more for so many, where there are more: the fastest method is measured on those again
 
@@ -62,7 +63,7 @@ def main() -> None:
     given = placed(multiplied(given, products), mesh)
     if arguments.chat:
         prompts = _spoken(arguments, given, ends, mesh, max(batch_sizes))
-    knobs = ("max_new_tokens", "max_prompt_length", "temperature", "seed")
+    knobs = ("max_new_tokens", "max_prompt_length", "temperature", "shared_noise", "seed")
     asked = {name: getattr(arguments, name) for name in knobs}
     score, unscored = score_of(arguments.task, run_code=arguments.run_code)
     judging = {"until": arguments.until, "score": score, "held_back": held_back}
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
+    add_shared_noise(parser)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     add_matmul_option(parser)
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 from jax import Array
 
 from adaspec_jax.decoding.acceptance import rejection_sample
-from adaspec_jax.decoding.engine import program_arguments, trimmed
-from adaspec_jax.decoding.rounds import Rounds
+from adaspec_jax.decoding.engine import STATIC, Inputs, program_arguments, trimmed
 from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.types import Accept, Context, Drafter, Generation, Model
 
@@ -54,11 +54,10 @@ def generate_and_learn(
     return trimmed(generation, prompt, max_new_tokens), dataclasses.replace(drafter, memory=memory)
 
 
-@partial(jax.jit, static_argnames=("slots", "sampling", "accept"))
-def _decode_and_learn(
-    target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, noise_B, *, slots, sampling, accept
-):
+@partial(jax.jit, static_argnames=STATIC)
+def _decode_and_learn(*inputs, **static) -> tuple[Generation, Any]:
     """The generation, and the drafter's memory after it."""
-    rounds = Rounds(target, drafter, max_new_tokens, eos_E, slots, sampling, accept)
-    loop = rounds.to_the_end(rounds.start(key, tokens_BS, lengths_B, noise_B))
-    return rounds.finished(loop), drafter.remember(loop.draft_state, loop.context, loop.start_lengths_B)
+    given = Inputs(*inputs)
+    rounds, loop = given.begun(**static)
+    loop = rounds.to_the_end(loop)
+    return rounds.finished(loop), given.drafter.remember(loop.draft_state, loop.context, loop.start_lengths_B)

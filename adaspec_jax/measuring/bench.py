@@ -34,7 +34,7 @@ MEASURED_HOW = {
     "speedup_ci95": "bootstrap over the batches, a method's and plain decoding's times of one batch kept together",
     "compile_seconds": "tracing and compiling the decoding program for all shapes of prompts",
     "peak_bytes": "of a device, by the compiler's plan: arguments, temporaries and outputs of the decoding program",
-    "identical_to_plain": "requests with plain decoding's text, token for token; null at temperature > 0",
+    "identical_to_plain": "requests with plain decoding's text, token for token; null where noise is not shared",
     "seconds": "of the batch a request was in, prefill included",
     "repetitions": "how often all prompts were decoded; counts are of the first time, times of all together",
     "score": "of the answers by what the task asks for: same last number (gsm8k, word_problems) or ROUGE-L (summaries)",
@@ -57,6 +57,7 @@ def bench(
     ends: data.Ends,
     mesh: Mesh,
     seed: int = 0,
+    shared_noise: bool = False,
     max_prompt_length: int = 0,
     until: float | None = None,
     score: Score | None = None,
@@ -71,12 +72,12 @@ def bench(
     batch size.
     """
     there = placed(given, mesh)
-    entered, skipped = entries(methods, there)
+    entered, skipped = entries(methods, there, lossless_alone=shared_noise)
     contenders = {PLAIN: Contender(METHODS[PLAIN].make(given))}
     contenders |= {label: Contender(method.make(theirs), method.accept) for label, (method, theirs) in entered.items()}
     learning = {label: each._replace(learns=True) for label, each in contenders.items() if remembers(each.drafter)}
     warm = {_WARM.format(label): each for label, each in learning.items()}
-    sampling = Sampling(temperature=temperature)
+    sampling = Sampling(temperature=temperature, shared_noise=shared_noise)
     decoding = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
     terms = Terms(
         there, mesh, ends, decoding, room_for_prompts(given, max_new_tokens, max_prompt_length), seed, until, score
@@ -101,11 +102,11 @@ def bench(
             "knobs": knobs.get(label, {}),
             **of_sizes[str(batch_sizes[0])],
             "score": first.scores[label],
-            "categories": _categories(tally, plain, prompts, greedy=sampling.greedy),
+            "categories": _categories(tally, plain, prompts, settled=sampling.settled),
             "published": [claim._asdict() for claim in claims.get(label, ())],
             "batch_sizes": of_sizes,
             "requests": request_rows(tally, prompts),
-            **({"turns": _turns(tally, prompts, greedy=sampling.greedy)} if prompts[0].turn else {}),
+            **({"turns": _turns(tally, prompts, settled=sampling.settled)} if prompts[0].turn else {}),
         }
     plain = found.pop(PLAIN)
     return {
@@ -126,7 +127,9 @@ def _held_back(label: str, tallies: Mapping[str, Tally] | None) -> dict[str, Any
     return {"held_back": {"prompts": len(ours.rounds), **said}}
 
 
-def entries(methods: Sequence[Method], given: Given) -> tuple[dict[str, tuple[Method, Given]], dict[str, str]]:
+def entries(
+    methods: Sequence[Method], given: Given, *, lossless_alone: bool = False
+) -> tuple[dict[str, tuple[Method, Given]], dict[str, str]]:
     """({label: method and what it is made of}, {name: why it is skipped}), plain decoding left out.
 
     Of several drafts the smallest goes by the method's own name, each other one by NAME@DRAFT.
@@ -137,6 +140,9 @@ def entries(methods: Sequence[Method], given: Given) -> tuple[dict[str, tuple[Me
             continue
         if lack := method.lacks(given):
             skipped[method.label] = lack
+            continue
+        if lossless_alone and not method.lossless:
+            skipped[method.label] = "with shared noise all methods write one text, and a lossy one does not"
             continue
         entered[method.label] = method, given
         for name in list(given.drafts)[1:] if A_DRAFT in method.needs else ():
@@ -150,24 +156,24 @@ def _cold_and_warm(size: Size, label: str, sampling: Sampling) -> dict[str, Any]
     """A contender's figures, and under "warm" those of the same that learns; null where there is nothing to learn."""
 
     def found(label: str) -> dict[str, Any]:
-        return figures(size.tallies[label], size.tallies[PLAIN], greedy=sampling.greedy) | size.machine[label]
+        return figures(size.tallies[label], size.tallies[PLAIN], settled=sampling.settled) | size.machine[label]
 
     warm = _WARM.format(label)
     return {**found(label), "warm": found(warm) if warm in size.tallies else None}
 
 
-def _turns(tally: Tally, prompts: Sequence[Prompt], *, greedy: bool) -> dict[str, Any]:
+def _turns(tally: Tally, prompts: Sequence[Prompt], *, settled: bool) -> dict[str, Any]:
     """What the requests say that are a conversation's first turn, its second and so on."""
     turns = np.array([prompt.turn for prompt in prompts])
-    return {str(turn): counted(tally, np.flatnonzero(turns == turn), greedy=greedy) for turn in np.unique(turns)}
+    return {str(turn): counted(tally, np.flatnonzero(turns == turn), settled=settled) for turn in np.unique(turns)}
 
 
-def _categories(tally: Tally, plain: Tally, prompts: Sequence[Prompt], *, greedy: bool) -> dict[str, Any]:
+def _categories(tally: Tally, plain: Tally, prompts: Sequence[Prompt], *, settled: bool) -> dict[str, Any]:
     """What the requests of each category say; their speed-up only where each was decoded alone."""
     found = {}
     for category in dict.fromkeys(prompt.category for prompt in prompts if prompt.category is not None):
         rows = np.flatnonzero([prompt.category == category for prompt in prompts])
-        found[category] = counted(tally, rows, greedy=greedy)
+        found[category] = counted(tally, rows, settled=settled)
         if len(tally.seconds) == len(prompts):
             ours, plains = (side.tokens[rows].sum() / side.decoding_seconds[rows].sum() for side in (tally, plain))
             found[category]["speedup"] = float(ours / plains)

@@ -93,11 +93,11 @@ def accepted_at(tally: Tally) -> list[float]:
     return [float(part / whole) for part, whole in zip(reached, judged, strict=True) if whole]
 
 
-def figures(tally: Tally, plain: Tally, *, greedy: bool) -> dict[str, Any]:
+def figures(tally: Tally, plain: Tally, *, settled: bool) -> dict[str, Any]:
     """The numbers of the benchmark's JSON that one batch size has."""
     rates = [rate(side, np.ones((1, len(side.tokens))))[0] for side in (tally, plain)]
     return {
-        **counted(tally, slice(None), greedy=greedy),
+        **counted(tally, slice(None), settled=settled),
         "ci95": interval(len(tally.rounds), lambda w_RP: (w_RP @ tally.committed) / (w_RP @ tally.rounds)),
         "histogram": tally.histogram.tolist(),
         "accepted_at": accepted_at(tally),
@@ -114,7 +114,7 @@ def speedup_interval(tally: Tally, plain: Tally) -> list[float]:
     return interval(len(tally.tokens), lambda weights_RK: rate(tally, weights_RK) / rate(plain, weights_RK))
 
 
-def counted(tally: Tally, rows, *, greedy: bool) -> dict[str, Any]:
+def counted(tally: Tally, rows, *, settled: bool) -> dict[str, Any]:
     """What counts of these requests alone say."""
     committed, rounds = tally.committed[rows], tally.rounds[rows]
     return {
@@ -123,7 +123,7 @@ def counted(tally: Tally, rows, *, greedy: bool) -> dict[str, Any]:
         "accepted": int(tally.accepted[rows].sum()),
         "judged": int(tally.judged[rows].sum()),
         "rounds": int(rounds.sum()),
-        "identical_to_plain": int(tally.identical[rows].sum()) if greedy else None,
+        "identical_to_plain": int(tally.identical[rows].sum()) if settled else None,
         "prompts": len(rounds),
     }
 
