@@ -37,6 +37,7 @@ MEASURED_HOW = {
     "repetitions": "how often all prompts were decoded; counts are of the first time, times of all together",
     "score": "of the answers by what the task asks for: same last number (gsm8k, word_problems) or ROUGE-L (summaries)",
     "verdict": "the fastest, in how many resamples of the batches it is, and its speed-up on prompts held back",
+    "replayed": "null times: counts on a recorded text; in the order of tokens per target call, which is not speed's",
     "vllm": "vLLM's names and definitions; guesses past the end of a text are not counted as drafted",
 }
 
@@ -56,17 +57,20 @@ def bench(
     until: float | None = None,
     score: Score | None = None,
     held_back: Sequence[Prompt] = (),
+    only: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """{"methods": {name: M or {"skipped": why}}, "plain": M, "verdict", "prompts_cut"}: M as `MEASURED_HOW` has it.
 
     M is for the first batch size, and also has the figures for each of `batch_sizes`, per category and per request. A
     prompt beyond the models' context, or `max_prompt_length`, loses its middle. `until`: all is timed again until no
     speed-up's interval is wider, at most `MOST_REPETITIONS` times. `held_back`: prompts on which the fastest method
-    alone is measured again. UserError where no prompt fits beside so many new tokens. The mesh's rows divide every
-    batch size.
+    alone is measured again. `only`: the labels of those that are measured. UserError where no prompt fits beside so
+    many new tokens. The mesh's rows divide every batch size.
     """
     there = placed(given, mesh)
     entered, skipped = entries(methods, there)
+    if only is not None:
+        entered = {label: entered[label] for label in only}
     contenders = {PLAIN: Contender(METHODS[PLAIN].make(given))}
     contenders |= {label: Contender(method.make(theirs), method.accept) for label, (method, theirs) in entered.items()}
     sampling = Sampling(temperature=temperature)
@@ -81,30 +85,40 @@ def bench(
         if held_back and best.label != PLAIN:
             pair = {label: contenders[label] for label in (PLAIN, best.label)}
             again = terms.sizes(pair, held_back, batch_sizes[:1], "the fastest again")[0][batch_sizes[0]].tallies
-    lossless = {PLAIN: True} | {label: method.lossless for label, (method, _) in entered.items()}
-    knobs = {label: {**method.knobs, **method.chosen} for label, (method, _) in entered.items()}
-    found = {}
-    first = sizes[batch_sizes[0]]
-    for label in contenders:
-        of_sizes = {str(size): _figures(made, label, sampling) for size, made in sizes.items()}
-        tally, plain = (first.tallies[name] for name in (label, PLAIN))
-        found[label] = {
-            "lossless": lossless[label],
-            "knobs": knobs.get(label, {}),
-            **of_sizes[str(batch_sizes[0])],
-            "score": first.scores[label],
-            "categories": _categories(tally, plain, prompts, greedy=sampling.greedy),
-            "batch_sizes": of_sizes,
-            "requests": request_rows(tally, prompts),
-            **({"turns": _turns(tally, prompts, greedy=sampling.greedy)} if prompts[0].turn else {}),
-        }
-    plain = found.pop(PLAIN)
     return {
-        "methods": found | {label: {"skipped": why} for label, why in skipped.items()},
-        "plain": plain,
+        **table(sizes, entered, skipped, prompts, greedy=sampling.greedy),
         "verdict": best.record | _held_back(best.label, again),
         "prompts_cut": cut,
     }
+
+
+def table(
+    sizes: Mapping[int, Size],
+    entered: Mapping[str, tuple[Method, Given]],
+    skipped: Mapping[str, str],
+    prompts: Sequence[Prompt],
+    *,
+    greedy: bool,
+) -> dict[str, Any]:
+    """The "methods" and "plain" of a report, from what all contenders made of the prompts at each batch size."""
+    name, first = next(iter(sizes.items()))
+    found = {}
+    for label in first.tallies:
+        of_sizes = {str(size): _figures(made, label, greedy=greedy) for size, made in sizes.items()}
+        tally, plain = (first.tallies[name] for name in (label, PLAIN))
+        method = METHODS[PLAIN] if label == PLAIN else entered[label][0]
+        found[label] = {
+            "lossless": method.lossless,
+            "knobs": {**method.knobs, **method.chosen},
+            **of_sizes[str(name)],
+            "score": first.scores[label],
+            "categories": _categories(tally, plain, prompts, greedy=greedy),
+            "batch_sizes": of_sizes,
+            "requests": request_rows(tally, prompts),
+            **({"turns": _turns(tally, prompts, greedy=greedy)} if prompts[0].turn else {}),
+        }
+    plain = found.pop(PLAIN)
+    return {"methods": found | {label: {"skipped": why} for label, why in skipped.items()}, "plain": plain}
 
 
 def _held_back(label: str, tallies: Mapping[str, Tally] | None) -> dict[str, Any]:
@@ -137,8 +151,8 @@ def entries(methods: Sequence[Method], given: Given) -> tuple[dict[str, tuple[Me
     return entered, skipped
 
 
-def _figures(size: Size, label: str, sampling: Sampling) -> dict[str, Any]:
-    return figures(size.tallies[label], size.tallies[PLAIN], greedy=sampling.greedy) | size.machine[label]
+def _figures(size: Size, label: str, *, greedy: bool) -> dict[str, Any]:
+    return figures(size.tallies[label], size.tallies[PLAIN], greedy=greedy) | size.machine[label]
 
 
 def _turns(tally: Tally, prompts: Sequence[Prompt], *, greedy: bool) -> dict[str, Any]:
@@ -153,7 +167,7 @@ def _categories(tally: Tally, plain: Tally, prompts: Sequence[Prompt], *, greedy
     for category in dict.fromkeys(prompt.category for prompt in prompts if prompt.category is not None):
         rows = np.flatnonzero([prompt.category == category for prompt in prompts])
         found[category] = counted(tally, rows, greedy=greedy)
-        if len(tally.seconds) == len(prompts):
+        if tally.timed and len(tally.seconds) == len(prompts):
             ours, plains = (side.tokens[rows].sum() / side.decoding_seconds[rows].sum() for side in (tally, plain))
             found[category]["speedup"] = float(ours / plains)
     return found
