@@ -6,11 +6,10 @@ import sys
 
 import pytest
 
-from tests.house import DOORS, OF_ALL_DOORS
+from tests.house import COMMANDS
 from tests.running import CHECKOUT, PATIENCE
 
 HEAVY = ("jax", "flax", "transformers", "optax", "orbax", "numpy", "torch", "tokenizers", "datasets")
-COMMANDS = sorted(DOORS - OF_ALL_DOORS)
 IMPORTS = """
 import contextlib, io, json, runpy, sys
 
