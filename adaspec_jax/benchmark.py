@@ -8,12 +8,13 @@ your own (an `adaspec_jax.methods.Method`).
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import shlex
 import sys
 from collections.abc import Mapping
+from functools import partial
 
+from adaspec_jax.benchmark_replay import add_replay_options, check_replay, record, replayed
 from adaspec_jax.command_line import (
     add_assistant_roles,
     add_datastore,
@@ -24,8 +25,7 @@ from adaspec_jax.command_line import (
     say_notes,
 )
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
-
-HELD_BACK = 5  # one prompt more for so many, where there are more: the fastest method is measured on those again
+from adaspec_jax.sampling_options import add_shared_noise
 
 
 def main() -> None:
@@ -37,9 +37,8 @@ def main() -> None:
         return
     batch_sizes, least = _check(arguments)
 
-    from adaspec_jax import methods, reporting
-    from adaspec_jax.measuring.bench import MEASURED_HOW, bench, entries
-    from adaspec_jax.measuring.evaluation import environment_of
+    from adaspec_jax import methods
+    from adaspec_jax.measuring.bench import bench, entries
     from adaspec_jax.measuring.pair import load_given, notes_on
     from adaspec_jax.measuring.placing import mesh_of, placed
     from adaspec_jax.measuring.products import chosen as products_of
@@ -50,7 +49,7 @@ def main() -> None:
     for sweep in arguments.sweep:
         chosen = methods.swept(chosen, sweep)
     mesh = mesh_of(arguments.mesh, math.gcd(*batch_sizes))
-    prompts, held_back = ([], []) if arguments.chat else _prompts(arguments)
+    prompts, held_back = _prompts(arguments)
     loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
     given, ends = load_given(arguments.target, arguments.draft, **loading)
     if arguments.methods != "all":
@@ -62,14 +61,32 @@ def main() -> None:
     given = placed(multiplied(given, products), mesh)
     if arguments.chat:
         prompts = _spoken(arguments, given, ends, mesh, max(batch_sizes))
-    knobs = ("max_new_tokens", "max_prompt_length", "temperature", "seed")
+    knobs = ("max_new_tokens", "max_prompt_length", "temperature", "shared_noise", "seed")
     asked = {name: getattr(arguments, name) for name in knobs}
     score, unscored = score_of(arguments.task, run_code=arguments.run_code)
-    judging = {"until": arguments.until, "score": score, "held_back": held_back}
-    found = bench(given, chosen, prompts, batch_sizes=batch_sizes, ends=ends, mesh=mesh, **judging, **asked)
-    settings = {**vars(arguments), "eos_id": ends.recorded, "measured": MEASURED_HOW}
+    shared = {"batch_sizes": batch_sizes, "ends": ends, "mesh": mesh}
+    measure = partial(bench, given, chosen, **shared, until=arguments.until, score=score, held_back=held_back, **asked)
     notes = [*notes_on(given), *products.notes, *unscored]
-    report = found | {"settings": settings, "environment": environment_of(mesh), "notes": notes}
+    if arguments.record:
+        record(arguments, given, prompts, shared)
+        return
+    if arguments.replay:
+        found, differing = replayed(arguments, given, chosen, prompts, shared, measure)
+        notes += differing
+    else:
+        found = measure(prompts)
+    report = _told(arguments, found, notes, entered, shared)
+    _fail_under(least, report)
+
+
+def _told(arguments: argparse.Namespace, found: Mapping, notes: list[str], entered: Mapping, shared: Mapping) -> dict:
+    """The report, written and printed."""
+    from adaspec_jax import reporting
+    from adaspec_jax.measuring.bench import MEASURED_HOW
+    from adaspec_jax.measuring.evaluation import environment_of
+
+    settings = {**vars(arguments), "eos_id": shared["ends"].recorded, "measured": MEASURED_HOW}
+    report = {**found, "settings": settings, "environment": environment_of(shared["mesh"]), "notes": notes}
     say_notes(notes)
     if arguments.json:
         reporting.write_json(arguments.json, report)
@@ -77,7 +94,7 @@ def main() -> None:
         reporting.write_speedups(arguments.svg, report)
     print(reporting.methods_table(report))
     print(reporting.verdict_in_words(report, _command(arguments, entered.get(found["verdict"]["best"]))))
-    _fail_under(least, report)
+    return report
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
+    add_shared_noise(parser)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     add_matmul_option(parser)
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
@@ -151,6 +169,7 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
 def _add_results(parser: argparse.ArgumentParser) -> None:
     """What becomes of the figures."""
     parser.add_argument("--json", help="where the report goes")
+    add_replay_options(parser)
     parser.add_argument("--svg", help="where a picture of the speed-ups goes")
     parser.add_argument(
         "--fail_under",
@@ -165,7 +184,9 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:
     """The batch sizes, and the least speed-ups by name: mistakes that can be told before jax is imported."""
     if not arguments.target:
         raise UserError("--target is missing; see --help")
-    if (arguments.prompts is None) == (arguments.task is None):
+    check_replay(arguments)
+    sources = sum(source is not None for source in (arguments.prompts, arguments.task))
+    if sources > 1 or not (sources or arguments.replay):
         raise UserError("give either --prompts FILE or --task NAME")
     if arguments.chat and arguments.max_prompt_length:
         raise UserError("--max_prompt_length would tear a conversation apart; leave it out with --chat")
@@ -181,7 +202,7 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:
     sizes = [int(size) if size.isdecimal() else 0 for size in arguments.batch_size.split(",")]
     if min(sizes) < 1:
         raise UserError(f"--batch_size {arguments.batch_size}: give one number above 0, or several as in 1,8")
-    for option in ("json", "svg"):
+    for option in ("json", "svg", "record"):
         if getattr(arguments, option):
             check_output(getattr(arguments, option), option)
     least = {}
@@ -203,42 +224,30 @@ def _check_names(least: Mapping[str, float], entered) -> None:
 
 
 def _prompts(arguments: argparse.Namespace) -> tuple[list, list]:
-    """The prompts to measure on, and those after them that are held back for the fastest method."""
-    from adaspec_jax import data
-    from adaspec_jax.data.prompts import Prompt, read_prompts
+    """The prompts to measure on, and those held back; none where conversations or a record have them."""
+    from adaspec_jax.measuring.asked import prompts_of
 
-    count, more = arguments.num_prompts, -(-arguments.num_prompts // HELD_BACK)
-    if arguments.prompts:
-        found = read_prompts(arguments.prompts, count + more)
-    else:
-        where = {"path": arguments.data, "num": count + more, "seed": arguments.seed}
-        examples = data.load_examples(arguments.task, arguments.split, **where)
-        found = [Prompt(n, each.prompt, answer=each.tests or each.answer) for n, each in enumerate(examples, 1)]
-    return found[:count], found[count:]
+    if arguments.chat or (arguments.prompts is None and arguments.task is None):
+        return [], []
+    where = {"path": arguments.data, "split": arguments.split, "seed": arguments.seed}
+    return prompts_of(arguments.prompts, arguments.task, arguments.num_prompts, **where)
 
 
 def _spoken(arguments: argparse.Namespace, given, ends, mesh, batch_size: int) -> list:
     """All turns of the conversations, each after the target's own answers to those before it."""
     from adaspec_jax import data
-    from adaspec_jax.data.prompts import MULTI_TURN, as_one
     from adaspec_jax.decoding import Sampling
+    from adaspec_jax.measuring.asked import conversations_of
     from adaspec_jax.measuring.own_turns import spoken_prompts
 
-    talks = data.load_examples(data.CHAT, path=arguments.prompts, assistants=arguments.assistant_roles).examples
+    talks = conversations_of(arguments.prompts, arguments.num_prompts, assistants=arguments.assistant_roles)
     template = data.chat.template_of(given.tokenizer, arguments.chat_template, arguments.template_options)
     say_notes(data.chat.notes_on(template, ends))
-    if not all(isinstance(talk, data.chat.Conversation) for talk in talks):
-        raise UserError(f"{arguments.prompts} holds rows that are tokens already; --chat reads conversations")
-    one = as_one(talk.category for talk in talks)
-    conversations = [
-        dataclasses.replace(talk, category=MULTI_TURN) if talk.category in one else talk
-        for talk in talks[: arguments.num_prompts]
-    ]
     context = min(model.config.max_positions for model in (given.target, *given.drafts.values()))
     longest = context - arguments.max_new_tokens
     knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": Sampling(arguments.temperature), "ends": ends}
     sizes = {"batch_size": batch_size, "longest": longest, "mesh": mesh, "seed": arguments.seed}
-    return spoken_prompts(given.target, conversations, data.chat.Chat(template), **sizes, **knobs)
+    return spoken_prompts(given.target, talks, data.chat.Chat(template), **sizes, **knobs)
 
 
 def _command(arguments: argparse.Namespace, best: tuple | None) -> str:

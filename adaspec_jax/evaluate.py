@@ -20,6 +20,7 @@ from adaspec_jax.command_line import (
     take_knobs,
 )
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of
 
 
 def main() -> None:
@@ -39,21 +40,24 @@ def main() -> None:
         accept = Lenient(arguments.lenience, arguments.lenience_form) if arguments.lenience != 1 else None
     except ValueError as error:
         raise UserError(f"--{error}") from None
+    sampling = sampling_of(arguments)
     method = methods.find(arguments.method).set(**knobs)
     mesh = mesh_of(arguments.mesh, arguments.batch_size)
     examples = _examples(arguments)
     drafts = [arguments.draft] if arguments.draft else []
     loading = {"dtype": arguments.dtype, "datastore": arguments.datastore}
     given, ends = load_given(arguments.target, drafts, draft_length=arguments.draft_length or PROBE_LENGTH, **loading)
+    check_fits(sampling, given.target.config.vocab_size)
     _check_chat(arguments, examples)
     chat = data.chat_of(examples, given.tokenizer, arguments.chat_template, arguments.template_options)
-    how = ("batch_size", "max_length", "max_prompt_length", "max_new_tokens", "temperature", "seed")
+    how = ("batch_size", "max_length", "max_prompt_length", "max_new_tokens", "seed")
     products = chosen(arguments.matmul, mesh)
     found = evaluate(
         multiplied(given, products),
         method,
         examples,
         **{name: getattr(arguments, name) for name in how},
+        sampling=sampling,
         ends=ends,
         mesh=mesh,
         accept=accept,
@@ -93,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "--draft_length", type=int, default=5, help="guesses per round; 0 takes the best by measured costs"
     )
     parser.add_argument("--max_new_tokens", type=int, default=128)
-    parser.add_argument("--temperature", type=float, default=0.0)
+    add_sampling(parser)
     parser.add_argument("--lenience", type=float, default=1.0, help="below 1: lossy acceptance, by p / lenience")
     parser.add_argument(
         "--lenience_form", choices=("linear", "square", "exponential"), default="linear", help="see decoding.Lenient"
@@ -144,8 +148,6 @@ def _check(arguments: argparse.Namespace) -> None:
     check_output(arguments.json, "json")
     if arguments.task is None and arguments.prompt_column is None:
         raise UserError("--task is missing: name one, or give --data with --prompt_column")
-    if not arguments.temperature >= 0:
-        raise UserError(f"--temperature is {arguments.temperature}; it must be 0 (greedy) or positive")
     if arguments.lenience != 1 and not arguments.temperature:
         raise UserError("--lenience changes nothing in greedy decoding; give a --temperature above 0")
     if arguments.max_prompt_length >= arguments.max_length:

@@ -34,6 +34,16 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top_k", type=int, default=0)
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--min_p", type=float, default=0.0, help="the least share of the likeliest token's probability")
+    add_shared_noise(parser)
+
+
+def add_shared_noise(parser: argparse.ArgumentParser) -> None:
+    """One sampled text for a seed."""
+    parser.add_argument(
+        "--shared_noise",
+        action="store_true",
+        help="sampling: a seed's text is the same with every drafter, and without one",
+    )
 
 
 def sampling_of(arguments: argparse.Namespace) -> Sampling:
@@ -41,6 +51,7 @@ def sampling_of(arguments: argparse.Namespace) -> Sampling:
     from adaspec_jax.decoding import Sampling
 
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "logit_bias", "suppress_tokens")
+    names += ("shared_noise",)
     try:
         return Sampling(**{name: getattr(arguments, name) for name in names})
     except ValueError as error:

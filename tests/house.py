@@ -16,8 +16,10 @@ FILES = sorted(path for folder in ("adaspec_jax", "configs") for path in (CHECKO
 LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 
 DOORS = set("train evaluate generate export plan convert doctor parity compare ablate benchmark datastore".split())
+BETWEEN_DOORS = {("compare", "parity"), ("benchmark", "benchmark_replay")}
 OF_ALL_DOORS = {"command_line", "sampling_options"}
-DOORS |= OF_ALL_DOORS | {"search_layers"}
+COMMANDS = sorted(DOORS | {"search_layers"})
+DOORS |= {*COMMANDS, "benchmark_replay", *OF_ALL_DOORS}
 # From the top floor down: a file may import from its own room and from floors below.
 FLOORS = (
     {"configs"},
@@ -118,7 +120,7 @@ def broken_rules(source: str, path: str) -> list[str]:
 def _goes_down(room: str, other: str) -> bool:
     if other in CLOSED.get(room, ()):
         return False
-    if other in OF_ALL_DOORS or (room, other) == ("compare", "parity"):
+    if other in OF_ALL_DOORS or (room, other) in BETWEEN_DOORS:
         return room in DOORS and other != room
     start, end = floor_of(room), floor_of(other)
     return start is not None and end is not None and start < end

@@ -221,6 +221,13 @@ def test_a_method_of_ones_own_and_a_temperature(root, capsys, monkeypatch, tmp_p
     assert "Lossy, answers do not follow the target's law: zeros." in out
 
 
+def test_with_shared_noise_a_seed_has_one_text_and_lossy_methods_none(root, capsys, monkeypatch, tmp_path):
+    arguments = ["--draft", root / "draft", "--methods", f"vanilla,{root / 'own.py'}:zeros", "--temperature", 1]
+    found, _ = measured(capsys, monkeypatch, root, *arguments, "--shared_noise", json_file=tmp_path / "b.json")
+    assert found["methods"]["vanilla"]["identical_to_plain"] == 5
+    assert "a lossy one does not" in found["methods"]["zeros"]["skipped"]
+
+
 def test_a_speed_up_surely_below_the_least_is_exit_status_1(root, capsys, monkeypatch):
     arguments = ["--methods", "vanilla", "--draft", root / "draft", "--fail_under"]
     status, _, errors = run(capsys, monkeypatch, root, *arguments, "vanilla=1000")

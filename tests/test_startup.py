@@ -6,11 +6,10 @@ import sys
 
 import pytest
 
-from tests.house import DOORS
+from tests.house import COMMANDS
 from tests.running import CHECKOUT, PATIENCE
 
 HEAVY = ("jax", "flax", "transformers", "optax", "orbax", "numpy", "torch", "tokenizers", "datasets")
-COMMANDS = sorted(DOORS - {"command_line"})
 IMPORTS = """
 import contextlib, io, json, runpy, sys
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 from jax import Array
@@ -54,8 +55,9 @@ def generate_and_learn(
 
 
 @partial(jax.jit, static_argnames=STATIC)
-def _decode_and_learn(*inputs, **static):
+def _decode_and_learn(*inputs, **static) -> tuple[Generation, Any]:
     """The generation, and the drafter's memory after it."""
-    rounds, loop = Inputs(*inputs).begun(**static)
+    given = Inputs(*inputs)
+    rounds, loop = given.begun(**static)
     loop = rounds.to_the_end(loop)
-    return rounds.finished(loop), rounds.drafter.remember(loop.draft_state, loop.context, loop.start_lengths_B)
+    return rounds.finished(loop), given.drafter.remember(loop.draft_state, loop.context, loop.start_lengths_B)

@@ -34,7 +34,7 @@ MEASURED_HOW = {
     "speedup_ci95": "bootstrap over the batches, a method's and plain decoding's times of one batch kept together",
     "compile_seconds": "tracing and compiling the decoding program for all shapes of prompts",
     "peak_bytes": "of a device, by the compiler's plan: arguments, temporaries and outputs of the decoding program",
-    "identical_to_plain": "requests with plain decoding's text, token for token; null at temperature > 0",
+    "identical_to_plain": "requests with plain decoding's text, token for token; null where noise is not shared",
     "seconds": "of the batch a request was in, prefill included",
     "repetitions": "how often all prompts were decoded; counts are of the first time, times of all together",
     "score": "of the answers by what the task asks for: same last number (gsm8k, word_problems) or ROUGE-L (summaries)",
@@ -42,6 +42,7 @@ MEASURED_HOW = {
     "verdict": "the fastest, in how many resamples of the batches it is, and its speed-up on prompts held back",
     "warm": "where a method can learn across requests: the figures when each batch is decoded with what those before "
     "it taught, in the order of the prompts, forgotten before a repetition; all others begin anew with every request",
+    "replayed": "null times: counts on a recorded text; in the order of tokens per target call, which is not speed's",
     "vllm": "vLLM's names and definitions; guesses past the end of a text are not counted as drafted",
 }
 
@@ -57,26 +58,30 @@ def bench(
     ends: data.Ends,
     mesh: Mesh,
     seed: int = 0,
+    shared_noise: bool = False,
     max_prompt_length: int = 0,
     until: float | None = None,
     score: Score | None = None,
     held_back: Sequence[Prompt] = (),
+    only: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """{"methods": {name: M or {"skipped": why}}, "plain": M, "verdict", "prompts_cut"}: M as `MEASURED_HOW` has it.
 
     M is for the first batch size, and also has the figures for each of `batch_sizes`, per category and per request. A
     prompt beyond the models' context, or `max_prompt_length`, loses its middle. `until`: all is timed again until no
     speed-up's interval is wider, at most `MOST_REPETITIONS` times. `held_back`: prompts on which the fastest method
-    alone is measured again. UserError where no prompt fits beside so many new tokens. The mesh's rows divide every
-    batch size.
+    alone is measured again. `only`: the labels of those that are measured. UserError where no prompt fits beside so
+    many new tokens. The mesh's rows divide every batch size.
     """
     there = placed(given, mesh)
-    entered, skipped = entries(methods, there)
+    entered, skipped = entries(methods, there, lossless_alone=shared_noise)
+    if only is not None:
+        entered = {label: entered[label] for label in only}
     contenders = {PLAIN: Contender(METHODS[PLAIN].make(given))}
     contenders |= {label: Contender(method.make(theirs), method.accept) for label, (method, theirs) in entered.items()}
     learning = {label: each._replace(learns=True) for label, each in contenders.items() if remembers(each.drafter)}
     warm = {_WARM.format(label): each for label, each in learning.items()}
-    sampling = Sampling(temperature=temperature)
+    sampling = Sampling(temperature=temperature, shared_noise=shared_noise)
     decoding = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
     terms = Terms(
         there, mesh, ends, decoding, room_for_prompts(given, max_new_tokens, max_prompt_length), seed, until, score
@@ -88,32 +93,41 @@ def bench(
         if held_back and best.label != PLAIN:
             pair = {label: contenders[label] for label in (PLAIN, best.label)}
             again = terms.sizes(pair, held_back, batch_sizes[:1], "the fastest again")[0][batch_sizes[0]].tallies
-    lossless = {PLAIN: True} | {label: method.lossless for label, (method, _) in entered.items()}
-    knobs = {label: {**method.knobs, **method.chosen} for label, (method, _) in entered.items()}
-    claims = {label: PUBLISHED.get(method.name, ()) for label, (method, _) in entered.items()}
-    found = {}
-    first = sizes[batch_sizes[0]]
-    for label in contenders:
-        of_sizes = {str(size): _cold_and_warm(made, label, sampling) for size, made in sizes.items()}
-        tally, plain = (first.tallies[name] for name in (label, PLAIN))
-        found[label] = {
-            "lossless": lossless[label],
-            "knobs": knobs.get(label, {}),
-            **of_sizes[str(batch_sizes[0])],
-            "score": first.scores[label],
-            "categories": _categories(tally, plain, prompts, greedy=sampling.greedy),
-            "published": [claim._asdict() for claim in claims.get(label, ())],
-            "batch_sizes": of_sizes,
-            "requests": request_rows(tally, prompts),
-            **({"turns": _turns(tally, prompts, greedy=sampling.greedy)} if prompts[0].turn else {}),
-        }
-    plain = found.pop(PLAIN)
     return {
-        "methods": found | {label: {"skipped": why} for label, why in skipped.items()},
-        "plain": plain,
+        **table(sizes, entered, skipped, prompts, settled=sampling.settled),
         "verdict": best.record | _held_back(best.label, again),
         "prompts_cut": cut,
     }
+
+
+def table(
+    sizes: Mapping[int, Size],
+    entered: Mapping[str, tuple[Method, Given]],
+    skipped: Mapping[str, str],
+    prompts: Sequence[Prompt],
+    *,
+    settled: bool,
+) -> dict[str, Any]:
+    """The "methods" and "plain" of a report, from what all contenders made of the prompts at each batch size."""
+    name, first = next(iter(sizes.items()))
+    found = {}
+    for label in (PLAIN, *entered):
+        of_sizes = {str(size): _cold_and_warm(made, label, settled=settled) for size, made in sizes.items()}
+        tally, plain = (first.tallies[name] for name in (label, PLAIN))
+        method = METHODS[PLAIN] if label == PLAIN else entered[label][0]
+        found[label] = {
+            "lossless": method.lossless,
+            "knobs": {**method.knobs, **method.chosen},
+            **of_sizes[str(name)],
+            "score": first.scores[label],
+            "categories": _categories(tally, plain, prompts, settled=settled),
+            "published": [claim._asdict() for claim in PUBLISHED.get(method.name, ())],
+            "batch_sizes": of_sizes,
+            "requests": request_rows(tally, prompts),
+            **({"turns": _turns(tally, prompts, settled=settled)} if prompts[0].turn else {}),
+        }
+    plain = found.pop(PLAIN)
+    return {"methods": found | {label: {"skipped": why} for label, why in skipped.items()}, "plain": plain}
 
 
 def _held_back(label: str, tallies: Mapping[str, Tally] | None) -> dict[str, Any]:
@@ -126,7 +140,9 @@ def _held_back(label: str, tallies: Mapping[str, Tally] | None) -> dict[str, Any
     return {"held_back": {"prompts": len(ours.rounds), **said}}
 
 
-def entries(methods: Sequence[Method], given: Given) -> tuple[dict[str, tuple[Method, Given]], dict[str, str]]:
+def entries(
+    methods: Sequence[Method], given: Given, *, lossless_alone: bool = False
+) -> tuple[dict[str, tuple[Method, Given]], dict[str, str]]:
     """({label: method and what it is made of}, {name: why it is skipped}), plain decoding left out.
 
     Of several drafts the smallest goes by the method's own name, each other one by NAME@DRAFT.
@@ -138,6 +154,9 @@ def entries(methods: Sequence[Method], given: Given) -> tuple[dict[str, tuple[Me
         if lack := method.lacks(given):
             skipped[method.label] = lack
             continue
+        if lossless_alone and not method.lossless:
+            skipped[method.label] = "with shared noise all methods write one text, and a lossy one does not"
+            continue
         entered[method.label] = method, given
         for name in list(given.drafts)[1:] if A_DRAFT in method.needs else ():
             alone = dataclasses.replace(given, drafts={name: given.drafts[name]})
@@ -146,29 +165,29 @@ def entries(methods: Sequence[Method], given: Given) -> tuple[dict[str, tuple[Me
     return entered, skipped
 
 
-def _cold_and_warm(size: Size, label: str, sampling: Sampling) -> dict[str, Any]:
+def _cold_and_warm(size: Size, label: str, *, settled: bool) -> dict[str, Any]:
     """A contender's figures, and under "warm" those of the same that learns; null where there is nothing to learn."""
 
     def found(label: str) -> dict[str, Any]:
-        return figures(size.tallies[label], size.tallies[PLAIN], greedy=sampling.greedy) | size.machine[label]
+        return figures(size.tallies[label], size.tallies[PLAIN], settled=settled) | size.machine[label]
 
     warm = _WARM.format(label)
     return {**found(label), "warm": found(warm) if warm in size.tallies else None}
 
 
-def _turns(tally: Tally, prompts: Sequence[Prompt], *, greedy: bool) -> dict[str, Any]:
+def _turns(tally: Tally, prompts: Sequence[Prompt], *, settled: bool) -> dict[str, Any]:
     """What the requests say that are a conversation's first turn, its second and so on."""
     turns = np.array([prompt.turn for prompt in prompts])
-    return {str(turn): counted(tally, np.flatnonzero(turns == turn), greedy=greedy) for turn in np.unique(turns)}
+    return {str(turn): counted(tally, np.flatnonzero(turns == turn), settled=settled) for turn in np.unique(turns)}
 
 
-def _categories(tally: Tally, plain: Tally, prompts: Sequence[Prompt], *, greedy: bool) -> dict[str, Any]:
+def _categories(tally: Tally, plain: Tally, prompts: Sequence[Prompt], *, settled: bool) -> dict[str, Any]:
     """What the requests of each category say; their speed-up only where each was decoded alone."""
     found = {}
     for category in dict.fromkeys(prompt.category for prompt in prompts if prompt.category is not None):
         rows = np.flatnonzero([prompt.category == category for prompt in prompts])
-        found[category] = counted(tally, rows, greedy=greedy)
-        if len(tally.seconds) == len(prompts):
+        found[category] = counted(tally, rows, settled=settled)
+        if tally.timed and len(tally.seconds) == len(prompts):
             ours, plains = (side.tokens[rows].sum() / side.decoding_seconds[rows].sum() for side in (tally, plain))
             found[category]["speedup"] = float(ours / plains)
     return found

@@ -35,7 +35,7 @@ def evaluate(
     max_length: int,
     max_prompt_length: int,
     max_new_tokens: int,
-    temperature: float,
+    sampling: Sampling,
     ends: data.Ends,
     seed: int,
     mesh: Mesh,
@@ -56,7 +56,7 @@ def evaluate(
     turns = None
     if chat is not None:
         check_contexts(given, max_length + max_new_tokens, "lower --max_length or --max_new_tokens")
-        knobs = {"max_new_tokens": max_new_tokens, "sampling": Sampling(temperature), "ends": ends, "seed": seed}
+        knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "ends": ends, "seed": seed}
         prompts = _turns(there.target, examples, chat, batch_size, longest=max_length, mesh=mesh, **knobs)
         encoded = [data.Encoded(np.asarray(prompt.tokens, np.int32), len(prompt.tokens)) for prompt in prompts]
         turns = np.array([prompt.turn for prompt in prompts])
@@ -80,7 +80,7 @@ def evaluate(
             {"draft": contender},
             batches,
             max_new_tokens=max_new_tokens,
-            temperature=temperature,
+            sampling=sampling,
             eos_id=ends,
             seed=seed,
             choose_length=choose_length,

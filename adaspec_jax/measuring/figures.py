@@ -48,6 +48,11 @@ class Tally:
         return replace(self, **again, repetitions=self.repetitions + other.repetitions)
 
     @property
+    def timed(self) -> bool:
+        """Whether times were taken: none are where a record is replayed."""
+        return bool(self.seconds.any())
+
+    @property
     def decoding_seconds(self) -> np.ndarray:
         """[K] without prefill, which is timed apart; of a tiny model it may come out longer than the whole."""
         return np.maximum(self.seconds - self.prefill_seconds, 0.01 * self.seconds)
@@ -93,17 +98,19 @@ def accepted_at(tally: Tally) -> list[float]:
     return [float(part / whole) for part, whole in zip(reached, judged, strict=True) if whole]
 
 
-def figures(tally: Tally, plain: Tally, *, greedy: bool) -> dict[str, Any]:
-    """The numbers of the benchmark's JSON that one batch size has."""
-    rates = [rate(side, np.ones((1, len(side.tokens))))[0] for side in (tally, plain)]
+def figures(tally: Tally, plain: Tally, *, settled: bool) -> dict[str, Any]:
+    """The numbers of the benchmark's JSON that one batch size has; those of time are null where none was taken."""
+    times: dict[str, Any] = dict.fromkeys(("tokens_per_second", "speedup", "speedup_ci95"))
+    if tally.timed:
+        rates = [rate(side, np.ones((1, len(side.tokens))))[0] for side in (tally, plain)]
+        times = {"tokens_per_second": rates[0], "speedup": rates[0] / rates[1]}
+        times["speedup_ci95"] = speedup_interval(tally, plain)
     return {
-        **counted(tally, slice(None), greedy=greedy),
+        **counted(tally, slice(None), settled=settled),
         "ci95": interval(len(tally.rounds), lambda w_RP: (w_RP @ tally.committed) / (w_RP @ tally.rounds)),
         "histogram": tally.histogram.tolist(),
         "accepted_at": accepted_at(tally),
-        "tokens_per_second": rates[0],
-        "speedup": rates[0] / rates[1],
-        "speedup_ci95": speedup_interval(tally, plain),
+        **times,
         "repetitions": tally.repetitions,
         "vllm": in_vllms_words(tally),
     }
@@ -114,7 +121,7 @@ def speedup_interval(tally: Tally, plain: Tally) -> list[float]:
     return interval(len(tally.tokens), lambda weights_RK: rate(tally, weights_RK) / rate(plain, weights_RK))
 
 
-def counted(tally: Tally, rows, *, greedy: bool) -> dict[str, Any]:
+def counted(tally: Tally, rows, *, settled: bool) -> dict[str, Any]:
     """What counts of these requests alone say."""
     committed, rounds = tally.committed[rows], tally.rounds[rows]
     return {
@@ -123,7 +130,7 @@ def counted(tally: Tally, rows, *, greedy: bool) -> dict[str, Any]:
         "accepted": int(tally.accepted[rows].sum()),
         "judged": int(tally.judged[rows].sum()),
         "rounds": int(rounds.sum()),
-        "identical_to_plain": int(tally.identical[rows].sum()) if greedy else None,
+        "identical_to_plain": int(tally.identical[rows].sum()) if settled else None,
         "prompts": len(rounds),
     }
 
@@ -154,7 +161,7 @@ def request_rows(tally: Tally, prompts: Sequence[Prompt]) -> list[dict[str, Any]
             "rounds": int(tally.rounds[row]),
             "accepted": int(tally.accepted[row]),
             "judged": int(tally.judged[row]),
-            "seconds": float(seconds_P[row]),
+            "seconds": float(seconds_P[row]) if tally.timed else None,
         }
         for row, prompt in enumerate(prompts)
     ]

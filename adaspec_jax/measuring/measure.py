@@ -50,7 +50,7 @@ def measure(
     batches: Sequence[Mapping[str, Any]],
     *,
     max_new_tokens: int,
-    temperature: float,
+    sampling: Sampling,
     eos_id: int | Sequence[int],
     seed: int = 0,
     choose_length: bool = False,
@@ -70,8 +70,7 @@ def measure(
       Compilation is not in the times. Figures of a draft model along given text are those of the drafters whose guesses
       are one model's own (`model_of`); others have none.
     """
-    sampling, root = Sampling(temperature=temperature), jax.random.key(seed)
-    knobs = {"max_new_tokens": max_new_tokens, "eos_id": eos_id}
+    root, knobs = jax.random.key(seed), {"max_new_tokens": max_new_tokens, "eos_id": eos_id}
     drafters = {name: contender.drafter for name, contender in contenders.items()}
     shape, longest = batches[0]["tokens_BT"].shape, max([LONGEST, *filter(None, map(length_of, drafters.values()))])
     sizes = {"max_new_tokens": max_new_tokens, "longest": longest}

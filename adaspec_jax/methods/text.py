@@ -7,7 +7,7 @@ from adaspec_jax.decoding.drafters.text.copying import LongestMatch, PromptLooku
 from adaspec_jax.decoding.drafters.text.datastore import DatastoreTree
 from adaspec_jax.decoding.drafters.text.ngrams import CountedNgrams, NGrammys, likeliest_followers
 from adaspec_jax.decoding.drafters.text.suffixes import SuffixPath
-from adaspec_jax.methods.method import A_DATASTORE, Given, Method
+from adaspec_jax.methods.method import A_DATASTORE, Given, Method, Need
 
 
 def _prompt_lookup(given: Given, *, ngram: int, length: int) -> PromptLookup:
@@ -40,6 +40,7 @@ def _sam(given: Given, *, length: int, per_match: int) -> LongestMatch:
     return LongestMatch(length, per_match)
 
 
+WEIGHTS = Need("a target that can be asked what follows any token", lambda given: hasattr(given.target, "features"))
 PROMPT_LOOKUP = Method(
     name="prompt_lookup",
     drafter=_prompt_lookup,
@@ -63,6 +64,7 @@ N_GRAMMYS = Method(
     drafter=_n_grammys,
     knobs={"rows": 10, "length": 10, "ngram": 1},
     paper="arXiv 2411.03786",
+    needs=(WEIGHTS,),
 )
 REST = Method(
     name="rest",

@@ -11,7 +11,7 @@ import jax
 
 from adaspec_jax import data, models, reporting
 from adaspec_jax.config import Evaluation
-from adaspec_jax.decoding import ChainDrafter
+from adaspec_jax.decoding import ChainDrafter, Sampling
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.measuring.measure import MEASURED_HOW, PROBE_LENGTH, Contender, measure, report_fields
@@ -83,7 +83,7 @@ def _measured(start: Start, target, drafts: Mapping[str, models.CausalLM], evalu
             list(batches),
             choose_length=not evaluation.draft_length,
             max_new_tokens=evaluation.max_new_tokens,
-            temperature=evaluation.temperature,
+            sampling=Sampling(evaluation.temperature),
             eos_id=text.ends,
             seed=seeds.evaluation(stage.seed),
             place=lambda rows: sharding.shard_rows(sharding.my_rows(rows, start.mesh), start.mesh),

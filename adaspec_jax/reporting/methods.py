@@ -42,8 +42,13 @@ def methods_table(report: Mapping[str, Any]) -> str:
 
 
 def verdict_in_words(report: Mapping[str, Any], command: str) -> str:
-    """The fastest method, how sure that is, and the command that decodes with it."""
+    """The fastest method, how sure that is, and the command that decodes with it; of a replay, what it can say."""
     verdict = report["verdict"]
+    if "ranked" in verdict:
+        low, high = verdict["ci95"]
+        calls = f"{verdict['tokens_per_target_call']:.2f} tokens per target call ({low:.2f} to {high:.2f})"
+        sure = f"the most in {100 * verdict['first_in_resamples']:.0f} % of resamples"
+        return f"Replayed: {verdict['best']}, {calls}, {sure}. No times were taken: --time N measures the best N."
     if verdict["best"] == PLAIN:
         sure = 100 * verdict["first_in_resamples"]
         return f"Verdict: plain decoding is the fastest, in {sure:.0f} % of resamples: none of these is worth it here."
@@ -74,7 +79,7 @@ def methods_list(methods: Iterable[Any]) -> str:
 
 def write_speedups(path: str | os.PathLike, report: Mapping[str, Any]) -> None:
     """A self-contained SVG: each method's speed-up over plain decoding with its interval."""
-    shown = {name: m for name, m in report["methods"].items() if "skipped" not in m}
+    shown = {name: m for name, m in report["methods"].items() if m.get("speedup")}
     height = _ROW * (len(shown) + 2)
     top = 1.1 * max([1.0, *(m["speedup_ci95"][1] for m in shown.values())])
 
@@ -102,10 +107,16 @@ def _cells(m: Mapping[str, Any]) -> tuple[str, ...]:
     """One method under `_COLUMNS`, its name left out."""
     accepted = f"{100 * m['accepted'] / m['judged']:.1f} %" if m["judged"] else "-"
     identical = "-" if m["identical_to_plain"] is None else f"{m['identical_to_plain']}/{m['prompts']}"
-    calls, speed = (f"{low:.2f} to {high:.2f}" for low, high in (m["ci95"], m["speedup_ci95"]))
-    rate = f"{m['tokens_per_second']:.1f}"
-    here = f"{m['tokens_per_target_call']:.2f}", calls, accepted, rate, f"{m['speedup']:.2f}x", speed, identical
-    return *here, next(map(_claim, m.get("published", ())), "-")
+    claim = next(map(_claim, m.get("published", ())), "-")
+    counts = f"{m['tokens_per_target_call']:.2f}", _between(m["ci95"]), accepted
+    if m["speedup"] is None:
+        return *counts, "-", "-", "-", identical, claim
+    speed = f"{m['tokens_per_second']:.1f}", f"{m['speedup']:.2f}x", _between(m["speedup_ci95"])
+    return *counts, *speed, identical, claim
+
+
+def _between(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.2f} to {ends[1]:.2f}"
 
 
 def _claim(published: Mapping[str, Any]) -> str:

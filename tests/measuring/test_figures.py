@@ -70,6 +70,6 @@ def test_speed_leaves_prefill_out_and_pairs_the_batches(batch):
         )
 
     ours, plain = timed([2.0, 4.0], [1.0, 1.0], [10, 30]), timed([3.0, 7.0], [1.0, 1.0], [10, 30])
-    found = figures(ours, plain, greedy=True)
+    found = figures(ours, plain, settled=True)
     assert (found["tokens_per_second"], found["speedup"], found["speedup_ci95"]) == (10.0, 2.0, [2.0, 2.0])
-    assert figures(timed([1.0, 1.0], [2.0, 0.0], [5, 5]), plain, greedy=False)["identical_to_plain"] is None
+    assert figures(timed([1.0, 1.0], [2.0, 0.0], [5, 5]), plain, settled=False)["identical_to_plain"] is None

@@ -55,7 +55,7 @@ def contenders(draft):
 
 def test_counts_are_the_decodings_own_for_every_kind_of_drafter(pair):
     target, draft = pair
-    measured, plain = measure(target, contenders(draft), batches(), temperature=0.0, **KNOBS)
+    measured, plain = measure(target, contenders(draft), batches(), sampling=Sampling(0.0), **KNOBS)
     for name, contender in contenders(draft).items():
         rows = {"accepted": [], "rounds": [], "committed": []}
         for batch in batches():
@@ -72,7 +72,7 @@ def test_counts_are_the_decodings_own_for_every_kind_of_drafter(pair):
 
 def test_figures_of_a_model_are_those_of_drafters_that_have_one(pair):
     target, draft = pair
-    measured, plain = measure(target, contenders(draft), batches(), temperature=0.0, **KNOBS)
+    measured, plain = measure(target, contenders(draft), batches(), sampling=Sampling(0.0), **KNOBS)
     report = report_fields(measured, plain, resamples=50, pairs=[("chain", "zeros")])
     drafts, speed = report["drafts"], report["speed"]
     assert drafts["chain"]["expected_alpha"] == drafts["tree"]["expected_alpha"] is not None
@@ -91,12 +91,12 @@ def test_figures_of_a_model_are_those_of_drafters_that_have_one(pair):
 
 def test_answers_drawn_at_random_are_not_compared_with_plain_ones(pair):
     target, draft = pair
-    found = {}
-    for temperature in (0.0, 1.0):
+    found = []
+    for sampling in (Sampling(0.0), Sampling(0.0, repetition_penalty=1.5), Sampling(1.0)):
         chain = {"chain": Contender(ChainDrafter(draft, length=2))}
-        measured, plain = measure(target, chain, batches(), temperature=temperature, **KNOBS)
-        found[temperature] = report_fields(measured, plain, resamples=50)["speed"]["chain"]["identical_to_plain"]
-    assert found == {0.0: 5, 1.0: None}
+        measured, plain = measure(target, chain, batches(), sampling=sampling, **KNOBS)
+        found.append(report_fields(measured, plain, resamples=50)["speed"]["chain"]["identical_to_plain"])
+    assert found == [5, 5, None]
 
 
 def test_a_length_is_chosen_for_drafters_that_have_one(pair, monkeypatch):
@@ -106,5 +106,5 @@ def test_a_length_is_chosen_for_drafters_that_have_one(pair, monkeypatch):
     module = importlib.import_module("adaspec_jax.measuring.measure")  # the function has its name
     monkeypatch.setattr(module, "round_costs", lambda *args, **knobs: free)
     own = {"own": Contender(ChainDrafter(target, length=2)), "zeros": Contender(Zeros())}
-    measured, _ = measure(target, own, batches(), temperature=0.0, choose_length=True, **KNOBS)
+    measured, _ = measure(target, own, batches(), sampling=Sampling(0.0), choose_length=True, **KNOBS)
     assert measured["own"].draft_length == 16 and measured["zeros"].draft_length is None

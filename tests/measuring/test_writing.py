@@ -1,6 +1,7 @@
 """Pieces of text are together what `generate` decodes, cut before the first stop string wherever rounds end."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from adaspec_jax import data, methods
 from adaspec_jax.decoding import Context, Sampling, generate
 from adaspec_jax.errors import UserError
+from adaspec_jax.measuring.logprobs import of_row
 from adaspec_jax.measuring.pair import load_given
 from adaspec_jax.measuring.writing import Writing
 from tests import tiny_pair
+from tests.data import forms
 from tests.running import command_line
 
 SIZES = {"vocab_size": tiny_pair.TOKENS, "max_position_embeddings": 256}
@@ -121,6 +124,18 @@ def test_log_probabilities_come_a_line_a_token(root, pair, capsys, monkeypatch):
     assert (status, errors.count("\n")) == (2, 1) and "--logprobs is -1" in errors
     status, out, _ = command_line(capsys, monkeypatch, "generate", *arguments)
     assert out.startswith(text + "\n[")
+
+
+def test_a_token_is_shown_as_it_stands_in_the_text(tmp_path):
+    """With the space before it, which a SentencePiece decoder takes away at the beginning of a text."""
+    tokenizer = data.load_tokenizer(forms.write("Llama 2", tmp_path))
+    ids = tokenizer("Once upon a time, there was a caf\u00e9")["input_ids"]
+    likely_BSK, minus_BSK = np.asarray(ids)[None, :, None], np.full((1, len(ids), 1), -np.inf)
+    kept = SimpleNamespace(chosen_BS=np.zeros((1, len(ids))), top_BSK=likely_BSK, of_top_BSK=minus_BSK)
+    made = SimpleNamespace(tokens_BS=np.asarray([ids]), lengths_B=np.asarray([len(ids)]), logprobs=kept)
+    rows = list(of_row(made, 0, 1, tokenizer))
+    assert "".join(row["token"] for row in rows) == " Once upon a time, there was a caf\u00e9"
+    assert [row["top"] for row in rows] == [[{"id": r["id"], "token": r["token"], "logprob": None}] for r in rows]
 
 
 def test_a_method_without_what_it_needs_says_so(pair):

@@ -271,6 +271,7 @@ def test_evaluate_takes_a_file_of_prompts_without_a_task(finished, capsys, monke
     stage = finished[0] / "target", finished[0] / "draft"
     arguments = ["--target", stage[0], "--draft", stage[1], "--json", tmp_path / "e.json", "--max_new_tokens", 8]
     columns = ["--data", tmp_path / "p.jsonl", "--prompt_column", "q", "--answer_column", "a", "--batch_size", 1]
+    columns += ["--repetition_penalty", 1.2]
     assert command_line(capsys, monkeypatch, "evaluate", *arguments, *columns)[0] == 0
     assert json.loads((tmp_path / "e.json").read_text())["drafts"]["draft"]["prompts"] == 1
     for mistake, says in (
@@ -296,7 +297,7 @@ def test_expected_alpha_and_agreement_equal_numpy_on_the_texts_they_are_defined_
         {"draft": Contender(ChainDrafter(draft, length=3))},
         batches,
         max_new_tokens=40,
-        temperature=0.0,
+        sampling=Sampling(0.0),
         eos_id=0,
         seed=seeds.evaluation(0),
     )

@@ -1,0 +1,35 @@
+"""What a benchmark asks: prompts of a file or of a task, or conversations."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from adaspec_jax import data
+from adaspec_jax.data.chat import Conversation
+from adaspec_jax.data.prompts import MULTI_TURN, Prompt, as_one, read_prompts
+from adaspec_jax.errors import UserError
+
+HELD_BACK = 5  # one prompt more for so many, where there are more: the fastest method is measured on those again
+
+
+def prompts_of(
+    file: str | None, task: str | None, count: int, *, path: str | None, split: str, seed: int
+) -> tuple[list[Prompt], list[Prompt]]:
+    """The first `count` prompts of a file, or of a task's split, and those after them that are held back."""
+    more = -(-count // HELD_BACK)
+    if file is not None:
+        found = read_prompts(file, count + more)
+    else:
+        examples = data.load_examples(task, split, path=path, num=count + more, seed=seed)
+        found = [Prompt(n, each.prompt, answer=each.tests or each.answer) for n, each in enumerate(examples, 1)]
+    return found[:count], found[count:]
+
+
+def conversations_of(file: str, count: int, *, assistants: Sequence[str]) -> list[Conversation]:
+    """The first `count` conversations of a file, MT-bench's categories as one where Spec-Bench's are there."""
+    talks = data.load_examples(data.CHAT, path=file, assistants=assistants).examples
+    if not all(isinstance(talk, Conversation) for talk in talks):
+        raise UserError(f"{file} holds rows that are tokens already; --chat reads conversations")
+    one = as_one(talk.category for talk in talks)
+    return [dataclasses.replace(talk, category=MULTI_TURN) if talk.category in one else talk for talk in talks[:count]]
