@@ -61,6 +61,7 @@ def _continue(arguments: argparse.Namespace, given, method, ends, sampling) -> N
     tokens = data.prompt_ids(text, given.tokenizer)
     check_contexts(given, len(tokens) + arguments.max_new_tokens, "lower --max_new_tokens")
     knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "seed": arguments.seed}
+    knobs["exact"] = False if arguments.exact is None else arguments.exact
     writing = Writing(given, method, tokens, ends, stop=arguments.stop, **knobs)
     print(text, end="", flush=True)
     for piece in writing:
@@ -112,6 +113,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("--stop is for texts; a conversation's turns end where its template ends them")
     if not all(arguments.stop):
         raise UserError("--stop is empty; give at least one character")
+    if arguments.exact is not None and (arguments.chat or arguments.temperature):
+        raise UserError("--exact is for a text at temperature 0; leave --chat or --temperature out")
     if any(not prompt.strip() for prompt in prompts):
         raise UserError("--prompt is empty; give at least one character")
 
@@ -134,6 +137,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--draft_length", type=int, default=5)
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument(
+        "--exact",
+        nargs="?",
+        type=int,
+        const=True,
+        metavar="N",
+        help="text that is to the bit that of every chain, and of plain decoding, with room for so many guesses in "
+        "each target call; without a number, for as many as the method makes",
+    )
     parser.add_argument("--top_k", type=int, default=0)
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)

@@ -9,7 +9,7 @@ import jax
 from jax import Array
 
 from adaspec_jax.decoding.acceptance import rejection_sample
-from adaspec_jax.decoding.engine import program_arguments, trimmed
+from adaspec_jax.decoding.engine import checked_exactly, program_arguments, trimmed
 from adaspec_jax.decoding.rounds import Loop, Rounds
 from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.types import Accept, Context, Drafter, Generation, Model
@@ -25,6 +25,7 @@ def stream(
     sampling: Sampling,
     eos_id: int | Sequence[int] = -1,
     accept: Accept = rejection_sample,
+    exact: bool | int = False,
 ) -> Iterator[Generation]:
     """The `Generation` as it stands after each round; the last one is what `generate` returns, token for token.
 
@@ -32,6 +33,8 @@ def stream(
     learns after every round whether all rows are done, which costs a round trip each. Nothing runs ahead of what was
     taken: who stops iterating has paid for no further round.
     """
+    if exact is not False:
+        target, drafter = checked_exactly(target, drafter, prompt, max_new_tokens, exact, sampling, accept)
     arguments, slots = program_arguments(target, drafter, prompt, key, max_new_tokens, eos_id)
     static = {"slots": slots, "sampling": sampling, "accept": accept}
     loop = _start(*arguments, **static)

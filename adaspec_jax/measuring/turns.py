@@ -20,6 +20,7 @@ class Contender(NamedTuple):
 
     drafter: Drafter
     accept: Callable[..., Any] = rejection_sample
+    exact: bool | int = False  # as `decoding.generate` takes it
 
 
 class Turn(NamedTuple):

@@ -10,6 +10,8 @@ import numpy as np
 
 from adaspec_jax import data
 from adaspec_jax.decoding import Context, Generation, Sampling, stream
+from adaspec_jax.decoding.engine import checked_exactly
+from adaspec_jax.errors import UserError
 from adaspec_jax.methods import Given, Method
 
 _HALF = "\ufffd"  # what a decoder shows of a character whose bytes are not all there
@@ -36,6 +38,7 @@ class Writing:
         sampling: Sampling = Sampling(temperature=0.0),  # noqa: B008 (frozen)
         stop: Sequence[str] = (),
         seed: int = 0,
+        exact: bool | int = False,
     ) -> None:
         if not all(stop):
             raise ValueError("an empty stop string stops everywhere")
@@ -45,7 +48,12 @@ class Writing:
         prompt = Context(np.asarray([self._tokens]), np.asarray([len(self._tokens)]))
         knobs: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
         key, drafter = jax.random.key(seed), method.make(given)
-        self._rounds = stream(given.target, drafter, prompt, key, accept=method.accept, **knobs)
+        if exact is not False:
+            try:
+                checked_exactly(given.target, drafter, prompt, max_new_tokens, exact, sampling, method.accept)
+            except ValueError as error:
+                raise UserError(f"the method {method.label} with --exact: {error}") from None
+        self._rounds = stream(given.target, drafter, prompt, key, accept=method.accept, exact=exact, **knobs)
 
     @property
     def new_tokens(self) -> int:
