@@ -200,9 +200,7 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:
     if not 0 <= arguments.temperature < math.inf:
         raise UserError(f"--temperature is {arguments.temperature}; it must be 0 (greedy) or positive")
     if arguments.exact and (arguments.temperature or arguments.record or arguments.replay):
-        raise UserError(
-            "--exact is for measuring greedy text; leave --temperature, --record and --replay out"
-        )
+        raise UserError("--exact is for measuring greedy text; leave --temperature, --record and --replay out")
     sizes = [int(size) if size.isdecimal() else 0 for size in arguments.batch_size.split(",")]
     if min(sizes) < 1:
         raise UserError(f"--batch_size {arguments.batch_size}: give one number above 0, or several as in 1,8")
