@@ -65,7 +65,8 @@ def main() -> None:
     asked = {name: getattr(arguments, name) for name in knobs}
     score, unscored = score_of(arguments.task, run_code=arguments.run_code)
     shared = {"batch_sizes": batch_sizes, "ends": ends, "mesh": mesh}
-    measure = partial(bench, given, chosen, **shared, until=arguments.until, score=score, held_back=held_back, **asked)
+    judging = {"until": arguments.until, "score": score, "held_back": held_back, "exact": arguments.exact}
+    measure = partial(bench, given, chosen, **shared, **judging, **asked, skip=arguments.methods == "all")
     notes = [*notes_on(given), *products.notes, *unscored]
     if arguments.record:
         record(arguments, given, prompts, shared)
@@ -93,7 +94,8 @@ def _told(arguments: argparse.Namespace, found: Mapping, notes: list[str], enter
     if arguments.svg:
         reporting.write_speedups(arguments.svg, report)
     print(reporting.methods_table(report))
-    print(reporting.verdict_in_words(report, _command(arguments, entered.get(found["verdict"]["best"]))))
+    best = entered.get(found["verdict"]["best"])
+    print(reporting.verdict_in_words(report, _command(arguments, best, found.get("exact"))))
     return report
 
 
@@ -127,6 +129,11 @@ def _parser() -> argparse.ArgumentParser:
         help="time all again until no speed-up's interval is wider, as in 0.1; at most 20 times",
     )
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="all methods verify at one width, so that text is plain decoding's to the bit; chains alone, and dearer",
+    )
     parser.add_argument("--seed", type=int, default=0)
     add_shared_noise(parser)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -199,6 +206,8 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:
         raise UserError(f"--until is {arguments.until}; give the width of an interval, as in 0.1")
     if not 0 <= arguments.temperature < math.inf:
         raise UserError(f"--temperature is {arguments.temperature}; it must be 0 (greedy) or positive")
+    if arguments.exact and (arguments.temperature or arguments.record or arguments.replay):
+        raise UserError("--exact is for measuring greedy text; leave --temperature, --record and --replay out")
     sizes = [int(size) if size.isdecimal() else 0 for size in arguments.batch_size.split(",")]
     if min(sizes) < 1:
         raise UserError(f"--batch_size {arguments.batch_size}: give one number above 0, or several as in 1,8")
@@ -250,7 +259,7 @@ def _spoken(arguments: argparse.Namespace, given, ends, mesh, batch_size: int) -
     return spoken_prompts(given.target, talks, data.chat.Chat(template), **sizes, **knobs)
 
 
-def _command(arguments: argparse.Namespace, best: tuple | None) -> str:
+def _command(arguments: argparse.Namespace, best: tuple | None, exact: int | None = None) -> str:
     """What decodes with this method as it was measured; a method of the user's own goes by where it was found."""
     from adaspec_jax.methods import spelt
 
@@ -266,6 +275,7 @@ def _command(arguments: argparse.Namespace, best: tuple | None) -> str:
     for option, default in (("draft_length", None), ("dtype", "float32"), ("matmul", "float32")):
         if (value := getattr(arguments, option)) != default:
             parts += [f"--{option}", str(value)]
+    parts += ["--exact", str(exact)] if exact is not None else []
     return shlex.join(parts)
 
 

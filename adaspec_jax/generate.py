@@ -62,7 +62,8 @@ def _continue(arguments: argparse.Namespace, given, method, ends, sampling) -> N
     _check_text(text)
     tokens = data.prompt_ids(text, given.tokenizer)
     check_contexts(given, len(tokens) + arguments.max_new_tokens, "lower --max_new_tokens")
-    writing = Writing(given, method, tokens, ends, stop=arguments.stop, **_knobs(arguments, sampling))
+    knobs = _knobs(arguments, sampling) | {"exact": False if arguments.exact is None else arguments.exact}
+    writing = Writing(given, method, tokens, ends, stop=arguments.stop, **knobs)
     print(text, end="", flush=True)
     for piece in writing:
         print(piece, end="", flush=True)
@@ -135,6 +136,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--logprobs is {arguments.logprobs}; give 0 or more likeliest tokens beside each")
     if not all(arguments.stop):
         raise UserError("--stop is empty; give at least one character")
+    if arguments.exact is not None and (arguments.chat or arguments.temperature):
+        raise UserError("--exact is for a text at temperature 0; leave --chat or --temperature out")
     if any(not prompt.strip() for prompt in prompts):
         raise UserError("--prompt is empty; give at least one character")
 
@@ -163,6 +166,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="K",
         help="after the text a line of JSON for each new token: its log-probability in nats by the target's logits as "
         "they are, and the K likeliest tokens there",
+    )
+    parser.add_argument(
+        "--exact",
+        nargs="?",
+        type=int,
+        const=True,
+        metavar="N",
+        help="text that is to the bit that of every chain, and of plain decoding, with room for so many guesses in "
+        "each target call; without a number, for as many as the method makes",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")

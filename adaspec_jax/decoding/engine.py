@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 
 from adaspec_jax.decoding.acceptance import rejection_sample
+from adaspec_jax.decoding.exact import check_backend, exactly, has_no_exact_text
 from adaspec_jax.decoding.logprobs import Logprobs
 from adaspec_jax.decoding.prefill import Kept
 from adaspec_jax.decoding.queue import decode_queue
@@ -34,6 +35,7 @@ def generate(
     eos_id: int | Sequence[int] = -1,
     accept: Accept = rejection_sample,
     logprobs: Logprobs | None = None,
+    exact: bool | int = False,
 ) -> Generation:
     """Continues every row of a right-padded prompt by at most `max_new_tokens`, or up to and including an `eos_id`.
 
@@ -52,13 +54,18 @@ def generate(
       eos_id: one id or several; -1 never stops early.
       accept: an acceptance rule; see `adaspec_jax.decoding.acceptance`.
       logprobs: which log-probabilities of new tokens to keep in `Generation.logprobs`; None keeps none.
+      exact: how many guesses every verification has room for (True: as many as the drafter makes), so that the text is
+        to the bit that of every other chain and of `NoDraft()` at the same number; see `adaspec_jax.decoding.exact`.
 
     Returns:
       A `Generation`; `tokens_BS` has S + max_new_tokens columns.
 
     Raises:
-      ValueError: empty rows, lengths beyond S, or a budget below 1.
+      ValueError: empty rows, lengths beyond S, or a budget below 1; with `exact` a drafter of trees, text that the
+        draws decide, or a backend on which a row's bits depend on its place, its neighbours or its batch.
     """
+    if exact is not False:
+        target, drafter = checked_exactly(target, drafter, prompt, max_new_tokens, exact, sampling, accept)
     arguments, slots = program_arguments(target, drafter, prompt, key, max_new_tokens, eos_id)
     generation = _decode(*arguments, slots=slots, sampling=sampling, accept=accept, logprobs=logprobs)
     return trimmed(generation, prompt, max_new_tokens)
@@ -128,15 +135,29 @@ class Inputs(NamedTuple):
 STATIC = ("slots", "sampling", "accept", "logprobs")  # fields of `Rounds` that a program is compiled for
 
 
+def checked_exactly(target, drafter, prompt: Context, max_new_tokens: int, exact, sampling, accept) -> tuple:
+    """`exactly`, of a drafter that has exact text, on a backend that has it in these shapes; else ValueError."""
+    if why := has_no_exact_text(drafter):
+        raise ValueError(why)
+    target, drafter = exactly(_as_pytree(target), _as_pytree(drafter), exact, sampling=sampling, accept=accept)
+    batch, length = np.shape(prompt.tokens_BS)
+    check_backend(target.model, batch, drafter.num_nodes, _slots(length, max_new_tokens, drafter))
+    return target, drafter
+
+
 def program_arguments(target, drafter, prompt: Context, key, max_new_tokens: int, eos_id) -> tuple[Inputs, int]:
     """What `_decode` takes, in its order, and the slots a row needs."""
     target, drafter = _as_pytree(target), _as_pytree(drafter)
     tokens_BS, lengths_B = _checked_prompt(prompt, max_new_tokens)
     padded = round_up(tokens_BS.shape[1])
-    slots = padded + round_up(max_new_tokens) + drafter.num_nodes + 1
+    slots = _slots(tokens_BS.shape[1], max_new_tokens, drafter)
     tokens_BS = jnp.pad(tokens_BS, ((0, 0), (0, padded - tokens_BS.shape[1])))
     eos_E = jnp.atleast_1d(jnp.asarray(eos_id, jnp.int32))
     return Inputs(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, prompt.noise_B), slots
+
+
+def _slots(length: int, max_new_tokens: int, drafter: Drafter) -> int:
+    return round_up(length) + round_up(max_new_tokens) + drafter.num_nodes + 1
 
 
 def trimmed(generation: Generation, prompt: Context, max_new_tokens: int) -> Generation:

@@ -9,7 +9,7 @@ import jax
 from jax import Array
 
 from adaspec_jax.decoding.acceptance import rejection_sample
-from adaspec_jax.decoding.engine import STATIC, Inputs, program_arguments, trimmed
+from adaspec_jax.decoding.engine import STATIC, Inputs, checked_exactly, program_arguments, trimmed
 from adaspec_jax.decoding.logprobs import Logprobs
 from adaspec_jax.decoding.rounds import Loop, Rounds
 from adaspec_jax.decoding.sampling import Sampling
@@ -27,6 +27,7 @@ def stream(
     eos_id: int | Sequence[int] = -1,
     accept: Accept = rejection_sample,
     logprobs: Logprobs | None = None,
+    exact: bool | int = False,
 ) -> Iterator[Generation]:
     """The `Generation` as it stands after each round; the last one is what `generate` returns, token for token.
 
@@ -34,6 +35,8 @@ def stream(
     learns after every round whether all rows are done, which costs a round trip each. Nothing runs ahead of what was
     taken: who stops iterating has paid for no further round.
     """
+    if exact is not False:
+        target, drafter = checked_exactly(target, drafter, prompt, max_new_tokens, exact, sampling, accept)
     arguments, slots = program_arguments(target, drafter, prompt, key, max_new_tokens, eos_id)
     static = {"slots": slots, "sampling": sampling, "accept": accept, "logprobs": logprobs}
     loop = _start(*arguments, **static)

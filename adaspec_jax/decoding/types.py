@@ -134,7 +134,8 @@ class Drafter(Protocol):
     """Proposes continuations. A drafter is a pytree: weights are leaves, everything else is static.
 
     Its state has the batch first in every array; what rows share (a datastore, heads, a tree's tables) are leaves of
-    the drafter itself. `depth`, `widths` and `asks` have defaults and may be left out, and so may `extend`.
+    the drafter itself. `depth`, `widths`, `asks` and `enters` have defaults and may be left out, and so may
+    `extend`.
 
     A drafter that may learn across requests has a field `memory`, arrays of fixed shapes that rows share, or None where
     it forgets; and the last two methods here. See `memory.generate_and_learn`.
@@ -144,6 +145,7 @@ class Drafter(Protocol):
     depth: int  # the longest path of a proposal; default: num_nodes
     widths: tuple[int, ...]  # numbers of first nodes that verifications are compiled for beside all; default: none
     asks: Asks  # default: the target's likeliest token
+    enters: bool  # whether its proposals have an `entry`; default: no
 
     def init(self, prompt: Context, slots: int) -> Any:
         """The state after reading a right-padded prompt; `slots` is the most tokens a row may come to hold."""

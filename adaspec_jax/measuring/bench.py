@@ -12,8 +12,10 @@ from jax.sharding import Mesh
 from adaspec_jax import data
 from adaspec_jax.data.prompts import Prompt
 from adaspec_jax.decoding import Sampling, remembers
+from adaspec_jax.decoding.exact import has_no_exact_text
 from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
+from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.figures import Tally, counted, figures, rate, request_rows, speedup_interval
 from adaspec_jax.measuring.placing import placed
 from adaspec_jax.measuring.scores import Score
@@ -35,6 +37,7 @@ MEASURED_HOW = {
     "compile_seconds": "tracing and compiling the decoding program for all shapes of prompts",
     "peak_bytes": "of a device, by the compiler's plan: arguments, temporaries and outputs of the decoding program",
     "identical_to_plain": "requests with plain decoding's text, token for token; null where noise is not shared",
+    "exact": "guesses that every call but those of plain has room for; identical_to_plain is then to plain[exact]",
     "seconds": "of the batch a request was in, prefill included",
     "repetitions": "how often all prompts were decoded; counts are of the first time, times of all together",
     "score": "of the answers by what the task asks for: same last number (gsm8k, word_problems) or ROUGE-L (summaries)",
@@ -64,40 +67,66 @@ def bench(
     score: Score | None = None,
     held_back: Sequence[Prompt] = (),
     only: Sequence[str] | None = None,
+    exact: bool = False,
+    skip: bool = False,
 ) -> dict[str, Any]:
     """{"methods": {name: M or {"skipped": why}}, "plain": M, "verdict", "prompts_cut"}: M as `MEASURED_HOW` has it.
 
     M is for the first batch size, and also has the figures for each of `batch_sizes`, per category and per request. A
     prompt beyond the models' context, or `max_prompt_length`, loses its middle. `until`: all is timed again until no
     speed-up's interval is wider, at most `MOST_REPETITIONS` times. `held_back`: prompts on which the fastest method
-    alone is measured again. `only`: the labels of those that are measured. UserError where no prompt fits beside so
-    many new tokens. The mesh's rows divide every batch size.
+    alone is measured again. `only`: the labels of those that are measured. `exact`: all verify at as many nodes as the
+    widest needs, plain decoding once more among them; methods without exact text are refused, or skipped. UserError
+    where no prompt fits beside so many new tokens. The mesh's rows divide every batch size.
     """
     there = placed(given, mesh)
     entered, skipped = entries(methods, there, lossless_alone=shared_noise)
     if only is not None:
         entered = {label: entered[label] for label in only}
-    contenders = {PLAIN: Contender(METHODS[PLAIN].make(given))}
+    contenders, right = {PLAIN: Contender(METHODS[PLAIN].make(given))}, PLAIN
     contenders |= {label: Contender(method.make(theirs), method.accept) for label, (method, theirs) in entered.items()}
+    if exact:
+        contenders, right = _exact(contenders, skipped, skip=skip)
     learning = {label: each._replace(learns=True) for label, each in contenders.items() if remembers(each.drafter)}
-    warm = {_WARM.format(label): each for label, each in learning.items()}
+    warm = {} if exact else {_WARM.format(label): each for label, each in learning.items()}
     sampling = Sampling(temperature=temperature, shared_noise=shared_noise)
     decoding = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
-    terms = Terms(
-        there, mesh, ends, decoding, room_for_prompts(given, max_new_tokens, max_prompt_length), seed, until, score
-    )
+    room = room_for_prompts(given, max_new_tokens, max_prompt_length)
+    terms = Terms(there, mesh, ends, decoding, room, seed, until, score, right)
     with short_of_memory("decoding", "lower --batch_size or --max_new_tokens"), sharding.over(mesh):
         sizes, cut = terms.sizes(contenders | warm, prompts, batch_sizes, "benchmark")
-        best = best_of({label: sizes[batch_sizes[0]].tallies[label] for label in contenders}, PLAIN)
+        tallies = sizes[batch_sizes[0]].tallies
+        best = best_of({label: each for label, each in tallies.items() if label in (PLAIN, *entered)}, PLAIN)
         again = None
         if held_back and best.label != PLAIN:
-            pair = {label: contenders[label] for label in (PLAIN, best.label)}
+            pair = {label: contenders[label] for label in (PLAIN, right, best.label)}
             again = terms.sizes(pair, held_back, batch_sizes[:1], "the fastest again")[0][batch_sizes[0]].tallies
     return {
         **table(sizes, entered, skipped, prompts, settled=sampling.settled),
         "verdict": best.record | _held_back(best.label, again),
         "prompts_cut": cut,
+        **({"exact": contenders[right].exact} if exact else {}),
     }
+
+
+def _exact(
+    contenders: Mapping[str, Contender], skipped: dict[str, str], *, skip: bool
+) -> tuple[dict[str, Contender], str]:
+    """Plain decoding as it is and exact, and all others exact, at one width; and the label of exact plain decoding."""
+    found = {}
+    for label, each in contenders.items():
+        lossless = getattr(each.accept, "lossless", True)
+        why = has_no_exact_text(each.drafter) if lossless else "is lossy, and exact text is plain decoding's"
+        if why and not skip:
+            raise UserError(f"the method {label} with --exact: {why}")
+        if why:
+            skipped[label] = why
+        else:
+            found[label] = each
+    nodes = max(each.drafter.num_nodes for each in found.values())
+    right = f"{PLAIN}[exact={nodes}]"
+    exact = {label: each._replace(exact=nodes) for label, each in found.items() if label != PLAIN}
+    return {PLAIN: found[PLAIN], right: found[PLAIN]._replace(exact=nodes), **exact}, right
 
 
 def table(
@@ -111,10 +140,10 @@ def table(
     """The "methods" and "plain" of a report, from what all contenders made of the prompts at each batch size."""
     name, first = next(iter(sizes.items()))
     found = {}
-    for label in (PLAIN, *entered):
+    for label in (each for each in first.tallies if not each.endswith(_WARM.format(""))):
         of_sizes = {str(size): _cold_and_warm(made, label, settled=settled) for size, made in sizes.items()}
         tally, plain = (first.tallies[name] for name in (label, PLAIN))
-        method = METHODS[PLAIN] if label == PLAIN else entered[label][0]
+        method = entered[label][0] if label in entered else METHODS[PLAIN]
         found[label] = {
             "lossless": method.lossless,
             "knobs": {**method.knobs, **method.chosen},

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from adaspec_jax.decoding import Context, generate, generate_and_learn, with_memory
+from adaspec_jax.decoding.exact import exactly
 from adaspec_jax.decoding.rounds import Rounds
 from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import needed
@@ -73,7 +74,7 @@ def decoding_program(target, contender: Contender, **knobs: Any) -> Program:
     """`generate` with these knobs; `Remembering` for a contender that learns."""
 
     def decode(target, drafter, prompt, key):
-        return generate(target, drafter, prompt, key, accept=contender.accept, **knobs)
+        return generate(target, drafter, prompt, key, accept=contender.accept, exact=contender.exact, **knobs)
 
     def decode_and_learn(target, drafter, prompt, key):
         made, drafter = generate_and_learn(target, drafter, prompt, key, accept=contender.accept, **knobs)
@@ -88,6 +89,9 @@ def prefill_program(target, contender: Contender, *, max_new_tokens: int, sampli
     """What comes before the first round of that decoding."""
 
     def start(target, drafter, prompt, key):
+        if contender.exact is not False:
+            how = {"sampling": sampling, "accept": contender.accept}
+            target, drafter = exactly(target, drafter, contender.exact, **how)
         slots = prompt.tokens_BS.shape[1] + max_new_tokens + drafter.num_nodes + 1
         end = jax.numpy.atleast_1d(jax.numpy.asarray(eos_id))
         rounds = Rounds(target, drafter, max_new_tokens, end, slots, sampling, contender.accept)

@@ -13,6 +13,8 @@ from jax.sharding import Mesh
 
 from adaspec_jax import data, reporting
 from adaspec_jax.data.prompts import Prompt
+from adaspec_jax.decoding import Context
+from adaspec_jax.decoding.engine import checked_exactly
 from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.evaluation import check_contexts, prompt_batches
@@ -46,6 +48,7 @@ class Terms:
     seed: int
     until: float | None  # all is timed again until no speed-up's interval is wider
     score: Score | None
+    reference: str = PLAIN  # the contender whose text is the right one
 
     def sizes(
         self, contenders: Mapping[str, Contender], prompts: Sequence[Prompt], batch_sizes: Sequence[int], what: str
@@ -62,6 +65,7 @@ class Terms:
 
     def _of_size(self, contenders, prompts: Sequence[Prompt], batches, advance) -> Size:
         target = self.given.target
+        self._check_exact(contenders, max(batches, key=lambda rows: rows["tokens_BT"].shape[1]))
         decoding = {label: decoding_program(target, each, **self.decoding) for label, each in contenders.items()}
         prefill = {label: prefill_program(target, each, **self.decoding) for label, each in contenders.items()}
         scored: dict[str, list[float]] = {label: [] for label in contenders}
@@ -76,6 +80,17 @@ class Terms:
         }
         means = {label: sum(values) / len(values) if values else None for label, values in scored.items()}
         return Size(tallies, machine, means)
+
+    def _check_exact(self, contenders: Mapping[str, Contender], rows: Mapping[str, Any]) -> None:
+        """UserError where exact decoding is not to be had on this machine; all exact contenders have one width."""
+        exact = next((each for each in contenders.values() if each.exact is not False), None)
+        if exact is not None:
+            prompt, new = Context(rows["tokens_BT"], rows["lengths_B"]), self.decoding["max_new_tokens"]
+            try:
+                how = exact.exact, self.decoding["sampling"], exact.accept
+                checked_exactly(self.given.target, exact.drafter, prompt, new, *how)
+            except ValueError as error:
+                raise UserError(f"{error}; leave --exact out") from None
 
     def _too_wide(self, tallies: Mapping[str, Tally]) -> bool:
         if self.until is None or tallies[PLAIN].repetitions >= MOST_REPETITIONS:
@@ -105,7 +120,7 @@ class Terms:
             host = {label: processes.fetch(made) for label, made in made_by.items()}
             for label, made in host.items():
                 times = turns[label, "decode"].seconds, turns[label, "prefill"].seconds
-                parts[label].append(part_of(made, batch, same_text(made, host[PLAIN], batch), *times))
+                parts[label].append(part_of(made, batch, same_text(made, host[self.reference], batch), *times))
                 if self.score and scored is not None:
                     scored[label].extend(self._scores(made, batch, prompts[done : done + batch.valid]))
             done += batch.valid

@@ -21,6 +21,7 @@ class Contender(NamedTuple):
     drafter: Drafter
     accept: Callable[..., Any] = rejection_sample
     learns: bool = False
+    exact: bool | int = False  # as `decoding.generate` takes it
 
 
 class Turn(NamedTuple):

@@ -13,6 +13,8 @@ import numpy as np
 
 from adaspec_jax import data
 from adaspec_jax.decoding import Context, Generation, Logprobs, Sampling, stream
+from adaspec_jax.decoding.engine import checked_exactly
+from adaspec_jax.errors import UserError
 from adaspec_jax.methods import Given, Method
 
 
@@ -38,6 +40,7 @@ class Writing:
         stop: Sequence[str] = (),
         logprobs: Logprobs | None = None,
         seed: int = 0,
+        exact: bool | int = False,
     ) -> None:
         if not all(stop):
             raise ValueError("an empty stop string stops everywhere")
@@ -48,6 +51,12 @@ class Writing:
         knobs: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
         knobs |= {"accept": method.accept, "logprobs": logprobs}
         drafter = method.make(given)
+        if exact is not False:
+            try:
+                checked_exactly(given.target, drafter, prompt, max_new_tokens, exact, sampling, method.accept)
+            except ValueError as error:
+                raise UserError(f"the method {method.label} with --exact: {error}") from None
+            knobs["exact"] = exact
         self._growing = data.Growing(tokens, given.tokenizer, special=False)
         self._most = drafter.num_nodes + 1  # tokens of a round
         self._rounds = stream(given.target, drafter, prompt, jax.random.key(seed), **knobs)

@@ -25,6 +25,7 @@ class EarlyExitDrafter:
     length: int = 6
 
     asks = Asks(likeliest=0)
+    enters = True
 
     def __post_init__(self) -> None:
         if self.length < 1:
