@@ -25,7 +25,7 @@ from adaspec_jax.command_line import (
     say_notes,
 )
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
-from adaspec_jax.sampling_options import add_shared_noise
+from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of, spelt_out
 
 
 def main() -> None:
@@ -45,13 +45,14 @@ def main() -> None:
     from adaspec_jax.measuring.products import multiplied
     from adaspec_jax.measuring.scores import score_of
 
-    chosen = methods.find_all(arguments.methods)
+    sampling, chosen = sampling_of(arguments), methods.find_all(arguments.methods)
     for sweep in arguments.sweep:
         chosen = methods.swept(chosen, sweep)
     mesh = mesh_of(arguments.mesh, math.gcd(*batch_sizes))
     prompts, held_back = _prompts(arguments)
     loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
     given, ends = load_given(arguments.target, arguments.draft, **loading)
+    check_fits(sampling, given.target.config.vocab_size)
     if arguments.methods != "all":
         for method in chosen:
             method.check(given)
@@ -60,9 +61,9 @@ def main() -> None:
     products = products_of(arguments.matmul, mesh)
     given = placed(multiplied(given, products), mesh)
     if arguments.chat:
-        prompts = _spoken(arguments, given, ends, mesh, max(batch_sizes))
-    knobs = ("max_new_tokens", "max_prompt_length", "temperature", "shared_noise", "seed")
-    asked = {name: getattr(arguments, name) for name in knobs}
+        prompts = _spoken(arguments, given, ends, mesh, max(batch_sizes), sampling)
+    knobs = ("max_new_tokens", "max_prompt_length", "seed")
+    asked = {"sampling": sampling} | {name: getattr(arguments, name) for name in knobs}
     score, unscored = score_of(arguments.task, run_code=arguments.run_code)
     shared = {"batch_sizes": batch_sizes, "ends": ends, "mesh": mesh}
     judging = {"until": arguments.until, "score": score, "held_back": held_back, "exact": arguments.exact}
@@ -128,14 +129,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WIDTH",
         help="time all again until no speed-up's interval is wider, as in 0.1; at most 20 times",
     )
-    parser.add_argument("--temperature", type=float, default=0.0)
+    add_sampling(parser)
     parser.add_argument(
         "--exact",
         action="store_true",
         help="all methods verify at one width, so that text is plain decoding's to the bit; chains alone, and dearer",
     )
     parser.add_argument("--seed", type=int, default=0)
-    add_shared_noise(parser)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     add_matmul_option(parser)
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
@@ -204,8 +204,6 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:
             raise UserError(f"--{option} goes with --chat")
     if arguments.until is not None and not arguments.until > 0:
         raise UserError(f"--until is {arguments.until}; give the width of an interval, as in 0.1")
-    if not 0 <= arguments.temperature < math.inf:
-        raise UserError(f"--temperature is {arguments.temperature}; it must be 0 (greedy) or positive")
     if arguments.exact and (arguments.temperature or arguments.record or arguments.replay):
         raise UserError("--exact is for measuring greedy text; leave --temperature, --record and --replay out")
     sizes = [int(size) if size.isdecimal() else 0 for size in arguments.batch_size.split(",")]
@@ -242,10 +240,9 @@ def _prompts(arguments: argparse.Namespace) -> tuple[list, list]:
     return prompts_of(arguments.prompts, arguments.task, arguments.num_prompts, **where)
 
 
-def _spoken(arguments: argparse.Namespace, given, ends, mesh, batch_size: int) -> list:
+def _spoken(arguments: argparse.Namespace, given, ends, mesh, batch_size: int, sampling) -> list:
     """All turns of the conversations, each after the target's own answers to those before it."""
     from adaspec_jax import data
-    from adaspec_jax.decoding import Sampling
     from adaspec_jax.measuring.asked import conversations_of
     from adaspec_jax.measuring.own_turns import spoken_prompts
 
@@ -254,7 +251,7 @@ def _spoken(arguments: argparse.Namespace, given, ends, mesh, batch_size: int) -
     say_notes(data.chat.notes_on(template, ends))
     context = min(model.config.max_positions for model in (given.target, *given.drafts.values()))
     longest = context - arguments.max_new_tokens
-    knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": Sampling(arguments.temperature), "ends": ends}
+    knobs = {"max_new_tokens": arguments.max_new_tokens, "sampling": sampling, "ends": ends}
     sizes = {"batch_size": batch_size, "longest": longest, "mesh": mesh, "seed": arguments.seed}
     return spoken_prompts(given.target, talks, data.chat.Chat(template), **sizes, **knobs)
 
@@ -276,11 +273,15 @@ def _command(arguments: argparse.Namespace, best: tuple | None, exact: int | Non
         if (value := getattr(arguments, option)) != default:
             parts += [f"--{option}", str(value)]
     parts += ["--exact", str(exact)] if exact is not None else []
+    parts += spelt_out(arguments)
     return shlex.join(parts)
 
 
 def _fail_under(least: Mapping[str, float], report: Mapping) -> None:
     """Exit status 1 where a method is surely slower than it was to be."""
+    for name in least:
+        if why := report["methods"][name].get("skipped"):
+            raise UserError(f"--fail_under: {name} was not measured: it {why}")
     slow = {name: report["methods"][name]["speedup_ci95"][1] for name in least}
     for name in (name for name, upper in slow.items() if upper < least[name]):
         print(f"{name}: at most {slow[name]:.3f}x plain decoding, below --fail_under {least[name]:g}", file=sys.stderr)

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 
 from adaspec_jax.errors import UserError
+from adaspec_jax.sampling_options import spelt_out
 
 
 def add_replay_options(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +29,8 @@ def check_replay(arguments: argparse.Namespace) -> None:
     if arguments.record and arguments.replay:
         raise UserError("--record writes a record and --replay reads one; give one of them")
     option = "record" if arguments.record else "replay"
-    if arguments.temperature:
-        raise UserError(f"--{option} is for temperature 0: a sampled text says nothing of others")
+    if spelt_out(arguments):
+        raise UserError(f"--{option} is for the target's own greedy text; leave {spelt_out(arguments)[0]} out")
     without = {"record": ("sweep", "json", "svg", "until", "fail_under"), "replay": ("chat", "fail_under")}[option]
     if arguments.replay and not arguments.time:
         without += ("svg", "until")

@@ -34,11 +34,6 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top_k", type=int, default=0)
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--min_p", type=float, default=0.0, help="the least share of the likeliest token's probability")
-    add_shared_noise(parser)
-
-
-def add_shared_noise(parser: argparse.ArgumentParser) -> None:
-    """One sampled text for a seed."""
     parser.add_argument(
         "--shared_noise",
         action="store_true",
@@ -56,6 +51,21 @@ def sampling_of(arguments: argparse.Namespace) -> Sampling:
         return Sampling(**{name: getattr(arguments, name) for name in names})
     except ValueError as error:
         raise UserError(f"--{error}") from None
+
+
+def spelt_out(arguments: argparse.Namespace) -> list[str]:
+    """The options of `add_sampling` that were given, as they are typed."""
+    parser, parts = argparse.ArgumentParser(), []
+    add_sampling(parser)
+    for name, default in vars(parser.parse_args([])).items():
+        value = getattr(arguments, name)
+        if isinstance(value, dict):
+            value = ",".join(f"{token}={bias:g}" for token, bias in value.items())
+        elif isinstance(value, tuple):
+            value = ",".join(map(str, value))
+        if value and value != default:
+            parts += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return parts
 
 
 def check_fits(sampling: Sampling, vocab_size: int) -> None:

@@ -15,6 +15,7 @@ from adaspec_jax.command_line import take_knobs
 from adaspec_jax.decoding import Context, Sampling, generate
 from adaspec_jax.measuring.pair import load_given
 from adaspec_jax.methods import METHODS
+from adaspec_jax.sampling_options import add_sampling, spelt_out
 from tests import tiny_pair
 from tests.running import command_line
 
@@ -163,9 +164,14 @@ def test_the_verdicts_command_is_one_that_generate_takes(root, capsys, monkeypat
     options = {"draft": ["a draft"], "datastore": None, "draft_length": 3, "dtype": "float32", "matmul": "float32"}
     own = f"{root / 'own.py'}:zeros"
     for name, method in ((own, find(own)), ("draft_and_verify", find("draft_and_verify").set(skip="2-3"))):
-        arguments = argparse.Namespace(target="t", methods=f"plain,{name}", **options)
+        sampling = argparse.ArgumentParser()
+        add_sampling(sampling)
+        arguments = argparse.Namespace(
+            target="t", methods=f"plain,{name}", **options, **vars(sampling.parse_args(["--min_p", "0.1"]))
+        )
         words = shlex.split(benchmark._command(arguments, (method, given)))
         assert words[words.index("--method") + 1] == name and words[words.index("--draft") + 1] == "a draft"
+        assert words[-2:] == ["--min_p", "0.1"]
         _, knobs = take_knobs(words)
         assert find(name).set(**knobs).chosen == method.chosen
 
@@ -223,7 +229,9 @@ def test_a_method_of_ones_own_and_a_temperature(root, capsys, monkeypatch, tmp_p
 
 def test_with_shared_noise_a_seed_has_one_text_and_lossy_methods_none(root, capsys, monkeypatch, tmp_path):
     arguments = ["--draft", root / "draft", "--methods", f"vanilla,{root / 'own.py'}:zeros", "--temperature", 1]
-    found, _ = measured(capsys, monkeypatch, root, *arguments, "--shared_noise", json_file=tmp_path / "b.json")
+    arguments += ["--shared_noise", "--repetition_penalty", 1.3, "--logit_bias", "7=-2,9=0.5"]
+    found, _ = measured(capsys, monkeypatch, root, *arguments, json_file=tmp_path / "b.json")
+    assert found["settings"]["repetition_penalty"] == 1.3
     assert found["methods"]["vanilla"]["identical_to_plain"] == 5
     assert "a lossy one does not" in found["methods"]["zeros"]["skipped"]
 
@@ -233,6 +241,14 @@ def test_a_speed_up_surely_below_the_least_is_exit_status_1(root, capsys, monkey
     status, _, errors = run(capsys, monkeypatch, root, *arguments, "vanilla=1000")
     says = r"^vanilla: at most [\d.]+x plain decoding, below --fail_under 1000$"
     assert status == 1 and re.search(says, errors, re.MULTILINE)
+
+
+def test_a_verdicts_command_samples_as_it_was_measured():
+    parser = argparse.ArgumentParser()
+    add_sampling(parser)
+    given = ["--logit_bias", "7=-2,9=0.5", "--suppress_tokens", "3,4", "--temperature", "0.7", "--shared_noise"]
+    asked = parser.parse_args(given)
+    assert parser.parse_args(spelt_out(asked)) == asked and spelt_out(parser.parse_args([])) == []
 
 
 def test_the_list_needs_nothing(capsys, monkeypatch):
@@ -258,7 +274,7 @@ MISTAKES = {
     "no method": (["--methods", ","], "no method is named"),
     "two sources": (["--task", "gsm8k"], "either --prompts FILE or --task NAME"),
     "bad batch size": (["--batch_size", "1,x"], "--batch_size 1,x"),
-    "bad temperature": (["--temperature", "-1"], "--temperature is -1.0"),
+    "bad temperature": (["--temperature", "-1"], "--temperature must be 0 (greedy) or positive, not -1.0"),
     "bad bound": (["--fail_under", "vanilla"], "give NAME=SPEEDUP"),
     "bad number": (["--fail_under", "vanilla=fast"], "give NAME=SPEEDUP"),
     "not measured": (["--fail_under", "vanila=1"], '"vanila" is not measured; did you mean "vanilla"'),

@@ -146,7 +146,7 @@ def test_a_record_that_does_not_fit_is_one_line(run, record, root, tmp_path, spo
 
 MISTAKES = {
     "both": (["--record", "a", "--replay", "b"], "give one of them"),
-    "sampled": (["--replay", "b", "--temperature", "1"], "--replay is for temperature 0"),
+    "sampled": (["--replay", "b", "--temperature", "1"], "greedy text; leave --temperature out"),
     "a bound": (["--replay", "b", "--fail_under", "plain=1"], "leave --fail_under out"),
     "a picture": (["--replay", "b", "--svg", "s"], "leave --svg out"),
     "conversations": (["--replay", "b", "--chat"], "leave --chat out"),

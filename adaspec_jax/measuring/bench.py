@@ -57,11 +57,10 @@ def bench(
     *,
     batch_sizes: Sequence[int],
     max_new_tokens: int,
-    temperature: float,
+    sampling: Sampling,
     ends: data.Ends,
     mesh: Mesh,
     seed: int = 0,
-    shared_noise: bool = False,
     max_prompt_length: int = 0,
     until: float | None = None,
     score: Score | None = None,
@@ -80,7 +79,7 @@ def bench(
     where no prompt fits beside so many new tokens. The mesh's rows divide every batch size.
     """
     there = placed(given, mesh)
-    entered, skipped = entries(methods, there, lossless_alone=shared_noise)
+    entered, skipped = entries(methods, there, lossless_alone=sampling.shares_noise)
     if only is not None:
         entered = {label: entered[label] for label in only}
     contenders, right = {PLAIN: Contender(METHODS[PLAIN].make(given))}, PLAIN
@@ -89,7 +88,6 @@ def bench(
         contenders, right = _exact(contenders, skipped, skip=skip)
     learning = {label: each._replace(learns=True) for label, each in contenders.items() if remembers(each.drafter)}
     warm = {} if exact else {_WARM.format(label): each for label, each in learning.items()}
-    sampling = Sampling(temperature=temperature, shared_noise=shared_noise)
     decoding = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
     room = room_for_prompts(given, max_new_tokens, max_prompt_length)
     terms = Terms(there, mesh, ends, decoding, room, seed, until, score, right)

@@ -45,7 +45,7 @@ def repeated(monkeypatch):
 
 def measured(*methods):
     prompts = [Prompt(n, "", tokens=tuple(map(int, row))) for n, row in enumerate(ASKED)]
-    knobs = {"batch_sizes": [SIZE], "max_new_tokens": 16, "temperature": 0.0, "until": 0.2}
+    knobs = {"batch_sizes": [SIZE], "max_new_tokens": 16, "sampling": Sampling(0.0), "until": 0.2}
     return bench(GIVEN, methods, prompts, ends=data.Ends((), 0), mesh=mesh_of(None, SIZE), **knobs)
 
 
