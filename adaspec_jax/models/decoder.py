@@ -72,7 +72,7 @@ class Attention(nn.Module):
             self.q_norm, self.k_norm = _norm(c), _norm(c)
 
     def __call__(self, hidden_BTD, rotation, mask_BTS, written, start_B, segments_BT=None):
-        """`written` is this layer's (keys, values) buffers, extended at `start_B` and returned; or None.
+        """`written` is this layer's (keys, values) buffers, extended at `start_B` (None: empty) and returned; or None.
 
         Without a mask the new tokens attend to each other causally, within their segment, and to nothing that was
         written before.
@@ -229,6 +229,7 @@ class Decoder(nn.Module):
         end = c.num_layers if last is None else last
         hidden_BTD, where = self._begin(tokens_BT, cache, positions_BT, mask_BTS, hidden_BTD, segments_BT)
         start_B, tapped = where[2], {}
+        writes_B = None if cache is not None and cache.known_empty else start_B
         if cache is None and STACKED in params and keep is None and not set(taps) - {-1}:
             of_layer = self._of_layer((True, True))
 
@@ -242,7 +243,7 @@ class Decoder(nn.Module):
                 stacked = STACKED in params
                 layer = jax.tree.map(itemgetter(i), params[STACKED]) if stacked else params[f"layers_{i}"]
                 of_layer, entered_BTD = self._of_layer(sublayers_of(keep, i), i + 0.5 in taps), hidden_BTD
-                made = of_layer(layer, hidden_BTD, *where[:2], buffers[i], start_B, segments_BT)
+                made = of_layer(layer, hidden_BTD, *where[:2], buffers[i], writes_B, segments_BT)
                 hidden_BTD, buffers[i], attended_BTD = made
                 if attended_BTD is not None:
                     tapped[i + 0.5] = entered_BTD + attended_BTD

@@ -79,9 +79,19 @@ class KVCache:
         return KVCache(keys, values, jnp.full((batch,), count, jnp.int32))
 
 
-def write_at(buffer_BGSK: Array, new_BTGK: Array, start_B: Array) -> Array:
-    """`buffer_BGSK` with row b's T new entries at slots `start_b + arange(T)`; slots past the end are dropped."""
-    arguments = (buffer_BGSK, jnp.moveaxis(new_BTGK, 1, 2).astype(buffer_BGSK.dtype), start_B)
+def write_at(buffer_BGSK: Array, new_BTGK: Array, start_B: Array | None) -> Array:
+    """`buffer_BGSK` with row b's T new entries at slots `start_b + arange(T)`; slots past the end are dropped.
+
+    `start_B` None: the buffer is known to be empty, and they are its first.
+    """
+    new_BGTK = jnp.moveaxis(new_BTGK, 1, 2).astype(buffer_BGSK.dtype)
+    if start_B is None:
+        # Nothing is written over. Of scatters into buffers that are all the same zeros, XLA for TPUs makes a copy of
+        # the zeros for each, and moves every buffer once more (jax 0.10.2; `benchmarks/decoding_programs.py`).
+        slots = buffer_BGSK.shape[2]
+        missing = max(slots - new_BGTK.shape[2], 0)
+        return jnp.pad(new_BGTK[:, :, :slots], ((0, 0), (0, 0), (0, missing), (0, 0)))
+    arguments = (buffer_BGSK, new_BGTK, start_B)
     write = jax.vmap(_write_row)
     if new_BTGK.shape[1] > 1:
         return write(*arguments)

@@ -67,6 +67,16 @@ def test_writes_past_the_last_slot_are_dropped_and_move_nothing(tiny_model):
     assert longer.lengths_B.tolist() == [8] * 3
 
 
+def test_a_prompt_is_not_scattered_into_an_empty_cache_and_what_has_no_slot_is_dropped(tiny_model):
+    """Of a scatter into zeros, compilers copy the zeros."""
+    model = tiny_model()
+    known = jax.jit(lambda model, tokens_BT: model(tokens_BT, model.init_cache(3, 10)))
+    assert "scatter" not in known.lower(model, TOKENS_BT).as_text()
+    caches = known(model, TOKENS_BT)[1], call(model, TOKENS_BT, model.init_cache(3, 10))[1]
+    jax.tree.map(close, *caches)
+    assert caches[0].slots == 10 and caches[0].lengths_B.tolist() == [14] * 3
+
+
 def tree_inputs(cache, prefix_length, parents):
     """Positions and mask that put the nodes of one tree after each row's prefix."""
     count = len(parents)
