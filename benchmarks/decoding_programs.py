@@ -5,12 +5,10 @@
 
 Pythia's shapes in bfloat16, with random prompts of 512 tokens and 128 new ones, greedy; plain, and with five guesses
 of a draft. Per program: bytes of its arguments and temporaries, bytes accessed as XLA counts them (prefill, and the
-body of each loop once), and what one round alone reads from the chip's memory and writes to it: operands and results
-of the operations in the round's own loop, padded to their tiles, without what stays on the chip (memory space 1);
-loops inside as often as they run. `caches_moved` counts operations outside of fusions that copy, or fill with one
-value, an array as large as a layer's keys. The JSON keeps what is compiled, so that the command can be cut short and
-resumed; `--only` takes the cells with these words in their names, `--layers 4` that many of each model's layers.
-Compiling takes minutes a program. Needs libtpu (`pip install "jax[tpu]"`; found too where launch/setup.sh puts it).
+body of each loop once). `caches_moved` counts operations outside of fusions that copy, or fill with one value, an
+array as large as a layer's keys. The JSON keeps what is compiled, so that the command can be cut short and resumed;
+`--only` takes the cells with these words in their names, `--layers 4` that many of each model's layers. Compiling
+takes minutes a program. Needs libtpu (`pip install "jax[tpu]"`; found too where launch/setup.sh puts it).
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAIRS = {"1b4": "31m", "160m": "31m"}  # target: draft, of benchmarks/pairs.py
 TOPOLOGIES = ("v5e:1x1", "v6e:1x1")
 LENGTH, NEW, GUESSES = 512, 128, 5
-FIGURES = ("accessed_bytes", "round_bytes", "temporary_bytes", "argument_bytes", "caches_moved")
+FIGURES = ("accessed_bytes", "temporary_bytes", "argument_bytes", "caches_moved")
 
 
 def main() -> None:
@@ -81,7 +79,6 @@ def figures(target: str, kind: str, batch: str, topology: str, *_, layers: int |
     keys = int(batch) * slots * heads * (width // heads)
     return {
         "accessed_bytes": int(compiled.cost_analysis()["bytes accessed"]),
-        "round_bytes": round_bytes(text),
         "temporary_bytes": needs.temporaries,
         "argument_bytes": needs.arguments,
         "caches_moved": caches_moved(text, keys),
@@ -122,22 +119,8 @@ def lowered(topology, target: str, kind: str, batch: int, layers: int | None):
     return ahead_of_time.lowered(decode, model(target), drafter, prompt, mesh=mesh, backend="tpu").lowering
 
 
-BITS = {"pred": 8, "s8": 8, "u8": 8, "bf16": 16, "f16": 16, "s16": 16, "u16": 16, "f32": 32, "s32": 32, "u32": 32}
-ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([\d,]*)(:[^}]*)?\})?")
+ARRAY = re.compile(r"\w+\[([\d,]*)\]")
 LINE = re.compile(r"^ +(?:ROOT )?%(\S+) = (.*?) ([\w\-]+)\((.*)$")
-FREE = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element", "after-all", "partition-id", "iota"}
-
-
-def array_bytes(spec: re.Match) -> int:
-    """Of an array as it lies in the chip's memory, padded to its tile; 0 for one on the chip itself."""
-    kind, sizes, order, memory = spec[1], [int(x) for x in spec[2].split(",") if x], spec[3], spec[4] or ""
-    if kind not in BITS or "S(" in memory:
-        return 0
-    tile = [int(x) for x in re.findall(r"T\(([\d,]+)\)", memory)[0].split(",")] if "T(" in memory else []
-    minor_first = [int(x) for x in order.split(",")] if order else list(range(len(sizes)))[::-1]
-    for axis, unit in zip(minor_first, tile[::-1], strict=False):
-        sizes[axis] = -(-sizes[axis] // unit) * unit
-    return math.prod(sizes) * BITS[kind] // 8
 
 
 def computations(text: str) -> dict[str, list[tuple[str, str, str, str]]]:
@@ -151,59 +134,14 @@ def computations(text: str) -> dict[str, list[tuple[str, str, str, str]]]:
     return found
 
 
-def round_bytes(text: str) -> int:
-    """What the body of the loop of rounds reads from memory and writes to it."""
-    every = computations(text)
-    loops = [(name, m[1]) for name, lines in every.items() for m in (loop_body(line) for line in lines) if m]
-    inner = {body for name, body in loops if any(name == other for _, other in loops)}
-    outer = [body for _, body in loops if body not in inner]
-    return max(moved(every, body) for body in outer)
-
-
-def loop_body(line: tuple[str, str, str, str]) -> re.Match | None:
-    return re.search(r"body=%([^\s,)]+)", line[3]) if line[2] == "while" else None
-
-
-def moved(every: dict, name: str) -> int:
-    total, types = 0, {result: kind for result, kind, *_ in every[name]}
-    for _, kind, operation, rest in every[name]:
-        if operation in FREE or operation.endswith("-done"):
-            continue
-        if operation == "while":
-            times = re.search(r'"known_trip_count":\{"n":"(\d+)"', rest)
-            total += (int(times[1]) if times else 1) * moved(every, loop_body(("", "", "while", rest))[1])
-            continue
-        names = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
-        operands = [types.get(operand, "") for operand in names]
-        if operation.endswith("-start"):  # between the memories: the smaller is what moves
-            sizes = [array_bytes(spec) for spec in ARRAY.finditer(kind)]
-            total += min((size for size in sizes[:2] if size), default=0)
-            continue
-        sizes = [sum(array_bytes(spec) for spec in ARRAY.finditer(operand)) for operand in operands]
-        result = sum(array_bytes(spec) for spec in ARRAY.finditer(kind))
-        if writes_into(every, operation, rest) and sizes:  # in place: what is new is read, and written
-            total += 2 * (sum(sizes) - max(sizes))
-        else:
-            total += sum(sizes) + result
-    return total
-
-
-def writes_into(every: dict, operation: str, rest: str) -> bool:
-    """Whether an operation's result lies where its largest operand lay."""
-    if operation in ("scatter", "dynamic-update-slice"):
-        return True
-    called = re.search(r"calls=%([^\s,)]+)", rest)
-    return bool(called) and any(line[2] in ("scatter", "dynamic-update-slice") for line in every[called[1]][-1:])
-
-
 def caches_moved(text: str, keys: int) -> int:
     """Operations that copy, or fill with one value, as many elements as a layer's keys have, fusions left aside."""
     count = 0
     for lines in (lines for name, lines in computations(text).items() if not name.startswith("fused")):
         for _, kind, operation, _ in lines:
             spec = ARRAY.search(kind)
-            if operation in ("copy", "copy-start", "transpose", "broadcast") and spec and spec[2]:
-                count += math.prod(int(x) for x in spec[2].split(",")) == keys
+            if operation in ("copy", "copy-start", "transpose", "broadcast") and spec and spec[1]:
+                count += math.prod(int(x) for x in spec[1].split(",")) == keys
     return count
 
 

@@ -40,13 +40,6 @@ ENTRY %main (p: bf16[2,100,4]) -> bf16[2,100,4] {
 """
 
 
-def test_a_rounds_bytes_are_padded_and_counted_as_often_as_its_loops_run():
-    """A fusion 3 x 5 -> 2 x 4, a write in place of the latter, and four times two operands of an addition."""
-    program = PROGRAM.replace("%round.3 (t", "%fused_other (s: f32[3,5]) -> bf16[2,4] {\n}\n\n%round.3 (t")
-    small, new, tile = 8 * 128 * 4, 8 * 128 * 2, 8 * 128 * 4
-    assert programs.round_bytes(program) == (small + new) + 2 * new + 4 * 2 * tile
-
-
 def test_copies_of_a_cache_are_counted_where_they_are_no_part_of_a_fusion():
     assert programs.caches_moved(PROGRAM, 2 * 100 * 4) == 1
     assert programs.caches_moved(PROGRAM, 3 * 5) == 0
