@@ -37,7 +37,6 @@ def main() -> None:
         return
     batch_sizes, least = _check(arguments)
 
-    from adaspec_jax import methods
     from adaspec_jax.measuring.bench import bench, entries
     from adaspec_jax.measuring.pair import load_given, notes_on
     from adaspec_jax.measuring.placing import mesh_of, placed
@@ -45,9 +44,7 @@ def main() -> None:
     from adaspec_jax.measuring.products import multiplied
     from adaspec_jax.measuring.scores import score_of
 
-    sampling, chosen = sampling_of(arguments), methods.find_all(arguments.methods)
-    for sweep in arguments.sweep:
-        chosen = methods.swept(chosen, sweep)
+    sampling, chosen = sampling_of(arguments), _methods(arguments)
     mesh = mesh_of(arguments.mesh, math.gcd(*batch_sizes))
     prompts, held_back = _prompts(arguments)
     loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
@@ -56,7 +53,7 @@ def main() -> None:
     if arguments.methods != "all":
         for method in chosen:
             method.check(given)
-    entered = entries(chosen, given)[0]
+    entered = entries(chosen, given, lossless_alone=sampling.shares_noise)[0]
     _check_names(least, entered)
     products = products_of(arguments.matmul, mesh)
     given = placed(multiplied(given, products), mesh)
@@ -228,6 +225,15 @@ def _check_names(least: Mapping[str, float], entered) -> None:
     for name in least:
         if name not in entered:
             raise UserError(f'--fail_under: "{name}" is not measured{did_you_mean(name, entered)}')
+
+
+def _methods(arguments: argparse.Namespace) -> list:
+    from adaspec_jax import methods
+
+    chosen = methods.find_all(arguments.methods)
+    for sweep in arguments.sweep:
+        chosen = methods.swept(chosen, sweep)
+    return chosen
 
 
 def _prompts(arguments: argparse.Namespace) -> tuple[list, list]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 
 from adaspec_jax.errors import UserError
@@ -21,7 +22,8 @@ def add_replay_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_replay(arguments: argparse.Namespace) -> None:
-    """What goes with a record: greedy decoding, and no times but those that are asked for."""
+    """What goes with a record: greedy decoding, no times but those that are asked for, and nothing written over."""
+    _check_files(arguments)
     if arguments.time is not None and not (arguments.replay and arguments.time > 0):
         raise UserError("--time N measures the best N of a --replay FILE; N is at least 1")
     if not (arguments.record or arguments.replay):
@@ -40,6 +42,18 @@ def check_replay(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{option} {why}; leave --{name} out")
     if arguments.record and arguments.methods != "all":
         raise UserError("--record decodes plainly, for any method to be replayed; leave --methods out")
+
+
+def _check_files(arguments: argparse.Namespace) -> None:
+    """UserError where a result would take the place of what is read, of another result, or of a record."""
+    named: dict[str, str] = {}
+    for option in ("prompts", "data", "replay", "record", "json", "svg"):
+        if value := getattr(arguments, option):
+            other = named.setdefault(os.path.realpath(value), option)
+            if other != option:
+                raise UserError(f"--{option} and --{other} are the same file, {value}")
+    if arguments.record and os.path.exists(arguments.record):
+        raise UserError(f"--record {arguments.record} is there already; choose another file")
 
 
 def record(arguments: argparse.Namespace, given, prompts: list, shared: Mapping) -> None:

@@ -150,6 +150,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("--task is missing: name one, or give --data with --prompt_column")
     if arguments.lenience != 1 and not arguments.temperature:
         raise UserError("--lenience changes nothing in greedy decoding; give a --temperature above 0")
+    if arguments.max_prompt_length < 0:
+        raise UserError(f"--max_prompt_length is {arguments.max_prompt_length}; give a number of tokens, or 0")
     if arguments.max_prompt_length >= arguments.max_length:
         raise UserError(f"--max_prompt_length {arguments.max_prompt_length} must be below --max_length")
 

@@ -60,7 +60,7 @@ def spelt_out(arguments: argparse.Namespace) -> list[str]:
     for name, default in vars(parser.parse_args([])).items():
         value = getattr(arguments, name)
         if isinstance(value, dict):
-            value = ",".join(f"{token}={bias:g}" for token, bias in value.items())
+            value = ",".join(f"{token}={bias!r}" for token, bias in value.items())
         elif isinstance(value, tuple):
             value = ",".join(map(str, value))
         if value and value != default:

@@ -70,6 +70,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("give either --prompts FILE or --task NAME")
     if not 0 < arguments.threshold < 1:
         raise UserError(f"--threshold is {arguments.threshold}; it must be between 0 and 1")
+    if arguments.seed < 0:
+        raise UserError(f"--seed is {arguments.seed}; it must be 0 or positive")
     check_output(arguments.out, "out")
     if importlib.util.find_spec("optuna") is None:
         raise UserError('the search needs optuna: pip install "adaspec-jax[search]"')

@@ -283,6 +283,8 @@ MISTAKES = {
     "no file": (["--prompts", "{root}/nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
     "too long": (["--max_new_tokens", "500"], "the target has a context of 128 tokens"),
     "no width": (["--until", "0"], "--until is 0.0; give the width of an interval"),
+    "one batch": (["--until", "0.1", "--batch_size", "8"], "--until is for an interval, and one batch has none"),
+    "no length": (["--max_prompt_length", "-1"], "--max_prompt_length is -1; give a number of tokens, or 0"),
     "bad mesh": (["--mesh", "data=3"], "1 rows do not divide over 3"),
 }
 

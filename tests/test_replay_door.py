@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from adaspec_jax import methods
 from tests import tiny_pair
 from tests.running import command_line
 
@@ -51,6 +52,30 @@ def report_of(run, path, *arguments, **where):
     status, out, errors = run("--json", path, *arguments, **where)
     assert status == 0, errors
     return json.loads(path.read_text()), out, errors
+
+
+def test_the_best_of_all_methods_is_timed_and_those_that_lack_something_stay_skipped(
+    run, record, tmp_path, monkeypatch
+):
+    few = {name: methods.METHODS[name] for name in ("plain", "anpd", "prompt_lookup", "rest", "jacobi")}
+    monkeypatch.setattr("adaspec_jax.methods.table.METHODS", few)  # all there are
+    knobs = ["--replay", record, "--time", 1, "--max_prompt_length", 0]
+    report, _, _ = report_of(run, tmp_path / "a.json", *knobs, prompts=None)
+    timed = [name for name, m in report["methods"].items() if m.get("speedup")]
+    assert timed == [report["verdict"]["best"]] or report["verdict"]["best"] == "plain" and len(timed) == 1
+    assert "datastore" in report["methods"]["rest"]["skipped"] and "asks" in report["methods"]["jacobi"]["skipped"]
+
+
+def test_nothing_is_written_over_what_is_read(run, record, root, tmp_path):
+    before = record.read_bytes()
+    for arguments, says in (
+        (["--replay", record, "--json", record], "--json and --replay are the same file"),
+        (["--record", root / "prompts.jsonl"], "--record and --prompts are the same file"),
+        (["--record", record], "is there already"),
+    ):
+        status, _, errors = run(*arguments)
+        assert status == 2 and says in errors and errors.count("\n") == 1, errors
+    assert record.read_bytes() == before
 
 
 def test_counts_are_the_benchmarks_and_times_are_for_the_best_few(run, record, tmp_path):

@@ -109,7 +109,7 @@ def _parquet_rows(path: Path, digest) -> Iterator[tuple[str, object]]:
         rows = parquet.read_table(pyarrow.BufferReader(content)).to_pylist()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path}: no Parquet file, or a damaged one ({str(error).splitlines()[0]})") from error
     digest.update(content)
     for number, row in enumerate(rows, 1):

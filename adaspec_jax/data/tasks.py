@@ -94,9 +94,11 @@ def _alpaca_chat(row: Row) -> Conversation:
 
 def _mbpp(row: Row) -> Example:
     """Ours: the problem's text and one line in the manner of GSM8K's; carriage returns of the code are left out."""
-    tests = "\n".join([row.get("test_setup_code") or "", *(row.get("test_list") or [])])
+    tests = [row.get("test_setup_code") or "", *(row.get("test_list") or [])]
+    if not all(isinstance(test, str) for test in tests):
+        raise UserError(f"{getattr(row, 'where', 'mbpp')}: test_setup_code must be text, and test_list a list of texts")
     asked = row["text"] + "\nWrite a Python function that solves the above problem.\n"
-    return Example(asked, _unix(row["code"]), _unix(tests))
+    return Example(asked, _unix(row["code"]), _unix("\n".join(tests)).strip())
 
 
 def _mbpp_split(row: Mapping) -> str:

@@ -81,7 +81,9 @@ class Rounds:
     ) -> Loop:
         """Prefill of right-padded prompts, or of what they have beyond `kept`, then `begin`."""
         opinion = getattr(self.accept, "opinion", False)
-        if noise_B is None and self.sampling.shares_noise:
+        if not self.sampling.shares_noise:
+            noise_B = None  # keys that a caller gave say nothing here, and drafters go by them
+        elif noise_B is None:
             noise_B = request_keys(key, jnp.arange(len(lengths_B)))
         prompt = Context(tokens_BS, lengths_B, noise_B=noise_B, sampling=self.sampling, opinion=opinion)
         return self.begin(key, *prefill(self.target, self.drafter, prompt, slots=self.slots, kept=kept))
@@ -91,8 +93,8 @@ class Rounds:
 
         `context` has the tokens in a buffer of all slots, the target's cache with lengths_B - 1 of them, and the hidden
         states that the drafter asks for, [B, M, D]. `laws`: for how many committed tokens the loop keeps the target's
-        law [B, laws, V], for a drafter whose guesses are what these rounds decide; None when greedy. Only a lossless
-        rule's tokens follow it: after a lossy one they are point masses.
+        law [B, laws, V], for a drafter whose guesses are what these rounds decide; None where text is settled. Only a
+        lossless rule's tokens follow it: after a lossy one they are point masses.
         """
         batch, nodes = context.lengths_B.shape[0], self.drafter.num_nodes
         if self.sampling.shares_noise:
@@ -195,7 +197,7 @@ class Rounds:
         if not widths_of(self.drafter) or proposal.width is None:
             return call(full, cache)
         widths = sorted({min(width + 1, full) for width in widths_of(self.drafter)} | {full})
-        index = jnp.searchsorted(jnp.asarray(widths), proposal.width + 1)
+        index = jnp.minimum(jnp.searchsorted(jnp.asarray(widths), proposal.width + 1), len(widths) - 1)
         shapes = jax.eval_shape(lambda cache: call(full, cache), cache)
         seen = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes._replace(cache=()))._replace(cache=cache)
         for place, width in enumerate(widths):

@@ -9,6 +9,7 @@ from adaspec_jax import data
 from adaspec_jax.data.chat import Conversation
 from adaspec_jax.data.prompts import MULTI_TURN, Prompt, as_one, read_prompts
 from adaspec_jax.errors import UserError
+from adaspec_jax.measuring import scores
 
 HELD_BACK = 5  # one prompt more for so many, where there are more: the fastest method is measured on those again
 
@@ -22,7 +23,11 @@ def prompts_of(
         found = read_prompts(file, count + more)
     else:
         examples = data.load_examples(task, split, path=path, num=count + more, seed=seed)
-        found = [Prompt(n, each.prompt, answer=each.tests or each.answer) for n, each in enumerate(examples, 1)]
+        if not all(isinstance(each, data.Example) for each in examples):
+            raise UserError(f"{task} is made of conversations: give them as --prompts FILE, with --chat")
+        by_tests = task in scores.BY_TESTS  # a program without tests cannot be scored
+        answers = [each.tests or None if by_tests else each.answer for each in examples]
+        found = [Prompt(n, each.prompt, answer=answers[n - 1]) for n, each in enumerate(examples, 1)]
     return found[:count], found[count:]
 
 

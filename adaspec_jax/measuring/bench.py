@@ -33,7 +33,7 @@ MEASURED_HOW = {
     "accepted_at": "share accepted at each depth, of the rounds that judged a guess there",
     "tokens_per_second": "without prefill, which is timed apart, and without compilation",
     "speedup": "tokens per second over plain decoding's in the same run, taken in turn",
-    "speedup_ci95": "bootstrap over the batches, a method's and plain decoding's times of one batch kept together",
+    "speedup_ci95": "bootstrap over the batches, both ways' times of a batch kept together; one batch tells none",
     "compile_seconds": "tracing and compiling the decoding program for all shapes of prompts",
     "peak_bytes": "of a device, by the compiler's plan: arguments, temporaries and outputs of the decoding program",
     "identical_to_plain": "requests with plain decoding's text, token for token; null where noise is not shared",
@@ -78,10 +78,12 @@ def bench(
     widest needs, plain decoding once more among them; methods without exact text are refused, or skipped. UserError
     where no prompt fits beside so many new tokens. The mesh's rows divide every batch size.
     """
+    if until is not None and len(prompts) <= max(batch_sizes):
+        raise UserError("--until is for an interval, and one batch has none: lower --batch_size or take more prompts")
     there = placed(given, mesh)
     entered, skipped = entries(methods, there, lossless_alone=sampling.shares_noise)
     if only is not None:
-        entered = {label: entered[label] for label in only}
+        entered, skipped = {label: entered[label] for label in only}, {}
     contenders, right = {PLAIN: Contender(METHODS[PLAIN].make(given))}, PLAIN
     contenders |= {label: Contender(method.make(theirs), method.accept) for label, (method, theirs) in entered.items()}
     if exact:
@@ -164,7 +166,7 @@ def _held_back(label: str, tallies: Mapping[str, Tally] | None) -> dict[str, Any
     ours, plain = tallies[label], tallies[PLAIN]
     speeds = [float(rate(side, np.ones((1, len(side.tokens))))[0]) for side in (ours, plain)]
     said = {"speedup": speeds[0] / speeds[1], "speedup_ci95": speedup_interval(ours, plain)}
-    return {"held_back": {"prompts": len(ours.rounds), **said}}
+    return {"held_back": {"prompts": len(ours.rounds), "batches": len(ours.tokens), **said}}
 
 
 def entries(

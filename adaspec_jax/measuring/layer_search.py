@@ -33,6 +33,7 @@ class Journal:
             return
         try:
             lines = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True)]
+            dict(lines[0] if lines else {})
             self.tried = [(tuple(line["skipped"]), float(line["rate"])) for line in lines[1:]]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path} is no journal of a search; delete it, or choose another --out") from None

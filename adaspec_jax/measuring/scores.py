@@ -37,12 +37,12 @@ _OF_TASK: dict[str, Score] = {
 }
 
 
-_BY_TESTS = ("mbpp",)  # whose answers are programs
+BY_TESTS = ("mbpp",)  # whose answers are programs
 
 
 def score_of(task: str | None, *, run_code: bool = False) -> tuple[Score | None, list[str]]:
     """The task's score, or None; and a note where something is missing for it. `run_code`: programs may be run."""
-    if task in _BY_TESTS:
+    if task in BY_TESTS:
         return (passes_tests, []) if run_code else (None, [f"{task} is scored by running its answers: --run_code"])
     score = _OF_TASK.get(task)
     if score is rouge_l and not find_spec("rouge_score"):

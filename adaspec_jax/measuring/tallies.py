@@ -141,6 +141,8 @@ class Terms:
 
 def room_for_prompts(given: Given, max_new_tokens: int, max_prompt_length: int) -> int:
     """Tokens that a prompt may have; `UserError` where the models' contexts leave none."""
+    if max_prompt_length < 0:
+        raise UserError(f"--max_prompt_length is {max_prompt_length}; give a number of tokens, or 0")
     check_contexts(given, max_new_tokens + 1, "lower --max_new_tokens")
     room = min(model.config.max_positions for model in (given.target, *given.drafts.values())) - max_new_tokens
     return min(room, max_prompt_length) if max_prompt_length else room

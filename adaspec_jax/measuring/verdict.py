@@ -33,6 +33,7 @@ class Best(NamedTuple):
     speedup: float  # over plain decoding
     ci95: list[float]
     first_share: float  # of resamples of the batches in which it is the fastest
+    batches: int  # of one batch nothing is resampled
 
     @property
     def record(self) -> dict[str, Any]:
@@ -42,6 +43,7 @@ class Best(NamedTuple):
             "speedup": self.speedup,
             "speedup_ci95": self.ci95,
             "first_in_resamples": self.first_share,
+            "batches": self.batches,
         }
 
 
@@ -59,6 +61,7 @@ def best_of(tallies: Mapping[str, Tally], plain: str, *, seed: int = 0) -> Best:
         rates[label] / rates[plain],
         speedup_interval(tallies[label], tallies[plain]),
         float(np.mean(first_R == list(tallies).index(label))),
+        batches,
     )
 
 

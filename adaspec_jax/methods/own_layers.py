@@ -40,7 +40,8 @@ def layer_set(path: str | Path, num_layers: int) -> tuple[int, ...]:
         raise UserError(f'{path} is no layer set: it must say {{"attention": [...], "mlp": [...]}}')
     if said.get("num_layers", num_layers) != num_layers:
         raise UserError(f"{path} is for a model of {said['num_layers']} layers, and the target has {num_layers}")
-    if not all(isinstance(n, int) for part in ("attention", "mlp") for n in said[part]):
+    parts = said["attention"], said["mlp"]
+    if not all(isinstance(part, list) and all(isinstance(n, int) for n in part) for part in parts):
         raise UserError(f"{path} is no layer set: layers are numbers")
     skipped = {2 * n for n in said["attention"]} | {2 * n + 1 for n in said["mlp"]}
     return checked(skipped, num_layers, str(path))

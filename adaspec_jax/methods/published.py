@@ -44,7 +44,7 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = {
         Published("2.09", None, "Vicuna-7B", "not stated", "the README of its code"),
     ),
     "sam": (Published("1.84", None, "Vicuna-7B", "one A6000", "the README of its code"),),
-    "llma": (Published("2 to 3", None, "LLaMA, answers that repeat retrieved text", "one V100", _ABSTRACT),),
+    "llma": (Published("over 2", None, "LLaMA, answers that repeat retrieved text", "one V100", _ABSTRACT),),
     "anpd": (Published("up to 3.67", None, "the LLaMA family", "not stated", _RECALLED),),
     "jacobi": (Published("up to 1.38", None, "MBart and Marian, translation", "not stated", _RECALLED),),
     "draft_and_verify": (Published("up to 1.99", None, "Llama 2", "not stated", "notes on the paper"),),

@@ -50,18 +50,21 @@ def verdict_in_words(report: Mapping[str, Any], command: str) -> str:
         sure = f"the most in {100 * verdict['first_in_resamples']:.0f} % of resamples"
         return f"Replayed: {verdict['best']}, {calls}, {sure}. No times were taken: --time N measures the best N."
     if verdict["best"] == PLAIN:
-        sure = 100 * verdict["first_in_resamples"]
-        return f"Verdict: plain decoding is the fastest, in {sure:.0f} % of resamples: none of these is worth it here."
+        sure = f"{100 * verdict['first_in_resamples']:.0f} % of resamples" if verdict["batches"] > 1 else "one batch"
+        return f"Verdict: plain decoding is the fastest, in {sure}: none of these is worth it here."
     low, high = verdict["speedup_ci95"]
-    said = (
-        f"Verdict: {verdict['best']}, {verdict['speedup']:.2f}x plain decoding ({low:.2f} to {high:.2f}), the fastest "
-        f"in {100 * verdict['first_in_resamples']:.0f} % of resamples"
-    )
+    said = f"Verdict: {verdict['best']}, {verdict['speedup']:.2f}x plain decoding"
+    if verdict["batches"] > 1:
+        sure = 100 * verdict["first_in_resamples"]
+        said += f" ({low:.2f} to {high:.2f}), the fastest in {sure:.0f} % of resamples"
+    else:
+        said += ", the fastest in one batch, which does not say how sure that is (lower --batch_size)"
     again = verdict["held_back"]
     if again:
         low, high = again["speedup_ci95"]
         count = f"{again['prompts']} prompts held back"
-        said += f"; on {count} {again['speedup']:.2f}x ({low:.2f} to {high:.2f})"
+        said += f"; on {count} {again['speedup']:.2f}x"
+        said += f" ({low:.2f} to {high:.2f})" if again["batches"] > 1 else ", in one batch"
     else:
         said += "; not measured again, for there are no more prompts"
     return f"{said}. {command} --prompt TEXT"

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from adaspec_jax.decoding import Context, NoDraft, Sampling, generate, generate_and_learn, memory, with_memory
+from adaspec_jax.decoding.drafters.text.recycling import TokenRecycling
 from adaspec_jax.decoding.drafters.text.suffixes import SuffixPath
 from adaspec_jax.methods import METHODS, Given
+from tests.decoding.bag_model import BagModel
 from tests.decoding.recording import prompts, tiny_llama
 from tests.running import slow
 
@@ -46,6 +48,21 @@ def test_a_memory_changes_the_calls_and_never_the_text(name, plain):
     np.testing.assert_array_equal(rounds[0], alone.rounds_B)
     assert memory._decode_and_learn._cache_size() == programs
     assert name == "swift" or rounds[1].sum() < rounds[0].sum()
+
+
+def test_a_request_that_has_ended_teaches_nothing_more():
+    """Whatever its neighbours in the batch still write: alone it leaves the same behind."""
+    target = BagModel.random(0, vocab=11, scale=2.0)
+    drafter, knobs = TokenRecycling(11, ((2,), (1, 1))), KNOBS | {"eos_id": 8}
+    rows = np.array([[1, 2, 3], [4, 5, 6]])
+    left = []
+    for chosen in ([0], [1], [0, 1]):
+        prompt = Context(rows[chosen], np.full(len(chosen), 3))
+        made, after = generate_and_learn(target, drafter, prompt, jax.random.key(0), **knobs)
+        left.append(np.asarray(after.memory))
+    assert len(set(np.asarray(made.lengths_B).tolist())) == 2  # one ends before the other
+    taught = left[1].any(axis=1)  # the later row counts
+    np.testing.assert_array_equal(left[2], np.where(taught[:, None], left[1], left[0]))
 
 
 def test_answers_are_kept_in_the_order_of_rows_and_the_oldest_tokens_go():

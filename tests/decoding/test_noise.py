@@ -196,3 +196,16 @@ def test_a_transformer_and_its_drafters_share_their_text_too():
         ours = decode(target, drafter, prompt, sampling=SHARED)
         np.testing.assert_array_equal(ours.tokens_BS, plain.tokens_BS)
         assert ours.rounds_B.sum() < 0.6 * plain.rounds_B.sum()
+
+
+def test_keys_of_requests_say_nothing_where_noise_is_not_shared(pair):  # noqa: F811
+    """A draft that went by them would guess with noise, or divide by a temperature of 0."""
+    target, _ = pair
+    prompt = ragged_prompt()
+    keys = request_keys(KEY, np.arange(len(prompt.lengths_B)))
+    given = Context(prompt.tokens_BS, prompt.lengths_B, noise_B=keys)
+    for sampling in (Sampling(0.0), Sampling(1.0)):
+        knobs = {"max_new_tokens": 8, "sampling": sampling, "eos_id": -1}
+        ours, plain = (generate(target, ChainDrafter(target, 3), each, KEY, **knobs) for each in (given, prompt))
+        np.testing.assert_array_equal(ours.accepted_BN, plain.accepted_BN)
+        np.testing.assert_array_equal(ours.tokens_BS, plain.tokens_BS)

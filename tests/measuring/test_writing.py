@@ -114,12 +114,12 @@ def test_log_probabilities_come_a_line_a_token(root, pair, capsys, monkeypatch):
     rows = [json.loads(line) for line in ("{" + rest).splitlines()[:-1]]
     ids = data.prompt_ids("Tom has", given.tokenizer)
     assert len(rows) == 12 and text == "Tom has" + data.continuation(ids, [row["id"] for row in rows], given.tokenizer)
-    for row in rows:
-        logits_V = np.asarray(given.target(np.asarray([ids]))[0][0, -1], np.float64)
+    whole = [*ids, *(row["id"] for row in rows)]
+    logits_TV = np.asarray(given.target(np.asarray([whole]))[0][0], np.float64)
+    for row, logits_V in zip(rows, logits_TV[len(ids) - 1 :], strict=False):
         law_V = logits_V - np.log(np.exp(logits_V).sum())
         assert row["id"] == row["top"][0]["id"] and abs(row["logprob"] - law_V[row["id"]]) < 1e-4
         np.testing.assert_allclose([each["logprob"] for each in row["top"]], np.sort(law_V)[:-3:-1], atol=1e-4)
-        ids.append(row["id"])
     status, _, errors = command_line(capsys, monkeypatch, "generate", *arguments, "--logprobs", -1)
     assert (status, errors.count("\n")) == (2, 1) and "--logprobs is -1" in errors
     status, out, _ = command_line(capsys, monkeypatch, "generate", *arguments)

@@ -20,7 +20,7 @@ from adaspec_jax.pipeline import whole_run
 from adaspec_jax.reporting import read_metrics
 from adaspec_jax.training import divergences, selection
 from tests.pipeline.test_pipeline import FEW, experiment
-from tests.running import CHECKOUT, command_line
+from tests.running import CHECKOUT, command_line, slow
 
 pytestmark = pytest.mark.usefixtures("few_costs_throughout")
 CONFIG = """
@@ -206,7 +206,7 @@ def test_no_reference_is_needed_where_the_drafts_average_stands_for_it(begun):
     assert pipeline.run(config, directory) == report
 
 
-@pytest.mark.parametrize("source", ["draft", "mixed"])
+@pytest.mark.parametrize("source", [slow("draft"), "mixed"])
 def test_drafts_are_distilled_on_their_own_answers(begun, capsys, source):
     config, directory = short(answers=Answers(source=source, max_new_tokens=8)), begun("run", "target")
     pipeline.run(config, directory)
@@ -239,7 +239,7 @@ def test_drafts_are_distilled_on_the_targets_answers_which_are_kept(begun):
         pipeline.run(config, directory)
 
 
-@pytest.mark.parametrize("way", ["moving_average", "random and on-policy"])
+@pytest.mark.parametrize("way", [slow("moving_average"), "random and on-policy"])
 def test_a_stopped_run_goes_on_to_the_same_bits(begun, tmp_path, monkeypatch, way):
     config = short()
     config.draft.epochs = 1.0

@@ -150,7 +150,7 @@ def test_the_readmes_three_lines_are_all_that_is_needed(finished, chat_file, tmp
     lines = [line.split("python -m adaspec_jax.")[1] for line in text.splitlines() if "runs/chat" in line]
     assert lines == [line.split("python -m adaspec_jax.")[1] for line in DOC.splitlines() if "    python" in line]
     small = {
-        "train": "--config.data.max_length=448 --config.data.buckets=(192,448) --config.answers.max_new_tokens=8 "
+        "train": "--config.data.max_length=448 --config.data.buckets=(448,) --config.answers.max_new_tokens=8 "
         "--config.reference.epochs=0.3 --config.draft.epochs=0.2 --config.evaluation.max_new_tokens=8 "
         "--config.evaluation.num_prompts=4 --config.evaluation.resamples=20 --config.teacher=hidden",
         "evaluate": "--max_length=448 --max_new_tokens=8",

@@ -17,6 +17,7 @@ from adaspec_jax.devices import processes
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.training import Checkpoints
 from tests.pipeline.test_arms import short
+from tests.running import slow
 
 pytestmark = pytest.mark.usefixtures("few_costs_throughout")
 QUESTIONS = {
@@ -76,8 +77,8 @@ def asked_alone(monkeypatch):
     "changes",
     [
         {"teacher": "auto", "answers": Answers(source="target", max_new_tokens=8)},
-        {"teacher": "top_k", "teacher_top_k": 4},
-        {"teacher": "auto", "answers": Answers(source="mixed", max_new_tokens=8)},
+        slow({"teacher": "top_k", "teacher_top_k": 4}),
+        slow({"teacher": "auto", "answers": Answers(source="mixed", max_new_tokens=8)}),
     ],
     ids=["auto on the target's answers", "top_k", "on the way"],
 )

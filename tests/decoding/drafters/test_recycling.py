@@ -104,5 +104,6 @@ def test_of_two_rows_the_later_one_counts():
     table_BVK = np.full((2, 4, 2), -1)
     table_BVK[0, :2], table_BVK[1, 1:3] = 1, 2
     nothing = Context(np.zeros((2, 5), int), np.full(2, 5), likeliest_BMK=np.zeros((2, 3, 2), int))
-    learnt = drafter.remember(_Learnt(jax.numpy.asarray(table_BVK), np.full((2, 3), 4)), nothing, np.full(2, 3))
+    state = _Learnt(jax.numpy.asarray(table_BVK), np.full((2, 3), 4), np.full(2, 4))
+    learnt = drafter.remember(state, nothing, np.full(2, 3))
     np.testing.assert_array_equal(learnt, [[1, 1], [2, 2], [2, 2], [0, 0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -51,11 +52,16 @@ class SimilarityDrafter:
         if min(self.first, self.last, self.length, self.every) < 1 or not 0 <= self.most <= 1:
             numbers = f"{self.first}, {self.last}, {self.length}, {self.every} and {self.most}"
             raise ValueError(f"first, last, length and every are at least 1, most is between 0 and 1: not {numbers}")
+        if getattr(self.stop, "limit", self.length) != self.length:
+            object.__setattr__(self, "stop", dataclasses.replace(self.stop, limit=self.length))
 
     @property
     def candidates(self) -> range:
-        """The layers whose attention may be left out."""
-        return range(self.first, self.model.config.num_layers - self.last)
+        """The layers whose attention may be left out; ValueError where there are none."""
+        layers = self.model.config.num_layers
+        if layers <= self.first + self.last:
+            raise ValueError(f"of {layers} layers the first {self.first} and the last {self.last} stay: none is left")
+        return range(self.first, layers - self.last)
 
     @property
     def asks(self) -> Asks:

@@ -26,6 +26,7 @@ TREE = (
 class _Learnt(NamedTuple):
     table_BVK: Array  # the target's likeliest tokens when it last read each token in this request; -1: it has not
     tokens_BM: Array  # the last tree, its root first; the vocabulary's size before there is one
+    lengths_B: Array  # tokens of the text that it followed
 
 
 @pytree("vocab_size", "tree")
@@ -59,6 +60,7 @@ class TokenRecycling:
         return _Learnt(
             jnp.full((batch, self.vocab_size, self.asks.likeliest), -1, jnp.int32),
             jnp.full((batch, self.num_nodes + 1), self.vocab_size, jnp.int32),
+            jnp.zeros((batch,), jnp.int32),
         )
 
     def blank(self) -> Array:
@@ -87,12 +89,14 @@ class TokenRecycling:
             levels.append(level_BW)
             parents_N += [first + place if parents_N else -1 for place in above]
         tokens_BM = jnp.concatenate(levels, axis=1)
-        return Proposal(tokens_BM[:, 1:], np.array(parents_N, np.int32)), _Learnt(table_BVK, tokens_BM)
+        learnt = _Learnt(table_BVK, tokens_BM, context.lengths_B)
+        return Proposal(tokens_BM[:, 1:], np.array(parents_N, np.int32)), learnt
 
     def _taught(self, state: _Learnt, context: Context) -> Array:
-        """The rows' tables with what the last verification said at the last tree."""
+        """The rows' tables with what the last verification said at the last tree; rows that were done learn nothing."""
         row_B1, nowhere = jnp.arange(len(state.tokens_BM))[:, None], self.vocab_size
-        rows_BM = jnp.where(_is_last(state.tokens_BM), state.tokens_BM, nowhere)
+        counts_BM = _is_last(state.tokens_BM) & (context.lengths_B > state.lengths_B)[:, None]
+        rows_BM = jnp.where(counts_BM, state.tokens_BM, nowhere)
         return state.table_BVK.at[row_B1, rows_BM].set(context.likeliest_BMK, mode="drop")
 
 
