@@ -17,6 +17,12 @@ def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+def some(values, *kept):
+    """A grid of which these cases run every time, and the rest with `--slow`."""
+    assert set(kept) <= set(values)
+    return [value if value in kept else slow(value) for value in values]
+
+
 def command_line(capsys, monkeypatch, module, *arguments):
     monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
     try:

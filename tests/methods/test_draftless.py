@@ -12,7 +12,7 @@ from adaspec_jax.methods.text import TEXT
 from adaspec_jax.retrieval import suffix_array
 from tests.decoding.bag_model import BagModel
 from tests.decoding.test_engine import law_after
-from tests.running import slow
+from tests.running import slow, some
 
 GREEDY, KEY = Sampling(0.0), jax.random.key(0)
 NAMES = [method.name for method in TEXT]
@@ -77,7 +77,7 @@ def test_greedy_text_is_plain_decodings(given, name):
     assert accepted > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some(NAMES, "prompt_lookup", "rest", "suffix"))
 def test_a_queue_and_a_dialogue_guess_what_a_batch_guesses(given, name):
     method = METHODS[name].set(**QUICK.get(name, {}))
     drafter, knobs = method.make(given), {"accept": method.accept, "eos_id": (7, 2)}
@@ -99,7 +99,7 @@ def test_a_queue_and_a_dialogue_guess_what_a_batch_guesses(given, name):
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), slow(Sampling(0.7, top_k=3))], ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some(NAMES, "n_grammys", "suffix"))
 def test_sampled_text_has_the_targets_law(given, name, sampling):
     """By chi-square over the whole of a short continuation, thousands of rows in one batch."""
     rows, steps, opening = 8000, 3, [1, 2, 0, 1, 2, 3, 1, 2]
@@ -124,7 +124,7 @@ def test_sampled_text_has_the_targets_law(given, name, sampling):
     assert 0 < ours.accepted_BN.sum() < ours.judged_BN.sum()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some(NAMES, "rest", "suffix"))
 def test_nothing_is_compiled_again_after_warm_up(given, name):
     method = METHODS[name].set(**QUICK.get(name, {}))
     decode(given, method.make(given), ragged(), accept=method.accept)
