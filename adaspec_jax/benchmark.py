@@ -49,7 +49,7 @@ def main() -> None:
     prompts, held_back = _prompts(arguments)
     loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
     given, ends = load_given(arguments.target, arguments.draft, **loading)
-    check_fits(sampling, given.target.config.vocab_size)
+    check_fits(sampling, given.target.config.num_tokens)
     if arguments.methods != "all":
         for method in chosen:
             method.check(given)

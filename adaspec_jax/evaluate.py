@@ -47,7 +47,7 @@ def main() -> None:
     drafts = [arguments.draft] if arguments.draft else []
     loading = {"dtype": arguments.dtype, "datastore": arguments.datastore}
     given, ends = load_given(arguments.target, drafts, draft_length=arguments.draft_length or PROBE_LENGTH, **loading)
-    check_fits(sampling, given.target.config.vocab_size)
+    check_fits(sampling, given.target.config.num_tokens)
     _check_chat(arguments, examples)
     chat = data.chat_of(examples, given.tokenizer, arguments.chat_template, arguments.template_options)
     how = ("batch_size", "max_length", "max_prompt_length", "max_new_tokens", "seed")

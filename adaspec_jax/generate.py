@@ -40,7 +40,7 @@ def main() -> None:
     mesh = mesh_of(arguments.mesh, 1)
     loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
     given, ends = load_given(arguments.target, drafts, **loading)
-    vocab_size = given.target.config.vocab_size
+    vocab_size = given.target.config.num_tokens
     check_fits(sampling, vocab_size)
     if (arguments.logprobs or 0) > vocab_size:
         raise UserError(f"--logprobs is {arguments.logprobs}; the vocabulary has {vocab_size} tokens")

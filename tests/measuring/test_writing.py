@@ -142,3 +142,13 @@ def test_a_method_without_what_it_needs_says_so(pair):
     given, ends = pair
     with pytest.raises(UserError, match="needs a draft"):
         Writing(methods.Given(target=given.target), methods.find("vanilla"), [1], ends)
+
+
+def test_rows_that_no_token_owns_are_no_tokens(tmp_path, capsys, monkeypatch):
+    """A vocabulary is often padded: what lies past the tokenizer's is never written, and cannot be named."""
+    tiny_pair.save(tmp_path / "padded", tiny_pair.GPT_NEOX | {"vocab_size": tiny_pair.TOKENS + 18})
+    (tmp_path / "padded" / "stage.json").write_text('{"steps": 1}')  # of a target from elsewhere every row may be meant
+    shared = ["--target", tmp_path / "padded", "--prompt", "Tom", "--max_new_tokens", 2]
+    for option, value in (("suppress_tokens", tiny_pair.TOKENS), ("logprobs", tiny_pair.TOKENS + 1)):
+        status, _, errors = command_line(capsys, monkeypatch, "generate", *shared, f"--{option}", value)
+        assert status == 2 and errors.count("\n") == 1 and option in errors and str(tiny_pair.TOKENS) in errors, errors
