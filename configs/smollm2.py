@@ -6,8 +6,8 @@
 
 The weights come from the hub, or from a directory: `--config.target.init=DIR`. The draft is a quarter of the layers,
 distilled with and without selection on the target's own answers at temperature 1; `:greedy` takes those at temperature
-0, and `:dataset` Alpaca's, same prompts. So short a training has 18 % of guesses accepted (docs/results.md). Hardware:
-two CPU cores, where `:dataset` took 23 minutes beside other work.
+0, and `:dataset` Alpaca's, same prompts. So short a training has 16 to 19 % of guesses accepted (docs/results.md).
+Hardware: two CPU cores, where `:dataset` took 23 minutes beside other work.
 """
 
 from adaspec_jax.config import (

@@ -22,8 +22,8 @@ if (0, 7) <= tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 10):
 # PyTorch's threads wait for each other busily: for models this small, beside other workers, most of its time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Traced programs are millions of small objects without circles, over which Python's collector goes again and again: a
-# tenth of what the tests take. `_forget_compiled_programs` collects what a file leaves.
+# Traced programs are millions of small objects without circles, over which Python's collector goes again and again.
+# `_forget_compiled_programs` collects what a file leaves.
 gc.set_threshold(200_000, 20, 100)
 
 # Where launch/setup.sh puts libtpu: known to tests that compile for TPUs, not to the programs they start.

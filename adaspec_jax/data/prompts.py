@@ -14,7 +14,7 @@ from adaspec_jax.errors import UserError
 _OF_MT_BENCH = frozenset("writing roleplay reasoning math coding extraction stem humanities".split())
 _OF_SPEC_BENCH = ("translation", "math_reasoning")  # its other own ones are SPEED-Bench's too, beside MT-bench's
 MULTI_TURN = "multi_turn"
-# What SPEED-Bench's public files say where they may not pass a question on: 494 of the 880 of its qualitative split.
+# What SPEED-Bench's public files say in the place of questions that they may not pass on.
 _WITHHELD = "FULL BENCHMARK DATA SHOULD BE FETCHED FROM THE SOURCE"
 
 

@@ -81,9 +81,7 @@ class Rounds:
     ) -> Loop:
         """Prefill of right-padded prompts, or of what they have beyond `kept`, then `begin`."""
         opinion = getattr(self.accept, "opinion", False)
-        if not self.sampling.shares_noise:
-            noise_B = None  # keys that a caller gave say nothing here, and drafters go by them
-        elif noise_B is None:
+        if noise_B is None and self.sampling.shares_noise:
             noise_B = request_keys(key, jnp.arange(len(lengths_B)))
         prompt = Context(tokens_BS, lengths_B, noise_B=noise_B, sampling=self.sampling, opinion=opinion)
         return self.begin(key, *prefill(self.target, self.drafter, prompt, slots=self.slots, kept=kept))

@@ -52,6 +52,11 @@ class Context:
     behind: int = 2  # static
     opinion: bool = False  # static: the rule compares laws, and wants `Proposal.opinion_BNV`
 
+    @property
+    def has_noise(self) -> bool:
+        """Whether draws take the noise of their places: keys alone, where it is not shared, say nothing."""
+        return self.sampling.shares_noise and self.noise_B is not None
+
     def present(self, vocab_size: int) -> Array | None:
         """bool_BV: the tokens of each row's text, for `Sampling.processed`; None where that does not ask."""
         if self.sampling.repetition_penalty == 1:
@@ -63,7 +68,7 @@ class Context:
 
         The logits have been through `Sampling.processed`; a drafter that leaves that out is as exact, and accepts less.
         """
-        if self.noise_B is None:
+        if not self.has_noise:
             return self.sampling.pick(key, logits_BV)
         return most_likely(self.noisy(logits_BV[:, None], position_B[:, None])[:, 0]), None
 

@@ -33,7 +33,7 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = {
     "prompt_lookup": (_spec_bench("1.66", 1.75),),
     "rest": (
         _spec_bench("1.48", 1.82),
-        Published("1.62 to 2.36", None, "CodeLlama and Vicuna, 7B and 13B", "one A6000", _ABSTRACT),
+        Published("1.62 to 2.36", None, "7B and 13B, HumanEval and MT-bench", "one A6000", _ABSTRACT),
     ),
     "lookahead": (
         _spec_bench("1.34", 1.64),

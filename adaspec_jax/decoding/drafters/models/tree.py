@@ -89,7 +89,7 @@ class TreeDrafter:
 
     def _noisy(self, context: Context, logits_BWV, depth: int):
         """The logits, plus the noise of the place that nodes below `depth` others take, where noise is shared."""
-        if context.noise_B is None:
+        if not context.has_noise:
             return logits_BWV
         batch, width, _ = logits_BWV.shape
         position_BW = jnp.broadcast_to(context.lengths_B[:, None] + depth, (batch, width))
