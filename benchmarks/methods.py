@@ -29,19 +29,20 @@ LEFT_OUT = ("requests", "batch_sizes", "vllm")  # of a method's figures: what ot
 
 
 def questions(args: argparse.Namespace) -> None:
-    """The first `--per_category` questions of each category that have at most `--most_characters`."""
+    """The first `--per_category` questions of each category whose first turn is neither too long nor too short."""
     rows = read_rows(args.spec_bench, ())[0]
     one = as_one(row["category"] for row in rows)
     kept: dict[str, list[dict]] = {}
     for row in rows:
         category = MULTI_TURN if row["category"] in one else row["category"]
-        if len(row["turns"][0]) <= args.most_characters:
-            kept.setdefault(category, []).append({name: row[name] for name in ("question_id", "category", "turns")})
+        if args.least_characters <= len(row["turns"][0]) <= args.most_characters:
+            asked = {"turns": row["turns"][: args.turns]}
+            kept.setdefault(category, []).append({name: row[name] for name in ("question_id", "category")} | asked)
     problems = data.load_examples("mbpp", "test", path=args.mbpp, num=args.per_category).examples
     code = [{"question_id": f"mbpp {n}", "turns": [problem.prompt]} for n, problem in enumerate(problems)]
     kept["code"] = [row | {"category": "code"} for row in code]
-    every = -(-len(kept[MULTI_TURN]) // args.per_category)
-    kept[MULTI_TURN] = kept[MULTI_TURN][::every]  # of all MT-bench's subjects, which stand in order
+    talks = kept.get(MULTI_TURN, [])
+    kept[MULTI_TURN] = talks[:: max(-(-len(talks) // args.per_category), 1)]  # of all subjects, which stand in order
     wanted = args.categories.split(",") if args.categories else list(kept)
     chosen = [row for category in wanted for row in kept[category][: args.per_category]]
     args.out.write_text("".join(json.dumps(row) + "\n" for row in chosen))
@@ -108,7 +109,9 @@ def main() -> None:
     asking.add_argument("--spec_bench", type=Path, required=True)
     asking.add_argument("--mbpp", type=Path, required=True)
     asking.add_argument("--per_category", type=int, default=5)
+    asking.add_argument("--least_characters", type=int, default=0, help="of the first turn")
     asking.add_argument("--most_characters", type=int, default=3000)
+    asking.add_argument("--turns", type=int, default=2, help="at most so many of a conversation")
     asking.add_argument("--categories", help="with commas between them (default: all)")
     asking.add_argument("--out", type=Path, required=True)
     asking.set_defaults(run=questions)
