@@ -20,7 +20,8 @@ from adaspec_jax.files import read_json
 from adaspec_jax.places import ADAPTER, file_of, find_local, only_an_adapter
 
 _KNOB = "--method."
-_ARCHITECTURES = tuple(f"--config.{name}.architecture" for name in ("target", "draft"))
+_MODELS = ("target", "draft", "qualifier")
+_ARCHITECTURES = tuple(f"--config.{name}.architecture" for name in _MODELS)
 
 
 class Options(NamedTuple):
@@ -189,15 +190,15 @@ def _take_unsaid(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def _completed(config: Experiment, overrides: list[str]) -> tuple[Experiment, dict[str, dict[str, Any]]]:
     """The config with every architecture that is left to a config.json, or to the target's layers; and the former."""
-    given = [argument for argument in overrides if argument.startswith(f"{_ARCHITECTURES[1]}.")]
-    if config.draft.init == CUT and given:
-        raise UserError(
-            f'{given[0]} is given and draft.init is "cut", which takes the target\'s architecture with fewer layers; '
-            "set draft.layers"
-        )
     described, models = {}, {}
-    for name in ("target", "draft"):
+    for name, option in zip(_MODELS, _ARCHITECTURES, strict=True):
         model = models[name] = getattr(config, name)
+        given = [argument for argument in overrides if argument.startswith(f"{option}.")]
+        if model.init == CUT and given:
+            raise UserError(
+                f'{given[0]} is given and {name}.init is "cut", which takes the target\'s architecture with fewer '
+                f"layers; set {name}.layers"
+            )
         if model.architecture is None and model.init not in (RANDOM, CUT):
             described[name], place = _config_json(model.init)
             architecture = architecture_of(described[name], origin=place)

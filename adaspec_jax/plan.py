@@ -40,10 +40,11 @@ def main() -> None:
     from adaspec_jax.devices import topologies
 
     name = name or "v5e:1x1"
-    stages = asked.split(",") if asked else list(planning.STAGES)
+    there = [stage for stage in planning.STAGES if stage != "qualifier" or config.qualifier.epochs]
+    stages = asked.split(",") if asked else there
     for stage in stages:
-        if stage not in planning.STAGES:
-            raise UserError(f'--stages: there is no stage "{stage}"{did_you_mean(stage, planning.STAGES)}')
+        if stage not in there:
+            raise UserError(f'--stages: there is no stage "{stage}"{did_you_mean(stage, there)}')
     if name != "cpu":
         topologies.parse(name)
         jax.config.update("jax_platforms", "cpu")  # what is described must not be mistaken for what is here
@@ -68,8 +69,10 @@ def _say_models(config: Experiment, options: Options) -> None:
         model = getattr(config, name)
         say_notes(planning.left_out(model.architecture, hf, model.init))
         print(f"{name}: the sizes of {model.init}, as its config.json says", flush=True)
-    if config.draft.init == CUT:
-        print(f"draft: {in_words(config.draft.layers, 'the target')}", flush=True)
+    for name in ("draft", "qualifier"):
+        part = getattr(config, name)
+        if part.init == CUT and (name == "draft" or part.epochs):
+            print(f"{name}: {in_words(part.layers, 'the target')}", flush=True)
 
 
 def _plan(config, name: str, stages: list[str], *, compiling: bool, search: bool, out: str | None) -> None:

@@ -10,6 +10,7 @@ from adaspec_jax.config.experiment import (
     Data,
     Draft,
     Experiment,
+    Qualifier,
     Reference,
     Target,
     draft_schedule,
@@ -23,15 +24,16 @@ def validate(config: Experiment) -> None:
     _check_fields(config)
     _check_reference(config.reference, config.draft)
     _check_data(config.data, prompts_will_do=prompts_alone(config.answers, config.target))
-    _check_origins(target=config.target, draft=config.draft)
-    _check_architectures(target=config.target, draft=config.draft)
+    small = {"draft": config.draft} | ({"qualifier": config.qualifier} if config.qualifier.epochs else {})
+    _check_origins(config.target, **small)
+    _check_architectures(target=config.target, **small)
     if config.answers.source == "target" and config.data.chat.reasoning != "keep":
         raise UserError(
             f'data.chat.reasoning is "{config.data.chat.reasoning}", and answers.source "target": its reasoning is '
             'part of what a draft of it is to guess; set data.chat.reasoning="keep", or answers.source="dataset"'
         )
     if config.teacher == "top_k":
-        _check_known_law(reference=config.reference, draft=config.draft)
+        _check_known_law(reference=config.reference, **small)
     _check_shards(config.draft)
     if config.data.packing:
         _check_packing(config)
@@ -75,20 +77,19 @@ def _check_data(data: Data, *, prompts_will_do: bool) -> None:
         raise UserError(f"the last of data.buckets is below data.max_length {data.max_length}; raise it")
 
 
-def _check_origins(target: Target, draft: Draft) -> None:
-    """Where weights come from; a draft that is cut has an architecture once `with_cut` gave it one."""
+def _check_origins(target: Target, **small: Draft | Qualifier) -> None:
+    """Where weights come from; a model that is cut has an architecture once `with_cut` gave it one."""
     if target.init == CUT:
         raise UserError('target.init is "cut", which is for drafts: give "random", a directory or a hub name')
-    for name, stage in {"target": target, "draft": draft}.items():
+    for name, stage in {"target": target, **small}.items():
         if stage.architecture is None:
             raise UserError(f"{name}.architecture is None; {_unread(name, stage.init)}")
-    if draft.init != CUT:
-        if draft.layers:
-            raise UserError(f'draft.layers {draft.layers} is for draft.init "cut", and that is "{draft.init}"')
-        return
     count = target.architecture.num_layers
-    if draft.layers and draft.layers[-1] >= count:
-        raise UserError(f"draft.layers has {draft.layers[-1]}, and the target has the layers 0 to {count - 1}")
+    for name, part in small.items():
+        if part.init != CUT and part.layers:
+            raise UserError(f'{name}.layers {part.layers} is for {name}.init "cut", and that is "{part.init}"')
+        if part.layers and part.layers[-1] >= count:
+            raise UserError(f"{name}.layers has {part.layers[-1]}, and the target has the layers 0 to {count - 1}")
 
 
 def _unread(name: str, init: str) -> str:
@@ -100,13 +101,13 @@ def _unread(name: str, init: str) -> str:
     return "nobody read it: give one, such as architecture_of(a config.json) of adaspec_jax.config"
 
 
-def _check_architectures(**stages: Target | Draft) -> None:
+def _check_architectures(**stages: Target | Draft | Qualifier) -> None:
     for name, stage in stages.items():
         if mistake := stage.architecture.mistake():
             raise UserError(f"{name}.architecture: {mistake}")
 
 
-def _check_known_law(**stages: Reference | Draft) -> None:
+def _check_known_law(**stages: Reference | Draft | Qualifier) -> None:
     for name, stage in stages.items():
         if stage.divergence != "forward_kl":
             raise UserError(

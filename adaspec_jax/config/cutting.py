@@ -1,4 +1,4 @@
-"""A draft that is some of its target's own layers: which, and the architecture that follows from them."""
+"""Models that are some of their target's own layers: which, and the architecture that follows from them."""
 
 import dataclasses
 
@@ -7,16 +7,17 @@ from adaspec_jax.config.experiment import CUT, Experiment
 
 
 def with_cut(config: Experiment) -> Experiment:
-    """The config with layers and architecture of a draft that is cut from the target; any other as it is.
+    """The config with layers and architecture of draft and qualifier that are cut from the target; any other as it is.
 
     What it gives comes back from it unchanged. Layers that cannot be are left for `validate` to name.
     """
-    draft, whole = config.draft, config.target.architecture
-    if draft.init != CUT or whole is None or not isinstance(draft.layers, tuple | list | str):
-        return config
-    layers = tuple(draft.layers or evenly_spaced(whole.num_layers))
-    draft = dataclasses.replace(draft, layers=layers, architecture=of_layers(whole, len(layers)))
-    return dataclasses.replace(config, draft=draft)
+    whole, found = config.target.architecture, {}
+    for name in ("draft", "qualifier"):
+        part = getattr(config, name)
+        if part.init == CUT and whole is not None and isinstance(part.layers, tuple | list | str):
+            layers = tuple(part.layers or evenly_spaced(whole.num_layers))
+            found[name] = dataclasses.replace(part, layers=layers, architecture=of_layers(whole, len(layers)))
+    return dataclasses.replace(config, **found) if found else config
 
 
 def of_layers(architecture: Architecture, count: int) -> Architecture:

@@ -154,6 +154,20 @@ class Draft(Fit):
     budget: str = one_of("official", "equal_compute")
 
 
+@dataclass
+class Qualifier(Fit):
+    """A model between draft and target, distilled on every label: the middle one of three (PyramidSD, CS Drafting).
+
+    `epochs` 0: there is none. `init`, `layers` and `architecture` as the draft's.
+    """
+
+    epochs: float = not_negative(0.0)
+    init: str = RANDOM
+    layers: tuple[int, ...] = numbered()
+    architecture: Architecture | None = field(default_factory=GPTNeoX)
+    divergence: str = "forward_kl"
+
+
 MATMUL = ("float32", "bfloat16", "auto")
 
 
@@ -214,6 +228,7 @@ class Experiment:
     answers: Answers = field(default_factory=Answers)
     reference: Reference = field(default_factory=Reference)
     draft: Draft = field(default_factory=Draft)
+    qualifier: Qualifier = field(default_factory=Qualifier)
     evaluation: Evaluation = field(default_factory=Evaluation)
     mesh: Mesh = field(default_factory=Mesh)
     published: Published = field(default_factory=Published)
@@ -225,7 +240,7 @@ class Experiment:
 _MEASUREMENT = ("evaluation.", "published.")
 _MACHINE = ("mesh.", "attention", "loss_chunk", "accelerator", "distributed", "checkpoint_every", "tensorboard")
 _RECORDED = ("memory", "layers")  # what a stage began with is kept
-_ADDED = ("reference.equal_data",)  # another draft beside the others
+_ADDED = ("reference.equal_data", "qualifier.")  # further models beside the others, with settings of their own
 _SHOWN = ("data.preview",)
 FREE_TO_CHANGE = _MEASUREMENT + _MACHINE + _RECORDED + _ADDED + _SHOWN
 

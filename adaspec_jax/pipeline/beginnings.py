@@ -10,12 +10,22 @@ from typing import Any
 import jax
 
 from adaspec_jax import data, models
-from adaspec_jax.config import CUT, RANDOM, Answers, Draft, Evaluation, Experiment, Target, prompts_alone
+from adaspec_jax.config import (
+    CUT,
+    RANDOM,
+    Answers,
+    Draft,
+    Evaluation,
+    Experiment,
+    Qualifier,
+    Target,
+    prompts_alone,
+)
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline import seeds
-from adaspec_jax.pipeline.arms import ArmSettings
-from adaspec_jax.pipeline.layout import mesh_for, schedule
+from adaspec_jax.pipeline.arms import QUALIFIER, ArmSettings
+from adaspec_jax.pipeline.layout import check_tensor_axis, mesh_for, schedule
 from adaspec_jax.pipeline.stage_spec import StageSpec, num_steps, stage_spec
 from adaspec_jax.pipeline.text import Text, read_text
 from adaspec_jax.pipeline.workdir import Workdir, stages_of
@@ -54,8 +64,11 @@ def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings])
     if mesh.size > 1:
         processes.say(f"mesh: {sharding.in_words(mesh)}")
     origins = {"target": config.target, "draft": config.draft}
-    if config.draft.init == CUT:
-        del origins["draft"]  # it is the target's, tokenizer and vocabulary included
+    if QUALIFIER in arms:
+        check_tensor_axis(config.mesh, QUALIFIER, arms[QUALIFIER])
+        origins[QUALIFIER] = arms[QUALIFIER]
+    # What is cut from the target is the target's, tokenizer and vocabulary included.
+    origins = {name: origin for name, origin in origins.items() if origin.init != CUT}
     alone = prompts_alone(config.answers, config.target)
     text = read_text(config.data, config.tokenizer, origins, workdir=workdir, seed=config.seed, for_prompts=alone)
     processes.agree(text.record | {"tokens": text.tokens_sha256}, "data")
@@ -107,7 +120,9 @@ def demands_of(text: Text, evaluation: Evaluation, *, longest: int, attention: s
     )
 
 
-def initial(origin: Target | Draft, name: str, *, text: Text, demands: Demands, seed: int) -> models.CausalLM:
+def initial(
+    origin: Target | Draft | Qualifier, name: str, *, text: Text, demands: Demands, seed: int
+) -> models.CausalLM:
     """The stock model a stage starts from, in float32 on the host, with vocabulary rows no token owns ruled out."""
     if origin.init == RANDOM:
         begin, ends = text.tokenizer.bos_token_id, text.ends.recorded if text.ends.ids else text.eos_id
@@ -125,13 +140,13 @@ def initial(origin: Target | Draft, name: str, *, text: Text, demands: Demands, 
     return model
 
 
-def cut_out(start: Start, layers: Sequence[int], origin: Target) -> models.CausalLM:
-    """These layers of the finished target as a draft, in float32 on the host; the same bits in every session."""
+def cut_out(start: Start, layers: Sequence[int], origin: Target, name: str = "draft") -> models.CausalLM:
+    """These layers of the finished target, in float32 on the host; the same bits in every session."""
     with sharding.on_host():
         # From the directory: what is on the mesh is rounded to the compute type.
         model = models.cut(models.load(start.workdir.stage("target")), layers, origin=_named(origin))
-    processes.say(f"draft: {model.num_params:,} parameters {models.cut_from(model)}")
-    return prepared(model, "the draft cut from the target", start.demands)
+    processes.say(f"{name}: {model.num_params:,} parameters {models.cut_from(model)}")
+    return prepared(model, f"the {name} cut from the target", start.demands)
 
 
 def _named(target: Target) -> str:
@@ -162,8 +177,12 @@ def prepared(model: models.CausalLM, name: str, demands: Demands) -> models.Caus
     return model.with_vocabulary(demands.vocabulary).with_attention(demands.attention, demands.dtype)
 
 
-def with_vocabulary_of(target: models.CausalLM, draft: models.CausalLM, *, drawn: bool) -> models.CausalLM:
+def with_vocabulary_of(
+    target: models.CausalLM, draft: models.CausalLM, *, drawn: bool, name: str = "draft"
+) -> models.CausalLM:
     """The draft with as many vocabulary rows as its target; only rows that no token owns may differ.
+
+    `name`: what it is called.
 
     `drawn`: it begins at random, so that its config names the number, and `UserError` says what to change.
     """
@@ -172,8 +191,8 @@ def with_vocabulary_of(target: models.CausalLM, draft: models.CausalLM, *, drawn
         return draft
     if drawn:
         raise UserError(
-            f"the target has vocab_size {theirs} and the draft {ours}: a draft must share its target's vocabulary; "
-            "set draft.architecture.vocab_size or choose another pair"
+            f"the target has vocab_size {theirs} and the {name} {ours}: a {name} must share its target's vocabulary; "
+            f"set {name}.architecture.vocab_size or choose another pair"
         )
     with sharding.on_host():
         return draft.with_vocabulary_size(theirs)

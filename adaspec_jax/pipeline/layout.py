@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from adaspec_jax import config, models
-from adaspec_jax.config import Draft, Fit, Target, draft_schedule
+from adaspec_jax.config import Draft, Fit, Qualifier, Target, draft_schedule
 from adaspec_jax.devices import sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.training import Chunking
@@ -56,7 +56,7 @@ def mesh_for(
         raise UserError(f"config.mesh: {error}") from None
 
 
-def check_tensor_axis(mesh: config.Mesh, name: str, fit: Target | Draft) -> None:
+def check_tensor_axis(mesh: config.Mesh, name: str, fit: Target | Draft | Qualifier) -> None:
     """UserError where mesh.tensor does not divide what the table lays along it, which would then stay whole."""
     if mesh.tensor == 1 or table_of(mesh, name) is sharding.REPLICATED:
         return

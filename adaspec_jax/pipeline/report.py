@@ -18,6 +18,7 @@ from adaspec_jax.measuring.measure import MEASURED_HOW, PROBE_LENGTH, Contender,
 from adaspec_jax.measuring.placing import for_decoding
 from adaspec_jax.measuring.products import chosen
 from adaspec_jax.pipeline import seeds
+from adaspec_jax.pipeline.arms import QUALIFIER
 from adaspec_jax.pipeline.beginnings import Start
 from adaspec_jax.pipeline.coloured import decoded_tokens, labelled_tokens, selected_tokens
 from adaspec_jax.pipeline.stage_spec import StageSpec
@@ -94,7 +95,7 @@ def _measured(start: Start, target, drafts: Mapping[str, models.CausalLM], evalu
 def _pairs(drafts: Mapping[str, Any], stages: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Of drafts that are tested against each other, prompt by prompt."""
     baselines = [name for name in ("reference", EQUAL_DATA) if name in drafts]
-    arms = [label for label in stages if label not in STAGES]
+    arms = [label for label in stages if label not in (*STAGES, QUALIFIER)]
     pairs = [("draft", other) for other in (*baselines, "base")] + [(other, "base") for other in baselines[:1]]
     return pairs + [(arm, other) for arm in arms for other in baselines if other != arm]
 

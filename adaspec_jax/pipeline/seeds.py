@@ -9,11 +9,11 @@ import zlib
 
 import jax
 
-_WEIGHTS = {"target": 0, "draft": 1}
+_WEIGHTS = {"target": 0, "draft": 1, "qualifier": 4}
 
 
 def initial_weights(seed: int, name: str) -> jax.Array:
-    """Of a model that begins at random: "target" or "draft"."""
+    """Of a model that begins at random: "target", "draft" or "qualifier"."""
     return jax.random.fold_in(jax.random.key(seed), _WEIGHTS[name])
 
 

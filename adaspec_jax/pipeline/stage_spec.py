@@ -10,7 +10,7 @@ import jax
 import optax
 
 from adaspec_jax import data
-from adaspec_jax.config import Answers, Draft, Experiment, Fit, Reference, Target
+from adaspec_jax.config import Answers, Draft, Experiment, Fit, Qualifier, Reference, Target
 from adaspec_jax.devices import sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline.layout import chunking_for, schedule, table_of
@@ -22,7 +22,7 @@ from adaspec_jax.training.loop import Rewrite
 from adaspec_jax.training.objectives import Objective
 from adaspec_jax.training.selection import find_selection
 
-_KINDS = {"target": Target, "reference": Reference, "draft": Draft}
+_KINDS = {"target": Target, "reference": Reference, "draft": Draft, "qualifier": Qualifier}
 NEVER = data.Ends((), 0)
 SAMPLED_ON_THE_WAY = ("draft", "mixed")  # sources of answers that are sampled at every step
 
@@ -31,7 +31,7 @@ SAMPLED_ON_THE_WAY = ("draft", "mixed")  # sources of answers that are sampled a
 class StageSpec:
     """One stage, resolved: names have become functions, and what several keys say together is one value."""
 
-    name: str  # whose keys it follows: "target", "reference" or "draft"
+    name: str  # whose keys it follows: "target", "reference", "draft" or "qualifier"
     label: str  # of its directory and progress; an arm has its own
     fit: Fit  # rates, schedule, decay, clipping, accumulation
     epochs: float
@@ -112,7 +112,7 @@ def stage_spec(
 
 
 def stage_of(fit: Fit) -> str:
-    """ "target", "reference" or "draft": what settings of this kind are of."""
+    """ "target", "reference", "draft" or "qualifier": what settings of this kind are of."""
     return next(name for name, kind in _KINDS.items() if isinstance(fit, kind))
 
 
@@ -133,7 +133,7 @@ def num_steps(fit: Fit, rows: int, *, what: str = "examples") -> int:
 def _objective_of(fit: Fit, divergence: Divergence | None, steps: int) -> Callable[..., Objective]:
     if isinstance(fit, Target):
         return objectives.fine_tune
-    if isinstance(fit, Reference):
+    if isinstance(fit, Reference | Qualifier):
         return partial(objectives.distill, divergence)
     return partial(
         objectives.selective_distill,

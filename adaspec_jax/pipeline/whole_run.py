@@ -10,12 +10,12 @@ from typing import Any
 import jax
 
 from adaspec_jax import __version__, data, models
-from adaspec_jax.config import CUT, RANDOM, Answers, Draft, Experiment, Target, flatten, with_cut
+from adaspec_jax.config import CUT, RANDOM, Answers, Draft, Experiment, Qualifier, Target, flatten, with_cut
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline import answers, teacher
-from adaspec_jax.pipeline.arms import ArmSettings, checked_arms
+from adaspec_jax.pipeline.arms import QUALIFIER, ArmSettings, checked_arms
 from adaspec_jax.pipeline.beginnings import Start, begin, cut_out, initial, placed, restored, with_vocabulary_of
 from adaspec_jax.pipeline.coloured import in_brackets, labelled_tokens
 from adaspec_jax.pipeline.report import write_report
@@ -54,7 +54,10 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
     if config.answers.source == "target":
         start = _on_the_targets_answers(start, target, config.answers, rows, config.data.max_length)
         _preview(start.text, config.data.preview, "with the target's own answers ")
-    drafts = _distilled(start, target, base, wanted, rows)
+    begun = {"draft": base}
+    if QUALIFIER in start.stages and not start.finished[QUALIFIER]:
+        begun[QUALIFIER] = _between(start, target, config.qualifier, config.target)
+    drafts = _distilled(start, target, begun, wanted, rows)
     return write_report(
         start,
         target,
@@ -100,6 +103,15 @@ def _pair(start: Start, target_origin: Target, draft_origin: Draft) -> tuple[mod
     return target, with_vocabulary_of(target, base, drawn=drawn)
 
 
+def _between(start: Start, target: models.CausalLM, origin: Qualifier, target_origin: Target) -> models.CausalLM:
+    """The qualifier before its stage."""
+    if origin.init == CUT:
+        return cut_out(start, origin.layers, target_origin, QUALIFIER)
+    seed = start.stages[QUALIFIER].seed
+    model = initial(origin, QUALIFIER, text=start.text, demands=start.demands, seed=seed)
+    return with_vocabulary_of(target, model, drawn=origin.init == RANDOM, name=QUALIFIER)
+
+
 def _taken(start: Start, model: models.CausalLM) -> models.CausalLM:
     """A target that is used as it is, kept as its stage's directory."""
     stage, workdir = start.stages["target"], start.workdir
@@ -123,13 +135,14 @@ def _on_the_targets_answers(start: Start, target, knobs: Answers, batch_size: in
 
 
 def _distilled(
-    start: Start, target: models.CausalLM, base: models.CausalLM, asked: Asked, batch_size: int
+    start: Start, target: models.CausalLM, begun: Mapping[str, models.CausalLM], asked: Asked, batch_size: int
 ) -> dict[str, models.CausalLM]:
     """All drafts by label: "base", the untrained one; the reference; the arms; and the draft.
 
-    `batch_size`: in which the frozen models run over the rows, where what they say is stored.
+    `begun`: what "draft" begins with, and so do all others but those that are named too. `batch_size`: in which the
+    frozen models run over the rows, where what they say is stored.
     """
-    draft = start.stages["draft"]
+    draft, base = start.stages["draft"], begun["draft"]
     rows = teacher.Rows(start.text, start.mesh, batch_size, draft.buckets)
     store = _store(start, rows, target, asked)
     seen = teacher.taught_by(target, store)
@@ -144,7 +157,7 @@ def _distilled(
             teacher.add_reference(asked, store, rows, **shown, **law, workdir=start.workdir)
     arms = [label for label in start.stages if label not in STAGES]
     for label in (*arms, "draft"):
-        drafts[label] = _arm(start, label, base, seen, reference, store)
+        drafts[label] = _arm(start, label, begun.get(label, base), seen, reference, store)
     return drafts
 
 
@@ -160,7 +173,7 @@ def _store(start: Start, rows: teacher.Rows, target: models.CausalLM, asked: Ask
 
 
 def _arm(start: Start, label: str, base, seen, reference, store: data.TokenStore | None) -> models.CausalLM:
-    """A draft under its own settings, from the same start as all others."""
+    """A draft under its own settings."""
     fit = start.stages[label].fit
     selects_by_reference = isinstance(fit, Draft) and fit.reference == "trained"
     # The store has the reference's divergence in the draft's own measure.

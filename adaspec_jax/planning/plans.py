@@ -14,7 +14,7 @@ from adaspec_jax.config import Architecture, Experiment, with_cut
 from adaspec_jax.devices.ahead_of_time import bytes_limit
 from adaspec_jax.devices.topologies import Topology
 from adaspec_jax.models.causal_lm import parameter_shapes
-from adaspec_jax.pipeline.layout import mesh_for
+from adaspec_jax.pipeline.layout import check_tensor_axis, mesh_for
 from adaspec_jax.pipeline.memory import Memory
 from adaspec_jax.pipeline.stage_spec import stage_spec
 from adaspec_jax.planning.decoding import plan_decoding
@@ -22,7 +22,7 @@ from adaspec_jax.planning.slices import Slice
 from adaspec_jax.planning.training import plan_training
 from adaspec_jax.training import Frozen
 
-STAGES = ("target", "reference", "draft", "decode")
+STAGES = ("target", "reference", "draft", "qualifier", "decode")
 # Rows of the training splits, where a task is not generated.
 EXAMPLES = {"gsm8k": 7473, "alpaca": 52_002, "mbpp": 374, "cnn_dailymail": 287_113, "xsum": 204_045}
 _UPDATES = 1000  # a schedule needs an end; where it lies changes no size and no time
@@ -34,6 +34,9 @@ class Plan:
     def __init__(self, config: Experiment, topology: Topology, *, compiling: bool = True) -> None:
         config = with_cut(config)
         fits = {"target": config.target, "reference": config.reference, "draft": config.draft}
+        if config.qualifier.epochs:
+            check_tensor_axis(config.mesh, "qualifier", config.qualifier)
+            fits["qualifier"] = config.qualifier
         self.mesh = mesh_for(config.mesh, fits, config.evaluation.batch_size, devices=topology.devices)
         self.limit = topology.chip.memory if topology.chip else bytes_limit(topology.devices[0])
         self._topology, self._compiling = topology, compiling
@@ -42,12 +45,13 @@ class Plan:
             name: stage_spec(config, fit, steps=_UPDATES * fit.accumulate, **where) for name, fit in fits.items()
         }
         kernel = {"attention": config.attention, "dtype": config.dtype, "backend": topology.backend}
-        self._models = {name: _model(fits[name].architecture, **kernel) for name in ("target", "draft")}
+        sizes = {name: fit.architecture for name, fit in fits.items() if name != "reference"}  # whose are the draft's
+        self._models = {name: _model(architecture, **kernel) for name, architecture in sizes.items()}
         self._evaluation, self._published = config.evaluation, config.published.adaspec
         self._examples = EXAMPLES.get(config.data.task, config.data.num_train)
 
     def stage(self, name: str, *, search: bool = True, memory: Memory | None = None) -> dict[str, Any]:
-        """Figures of "target", "reference", "draft" or "decode", per device.
+        """Figures of one of `STAGES`, per device; KeyError for a qualifier where there is none.
 
         `search`: for the largest batch. `memory`: what an earlier plan of this stage chose, so as not to choose again.
         """
@@ -59,7 +63,7 @@ class Plan:
             how = {"table": stage.table, "length": stage.buckets[-1], "published": self._published}
             return plan_decoding(on, target, draft, spec=self._evaluation, **how, search=search)
         frozen = Frozen(None if name == "target" else target, draft if name == "draft" else None)
-        model = _cast(self._models["target" if name == "target" else "draft"], jnp.float32)
+        model = _cast(self._models["draft" if name == "reference" else name], jnp.float32)
         how = {"examples": self._examples, "memory": memory, "search": search}
         return plan_training(on, self._stages[name], model, frozen, **how)
 

@@ -21,6 +21,7 @@ _STAGES = {
     "target": "Target: fine-tuning",
     "reference": "Reference: distillation",
     "draft": "Draft: selective distillation",
+    "qualifier": "Qualifier: distillation",
 }
 
 

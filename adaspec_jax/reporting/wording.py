@@ -12,6 +12,7 @@ LABELS = {
     "reference": "reference (DistillSpec)",
     EQUAL_DATA: "AdaSPEC's data, no selection",
     "draft": "AdaSPEC draft",
+    "qualifier": "qualifier, between draft and target",
 }
 COLUMNS = (
     "draft",
