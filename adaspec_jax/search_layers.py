@@ -101,11 +101,16 @@ def _batches(arguments: argparse.Namespace, given, ends) -> tuple[list, int]:
 
 
 def _about(arguments: argparse.Namespace, speed, layers: int) -> dict[str, Any]:
-    """What makes trials those of one search: the texts that the target wrote tell it and the prompts."""
+    """What makes trials those of one search: the machine, and the texts, which tell the target and the prompts."""
+    import jax
     import numpy as np
+
+    from adaspec_jax import reporting
 
     texts = b"".join(np.asarray(made.tokens_BS, np.int32).tobytes() for made in speed.made)
     settings = {name: getattr(arguments, name) for name in (*_POSITIVE[1:], "threshold", "dtype")}
+    there = reporting.environment(jax.devices()[0].device_kind)
+    settings["machine"] = [there[name] for name in ("platform", "cpu_count", "device")]
     return settings | {"num_layers": layers, "texts_sha256": hashlib.sha256(texts).hexdigest()}
 
 

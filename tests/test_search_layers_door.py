@@ -48,6 +48,10 @@ def test_a_set_is_found_written_and_taken(root, capsys, monkeypatch, tmp_path):
     )
     status, _, errors = run(capsys, monkeypatch, root, "--out", file, "--trials", 6, "--max_new_tokens", 7)
     assert status == 2 and "is of another search (max_new_tokens, texts_sha256)" in errors and errors.count("\n") == 1
+    elsewhere = json.dumps(lines[0] | {"machine": ["Linux aarch64", 64, "cpu"]}) + "\n"
+    journal.write_text(elsewhere + "".join(journal.read_text().splitlines(keepends=True)[1:]))
+    status, _, errors = run(capsys, monkeypatch, root, "--out", file, "--trials", 7)
+    assert status == 2 and "is of another search (machine)" in errors
     shared = ["--target", root / "target", "--prompt", tiny_pair.TEXTS[0], "--max_new_tokens", 8]
     plain = command_line(capsys, monkeypatch, "generate", *shared)[1].splitlines()[0]
     status, out, errors = command_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,26 +31,40 @@ class Prompt(NamedTuple):
 
 
 def read_prompts(path: str | Path, num: int | None = None) -> list[Prompt]:
-    """The first `num` prompts of a file of rows with "prompt", or with "turns", of which the first is taken.
+    """The first `num` prompts of a file; see `first_and_spread`."""
+    return first_and_spread(path, num, 0)[0]
+
+
+def first_and_spread(path: str | Path, num: int | None, more: int) -> tuple[list[Prompt], list[Prompt]]:
+    """The first `num` prompts of a file of rows with "prompt", or with "turns", of which the first is taken; and `more`
+    that stand evenly over the rest, because files are often in the order of their categories.
 
     `path` may be "hf:NAME:CONFIGURATION:SPLIT". "id" (or "question_id", as Spec-Bench, MT-bench and SPEED-Bench have
     it) and "category" go into reports; without an id it is the row's number. UserError with that number where there is
-    no text. Where a file has Spec-Bench's own categories, MT-bench's are "multi_turn".
+    no text in one of the first; among the rest such rows are passed over. Where a file has Spec-Bench's own categories,
+    MT-bench's are "multi_turn".
     """
     rows = _rows(path)
     one = as_one([row.get("category") for row in rows])
-    found = []
-    for number, row in enumerate(rows[:num], 1):
-        turns, where = row.get("turns"), f"{path} row {number}"
-        if "prompt" not in row and isinstance(turns, list) and turns:
-            row = row | {"prompt": turns[0]}
-        row = checked_row(row, ("prompt",), where)
-        check_given(row["prompt"], where)
-        name, category = row.get("id", row.get("question_id", number)), row.get("category")
-        if not isinstance(name, str | int) or not isinstance(category, str | None):
-            raise UserError(f"{where}: an id must be text or a number, and a category text")
-        found.append(Prompt(name, row["prompt"], MULTI_TURN if category in one else category))
-    return found
+    first = [_prompt(row, number, one, path) for number, row in enumerate(rows[:num], 1)]
+    left, spread = range(len(first), len(rows)), []
+    for place in range(min(more, len(left))):
+        number = left[(2 * place + 1) * len(left) // (2 * min(more, len(left)))]
+        with contextlib.suppress(UserError):
+            spread.append(_prompt(rows[number], number + 1, one, path))
+    return first, spread
+
+
+def _prompt(row: Row, number: int, one: frozenset[str], path: str | Path) -> Prompt:
+    turns, where = row.get("turns"), f"{path} row {number}"
+    if "prompt" not in row and isinstance(turns, list) and turns:
+        row = row | {"prompt": turns[0]}
+    row = checked_row(row, ("prompt",), where)
+    check_given(row["prompt"], where)
+    name, category = row.get("id", row.get("question_id", number)), row.get("category")
+    if not isinstance(name, str | int) or not isinstance(category, str | None):
+        raise UserError(f"{where}: an id must be text or a number, and a category text")
+    return Prompt(name, row["prompt"], MULTI_TURN if category in one else category)
 
 
 def check_given(text: str, where: str) -> None:

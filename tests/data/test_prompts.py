@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from adaspec_jax import data
-from adaspec_jax.data.prompts import Prompt, read_prompts
+from adaspec_jax.data.prompts import Prompt, first_and_spread, read_prompts
 from adaspec_jax.errors import UserError
 
 
@@ -98,3 +98,17 @@ def test_questions_that_speed_bench_withholds_are_no_prompts(tmp_path, read):
     path = written(tmp_path / "q.jsonl", SPEED_BENCH[0], SPEED_BENCH[1] | {"turns": [withheld]})
     with pytest.raises(UserError, match="(row|line) 2.*do not hold this question; fetch all of them with its own"):
         read(path)
+
+
+def test_prompts_that_are_held_back_stand_over_all_of_the_rest(tmp_path):
+    rows = [{"prompt": f"{kind} {n}", "category": kind} for kind in "abcd" for n in range(10)]
+    rows[25] = {"prompt": ""}  # passed over: it is not among those that were asked for
+    file = written(tmp_path / "p.jsonl", *rows)
+    first, held_back = first_and_spread(file, 10, 3)
+    assert [prompt.category for prompt in first] == ["a"] * 10
+    assert [prompt.category for prompt in held_back] == ["b", "d"]
+    first, held_back = first_and_spread(file, 20, 100)
+    assert [prompt.id for prompt in held_back] == [n for n in range(21, 41) if n != 26]
+    with pytest.raises(UserError, match="row 26"):
+        first_and_spread(file, 26, 0)
+    assert first_and_spread(written(tmp_path / "q.jsonl", rows[0]), 1, 3)[1] == []
