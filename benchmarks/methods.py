@@ -3,6 +3,7 @@
     python benchmarks/methods.py questions --spec_bench question.jsonl --mbpp mbpp.jsonl --out questions.jsonl
     python benchmarks/methods.py measure --workdir runs/methods --json benchmarks/results/methods_smollm2.json \\
         -- --target DIR --draft DIR --datastore DIR --prompts questions.jsonl --chat --max_new_tokens 64
+    python benchmarks/methods.py show benchmarks/results/methods_smollm2.json
 
 What follows `--` is passed to `python -m adaspec_jax.benchmark`, which decodes with plain decoding and `--group`
 methods in turn, in a process of its own; one that has ended is not run again, so that an interrupted table goes on.
@@ -97,6 +98,27 @@ def merged(reports: list[dict]) -> dict:
     }
 
 
+def show(args: argparse.Namespace) -> None:
+    """The figures as tables of Markdown, the fastest first; speed-ups by category where requests came alone."""
+    for path in args.results:
+        found = json.loads(path.read_text())["methods"]
+        there = {name: m for name, m in found.items() if "skipped" not in m}
+        categories = list(dict.fromkeys(name for m in there.values() for name in m["categories"] if len(there)))
+        print(f"\n| | tokens per target call | speed-up | {' | '.join(categories)}{' | ' if categories else ''}text |")
+        print("|---" * (len(categories) + 4) + "|")
+        for name, m in sorted(there.items(), key=lambda item: -item[1]["speedup"]):
+            calls = f"{m['tokens_per_target_call']:.2f} ({' to '.join(f'{x:.2f}' for x in m['ci95'])})"
+            speed = f"{m['speedup']:.2f} ({' to '.join(f'{x:.2f}' for x in m['speedup_ci95'])})"
+            parts = [f"{m['categories'][each]['speedup']:.2f}" for each in categories]
+            same = m["identical_to_plain"]
+            text = "lossy" if not m["lossless"] else "drawn" if same is None else f"{same} of {m['prompts']}"
+            warm = m["warm"] and f"; warm {m['warm']['tokens_per_target_call']:.2f}, {m['warm']['speedup']:.2f}"
+            print(f"| `{name}` | {' | '.join([calls, speed + (warm or ''), *parts, text])} |")
+        for name, m in found.items():
+            if "skipped" in m:
+                print(f"\n`{name}`: {m['skipped']}")
+
+
 def weights(directory: str) -> dict[str, str]:
     """SHA-256 by file."""
     return {path.name: files.sha256(path) for path in sorted(Path(directory).glob("*.safetensors"))}
@@ -121,6 +143,9 @@ def main() -> None:
     measuring.add_argument("--workdir", type=Path, required=True, help="where the parts lie")
     measuring.add_argument("--json", type=Path, required=True)
     measuring.set_defaults(run=measure)
+    showing = actions.add_parser("show")
+    showing.add_argument("results", type=Path, nargs="+")
+    showing.set_defaults(run=show)
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     args = parser.parse_args(sys.argv[1:at])
     args.passed = sys.argv[at + 1 :]
