@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT)]
 import decode  # noqa: E402
 import train_step  # noqa: E402
+from charts import side_by_side  # noqa: E402
 from interleave import Worker, interleave, machine, stop  # noqa: E402
 from pairs import SHAPES, matched_pair, parameters  # noqa: E402
 
@@ -103,19 +104,10 @@ COLOURS = {
     "ours plain": "s1",
     "ours speculative": "s2",
 }
-LOOKS = """
-text { font: 12px sans-serif; fill: #555; } .title { font-weight: bold; fill: #222; }
-.grid { stroke: #ddd; } .axis { stroke: #777; } .line { fill: none; stroke-width: 2; stroke: var(--c); }
-.dot { fill: var(--c); } .s0 { --c: #888; } .s1 { --c: #2a6fdb; } .s2 { --c: #d9622b; }
-rect.paper { fill: #fff; } rect.key { fill: var(--c); }
-"""
-WIDTH, HEIGHT, GAP = 440, 240, 44
 
 
 def drawn(report: dict) -> str:
     """Small charts side by side, one standalone SVG: seconds and, for steps, megabytes, against each size."""
-    from adaspec_jax.reporting.svg import line_chart
-
     charts = []
     for axis, (kind, _, _) in AXES.items():
         points = [point for point in report["points"] if point["axis"] == axis]
@@ -129,23 +121,8 @@ def drawn(report: dict) -> str:
                 for name, row in point["results"].items():
                     series.setdefault(name, []).append((x, row[key]))
             unit = " (million parameters)" if axis.endswith("target") else ""
-            colours = {name: COLOURS[name] for name in series}
-            chart = line_chart(series, colours=colours, x_label=axis + unit, y_label=label)
-            if chart:
-                charts.append((chart, series))
-    rows = -(-len(charts) // 2)
-    parts = [f'<rect class="paper" width="{2 * WIDTH}" height="{rows * (HEIGHT + GAP)}"/>']
-    for i, (chart, series) in enumerate(charts):
-        x, y = i % 2 * WIDTH, i // 2 * (HEIGHT + GAP)
-        for j, name in enumerate(series):
-            at = x + 54 + 125 * j
-            parts.append(f'<rect class="key {COLOURS[name]}" x="{at}" y="{y + 14}" width="10" height="10"/>')
-            parts.append(f'<text x="{at + 14}" y="{y + 23}">{name}</text>')
-        place = f'<svg x="{x}" y="{y + 30}" width="{WIDTH}" height="{HEIGHT}" '
-        parts.append(chart.replace("<svg ", place, 1))
-    size = f'viewBox="0 0 {2 * WIDTH} {rows * (HEIGHT + GAP)}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="How costs grow">'
-    return f"{head}<style>{LOOKS}</style>{''.join(parts)}</svg>\n"
+            charts.append((series, axis + unit, label))
+    return side_by_side(charts, COLOURS, title="How costs grow")
 
 
 if __name__ == "__main__":
