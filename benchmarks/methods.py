@@ -6,7 +6,8 @@
     python benchmarks/methods.py show benchmarks/results/methods_smollm2.json
 
 What follows `--` is passed to `python -m adaspec_jax.benchmark`, which decodes with plain decoding and `--group`
-methods in turn, in a process of its own; one that has ended is not run again, so that an interrupted table goes on.
+methods in turn, in a process of its own; one that has ended is not run again, and methods that --json has are left out,
+so that a table goes on where it was interrupted, or where methods are new.
 `questions` writes some of each of Spec-Bench's six categories, and MBPP's test problems as a seventh.
 """
 
@@ -51,10 +52,14 @@ def questions(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace) -> None:
+    """What is in `--json` stays; parts of `--workdir` that are not in it yet are taken from there."""
     names = [name for name in METHODS if name != "plain"] if args.methods == "all" else args.methods.split(",")
-    parts, found = [names[i : i + args.group] for i in range(0, len(names), args.group)], []
+    kept = json.loads(args.json.read_text()) if args.json.is_file() else {"parts": [], "methods": {}}
+    left = [name for name in names if name not in kept["methods"]]
     args.workdir.mkdir(parents=True, exist_ok=True)
-    for part in parts:
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    for start in range(0, len(left), args.group):
+        part = left[start : start + args.group]
         path = args.workdir / f"{'+'.join(part)}.json"
         command = [sys.executable, "-m", "adaspec_jax.benchmark", "--methods", ",".join(part), *args.passed]
         if not path.exists():
@@ -63,39 +68,35 @@ def measure(args: argparse.Namespace) -> None:
             subprocess.run([*command, "--json", f"{path}.part"], check=True)
             report = json.loads(Path(f"{path}.part").read_text()) | {"load_before": load}
             files.write_text(path, json.dumps(report))
-        found.append(json.loads(path.read_text()))
-    asked = {json.dumps({**report["settings"], "methods": "", "json": ""}, sort_keys=True) for report in found}
-    if len(asked) > 1:
-        raise SystemExit(f"{args.workdir} holds parts that were measured otherwise; take another --workdir")
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(args.json, json.dumps(merged(found), indent=1) + "\n")
+        kept = with_part(kept, json.loads(path.read_text()), args.json)
+        files.write_text(args.json, json.dumps(kept, indent=1) + "\n")
 
 
-def merged(reports: list[dict]) -> dict:
-    """All methods' figures, each beside plain decoding's of the process it was measured in."""
-    settings = reports[0]["settings"]
-    methods = {}
-    for report in reports:
-        plain = report["plain"]["tokens_per_second"]
-        for name, m in report["methods"].items():
-            kept = {key: value for key, value in m.items() if key not in LEFT_OUT}
-            methods[name] = kept | ({} if "skipped" in m else {"plain_tokens_per_second": plain})
+def with_part(kept: dict, report: dict, where: Path) -> dict:
+    """The figures with another process's, each beside plain decoding's of its own; refused for another measurement."""
+    settings = report["settings"]
     shown = {name: value for name, value in settings.items() if name not in ("methods", "json", "svg", "measured")}
     for option in ("target", "draft", "datastore", "prompts"):
         given = shown.get(option)
         shown[option] = [Path(one).name for one in given] if isinstance(given, list) else given and Path(given).name
-    return {
-        "settings": shown,
-        "environment": reports[0]["environment"],
-        "load_before_each_part": [report["load_before"] for report in reports],
-        "sha256": {
-            "target": weights(settings["target"]),
-            "drafts": [weights(draft) for draft in settings["draft"]],
-            "prompts": files.sha256(Path(settings["prompts"])) if settings["prompts"] else None,
-        },
-        "plain_tokens_per_second": [report["plain"]["tokens_per_second"] for report in reports],
-        "methods": methods,
+    same = {"settings": shown, "target_sha256": weights(settings["target"])}
+    same["prompts_sha256"] = files.sha256(Path(settings["prompts"])) if settings["prompts"] else None
+    if differing := [name for name in same if kept.get(name, same[name]) != same[name]]:
+        raise SystemExit(
+            f"{where} holds figures of another measurement ({', '.join(differing)}); choose another --json"
+        )
+    plain, methods = report["plain"]["tokens_per_second"], {}
+    for name, m in report["methods"].items():
+        figures = {key: value for key, value in m.items() if key not in LEFT_OUT}
+        methods[name] = figures | ({} if "skipped" in m else {"plain_tokens_per_second": plain})
+    part = {
+        "methods": list(methods),
+        "environment": report["environment"],
+        "load_before": report["load_before"],
+        "plain_tokens_per_second": plain,
+        "drafts_sha256": [weights(draft) for draft in settings["draft"]],
     }
+    return {**same, "parts": [*kept["parts"], part], "methods": {**kept["methods"], **methods}}
 
 
 def show(args: argparse.Namespace) -> None:
@@ -120,7 +121,7 @@ def show(args: argparse.Namespace) -> None:
 
 
 def weights(directory: str) -> dict[str, str]:
-    """SHA-256 by file."""
+    """SHA-256 of a directory's weights, by file."""
     return {path.name: files.sha256(path) for path in sorted(Path(directory).glob("*.safetensors"))}
 
 
