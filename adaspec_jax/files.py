@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, JSON that says which file is wrong, and a content's SHA-256."""
+"""Files and folders that appear whole or not at all, journals, JSON that says which file is wrong, and SHA-256."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -86,6 +86,52 @@ def read_json(path: str | os.PathLike, *, mend: str = "copy or download it again
     if not isinstance(value, dict):
         raise UserError(f"{path} does not hold a JSON object; {mend}")
     return value
+
+
+class Journal:
+    """Rows of JSON in a file, a line each, for the same command to go on from; the first line says whose they are."""
+
+    def __init__(self, path: str | os.PathLike, about: Mapping[str, Any], *, what: str, mend: str) -> None:
+        """Reads what is there, but for a last row that was cut short; UserError where that is not of this `about`.
+
+        `what` the rows are of and how to `mend` it are words of that error.
+        """
+        self._path, self.rows = Path(path), []
+        about = json.loads(json.dumps(about))
+        if not self._path.exists():
+            write_text(self._path, _line(about))
+            return
+        said = self._path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        if len(said) > 1 and not said[-1].endswith("\n") and not _is_json(said[-1]):
+            said.pop()
+        try:
+            first, *self.rows = [dict(json.loads(line)) for line in said] or [{}]
+        except (ValueError, TypeError):
+            raise UserError(f"{path} is no journal of a {what}; {mend}") from None
+        differs = sorted(name for name in about if said and first.get(name) != about[name])
+        if differs or not said:
+            raise UserError(f"{path} is of another {what} ({', '.join(differs) or 'everything'}); {mend}")
+        write_text(self._path, "".join(map(_line, [first, *self.rows])))
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """The row is on the disk when this returns."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows.append(dict(row))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, sort_keys=True) + "\n"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def open_unpacked(path: str | os.PathLike) -> BinaryIO:

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, whoever else writes them and whenever the process is killed."""
+"""Files appear whole or not at all, whoever else writes them and whenever the process is killed; journals keep rows."""
 
 import gzip
 import hashlib
@@ -147,3 +147,26 @@ def test_a_digest_is_of_the_bytes_or_of_what_is_packed_in_them(tmp_path, name):
     path.write_bytes(packed)
     assert files.sha256(path, unpacked=True) == plain
     assert files.sha256(path) == hashlib.sha256(packed).hexdigest()
+
+
+def test_a_journal_keeps_every_row_that_is_whole(tmp_path):
+    def journal(about=None):
+        return files.Journal(tmp_path / "j", about or {"sizes": (1, 2)}, what="run", mend="mend it")
+
+    journal().add({"n": 1})
+    again = journal()
+    again.add({"n": 2})
+    assert again.rows == [{"n": 1}, {"n": 2}] == journal().rows
+    whole = (tmp_path / "j").read_text()
+    for torn in ('{"n', "12", '{"n": 3}'):  # the last is whole but for its end of line
+        (tmp_path / "j").write_text(whole + torn)
+        if torn == "12":
+            with pytest.raises(UserError, match="is no journal of a run; mend it"):
+                journal()
+            continue
+        expected = [{"n": 1}, {"n": 2}, *([{"n": 3}] if torn.endswith("}") else [])]
+        assert journal().rows == expected
+        journal().add({"n": 4})
+        assert journal().rows == [*expected, {"n": 4}]
+    with pytest.raises(UserError, match=r"is of another run \(sizes\)"):
+        journal({"sizes": [1, 3]})

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adaspec_jax import files
 from adaspec_jax.decoding import Context, Generation, Sampling, generate
 from adaspec_jax.decoding.drafters.target.skipping import SkippingDrafter
 from adaspec_jax.errors import UserError
-from adaspec_jax.files import write_text
 
 Set = tuple[int, ...]  # numbers of sublayers that are left out
+_MEND = "delete it, or choose another --out"
 
 
 class Journal:
@@ -27,25 +26,15 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike, about: Mapping[str, Any]) -> None:
         """Reads what is there; UserError where that is another search's, or no journal."""
-        self._path, self.tried = Path(path), []
-        if not self._path.exists():
-            write_text(self._path, json.dumps(about, sort_keys=True) + "\n")
-            return
+        self._journal = files.Journal(path, about, what="search", mend=_MEND)
         try:
-            lines = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True)]
-            dict(lines[0] if lines else {})
-            self.tried = [(tuple(line["skipped"]), float(line["rate"])) for line in lines[1:]]
+            self.tried = [(tuple(row["skipped"]), float(row["rate"])) for row in self._journal.rows]
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} is no journal of a search; delete it, or choose another --out") from None
-        differs = sorted(name for name in about if lines[:1] and lines[0].get(name) != about[name])
-        if differs or not lines:
-            what = ", ".join(differs) or "everything"
-            raise UserError(f"{path} is of another search ({what}); delete it, or choose another --out")
+            raise UserError(f"{path} is no journal of a search; {_MEND}") from None
 
     def add(self, skipped: Set, rate: float) -> None:
         """The line is written before the next set is tried."""
-        whole = self._path.read_text(encoding="utf-8")
-        write_text(self._path, whole + json.dumps({"skipped": list(skipped), "rate": rate}) + "\n")
+        self._journal.add({"skipped": list(skipped), "rate": rate})
         self.tried.append((skipped, rate))
 
 

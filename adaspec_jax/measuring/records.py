@@ -42,16 +42,21 @@ class Record(NamedTuple):
 
 def terms_of(target_name: str, given: Given, ends: data.Ends, *, max_new_tokens: int, **how: str) -> dict[str, Any]:
     """What an answer depends on beside its prompt; `how` is the type of weights and products."""
-    directory = models.find_directory(target_name)
-    weights = sorted(path for path in directory.iterdir() if path.suffix == ".safetensors")
     return {
-        "target": {path.name: files.sha256(path) for path in (directory / "config.json", *weights)},
+        "target": sums_of(target_name),
         "tokenizer": data.fingerprint(given.tokenizer),
         "tokens": given.target.config.num_tokens,
         "ends": ends.recorded,
         "max_new_tokens": max_new_tokens,
         **how,
     }
+
+
+def sums_of(model_name: str) -> dict[str, str]:
+    """SHA-256 of the files that make a model what it is, by their names."""
+    directory = models.find_directory(model_name)
+    weights = sorted(path for path in directory.iterdir() if path.suffix == ".safetensors")
+    return {path.name: files.sha256(path) for path in (directory / "config.json", *weights)}
 
 
 def recorded(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import string
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from adaspec_jax.measuring.run_code import passes_tests
 
 Score = Callable[[str, str], float]  # (what was said, what a good answer says, or the tests it passes) -> 0 to 1
 
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
@@ -27,6 +29,18 @@ def rouge_l(said: str, answer: str) -> float:
     from rouge_score import rouge_scorer
 
     return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True).score(answer, said)["rougeL"].fmeasure
+
+
+def holds_an_answer(said: str, answers: Sequence[str]) -> float:
+    """Whether one of the answers stands in what is said, word for word, but for case, articles and punctuation."""
+    whole = f" {_words(said)} "
+    return float(any(f" {words} " in whole for words in map(_words, answers) if words))
+
+
+def _words(text: str) -> str:
+    """As SQuAD's evaluation compares answers; and " 's" of tokenised text is "'s"."""
+    bare = re.sub(r"\s+'s\b", "'s", text.lower()).translate(_NO_PUNCTUATION)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
 _OF_TASK: dict[str, Score] = {

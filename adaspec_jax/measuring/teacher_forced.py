@@ -1,9 +1,10 @@
-"""Two models side by side along a text that is given."""
+"""Models along texts that are given: how likely one finds them, and how often two agree."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 
 @jax.jit
@@ -23,3 +24,20 @@ def teacher_forced(target, draft, tokens_BS, prompt_lengths_B, lengths_B):
         return totals
 
     return jax.lax.map(lambda args: row(*args), (tokens_BS, prompt_lengths_B, lengths_B))
+
+
+@jax.jit
+def given_logprobs(model, tokens_BS) -> Array:
+    """Log-probability in nats of each token of right-padded rows after those before it, float32 [B, S]; 0 in column 0.
+
+    One pass over the whole batch; of logits, one row's [S, V] are held at a time.
+    """
+    hidden_BSD, _ = model.features(tokens_BS)
+
+    def row(args):
+        hidden_SD, tokens_S = args
+        logits_SV = model.unembed(hidden_SD[None])[0].astype(jnp.float32)[:-1]
+        of_next_S = jnp.take_along_axis(logits_SV, tokens_S[1:, None], axis=-1)[:, 0]
+        return jnp.pad(of_next_S - jax.nn.logsumexp(logits_SV, axis=-1), (1, 0))
+
+    return jax.lax.map(row, (hidden_BSD, tokens_BS))

@@ -1,12 +1,16 @@
-"""A store of texts is ordered as slices of a list are, and is refused where it is not what it says."""
+"""A store is ordered as slices of a list are, and refused where it is none; passages are found, grouped and picked."""
 
+import collections
+import itertools
 import json
+import math
+import re
 
 import numpy as np
 import pytest
 
 from adaspec_jax.errors import UserError
-from adaspec_jax.retrieval import read_store, suffix_array, write_store
+from adaspec_jax.retrieval import BM25, clusters, read_store, subsets, suffix_array, write_store
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 5, 1000])
@@ -51,3 +55,69 @@ def test_a_store_that_is_not_whole_is_refused(folder, harm, says):
 def test_another_tokenizers_store_is_refused(folder):
     with pytest.raises(UserError, match="another tokenizer than the target's"):
         read_store(folder, tokenizer="abd")
+
+
+CATS = [
+    "cats chase mice nightly",
+    "cat sleeps; cats purr, cats eat mice",
+    "mice fear cats",
+    "cats love more cats purring",
+]
+TRAINS = ["trains run along rails, steel rails", "steel rails carry long trains", "trains wait, rails cool"]
+
+
+def bm25_order(question, passages):
+    """Lucene's BM25 by its formula; passages that share no word are left out."""
+    texts = [re.findall(r"\w\w+", passage.lower()) for passage in passages]
+    mean, scores = sum(map(len, texts)) / len(texts), collections.Counter()
+    for word, (number, text) in itertools.product(question.lower().split(), enumerate(texts)):
+        holding, times = sum(word in other for other in texts), text.count(word)
+        if times:
+            rarity = math.log(1 + (len(texts) - holding + 0.5) / (holding + 0.5))
+            scores[number] += rarity * times / (times + 1.5 * (0.25 + 0.75 * len(text) / mean))
+    return [passages[number] for number, _ in scores.most_common()]
+
+
+def test_passages_come_in_the_order_of_bm25():
+    pytest.importorskip("bm25s", reason="bm25s is not installed")
+    passages = [*CATS, *TRAINS]  # no stop words, and no two of one score
+    search = BM25(passages)
+    for question in ("cats purr", "steel", "mice fear trains", "long nightly rails"):
+        expected = bm25_order(question, passages)
+        assert search(question, 10) == expected and len(expected) > 1
+        assert search(question, 1) == expected[:1]
+    assert search("zebra", 3) == [] == search("the of", 3) == search("", 3)
+    with pytest.raises(UserError, match="2 passages and no word in them"):
+        BM25(["...", " - "])
+
+
+def test_passages_of_one_kind_are_one_group():
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    mixed = [*CATS[:2], *TRAINS, *CATS[2:]]
+    assert clusters(mixed, 2) == [[0, 1, 5, 6], [2, 3, 4]]
+    assert sorted(itertools.chain(*clusters(mixed, 5))) == list(range(7)) and len(clusters(mixed, 5)) == 5
+    assert (
+        clusters(["cats", "cats!", "Cats"], 2) == [[0, 1, 2]] == clusters(["?", "!", "."], 3)
+    )  # nothing tells them apart
+
+
+def test_one_group_takes_no_library_and_more_name_it(monkeypatch):
+    monkeypatch.setattr("adaspec_jax.retrieval.grouping.find_spec", lambda name: None)
+    monkeypatch.setattr("adaspec_jax.retrieval.bm25.find_spec", lambda name: None)
+    assert clusters(CATS, 1) == [[0, 1, 2, 3]]
+    for ask in (lambda: clusters(CATS, 2), lambda: BM25(CATS)):
+        with pytest.raises(UserError, match=r'pip install "adaspec-jax\[rag\]"'):
+            ask()
+    with pytest.raises(ValueError, match="1 passages cannot be put into 2 groups"):
+        clusters(CATS[:1], 2)
+
+
+def test_picks_differ_and_have_one_of_each_group():
+    groups = [[0, 3, 4], [1], [2, 5]]
+    every = sorted(tuple(sorted(pick)) for pick in itertools.product(*groups))
+    assert sorted(subsets(groups, 20)) == every
+    drawn = [subsets(groups, 4, seed=seed) for seed in range(60)]
+    assert all(len(set(picks)) == 4 and set(picks) <= set(every) for picks in drawn)
+    assert {pick for picks in drawn for pick in picks} == set(every)
+    assert subsets(groups, 4, seed=3) == drawn[3]
+    assert len(subsets([list(range(100))] * 8, 5)) == 5  # of 1e16
