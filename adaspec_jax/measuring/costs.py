@@ -172,7 +172,7 @@ def rounds_priced(
 
     A `Given.costs`. Clocks differ: of several processes the first one's figures hold.
     """
-    how = {"max_new_tokens": max_new_tokens, "sampling": sampling, "longest": longest}
+    how = {"max_new_tokens": max_new_tokens, "sampling": sampling, "longest": max(longest, 2)}
     if mesh is not None:
         how["place"] = rows_on(mesh)
     found = {}
