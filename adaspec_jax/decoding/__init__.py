@@ -15,12 +15,13 @@ from adaspec_jax.decoding.acceptance import (
 from adaspec_jax.decoding.dialogue import Dialogue
 from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
+from adaspec_jax.decoding.lengths import Analytical, FiniteState
 from adaspec_jax.decoding.logprobs import Logprobs
 from adaspec_jax.decoding.memory import generate_and_learn, remembers, with_memory
 from adaspec_jax.decoding.noise import request_keys
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
-from adaspec_jax.decoding.stopping import Confident, ConfidentEnough, Stop
+from adaspec_jax.decoding.stopping import Confident, ConfidentEnough, Stop, Survival
 from adaspec_jax.decoding.streaming import stream
 from adaspec_jax.decoding.types import (
     GUESS,
@@ -42,6 +43,7 @@ __all__ = [
     "PROMPT",
     "TARGET",
     "Accept",
+    "Analytical",
     "Asks",
     "ChainDrafter",
     "Confident",
@@ -50,6 +52,7 @@ __all__ = [
     "Dialogue",
     "Drafter",
     "Entry",
+    "FiniteState",
     "Fuzzy",
     "Generation",
     "Lenient",
@@ -60,6 +63,7 @@ __all__ = [
     "Rollback",
     "Sampling",
     "Stop",
+    "Survival",
     "Tolerance",
     "TopBeta",
     "TreeDrafter",

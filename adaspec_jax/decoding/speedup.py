@@ -6,7 +6,8 @@ The model is Leviathan, Kalman and Matias (2023), "Fast inference from transform
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 
 def tokens_per_round(alpha: float, gamma: int) -> float:
@@ -55,6 +56,31 @@ def best_draft_length(
     options = {gamma: speedup(alpha, gamma, cost_ratio, verify_cost(gamma)) for gamma in range(1, longest + 1)}
     best = max(options, key=options.__getitem__)
     return (best, options[best]) if options[best] > 1 else (0, 1.0)
+
+
+@dataclass(frozen=True)
+class RoundCosts:
+    """What the parts of a round cost at one batch size, in any one unit, measured or assumed."""
+
+    first: float  # a round's first draft step, which reads what was committed
+    further: float  # each draft step after it
+    verification: Mapping[int, float]  # of so many guesses, at some lengths; 0, a plain step, is one of them
+
+    def of(self, guesses: int, widths: Sequence[int] = ()) -> float:
+        """A round with so many guesses, verified at the smallest of these widths that holds them; without widths, at
+        their own. ValueError beyond the longest length whose verification is known."""
+        width = min((width for width in widths if width >= guesses), default=guesses)
+        drafting = self.first + (guesses - 1) * self.further if guesses else 0.0
+        return drafting + between(self.verification, width)
+
+
+def between(measured: Mapping[int, float], length: int) -> float:
+    """A verification of any length up to the longest measured: interpolated linearly."""
+    if length in measured:
+        return measured[length]
+    low, high = max(n for n in measured if n < length), min(n for n in measured if n > length)
+    share = (length - low) / (high - low)
+    return measured[low] + share * (measured[high] - measured[low])
 
 
 def _round_cost(gamma: int, cost_ratio: float, verify_cost: float) -> float:

@@ -15,9 +15,11 @@ class Stop(Protocol):
     """Says per row whether the next guess is made. A pytree: weights and thresholds are leaves.
 
     It decides before the guess is drawn, so that which guesses there are does not depend on what they turn out to be:
-    else a lossless rule would be biased (see `Proposal`). `init` may be left out where nothing is remembered, and
-    `ended` where nothing is known about the next guess before its law.
+    else a lossless rule would be biased (see `Proposal`). `init` may be left out where nothing is remembered, `ended`
+    where nothing is known about the next guess before its law, and `rests` where every round has guesses.
     """
+
+    rests: bool  # whether there are rounds in which no row may guess, which are to cost a plain step; default: no
 
     def init(self, prompt: Context) -> Any:
         """The state before the first round, the batch first in every array; default ()."""
@@ -102,3 +104,42 @@ class ConfidentEnough:
 
     def ended(self, state: _Following) -> Array:
         return state.weak_B
+
+
+@pytree()
+class Likeliest:
+    """What the draft gives its likeliest token, in the place of a trained estimate that the next guess stays [ours]."""
+
+    looks_back = False
+
+    def __call__(self, probs_BV: Array, hidden_BD: Array) -> Array:
+        return jnp.max(probs_BV, axis=-1)
+
+
+@pytree("limit")
+class Survival:
+    """Guesses while it is likely that all of the round stay: until 1 - prod a_i > `threshold`.
+
+    SpecDec++ (arXiv 2405.19715; at least 2 and at most 20 guesses and 0.3 as in its code's README, whose sample script
+    has 0.7). `head` is any callable pytree that says a_B of (probs_BV, hidden_BD), as `Stop.go_on` is given them.
+    Theirs is trained, and reads the hidden state after a guess to say whether that guess stays: such a one says
+    `looks_back`, so that what it makes of the last committed token does not count. `Likeliest` is about the next guess.
+    """
+
+    head: Any = Likeliest()
+    threshold: float = 0.3
+    least: int = 2
+    limit: int = 20
+
+    def init(self, prompt: Context) -> Array:
+        return jnp.ones(prompt.lengths_B.shape, jnp.float32)
+
+    def begin(self, survival_B: Array, context: Context):
+        return jnp.full(survival_B.shape, self.limit, jnp.int32), jnp.ones_like(survival_B)
+
+    def go_on(self, survival_B: Array, n, probs_BV, hidden_BD):
+        stays_B = self.head(probs_BV, hidden_BD)
+        if getattr(self.head, "looks_back", False):
+            stays_B = jnp.where(n > 0, stays_B, 1.0)
+        survival_B = survival_B * stays_B
+        return (n < self.least) | (1 - survival_B <= self.threshold), survival_B

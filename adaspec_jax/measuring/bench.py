@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from adaspec_jax.decoding.exact import has_no_exact_text
 from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
+from adaspec_jax.measuring.costs import rounds_priced
 from adaspec_jax.measuring.figures import Tally, counted, figures, rate, request_rows, speedup_interval
 from adaspec_jax.measuring.placing import placed
 from adaspec_jax.measuring.scores import Score
-from adaspec_jax.measuring.tallies import Size, Terms, room_for_prompts
+from adaspec_jax.measuring.tallies import Size, Terms, encoded_prompts, room_for_prompts
 from adaspec_jax.measuring.turns import PLAIN, Contender
 from adaspec_jax.measuring.verdict import best_of, faster_yet
 from adaspec_jax.methods import A_DRAFT, METHODS, PUBLISHED, Given, Method
@@ -81,7 +83,12 @@ def bench(
     """
     if until is not None and len(prompts) <= max(batch_sizes):
         raise UserError("--until is for an interval, and one batch has none: lower --batch_size or take more prompts")
-    there = placed(given, mesh)
+    room = room_for_prompts(given, max_new_tokens, max_prompt_length)
+    longest = max(row.prompt_length for row in encoded_prompts(prompts, given, ends, room)[0])
+    how = {"max_new_tokens": max_new_tokens, "sampling": sampling}
+    shapes_BT = tuple((size, longest) for size in batch_sizes)
+    price = partial(rounds_priced, shapes_BT=shapes_BT, mesh=mesh, **how)
+    there = dataclasses.replace(placed(given, mesh), costs=price)
     entered, skipped = entries(methods, there, lossless_alone=sampling.shares_noise)
     if only is not None:
         entered, skipped = {label: entered[label] for label in only}, {}
@@ -91,9 +98,7 @@ def bench(
         contenders, right = _exact(contenders, skipped, skip=skip)
     learning = {label: each._replace(learns=True) for label, each in contenders.items() if remembers(each.drafter)}
     warm = {} if exact else {_WARM.format(label): each for label, each in learning.items()}
-    decoding = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
-    room = room_for_prompts(given, max_new_tokens, max_prompt_length)
-    terms = Terms(there, mesh, ends, decoding, room, seed, until, score, right)
+    terms = Terms(there, mesh, ends, how | {"eos_id": ends}, room, seed, until, score, right)
     with short_of_memory("decoding", "lower --batch_size or --max_new_tokens"), sharding.over(mesh):
         sizes, cut = terms.sizes(contenders | warm, prompts, batch_sizes, "benchmark")
         tallies = sizes[batch_sizes[0]].tallies

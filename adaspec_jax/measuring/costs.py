@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from adaspec_jax.decoding.sampling import GREEDY, Sampling, most_likely
-from adaspec_jax.decoding.speedup import best_draft_length, speedup
+from adaspec_jax.decoding.speedup import RoundCosts, best_draft_length, between, speedup
 from adaspec_jax.decoding.types import Context, Drafter, Model
+from adaspec_jax.devices import processes, sharding
+from adaspec_jax.measuring.placing import rows_on
+from adaspec_jax.methods import Given
 
 LONGEST = 16  # guesses; verifications are measured at least up to this length
 _CALLS, _REPEATS = 8, 3
@@ -55,15 +60,6 @@ def verification_seconds(
     }
 
 
-def between(measured: dict[int, float], length: int) -> float:
-    """A verification of any length up to the longest measured: interpolated linearly."""
-    if length in measured:
-        return measured[length]
-    low, high = max(n for n in measured if n < length), min(n for n in measured if n > length)
-    share = (length - low) / (high - low)
-    return measured[low] + share * (measured[high] - measured[low])
-
-
 @partial(jax.jit, static_argnames="slots")
 def _loop(model: Model, tokens_BT, *, slots: int):
     batch = tokens_BT.shape[0]
@@ -83,8 +79,8 @@ def model_of(drafter: Drafter) -> Model | None:
 
 
 def length_of(drafter: Drafter) -> int | None:
-    """Guesses in a row, of a drafter that can make any number of them."""
-    return getattr(drafter, "length", None)
+    """Guesses in a row, of a drafter that makes the same number of them in every round, and could make any."""
+    return getattr(drafter, "length", None) if getattr(drafter, "stop", None) is None else None
 
 
 def lengthened(drafter: Drafter, length: int) -> Drafter:
@@ -156,24 +152,54 @@ def round_costs(
     }
 
 
+def parts_of(costs: Mapping[str, Any], name: str) -> RoundCosts:
+    """Of one drafter, from what `round_costs` says."""
+    verification = {0: costs["target_step"]} | {int(length): cost for length, cost in costs["verification"].items()}
+    return RoundCosts(costs["first_draft_step"][name], costs["draft_step"][name], verification)
+
+
+def rounds_priced(
+    given: Given,
+    drafter: Drafter,
+    longest: int,
+    *,
+    shapes_BT: Sequence[tuple[int, int]] = ((1, 64),),
+    max_new_tokens: int = 128,
+    sampling: Sampling = GREEDY,
+    mesh: Mesh | None = None,
+) -> dict[int, RoundCosts]:
+    """{batch size: what rounds of up to `longest` guesses of a chain cost}, in seconds, at these shapes of prompts.
+
+    A `Given.costs`. Clocks differ: of several processes the first one's figures hold.
+    """
+    how = {"max_new_tokens": max_new_tokens, "sampling": sampling, "longest": max(longest, 2)}
+    if mesh is not None:
+        how["place"] = rows_on(mesh)
+    found = {}
+    with contextlib.nullcontext() if mesh is None else sharding.over(mesh):
+        for shape_BT in shapes_BT:
+            costs = round_costs(given.target, {"draft": drafter}, shape_BT, **how)
+            found[shape_BT[0]] = parts_of(processes.once(lambda costs=costs: costs), "draft")
+    return found
+
+
 def best_length(costs: Mapping[str, Any], name: str, alpha: float, used: int = 1) -> dict[str, float]:
     """The draft length that the measured costs and acceptance make fastest, and the speed-up they promise there.
 
     `best_draft_length` 0: no length is faster than plain decoding. With what the first and a further draft step and a
     verification of `used` guesses cost in target steps, and what that length promises.
     """
-    step = costs["target_step"]
-    verification = {0: step} | {int(length): seconds for length, seconds in costs["verification"].items()}
-    first, c = costs["first_draft_step"][name] / step, costs["draft_step"][name] / step
+    parts, step = parts_of(costs, name), costs["target_step"]
+    first, c = parts.first / step, parts.further / step
 
     def v(length: int) -> float:
-        return between(verification, length) / step
+        return between(parts.verification, length) / step
 
     def besides(length: int) -> float:
         """What a round costs beside `length` equal draft steps."""
         return v(length) + max(first - c, 0.0)
 
-    best, promised = best_draft_length(alpha, c, besides, longest=max(verification))
+    best, promised = best_draft_length(alpha, c, besides, longest=max(parts.verification))
     return {
         "best_draft_length": best,
         "promised_speedup_at_best": promised,

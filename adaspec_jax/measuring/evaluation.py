@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +16,7 @@ from adaspec_jax.decoding import Sampling
 from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
-from adaspec_jax.measuring.costs import length_of
+from adaspec_jax.measuring.costs import length_of, rounds_priced
 from adaspec_jax.measuring.measure import measure, report_fields
 from adaspec_jax.measuring.own_turns import TurnPrompt, turn_prompts
 from adaspec_jax.measuring.pair import notes_on
@@ -71,6 +73,8 @@ def evaluate(
         asked = max(row.prompt_length for row in encoded) + max_new_tokens
         check_contexts(given, asked, "lower --max_new_tokens or --max_prompt_length")
     batches = prompt_batches(encoded, batch_size, longest=max_length, pad_id=ends.closing)
+    shape_BT, how = batches[0]["tokens_BT"].shape, {"max_new_tokens": max_new_tokens, "sampling": sampling}
+    there = dataclasses.replace(there, costs=partial(rounds_priced, shapes_BT=(shape_BT,), mesh=mesh, **how))
     contender = Contender(method.make(there), accept or method.accept)
     if choose_length and length_of(contender.drafter) is None:
         raise UserError(f"the method {method.name} has no length to choose; give one above 0")

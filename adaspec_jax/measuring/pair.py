@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from adaspec_jax import data, models, retrieval
 from adaspec_jax.decoding.drafters.text.datastore import Datastore
 from adaspec_jax.errors import UserError
+from adaspec_jax.measuring.costs import rounds_priced
 from adaspec_jax.methods import Given
 from adaspec_jax.methods.directories import kind_of
 
@@ -63,7 +64,7 @@ def load_given(
     target = target.with_vocabulary(tokens if unequal or a_stage else target.config.owned())
     smallest_first = sorted(loaded.items(), key=lambda item: item[1].num_params)
     drafts = {name: _fitted(draft, target, tokens) for name, draft in smallest_first}
-    parts = {"tokenizer": tokenizer, "datastore": store, "draft_length": draft_length}
+    parts = {"tokenizer": tokenizer, "datastore": store, "draft_length": draft_length, "costs": rounds_priced}
     return Given(target=target, drafts=drafts, **parts), ends
 
 

@@ -48,7 +48,7 @@ def replay(
     method that does not follow from the text is refused with a `UserError`, or skipped where `skip`. `given` is placed
     on the mesh.
     """
-    silent = dataclasses.replace(given, target=_target(np.zeros((1, 1), np.int32), given))
+    silent = dataclasses.replace(given, target=_target(np.zeros((1, 1), np.int32), given), costs=None)
     entered, skipped = entries(methods, silent)
     skipped = {label: _unmet(why, label, methods, given) for label, why in skipped.items()}
     contenders = {PLAIN: Contender(METHODS[PLAIN].make(silent))}

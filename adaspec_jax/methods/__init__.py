@@ -2,13 +2,14 @@
 
 from adaspec_jax.methods.directories import load_drafter
 from adaspec_jax.methods.knobs import spelt
-from adaspec_jax.methods.method import A_DATASTORE, A_DRAFT, Given, Method, Need
+from adaspec_jax.methods.method import A_DATASTORE, A_DRAFT, COSTS, Given, Method, Need
 from adaspec_jax.methods.published import PUBLISHED
 from adaspec_jax.methods.table import METHODS, find, find_all, swept
 
 __all__ = [
     "A_DATASTORE",
     "A_DRAFT",
+    "COSTS",
     "METHODS",
     "PUBLISHED",
     "Given",

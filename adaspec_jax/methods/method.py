@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from adaspec_jax.decoding import Sampling, rejection_sample
+from adaspec_jax.decoding.speedup import RoundCosts
 from adaspec_jax.decoding.types import Drafter, Model
 from adaspec_jax.errors import UserError
 from adaspec_jax.methods.knobs import checked, spelt
@@ -21,6 +22,8 @@ class Given:
     tokenizer: Any = None
     datastore: Any = None  # texts to copy from: a `decoding.drafters.text.datastore.Datastore`
     draft_length: int = 5  # guesses in a row
+    costs: Callable[[Given, Drafter, int], Mapping[int, RoundCosts]] | None = None  # of rounds of a chain with up to so
+    # many guesses, by batch size, measured when a method asks; see `measuring.costs.rounds_priced`
 
     @property
     def draft(self) -> Model:
@@ -38,6 +41,7 @@ class Need(NamedTuple):
 
 
 A_DRAFT = Need("a draft (--draft PATH)", lambda given: bool(given.drafts))
+COSTS = Need("a target whose rounds can be timed", lambda given: given.costs is not None)
 A_DATASTORE = Need("a datastore (--datastore DIR)", lambda given: given.datastore is not None)
 
 

@@ -39,7 +39,7 @@ def methods_table(report: Mapping[str, Any]) -> str:
     if any(m.get("warm") for m in report["methods"].values()):
         notes.append("Warm: each batch with what those before it taught; all else begins anew with every request.")
     notes += [f"Lossy, answers do not follow the target's law: {', '.join(lossy)}."] if lossy else []
-    return "\n".join([*_aligned(rows), "", *skipped, *notes, said])
+    return "\n".join([*aligned(rows), "", *skipped, *notes, said])
 
 
 def verdict_in_words(report: Mapping[str, Any], command: str) -> str:
@@ -96,7 +96,7 @@ def methods_list(methods: Iterable[Any]) -> str:
         needs = " and ".join(need.words for need in method.needs) or "-"
         knobs = " ".join(name if value is None else f"{name}={value}" for name, value in method.knobs.items()) or "-"
         rows.append((method.name, "yes" if method.lossless else "no", needs, knobs, method.paper or "-"))
-    return "\n".join(_aligned(rows, right=False))
+    return "\n".join(aligned(rows, right=False))
 
 
 def write_speedups(path: str | os.PathLike, report: Mapping[str, Any]) -> None:
@@ -148,7 +148,7 @@ def _claim(published: Mapping[str, Any]) -> str:
     return f"{published['speedup']}x{'*' if published['third_party'] else ''}"
 
 
-def _aligned(rows: Sequence[Sequence[str]], *, right: bool = True) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], *, right: bool = True) -> list[str]:
     """Lines with the columns below one another, and a rule under the first."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

@@ -46,8 +46,11 @@ class Given:
 
 
 @contextlib.contextmanager
-def handed_in(u_BK):
-    """Uniforms come from `u_BK`, and scans are unrolled, so that each of their steps gets numbers of its own."""
+def handed_in(u_BK, loops: int = 0):
+    """Uniforms come from `u_BK`, and scans are unrolled, so that each of their steps gets numbers of its own.
+
+    So are loops that go on while something holds, where `loops` says how often they do at most.
+    """
     given, scan = Given(u_BK), jax.lax.scan
 
     def unrolled(step, carry, xs):
@@ -60,8 +63,16 @@ def handed_in(u_BK):
             out.append(y)
         return carry, jax.tree.map(lambda *ys: jnp.stack(ys), *out)
 
+    def at_most(goes_on, step, value):
+        for _ in range(loops):
+            goes, new = goes_on(value), step(value)
+            value = jax.tree.map(lambda new, old, goes=goes: jnp.where(goes, new, old), new, value)
+        return value
+
+    loop = at_most if loops else jax.lax.while_loop
     with mock.patch.object(jax.random, "uniform", given), mock.patch.object(jax.lax, "scan", unrolled):
-        yield given
+        with mock.patch.object(jax.lax, "while_loop", loop):
+            yield given
 
 
 @pytree()
@@ -86,7 +97,7 @@ class Telling:
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """One round after `PROMPT`; `run(u_BK)` gives per row what was decided, and then what was committed (-1: none)."""
+    """Rounds after `PROMPT`; `run(u_BK)` gives per row what was decided, and then what was committed (-1: none)."""
 
     target: object
     drafter: object
@@ -94,19 +105,23 @@ class Round:
     sampling: Sampling
     horizon: int
     eos: int = -1
+    loops: int = 0
+    rounds: int = 1
 
     def trace(self, u_BK):
         batch, slots = len(u_BK), len(PROMPT) + self.horizon + self.drafter.num_nodes + 1
         ends = jnp.atleast_1d(jnp.int32(self.eos))
         drafter = Telling(self.drafter)
         rounds = Rounds(self.target, drafter, self.horizon, ends, slots, self.sampling, self.accept)
-        with handed_in(u_BK) as given:
+        with handed_in(u_BK, self.loops) as given:
             begun = rounds.start(
                 jax.random.key(0),
                 jnp.broadcast_to(jnp.asarray(PROMPT, jnp.int32), (batch, len(PROMPT))),
                 jnp.full((batch,), len(PROMPT), jnp.int32),
             )
             loop = rounds.one_round(begun)
+            for _ in range(self.rounds - 1):
+                loop = rounds.one_round(loop)
         counts, context = loop.generation, loop.context
         new_BH = context.tokens_BS[:, len(PROMPT) : len(PROMPT) + self.horizon]
         committed_BH = jnp.arange(self.horizon)[None] < context.lengths_B[:, None] - len(PROMPT)
@@ -116,7 +131,7 @@ class Round:
     def runner(self):
         """(run, how many uniforms a row takes)."""
         used = []
-        most = jax.ShapeDtypeStruct((ROWS, 8 * (self.drafter.num_nodes + 1)), jnp.float32)
+        most = jax.ShapeDtypeStruct((ROWS, 8 * self.rounds * (self.drafter.num_nodes + 1)), jnp.float32)
         jax.eval_shape(lambda u: used.append(self.trace(u)[1]) or 0, most)
         program = jax.jit(lambda u_BK: self.trace(u_BK)[0])
 
@@ -183,9 +198,20 @@ class Enumerated:
     accepted: float  # guesses accepted, expected
 
 
-def enumerated(target, drafter, accept, *, sampling=Sampling(), horizon=3, eos=-1, order=None) -> Enumerated:  # noqa: B008
+def enumerated(
+    target,
+    drafter,
+    accept,
+    *,
+    sampling=Sampling(),  # noqa: B008
+    horizon=3,
+    eos=-1,
+    order=None,
+    loops=0,
+    rounds=1,
+) -> Enumerated:
     """The exact law when one round is followed by plain decoding: then every further round, too, keeps the law."""
-    one = Round(target, drafter, accept, sampling, horizon, eos)
+    one = Round(target, drafter, accept, sampling, horizon, eos, loops, rounds)
     run, columns = one.runner()
     low_CK, high_CK = boxes(run, columns, order(columns) if order else None)
     outcomes, weights = run((low_CK + high_CK) / 2), np.prod(high_CK - low_CK, axis=1)
@@ -238,9 +264,9 @@ def _probs(logits, sampling: Sampling):
     return p / p.sum()
 
 
-def largest_error(target, drafter, accept, *, sampling=Sampling(), horizon=3, eos=-1, order=None) -> float:  # noqa: B008
+def largest_error(target, drafter, accept, *, sampling=Sampling(), horizon=3, eos=-1, **how) -> float:  # noqa: B008
     """The largest difference between a text's probability and the target's."""
-    ours = enumerated(target, drafter, accept, sampling=sampling, horizon=horizon, eos=eos, order=order).law
+    ours = enumerated(target, drafter, accept, sampling=sampling, horizon=horizon, eos=eos, **how).law
     expected = plain_law(target, (), sampling, horizon, eos)
     return max(abs(ours.get(text, 0) - expected.get(text, 0)) for text in ours.keys() | expected.keys())
 

@@ -8,7 +8,7 @@ import pytest
 
 from adaspec_jax import models
 from adaspec_jax.config import GPTNeoX
-from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, TreeDrafter
+from adaspec_jax.decoding import ChainDrafter, Context, FiniteState, NoDraft, Sampling, TreeDrafter
 from adaspec_jax.decoding.speedup import tokens_per_round
 from adaspec_jax.measuring import costs
 from adaspec_jax.measuring.costs import (
@@ -16,10 +16,14 @@ from adaspec_jax.measuring.costs import (
     best_length,
     between,
     drafting_seconds,
+    length_of,
+    parts_of,
     round_costs,
+    rounds_priced,
     seconds_per_call,
     verification_seconds,
 )
+from adaspec_jax.methods import Given
 from adaspec_jax.planning.step_costs import flops
 from tests.decoding.bag_model import BagModel
 
@@ -116,3 +120,30 @@ def test_only_chains_of_a_model_are_priced():
     assert found["first_draft_step"]["chain"] > 0 and found["draft_step"]["chain"] >= 0
     assert set(found["verification"]) == {"1", "3", "7", "15", "16"}
     assert jnp.isfinite(found["target_step"])
+
+
+def test_methods_are_told_what_rounds_cost_at_the_shapes_that_are_decoded(monkeypatch):
+    asked = []
+
+    def measured(target, drafters, shape_BT, **how):
+        asked.append((shape_BT, how["max_new_tokens"], how["longest"]))
+        return {
+            "target_step": 2.0,
+            "verification": {"1": 2.5},
+            "first_draft_step": {"draft": 1.0},
+            "draft_step": {"draft": 0.5},
+        }
+
+    monkeypatch.setattr(costs, "round_costs", measured)
+    model = BagModel.random(0)
+    chain, shapes = ChainDrafter(model, 7), ((1, 12), (8, 12))
+    found = rounds_priced(Given(target=model), chain, 7, shapes_BT=shapes, max_new_tokens=20)
+    assert list(found) == [1, 8] and asked == [((1, 12), 20, 7), ((8, 12), 20, 7)]
+    assert found[8] == parts_of(measured(None, None, None, max_new_tokens=0, longest=0), "draft")
+    assert (found[8].first, found[8].further, dict(found[8].verification)) == (1.0, 0.5, {0: 2.0, 1: 2.5})
+
+
+def test_a_chain_that_a_stop_ends_has_no_length_to_choose():
+    model = BagModel.random(0)
+    assert length_of(ChainDrafter(model, 3)) == 3 and length_of(NoDraft()) is None
+    assert length_of(ChainDrafter(model, 3, FiniteState())) is None

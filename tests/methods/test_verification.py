@@ -5,18 +5,26 @@ import numpy as np
 import pytest
 
 from adaspec_jax.decoding import Sampling, engine, generate, generate_from_queue
-from adaspec_jax.methods import A_DRAFT, METHODS, Given
+from adaspec_jax.decoding.speedup import RoundCosts
+from adaspec_jax.methods import A_DRAFT, COSTS, METHODS, Given
+from adaspec_jax.methods.lengths import LENGTHS
 from tests.decoding.test_engine import GREEDY, KEY, pair, ragged_prompt  # noqa: F401
+from tests.running import slow
 
-OF_A_DRAFT = [name for name, method in METHODS.items() if method.needs == (A_DRAFT,) and method.lossless]
+OF_A_DRAFT = [
+    name for name, method in METHODS.items() if method.needs in ((A_DRAFT,), (A_DRAFT, COSTS)) and method.lossless
+]
+# Their controllers are tried in `tests/decoding/test_lengths.py` too.
+IN_SHORT = [slow(name) if METHODS[name] in LENGTHS and name != "copy_first" else name for name in OF_A_DRAFT]
 
 
 @pytest.fixture
 def given(pair):  # noqa: F811
-    return Given(target=pair[0], drafts={"d": pair[1]}, draft_length=4)
+    costs = {1: RoundCosts(0.2, 0.1, {0: 1.0, 16: 1.4}), 8: RoundCosts(0.3, 0.2, {0: 1.0, 16: 2.4})}
+    return Given(target=pair[0], drafts={"d": pair[1]}, draft_length=4, costs=lambda given, drafter, longest: costs)
 
 
-@pytest.mark.parametrize("name", OF_A_DRAFT)
+@pytest.mark.parametrize("name", IN_SHORT)
 def test_greedy_text_is_plain_decodings_in_batches_and_in_queues(given, name):
     method = METHODS[name]
     drafter = method.make(given)
@@ -35,7 +43,7 @@ def test_greedy_text_is_plain_decodings_in_batches_and_in_queues(given, name):
         assert ours.accepted_BN.sum() > 0
 
 
-@pytest.mark.parametrize("name", OF_A_DRAFT)
+@pytest.mark.parametrize("name", IN_SHORT)
 def test_sampling_through_a_method_compiles_once(given, name):
     before = None
     for seed in (0, 1, 2):

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from adaspec_jax.decoding.drafters.models.reread import read_on, read_prompt, reread
+from adaspec_jax.decoding.conditional import changed_if
+from adaspec_jax.decoding.drafters.models.reread import catch_up, read_on, read_prompt, reread
 from adaspec_jax.decoding.present import with_token
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.stopping import Stop
@@ -21,7 +22,8 @@ class ChainDrafter:
     """`length` guesses in a row, drawn from the draft model under the target's sampling settings.
 
     Leviathan et al. 2023 (arXiv 2211.17192), Chen et al. 2023 (2302.01318). With a `stop`, at most so many: the round
-    ends when no row goes on, and of `widths`, numbers of guesses, the smallest that holds them all is verified.
+    ends when no row goes on, and of `widths`, numbers of guesses, the smallest that holds them all is verified. With a
+    stop that `rests`, the draft reads nothing in rounds in which no row may guess, and catches up before it guesses.
     """
 
     model: Model
@@ -44,6 +46,8 @@ class ChainDrafter:
 
     def extend(self, state, prompt: Context, kept_B: Array, width: int):
         cache = state if self.stop is None else state[0]
+        if self.stop is not None:
+            cache = catch_up(self.model, cache, prompt.tokens_BS, kept_B - prompt.behind + 1, stride=self.length)
         return self._begun(read_on(self.model, cache, prompt, kept_B, width, window=prompt.behind), prompt)
 
     def _begun(self, cache, prompt: Context):
@@ -79,10 +83,39 @@ class ChainDrafter:
 
     def _until_stopped(self, key, state, context: Context):
         """The same guesses, as far as `stop` lets each row go."""
+        limit_B, stop_state = self.stop.begin(state[1], context)
+        begun = state[0], stop_state
+        return self._up_to(limit_B, key, begun, context, rests=getattr(self.stop, "rests", False))
+
+    def propose_among(self, key, state, context: Context, rows_B: Array):
+        """`propose` of a chain with a stop in which these rows alone guess; where there are none nothing is read."""
+        limit_B, stop_state = self.stop.begin(state[1], context)
+        return self._up_to(jnp.where(rows_B, limit_B, 0), key, (state[0], stop_state), context, rests=True)
+
+    def _up_to(self, limit_B: Array, key, state, context: Context, *, rests: bool):
+        """At most `limit_B` guesses; with `rests`, nothing is read for none, and what was not read comes first."""
+        if not rests:
+            return self._guesses(limit_B, key, state, context)
+        cache, stop_state = state
+        until_B = context.lengths_B - context.behind
+
+        def guessed(made):
+            cache = catch_up(self.model, made[1][0], context.tokens_BS, until_B, stride=self.length)
+            proposal, (cache, stop_state) = self._guesses(limit_B, key, (cache, made[1][1]), context)
+            # A row that may not guess holds no token that others guess for it.
+            cache = cache.roll_back(jnp.where(limit_B > 0, cache.lengths_B, context.lengths_B))
+            return proposal, (cache, stop_state)
+
+        known_B = jnp.minimum(cache.lengths_B, jnp.maximum(until_B, 0))  # what lies beyond may have been refused
+        resting = cache.roll_back(known_B), stop_state
+        shapes = jax.eval_shape(lambda state: guessed((None, state))[0], resting)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return changed_if(jnp.any(limit_B > 0), guessed, (nothing, resting))
+
+    def _guesses(self, limit_B: Array, key, state, context: Context):
         keys = jax.random.split(key, self.length)
         logits_BV, hidden_BD, cache = reread(self.model, state[0], context, window=context.behind)
-        limit_B, stop_state = self.stop.begin(state[1], context)
-        begun = _Guessing.empty(self.length, logits_BV, context)._replace(cache=cache, stop_state=stop_state)
+        begun = _Guessing.empty(self.length, logits_BV, context)._replace(cache=cache, stop_state=state[1])
         first = self._guess(begun, keys[0], logits_BV, hidden_BD, limit_B, context)
 
         def extend(at: _Guessing) -> _Guessing:

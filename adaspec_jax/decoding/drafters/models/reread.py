@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -35,6 +36,21 @@ def read_on(model: Model, cache, prompt: Context, kept_B: Array, width: int, *, 
     tokens_BW = tokens_from(prompt.tokens_BS, start_B, width + window - 1)
     _, cache = model.features(tokens_BW, cache.roll_back(start_B))
     return cache.roll_back(prompt.lengths_B)
+
+
+def catch_up(model: Model, cache, tokens_BS: Array, until_B: Array, *, stride: int):
+    """The cache of rows of which it holds the first `cache.lengths_B` tokens, holding at least `until_B` of each.
+
+    It reads `stride` tokens at a time, and nothing where no row lacks any.
+    """
+    until_B = jnp.maximum(until_B, 0)
+
+    def read(cache):
+        start_B = jnp.minimum(cache.lengths_B, until_B)
+        _, after = model.features(tokens_from(tokens_BS, start_B, stride), cache.roll_back(start_B))
+        return after.roll_back(jnp.minimum(start_B + stride, until_B))
+
+    return jax.lax.while_loop(lambda cache: jnp.any(cache.lengths_B < until_B), read, cache)
 
 
 def reread(model: Model, cache, context: Context, *, window: int) -> Read:

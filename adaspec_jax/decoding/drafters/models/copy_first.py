@@ -1,0 +1,90 @@
+"""Guesses copied from text where the text has them, and a draft model's guesses for all other rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from adaspec_jax.decoding.drafters.models.chain import ChainDrafter
+from adaspec_jax.decoding.pytree import pytree
+from adaspec_jax.decoding.types import Asks, Context, Drafter, Proposal, asks_of
+
+
+class _Sources(NamedTuple):
+    copies: Any
+    chain: Any
+    copied_B: Array  # whether the last round's guesses were copied
+
+
+@pytree()
+class CopyFirst:
+    """What `copies` finds in the text, in rows in which it finds anything; in all others what the `chain` guesses.
+
+    The third controller of "drop-in on-the-fly adaptation" (Liu, Park and Shen, ACL 2025; from notes on the paper: its
+    second, with a cache of prompt and generation). The chain's stop learns from the chain's own rounds alone, and where
+    every row copies the draft model reads nothing. Copied guesses are point masses.
+    """
+
+    copies: Drafter  # of chains, without a law
+    chain: ChainDrafter  # with a stop
+
+    def __post_init__(self) -> None:
+        if self.chain.stop is None:
+            raise ValueError("the chain beside copied guesses needs a stop")
+
+    @property
+    def num_nodes(self) -> int:
+        return max(self.copies.num_nodes, self.chain.num_nodes)
+
+    @property
+    def depth(self) -> int:
+        return self.num_nodes
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return self.chain.widths
+
+    @property
+    def asks(self) -> Asks:
+        return asks_of(self.copies)
+
+    def init(self, prompt: Context, slots: int) -> _Sources:
+        none_B = jnp.zeros(prompt.lengths_B.shape, bool)
+        return _Sources(self.copies.init(prompt, slots), self.chain.init(prompt, slots), none_B)
+
+    def extend(self, state: _Sources, prompt: Context, kept_B: Array, width: int) -> _Sources:
+        copies, chain = (
+            drafter.extend(inner, prompt, kept_B, width)
+            for drafter, inner in ((self.copies, state.copies), (self.chain, state.chain))
+        )
+        return _Sources(copies, chain, jnp.zeros_like(state.copied_B))
+
+    def propose(self, key, state: _Sources, context: Context) -> tuple[Proposal, _Sources]:
+        copy_key, chain_key = jax.random.split(key)
+        copied, copies = self.copies.propose(copy_key, state.copies, context)
+        found_B = copied.valid_BN[:, 0]
+        own = {name: jnp.where(state.copied_B, 0, getattr(context, name)) for name in ("accepted_B", "judged_B")}
+        context = dataclasses.replace(context, **own)
+        guessed, chain = self.chain.propose_among(chain_key, state.chain, context, ~found_B)
+
+        def chosen(copied_BN: Array, guessed_BN: Array) -> Array:
+            return jnp.where(found_B[:, None], self._wide(copied_BN), self._wide(guessed_BN))
+
+        tokens_BN = chosen(copied.tokens_BN, guessed.tokens_BN)
+        valid_BN = chosen(copied.valid_BN, guessed.valid_BN)
+        probs_BNV = guessed.probs_BNV
+        if probs_BNV is not None:
+            certain_BNV = jax.nn.one_hot(tokens_BN, probs_BNV.shape[-1], dtype=probs_BNV.dtype)
+            probs_BNV = jnp.where(found_B[:, None, None], certain_BNV, self._wide(probs_BNV))
+        width = jnp.max(jnp.sum(valid_BN, axis=1)) if self.widths else None
+        return Proposal(tokens_BN, valid_BN=valid_BN, probs_BNV=probs_BNV, width=width), _Sources(
+            copies, chain, found_B
+        )
+
+    def _wide(self, values_BN: Array) -> Array:
+        missing = self.num_nodes - values_BN.shape[1]
+        return jnp.pad(values_BN, ((0, 0), (0, missing), *((0, 0),) * (values_BN.ndim - 2)))
