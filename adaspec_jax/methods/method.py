@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from adaspec_jax.decoding import rejection_sample
+from adaspec_jax.decoding.drafters.models.foreign import Foreign
 from adaspec_jax.decoding.types import Drafter, Model
 from adaspec_jax.errors import UserError
 from adaspec_jax.methods.knobs import checked, spelt
@@ -18,6 +19,7 @@ class Given:
 
     target: Model
     drafts: Mapping[str, Model] = field(default_factory=dict)  # plain draft models by their names, the smallest first
+    foreign: Mapping[str, Foreign] = field(default_factory=dict)  # drafts with a tokenizer of their own, likewise
     tokenizer: Any = None
     datastore: Any = None  # texts to copy from: a `decoding.drafters.text.datastore.Datastore`
     draft_length: int = 5  # guesses in a row
@@ -38,6 +40,7 @@ class Need(NamedTuple):
 
 
 A_DRAFT = Need("a draft (--draft PATH)", lambda given: bool(given.drafts))
+A_FOREIGN_DRAFT = Need("a draft with a tokenizer of its own (--draft PATH)", lambda given: bool(given.foreign))
 A_DATASTORE = Need("a datastore (--datastore DIR)", lambda given: given.datastore is not None)
 
 
@@ -68,6 +71,11 @@ class Method:
         """Its name, with what was set: "prompt_lookup[window=5]"."""
         said = ",".join(f"{name}={spelt(value)}" for name, value in self.chosen.items())
         return f"{self.name}[{said}]" if said else self.name
+
+    @property
+    def translates(self) -> bool:
+        """Whether its draft has a tokenizer of its own."""
+        return A_FOREIGN_DRAFT in self.needs
 
     def set(self, **values: Any) -> Method:
         """The same method with these knobs, as values or as text; `UserError` for one that it lacks or cannot read."""
