@@ -23,8 +23,10 @@ class IntersectionDrafter:
 
     Token-level intersection (TLI, Timor et al. 2025, arXiv 2502.05202): the draft's other tokens are left out, its law
     is renormalised, and ids are the target's from there on. Processors, temperature, filters and shared noise apply in
-    those. The guesses state the law they were drawn from, so that every rule takes them as it takes a chain's. Theirs
-    retokenises the prompt as a whole; how text is read here, `Foreign` says.
+    those. The guesses state the law they were drawn from, so that every rule takes them as it takes a chain's.
+
+    transformers' `UniversalSpeculativeDecodingGenerator` retokenises the prompt as a whole, and what follows token by
+    token; here all is spelled token by token (`Foreign`).
     """
 
     foreign: Foreign

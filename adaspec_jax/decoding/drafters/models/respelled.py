@@ -19,12 +19,12 @@ class RespelledDrafter:
     String-level exact match (SLEM, Timor et al. 2025, arXiv 2502.05202): a guess stays where it is the target's own
     choice, which `match_sample` decides. The guesses are point masses, exact under every rule, whatever drew them.
 
-    It differs from theirs in how the draft's text becomes target tokens. They retokenise the whole with the target's
-    tokenizer, which runs on the host; here every draft token is spelled alone, by a table, so that all of it is one
-    compiled program. Where the target's tokenizer would join what two draft tokens say, the guess is another one than
-    its own text would have, and is refused more often. What is beyond `length` target tokens is cut off, and so is all
-    from a draft token on that says nothing in the target's. That the draft takes its likeliest token at any temperature
-    is ours.
+    It differs from transformers' universal assisted generation in how the draft's text becomes target tokens. There it
+    is retokenised with what precedes it, on the host; here every draft token is spelled alone, by a table, so that all
+    of it is one compiled program. Where the target's tokenizer would join what two draft tokens say, the guess is
+    another one than its own text would have, and is refused more often. What is beyond `length` target tokens is cut
+    off, and so is all from a draft token on that says nothing in the target's. That the draft takes its likeliest token
+    at any temperature is ours.
     """
 
     foreign: Foreign
