@@ -48,6 +48,7 @@ def main() -> None:
     mesh = mesh_of(arguments.mesh, math.gcd(*batch_sizes))
     prompts, held_back = _prompts(arguments)
     loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
+    loading["other_tokenizer"] = arguments.methods != "all" and any(method.translates for method in chosen)
     given, ends = load_given(arguments.target, arguments.draft, **loading)
     check_fits(sampling, given.target.config.num_tokens)
     if arguments.methods != "all":
@@ -74,8 +75,7 @@ def main() -> None:
         notes += differing
     else:
         found = measure(prompts)
-    report = _told(arguments, found, notes, entered, shared)
-    _fail_under(least, report)
+    _fail_under(least, _told(arguments, found, notes, entered, shared))
 
 
 def _told(arguments: argparse.Namespace, found: Mapping, notes: list[str], entered: Mapping, shared: Mapping) -> dict:
@@ -269,9 +269,10 @@ def _command(arguments: argparse.Namespace, best: tuple | None, exact: int | Non
     if best is None:
         return ""  # plain decoding
     method, theirs = best
+    drafts = theirs.foreign if method.translates else theirs.drafts
     asked = [name for name in arguments.methods.split(",") if name.endswith(f":{method.name}")]
     parts = ["python", "-m", "adaspec_jax.generate", "--target", arguments.target]
-    parts += ["--draft", next(iter(theirs.drafts))] if theirs.drafts else []
+    parts += ["--draft", next(iter(drafts))] if drafts else []
     parts += ["--datastore", arguments.datastore] if arguments.datastore else []
     parts += ["--method", asked[0] if asked else method.name]
     parts += [f"--method.{name}={spelt(value)}" for name, value in method.chosen.items()]

@@ -46,6 +46,7 @@ def main() -> None:
     examples = _examples(arguments)
     drafts = [arguments.draft] if arguments.draft else []
     loading = {"dtype": arguments.dtype, "datastore": arguments.datastore}
+    loading["other_tokenizer"] = method.translates
     given, ends = load_given(arguments.target, drafts, draft_length=arguments.draft_length or PROBE_LENGTH, **loading)
     check_fits(sampling, given.target.config.num_tokens)
     _check_chat(arguments, examples)

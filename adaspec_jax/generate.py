@@ -39,6 +39,7 @@ def main() -> None:
     method = methods.find(arguments.method or ("vanilla" if drafts else "plain")).set(**knobs)
     mesh = mesh_of(arguments.mesh, 1)
     loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
+    loading["other_tokenizer"] = method.translates
     given, ends = load_given(arguments.target, drafts, **loading)
     vocab_size = given.target.config.num_tokens
     check_fits(sampling, vocab_size)

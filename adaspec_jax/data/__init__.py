@@ -19,6 +19,7 @@ from adaspec_jax.data.tokenizer_identity import (
     first_difference,
     rows_needed,
 )
+from adaspec_jax.data.vocabularies import side_by_side
 
 __all__ = [
     "CHAT",
@@ -58,6 +59,7 @@ __all__ = [
     "row_batches",
     "rows_needed",
     "shared_prompts",
+    "side_by_side",
     "size_in_words",
     "text_of",
     "train_batches",

@@ -42,7 +42,7 @@ def answer_ids(
     word.
     """
     alone, joint = ids_of(prompts, tokenizer), ids_of([p + a for p, a in zip(prompts, answers, strict=True)], tokenizer)
-    follow = _following(answers, tokenizer)
+    follow = following(answers, tokenizer)
     rest = [
         whole[len(prompt) :] if whole[: len(prompt)] == prompt else after
         for prompt, whole, after in zip(alone, joint, follow, strict=True)
@@ -60,12 +60,15 @@ def ended_at(answer: Sequence[int], ends: Collection[int], tokenizer: PreTrained
     return last + 1
 
 
-def _following(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """As after a line break, where that is a token of its own; else as at the beginning of a text."""
+def following(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The ids of texts as after a line break, where that is a token of its own; else as at the beginning of a text."""
     [before] = ids_of(["\n"], tokenizer)
-    whole = ids_of(["\n" + text for text in texts], tokenizer)
-    alone = ids_of(texts, tokenizer)
-    return [ids[len(before) :] if ids[: len(before)] == before else own for ids, own in zip(whole, alone, strict=True)]
+    whole = ids_of(["\n" + text for text in texts], tokenizer) if texts else []
+    joined = [at for at, ids in enumerate(whole) if ids[: len(before)] != before]
+    found = [ids[len(before) :] for ids in whole]
+    for at, ids in zip(joined, ids_of([texts[at] for at in joined], tokenizer) if joined else (), strict=True):
+        found[at] = ids
+    return found
 
 
 def text_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, special: bool = True) -> str:

@@ -63,16 +63,22 @@ def first_difference(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase, *, 
 
 
 def check_same_tokenizer(
-    a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase, names: tuple[str, str] = ("the target", "the draft")
+    a: PreTrainedTokenizerBase,
+    b: PreTrainedTokenizerBase,
+    names: tuple[str, str] = ("the target", "the draft"),
+    *,
+    otherwise: str = "",
 ) -> None:
     """UserError, naming the first difference, unless equal text becomes equal ids in both.
 
     `b`, a draft's, may have added tokens beyond all of `a`'s: only `a` reads text, and they are never guessed.
+    `otherwise`: what else its reader may do, after the line's last word.
     """
     if where := first_difference(a, b, beyond=True):
         raise UserError(
             f"{names[0]} and {names[1]} have different tokenizers: {where}; a draft must share its target's tokenizer "
             "(where you know that only the files differ, put the target's tokenizer.json into the draft's directory)"
+            f"{otherwise}"
         )
 
 

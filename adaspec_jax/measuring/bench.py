@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -203,11 +203,17 @@ def entries(
             skipped[method.label] = "with shared noise all methods write one text, and a lossy one does not"
             continue
         entered[method.label] = method, given
-        for name in list(given.drafts)[1:] if A_DRAFT in method.needs else ():
-            alone = dataclasses.replace(given, drafts={name: given.drafts[name]})
+        for name, alone in _others(method, given):
             if not method.lacks(alone):
                 entered[f"{method.label}@{name}"] = method, alone
     return entered, skipped
+
+
+def _others(method: Method, given: Given) -> Iterator[tuple[str, Given]]:
+    """Every draft that the method could have but the smallest, and what is given with that alone."""
+    for kind, takes in (("drafts", A_DRAFT in method.needs), ("foreign", method.translates)):
+        for name, draft in list(getattr(given, kind).items())[1:] if takes else ():
+            yield name, dataclasses.replace(given, **{kind: {name: draft}})
 
 
 def _cold_and_warm(size: Size, label: str, *, settled: bool) -> dict[str, Any]:

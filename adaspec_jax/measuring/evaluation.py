@@ -56,7 +56,7 @@ def evaluate(
     method.check(given)
     if accept is None:
         method.check_sampling(sampling)
-    there = placed(given, mesh)
+    there, drafts = placed(given, mesh), [*given.drafts.values(), *(each.model for each in given.foreign.values())]
     turns = None
     if chat is not None:
         check_contexts(given, max_length + max_new_tokens, "lower --max_length or --max_new_tokens")
@@ -98,7 +98,7 @@ def evaluate(
         "environment": environment_of(mesh),
         "data": {"evaluation": examples.description | counts, "tokenizer_sha256": data.fingerprint(given.tokenizer)},
         "notes": [*notes_on(given), *(data.chat.notes_on(chat.template, ends) if chat else []), *_lossy(method)],
-        "models": {"target": given.target.num_params, **({"draft": given.draft.num_params} if given.drafts else {})},
+        "models": {"target": given.target.num_params, **({"draft": drafts[0].num_params} if drafts else {})},
         **report_fields(measured, plain, resamples=RESAMPLES),
         **({} if turns is None else {"turns": _by_turn(measured["draft"].counts, turns)}),
     }

@@ -1,16 +1,20 @@
 """A target and drafts that may meet: same tokenizer, same vocabulary, and no padding row is guessed.
 
+A draft with another tokenizer is loaded only where it is asked for, with the tables by which its tokens are translated.
+
 A target's own law is left as it is: transformers rules out no row either. Rows that no token owns are ruled out where
 a draft has another number of them, and where the target was trained here and says in its config.json which they are.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 
 from adaspec_jax import data, models, retrieval
+from adaspec_jax.decoding.drafters.models.foreign import Foreign, Spelling
 from adaspec_jax.decoding.drafters.text.datastore import Datastore
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.costs import rounds_priced
@@ -27,13 +31,13 @@ def has_another_tokenizer(model: str, tokenizer) -> bool:
     return data.first_difference(tokenizer, own, beyond=True) is not None
 
 
-def check_own_tokenizer(tokenizer, model: str, names: tuple[str, str]) -> bool:
+def check_own_tokenizer(tokenizer, model: str, names: tuple[str, str], *, otherwise: str = "") -> bool:
     """Whether the directory or hub name `model` comes with a tokenizer; `UserError` where it is not this one."""
     try:
         own = data.load_tokenizer(model)
     except data.NoTokenizer:
         return False  # weights alone: nothing to disagree with
-    data.check_same_tokenizer(tokenizer, own, names)
+    data.check_same_tokenizer(tokenizer, own, names, otherwise=otherwise)
     return True
 
 
@@ -44,18 +48,22 @@ def load_given(
     dtype="float32",
     draft_length: int = 5,
     datastore: str | None = None,
+    other_tokenizer: bool = False,
 ):
     """(what methods are made of, where text ends); `UserError` where a draft and the target cannot work together.
 
     Drafts come the smallest first. One with the target's tokenizer and another number of padding rows is given the
     target's. `datastore`: a directory that `python -m adaspec_jax.datastore` made with the target's tokenizer.
+    `other_tokenizer`: a draft may have another one, and is then among `Given.foreign`.
     """
     directory = models.find_directory(target_name)  # a wrong path is said as such, not as a missing tokenizer
     tokenizer = data.load_tokenizer(target_name)
     target = models.load(target_name, dtype=dtype)
     data.check_fits(tokenizer, target.config.vocab_size, target_name)
     store = _store(datastore, tokenizer) if datastore else None
-    loaded = {name: _draft_of(name, target, target_name, tokenizer, dtype) for name in draft_names}
+    foreign = [name for name in draft_names if other_tokenizer and has_another_tokenizer(name, tokenizer)]
+    same = [name for name in draft_names if name not in foreign]
+    loaded = {name: _draft_of(name, target, target_name, tokenizer, dtype) for name in same}
     asked = models.asked_of(target)
     ends = data.ends_of_text(tokenizer, asked.ends, otherwise=asked.closing)
     tokens = data.rows_needed(tokenizer)
@@ -64,7 +72,10 @@ def load_given(
     target = target.with_vocabulary(tokens if unequal or a_stage else target.config.owned())
     smallest_first = sorted(loaded.items(), key=lambda item: item[1].num_params)
     drafts = {name: _fitted(draft, target, tokens) for name, draft in smallest_first}
-    parts = {"tokenizer": tokenizer, "datastore": store, "draft_length": draft_length, "costs": rounds_priced}
+    others = {name: _foreign_of(name, target, target_name, tokenizer, dtype) for name in foreign}
+    others = dict(sorted(others.items(), key=lambda item: item[1].model.num_params))
+    parts = {"foreign": others, "tokenizer": tokenizer, "datastore": store, "draft_length": draft_length}
+    parts |= {"costs": rounds_priced}
     return Given(target=target, drafts=drafts, **parts), ends
 
 
@@ -73,13 +84,34 @@ def _store(directory: str, tokenizer) -> Datastore:
     return Datastore(jnp.asarray(store.tokens_T), jnp.asarray(store.order_T), store.depth)
 
 
+def _foreign_of(name: str, target: models.CausalLM, target_name: str, tokenizer, dtype) -> Foreign:
+    """The draft with its own vocabulary, and what that and the target's have in common."""
+    kind_of(models.find_directory(name))
+    draft, own = models.load(name, dtype=dtype), data.load_tokenizer(name)
+    rows = draft.config.vocab_size
+    data.check_fits(own, rows, name)
+    both = data.side_by_side(
+        tokenizer, own, target_rows=target.config.vocab_size, draft_rows=rows, names=(target_name, name)
+    )
+    spelling, meaning = (Spelling(*map(jnp.asarray, table)) for table in (both.spelling, both.meaning))
+    return Foreign(
+        draft.with_vocabulary(data.rows_needed(own)),
+        jnp.asarray(both.draft_of_V),
+        spelling,
+        meaning,
+        room=max(1, math.ceil(both.ratio)),
+        context=draft.config.max_positions,
+    )
+
+
 def _draft_of(name: str, target: models.CausalLM, target_name: str, tokenizer, dtype) -> models.CausalLM:
     """The draft as it lies there, checked against the target."""
     if name == target_name:
         return target
     kind_of(models.find_directory(name))
     draft = models.load(name, dtype=dtype)
-    same_tokenizer = check_own_tokenizer(tokenizer, name, (f"the target {target_name}", f"the draft {name}"))
+    names = f"the target {target_name}", f"the draft {name}"
+    same_tokenizer = check_own_tokenizer(tokenizer, name, names, otherwise=", or decode with --method tli or slem")
     data.check_fits(tokenizer, draft.config.vocab_size, name)
     ours, theirs = target.config.vocab_size, draft.config.vocab_size
     if ours != theirs and not same_tokenizer:
@@ -105,4 +137,8 @@ def load_pair(target_name: str, draft_name: str, *, dtype="float32"):
 
 def notes_on(given: Given) -> list[str]:
     """What the files of the target ask of decoding that its user should know, a line each."""
-    return [*data.notes_on(given.tokenizer), *models.asked_of(given.target).notes]
+    translated = [
+        f"{name}: {each.shared:,} of {data.rows_needed(given.tokenizer):,} tokens are the draft's too"
+        for name, each in given.foreign.items()
+    ]
+    return [*data.notes_on(given.tokenizer), *models.asked_of(given.target).notes, *translated]

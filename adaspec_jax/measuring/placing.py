@@ -44,7 +44,11 @@ def placed(given: Given, mesh: Mesh) -> Given:
     models_given = (given.target, *given.drafts.values())
     there = {id(model): sharding.shard(for_decoding(model, mesh), mesh) for model in models_given}
     drafts = {name: there[id(model)] for name, model in given.drafts.items()}
-    return dataclasses.replace(given, target=there[id(given.target)], drafts=drafts)
+    foreign = {
+        name: sharding.shard(dataclasses.replace(each, model=for_decoding(each.model, mesh)), mesh)
+        for name, each in given.foreign.items()
+    }
+    return dataclasses.replace(given, target=there[id(given.target)], drafts=drafts, foreign=foreign)
 
 
 def for_decoding(model: models.CausalLM, mesh: Mesh, products: str | None = None) -> models.CausalLM:

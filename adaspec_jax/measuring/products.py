@@ -53,7 +53,11 @@ def multiplied(given: Given, products: Products) -> Given:
         return given
     there = {id(m): m.for_decoding(products.dtype) for m in (given.target, *given.drafts.values())}
     drafts = {name: there[id(model)] for name, model in given.drafts.items()}
-    return dataclasses.replace(given, target=there[id(given.target)], drafts=drafts)
+    foreign = {
+        name: dataclasses.replace(each, model=each.model.for_decoding(products.dtype))
+        for name, each in given.foreign.items()
+    }
+    return dataclasses.replace(given, target=there[id(given.target)], drafts=drafts, foreign=foreign)
 
 
 def times_as_fast() -> float:

@@ -42,3 +42,4 @@ VANILLA = Method(
     knobs=LENGTH,
 )
 SPECINFER = Method(name="specinfer", drafter=_tree, paper="arXiv 2305.09781", needs=(A_DRAFT,), knobs=LENGTH)
+INDEPENDENT = (PLAIN, VANILLA, SPECINFER)

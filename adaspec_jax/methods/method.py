@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from adaspec_jax.decoding import Sampling, rejection_sample
+from adaspec_jax.decoding.drafters.models.foreign import Foreign
 from adaspec_jax.decoding.speedup import RoundCosts
 from adaspec_jax.decoding.types import Drafter, Model
 from adaspec_jax.errors import UserError
@@ -19,6 +20,7 @@ class Given:
 
     target: Model
     drafts: Mapping[str, Model] = field(default_factory=dict)  # plain draft models by their names, the smallest first
+    foreign: Mapping[str, Foreign] = field(default_factory=dict)  # drafts with a tokenizer of their own, likewise
     tokenizer: Any = None
     datastore: Any = None  # texts to copy from: a `decoding.drafters.text.datastore.Datastore`
     draft_length: int = 5  # guesses in a row
@@ -42,6 +44,7 @@ class Need(NamedTuple):
 
 A_DRAFT = Need("a draft (--draft PATH)", lambda given: bool(given.drafts))
 COSTS = Need("a target whose rounds can be timed", lambda given: given.costs is not None)
+A_FOREIGN_DRAFT = Need("a draft with a tokenizer of its own (--draft PATH)", lambda given: bool(given.foreign))
 A_DATASTORE = Need("a datastore (--datastore DIR)", lambda given: given.datastore is not None)
 
 
@@ -88,6 +91,11 @@ class Method:
     def label(self) -> str:
         """Its name, with what was set: "prompt_lookup[window=5]"."""
         return _label(self.name, self.chosen)
+
+    @property
+    def translates(self) -> bool:
+        """Whether its draft has a tokenizer of its own."""
+        return A_FOREIGN_DRAFT in self.needs
 
     def set(self, **values: Any) -> Method:
         """The same method with these knobs, as values or as text.

@@ -30,6 +30,8 @@ _ABSTRACT, _RECALLED = "the paper's abstract", "recalled, not looked up again"
 
 PUBLISHED: Mapping[str, tuple[Published, ...]] = {
     "vanilla": (_spec_bench("1.52", 2.28),),  # with a draft of 68 M parameters
+    "tli": (Published("up to 2.5", None, "not stated", "not stated", "transformers' documentation"),),
+    "slem": (Published("1.5 to 2.0", None, "not stated", "not stated", "transformers' documentation"),),
     "prompt_lookup": (_spec_bench("1.66", 1.75),),
     "rest": (
         _spec_bench("1.48", 1.82),

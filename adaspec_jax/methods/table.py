@@ -10,7 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 from adaspec_jax.errors import UserError, did_you_mean
-from adaspec_jax.methods.independent import PLAIN, SPECINFER, VANILLA
+from adaspec_jax.methods.foreign import FOREIGN
+from adaspec_jax.methods.independent import INDEPENDENT
 from adaspec_jax.methods.lengths import LENGTHS
 from adaspec_jax.methods.lossy import LOSSY
 from adaspec_jax.methods.method import Method
@@ -19,10 +20,8 @@ from adaspec_jax.methods.taught import TAUGHT
 from adaspec_jax.methods.text import TEXT
 from adaspec_jax.methods.verification import VERIFICATION
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (PLAIN, VANILLA, SPECINFER, *VERIFICATION, *LENGTHS, *TEXT, *TAUGHT, *OWN_LAYERS, *LOSSY)
-}
+_KINDS = (INDEPENDENT, VERIFICATION, LENGTHS, FOREIGN, TEXT, TAUGHT, OWN_LAYERS, LOSSY)
+METHODS: dict[str, Method] = {method.name: method for kind in _KINDS for method in kind}
 
 
 def find(name: str) -> Method:

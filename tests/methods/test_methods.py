@@ -17,7 +17,7 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.methods import METHODS, PUBLISHED, Given, Method, find, find_all, load_drafter, swept
 from tests import tiny_pair
 from tests.decoding.bag_model import BagModel
-from tests.methods import test_draftless, test_lossless, test_lossy
+from tests.methods import test_draftless, test_foreign, test_lossless, test_lossy
 from tests.methods.test_verification import OF_A_DRAFT
 
 OWN = '''
@@ -80,7 +80,8 @@ def test_methods_of_one_draft_differ_in_how_they_verify():
 
 def test_every_method_is_held_against_plain_decoding_or_a_reading_somewhere():
     """Each in one of the files beside this one; a kind of methods that is new brings its own."""
-    tested = {*OF_A_DRAFT, *test_draftless.NAMES, *test_lossless.NAMES, *test_lossy.NAMES, "plain"}
+    tested = {*OF_A_DRAFT, *test_draftless.NAMES, *test_foreign.NAMES}
+    tested |= {*test_lossless.NAMES, *test_lossy.NAMES, "plain"}
     assert tested == set(METHODS)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.conditional import changed_if
-from adaspec_jax.decoding.drafters.models.reread import catch_up, read_on, read_prompt, reread
+from adaspec_jax.decoding.drafters.models.reread import Read, catch_up, read_on, read_prompt, reread
 from adaspec_jax.decoding.present import with_token
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.stopping import Stop
@@ -59,27 +59,9 @@ class ChainDrafter:
         return self._all(key, state, context) if self.stop is None else self._until_stopped(key, state, context)
 
     def _all(self, key, cache, context: Context):
-        keys = jax.random.split(key, self.length)
-
-        def guess(key, logits_BV, cache, present_BV):
-            logits_BV = context.sampling.processed(logits_BV, present_BV)
-            token_B, probs_BV = context.pick(key, logits_BV, cache.lengths_B)
-            return token_B, probs_BV, logits_BV if context.opinion else None
-
-        def extend(carry, key):
-            token_B, cache, present_BV = carry
-            logits_B1V, cache = self.model(token_B[:, None], cache)
-            present_BV = with_token(present_BV, token_B)
-            guessed = guess(key, logits_B1V[:, 0], cache, present_BV)
-            return (guessed[0], cache, present_BV), guessed
-
         # After a full acceptance the draft has never seen its own last guess.
-        logits_BV, _, cache = reread(self.model, cache, context, window=context.behind)
-        present_BV = context.present(logits_BV.shape[-1])
-        first = guess(keys[0], logits_BV, cache, present_BV)
-        (_, cache, _), rest = jax.lax.scan(extend, (first[0], cache, present_BV), keys[1:])
-        whole = jax.tree.map(lambda a, others: jnp.moveaxis(jnp.concatenate([a[None], others]), 0, 1), first, rest)
-        return Proposal(whole[0], probs_BNV=whole[1], opinion_BNV=whole[2]), cache
+        read = reread(self.model, cache, context, window=context.behind)
+        return guessed_chain(self.model, read, key, context, length=self.length)
 
     def _until_stopped(self, key, state, context: Context):
         """The same guesses, as far as `stop` lets each row go."""
@@ -150,6 +132,32 @@ class ChainDrafter:
         if hasattr(self.stop, "ended"):
             going_B &= ~self.stop.ended(stop_state)
         return _Guessing(n + 1, going_B, proposal, at.cache, stop_state, with_token(at.present_BV, token_B))
+
+
+def guessed_chain(model: Model, read: Read, key, context: Context, *, length: int) -> tuple[Proposal, Any]:
+    """`length` guesses one after the other, from what a model made of the last committed token; and its cache.
+
+    The cache's lengths say the guesses' places in the rows.
+    """
+    keys = jax.random.split(key, length)
+
+    def guess(key, logits_BV, cache, present_BV):
+        logits_BV = context.sampling.processed(logits_BV, present_BV)
+        token_B, probs_BV = context.pick(key, logits_BV, cache.lengths_B)
+        return token_B, probs_BV, logits_BV if context.opinion else None
+
+    def extend(carry, key):
+        token_B, cache, present_BV = carry
+        logits_B1V, cache = model(token_B[:, None], cache)
+        present_BV = with_token(present_BV, token_B)
+        guessed = guess(key, logits_B1V[:, 0], cache, present_BV)
+        return (guessed[0], cache, present_BV), guessed
+
+    present_BV = context.present(read.logits_BV.shape[-1])
+    first = guess(keys[0], read.logits_BV, read.cache, present_BV)
+    (_, cache, _), rest = jax.lax.scan(extend, (first[0], read.cache, present_BV), keys[1:])
+    whole = jax.tree.map(lambda a, others: jnp.moveaxis(jnp.concatenate([a[None], others]), 0, 1), first, rest)
+    return Proposal(whole[0], probs_BNV=whole[1], opinion_BNV=whole[2]), cache
 
 
 class _Guessing(NamedTuple):
