@@ -218,6 +218,25 @@ def test_a_sweep_measures_a_method_with_every_value_of_a_knob(root, capsys, monk
         assert len(m["histogram"]) == n + 1 and m["identical_to_plain"] == m["prompts"]
 
 
+def test_a_sweep_sets_a_rules_threshold_against_the_tasks_score(root, capsys, monkeypatch, tmp_path):
+    arguments = ["--target", root / "target", "--draft", root / "draft", "--task", "word_problems", "--num_prompts", 2]
+    arguments += ["--max_prompt_length", 40, "--max_new_tokens", 6, "--draft_length", 3, "--json", tmp_path / "b.json"]
+    arguments += ["--methods", "fsd", "--sweep", "fsd.threshold=0.01,99", "--svg", tmp_path / "s.svg"]
+    monkeypatch.setattr("adaspec_jax.data.continuation", lambda *_, **__: "so it is 7")
+    status, out, errors = command_line(capsys, monkeypatch, "benchmark", *arguments)
+    assert status == 0, errors
+    report = json.loads((tmp_path / "b.json").read_text())
+    strict, all_kept = (report["methods"][f"fsd[threshold={value}]"] for value in (0.01, 99.0))
+    assert strict["knobs"]["threshold"] == 0.01 and strict["knobs"]["divergence"] == "fsd_js"
+    assert strict["accepted"] < strict["judged"] and all_kept["accepted"] == all_kept["judged"]
+    assert all_kept["score"] == report["plain"]["score"] is not None and not strict["lossless"]
+    assert report["verdict"]["best"] == "plain"
+    rows = [line.split()[-1] for line in out.splitlines() if line.startswith(("method ", "plain decoding", "fsd["))]
+    assert rows == ["score", *[f"{strict['score']:.3f}"] * 3]
+    assert "Lossy, answers do not follow the target's law: fsd[threshold=0.01], fsd[threshold=99.0]." in out
+    assert (tmp_path / "s.svg").read_text().count("(lossy)</text>") == 2
+
+
 def test_a_method_of_ones_own_and_a_temperature(root, capsys, monkeypatch, tmp_path):
     own = f"{root / 'own.py'}:zeros"
     arguments = ["--methods", own, "--temperature", 1, "--fail_under", "zeros=0.0001"]

@@ -52,6 +52,8 @@ def evaluate(
     the method's drafter has no length to choose, and where prompt and answer are longer than a model's context.
     """
     method.check(given)
+    if accept is None:
+        method.check_sampling(sampling)
     there = placed(given, mesh)
     turns = None
     if chat is not None:
@@ -91,11 +93,15 @@ def evaluate(
         "task": examples.description["task"],
         "environment": environment_of(mesh),
         "data": {"evaluation": examples.description | counts, "tokenizer_sha256": data.fingerprint(given.tokenizer)},
-        "notes": [*notes_on(given), *(data.chat.notes_on(chat.template, ends) if chat else [])],
+        "notes": [*notes_on(given), *(data.chat.notes_on(chat.template, ends) if chat else []), *_lossy(method)],
         "models": {"target": given.target.num_params, **({"draft": given.draft.num_params} if given.drafts else {})},
         **report_fields(measured, plain, resamples=RESAMPLES),
         **({} if turns is None else {"turns": _by_turn(measured["draft"].counts, turns)}),
     }
+
+
+def _lossy(method: Method) -> list[str]:
+    return [] if method.lossless else [f"the method {method.label} is lossy: answers do not follow the target's law"]
 
 
 def _turns(target, examples: data.Source, chat, batch_size: int, *, seed: int, mesh: Mesh, **how) -> list[TurnPrompt]:

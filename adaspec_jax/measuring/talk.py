@@ -49,6 +49,7 @@ class Talk:
         seed: int = 0,
     ) -> None:
         method.check(given)
+        method.check_sampling(sampling)
         self.messages: list[dict] = [{"role": "system", "content": system}] if system else []
         self._given, self._template, self._ends = given, template, ends
         self._max_new_tokens, self._key = max_new_tokens, jax.random.key(seed)

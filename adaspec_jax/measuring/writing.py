@@ -44,6 +44,7 @@ class Writing:
     ) -> None:
         if not all(stop):
             raise ValueError("an empty stop string stops everywhere")
+        method.check_sampling(sampling)
         self.made: Generation | None = None  # on the host, after the last piece
         self.stopped_by: str | None = None
         self._prompt, self._stop = len(tokens), tuple(stop)

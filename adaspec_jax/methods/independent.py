@@ -9,7 +9,8 @@ from adaspec_jax.methods.method import A_DRAFT, Given, Method
 _EXPANSION = (1, 1, 3)
 
 
-def _chain(given: Given, *, draft_length: int | None) -> ChainDrafter:
+def chain(given: Given, *, draft_length: int | None) -> ChainDrafter:
+    """The smallest draft's chain of guesses."""
     return ChainDrafter(given.draft, length=length_of(given, draft_length))
 
 
@@ -26,13 +27,18 @@ def length_of(given: Given, draft_length: int | None) -> int:
     return length
 
 
-_KNOBS = {"draft_length": None}  # None: as given beside the method
+def halves(length: int) -> tuple[int, ...]:
+    """Two smaller widths for verifications, so that a short round is not as dear as a long one."""
+    return tuple(sorted({length // 4, length // 2} - {0, length}))
+
+
+LENGTH = {"draft_length": None}  # the knob of a chain; None: as given beside the method
 PLAIN = Method(name="plain", drafter=lambda given: NoDraft())
 VANILLA = Method(
     name="vanilla",
-    drafter=_chain,
+    drafter=chain,
     paper="arXiv 2211.17192, 2302.01318",
     needs=(A_DRAFT,),
-    knobs=_KNOBS,
+    knobs=LENGTH,
 )
-SPECINFER = Method(name="specinfer", drafter=_tree, paper="arXiv 2305.09781", needs=(A_DRAFT,), knobs=_KNOBS)
+SPECINFER = Method(name="specinfer", drafter=_tree, paper="arXiv 2305.09781", needs=(A_DRAFT,), knobs=LENGTH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,5 +40,7 @@ def _read(default: Any, text: str) -> Any:
     if isinstance(default, tuple):
         return tuple(map(int, text.split(_SEVERAL)))
     if isinstance(default, float):
+        if not math.isfinite(float(text)):
+            raise ValueError(text)  # a report, which is JSON, could not hold it
         return float(text)
     return text if isinstance(default, str) else int(text)

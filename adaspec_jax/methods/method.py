@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from adaspec_jax.decoding import rejection_sample
+from adaspec_jax.decoding import Sampling, rejection_sample
 from adaspec_jax.decoding.types import Drafter, Model
 from adaspec_jax.errors import UserError
 from adaspec_jax.methods.knobs import checked, spelt
@@ -45,8 +45,9 @@ A_DATASTORE = Need("a datastore (--datastore DIR)", lambda given: given.datastor
 class Method:
     """A system under the name its paper gave it, in lower case with underscores.
 
-    `knobs` are what may be set, with defaults; `drafter(given, **knobs)` gets them all. None: a number that follows
-    from what is given.
+    `knobs` are what may be set, with defaults; `drafter(given, **knobs)` gets them. None: a number that follows from
+    what is given. `rule_knobs` names fields of the rule, a frozen dataclass: they are knobs too, with the rule's own
+    values as defaults, and `accept` is always the rule as it is set.
     """
 
     name: str
@@ -56,22 +57,41 @@ class Method:
     paper: str = ""
     needs: tuple[Need, ...] = ()
     knobs: Mapping[str, Any] = field(default_factory=dict)
+    rule_knobs: tuple[str, ...] = ()
     chosen: Mapping[str, Any] = field(default_factory=dict)  # those that were set
 
     def __post_init__(self) -> None:
         if getattr(self.accept, "lossless", self.lossless) != self.lossless:
             said, does = ("lossless", "is not") if self.lossless else ("lossy", "is lossless")
             raise ValueError(f"the method {self.name} is said to be {said}, and its rule {does}")
+        for name in self.rule_knobs:
+            if not hasattr(self.accept, name):
+                raise ValueError(f'the method {self.name} names a knob of its rule, which has no field "{name}"')
+        of_rule = {name: getattr(self.accept, name) for name in self.rule_knobs}
+        object.__setattr__(self, "knobs", {**of_rule, **self.knobs})
+        if any({**self.knobs, **self.chosen}[name] != value for name, value in of_rule.items()):
+            raise ValueError(
+                f"the method {self.name} has a knob that is its drafter's and its rule's: {self.rule_knobs}"
+            )
 
     @property
     def label(self) -> str:
         """Its name, with what was set: "prompt_lookup[window=5]"."""
-        said = ",".join(f"{name}={spelt(value)}" for name, value in self.chosen.items())
-        return f"{self.name}[{said}]" if said else self.name
+        return _label(self.name, self.chosen)
 
     def set(self, **values: Any) -> Method:
-        """The same method with these knobs, as values or as text; `UserError` for one that it lacks or cannot read."""
-        return replace(self, chosen={**self.chosen, **checked(self.name, self.knobs, values)})
+        """The same method with these knobs, as values or as text.
+
+        `UserError` for one that it lacks or cannot read, or that its rule cannot work with.
+        """
+        values = checked(self.name, self.knobs, values)
+        chosen = {**self.chosen, **values}
+        of_rule = {name: value for name, value in values.items() if name in self.rule_knobs}
+        try:
+            accept = replace(self.accept, **of_rule) if of_rule else self.accept
+        except ValueError as error:
+            raise UserError(f"the method {_label(self.name, chosen)}: {error}") from None
+        return replace(self, chosen=chosen, accept=accept)
 
     def lacks(self, given: Given) -> str | None:
         """What is missing, in words: "needs a draft (--draft PATH)"; None where nothing is."""
@@ -83,10 +103,23 @@ class Method:
         if lack := self.lacks(given):
             raise UserError(f"the method {self.name} {lack}")
 
+    def check_sampling(self, sampling: Sampling) -> None:
+        """`UserError` where its rule has no say in text so sampled."""
+        if sampling.shares_noise and not self.lossless:
+            raise UserError(
+                f"the method {self.label} is lossy, and shared noise settles what the target writes; leave it out"
+            )
+
     def make(self, given: Given) -> Drafter:
         """The drafter; `UserError` where something it needs is not given, or a knob cannot be what it was set to."""
         self.check(given)
+        knobs = {name: value for name, value in {**self.knobs, **self.chosen}.items() if name not in self.rule_knobs}
         try:
-            return self.drafter(given, **{**self.knobs, **self.chosen})
+            return self.drafter(given, **knobs)
         except ValueError as error:  # a drafter's own word on a number that it cannot work with
             raise UserError(f"the method {self.label}: {error}") from None
+
+
+def _label(name: str, chosen: Mapping[str, Any]) -> str:
+    said = ",".join(f"{knob}={spelt(value)}" for knob, value in chosen.items())
+    return f"{name}[{said}]" if said else name

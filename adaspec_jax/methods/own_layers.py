@@ -14,6 +14,7 @@ from adaspec_jax.decoding.drafters.target.swift import SwiftDrafter
 from adaspec_jax.decoding.stopping import ConfidentEnough
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import read_json
+from adaspec_jax.methods.independent import halves
 from adaspec_jax.methods.method import Given, Method, Need
 
 LAYERS = Need(
@@ -70,7 +71,7 @@ def _draft_and_verify(given: Given, *, layers: str, skip: tuple[int, ...], lengt
     else:
         skipped = checked(skip, count, "draft_and_verify.skip") or every_other_layer(count)
     stop = ConfidentEnough(threshold, limit=length)
-    return SkippingDrafter(given.target, skipped, length, stop, widths=_halves(length))
+    return SkippingDrafter(given.target, skipped, length, stop, widths=halves(length))
 
 
 def _layerskip(given: Given, *, exit_layer: int | None, length: int) -> EarlyExitDrafter:
@@ -90,12 +91,7 @@ def _draft_on_the_fly(
     if first + last >= count:
         raise ValueError(f"first is {first} and last {last}; the target has {count} layers, and none is left between")
     stop = ConfidentEnough(threshold, limit=length)
-    return SimilarityDrafter(given.target, first, last, length, stop, _halves(length), **numbers)
-
-
-def _halves(length: int) -> tuple[int, ...]:
-    """Two smaller widths for verifications, so that a short round is not as dear as a long one."""
-    return tuple(sorted({length // 4, length // 2} - {0, length}))
+    return SimilarityDrafter(given.target, first, last, length, stop, halves(length), **numbers)
 
 
 DRAFT_AND_VERIFY = Method(

@@ -52,5 +52,6 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = {
     "layerskip": (
         Published("up to 2.16", None, "Llama 2 trained for early exits, CNN/DailyMail", "not stated", _ABSTRACT),
     ),
+    "bild": (Published("about 2", None, "T5 and mT5, translation and summaries", "one T4", _ABSTRACT),),
     "magicdec": (Published("up to 2", None, "Llama-2-7B-32K, long texts, batches of 64 on", "8 A100", _RECALLED),),
 }

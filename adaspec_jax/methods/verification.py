@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from adaspec_jax.decoding import ChainDrafter, TreeDrafter, block_verification, k_sequential, match_sample
-from adaspec_jax.methods.independent import length_of
+from adaspec_jax.decoding import TreeDrafter, block_verification, k_sequential, match_sample
+from adaspec_jax.methods.independent import LENGTH, chain, length_of
 from adaspec_jax.methods.method import A_DRAFT, Given, Method
-
-
-def _chain(given: Given, *, draft_length: int | None) -> ChainDrafter:
-    return ChainDrafter(given.draft, length=length_of(given, draft_length))
 
 
 def _branches(given: Given, *, replacement: bool, draft_length: int | None, siblings: int) -> TreeDrafter:
@@ -21,20 +17,19 @@ def _branches(given: Given, *, replacement: bool, draft_length: int | None, sibl
     return TreeDrafter(given.draft, branching=branching, replacement=replacement)
 
 
-_LENGTH = {"draft_length": None}  # None: as given beside the method
-_SIBLINGS = {"draft_length": None, "siblings": 3}  # 3 is ours
+_SIBLINGS = {**LENGTH, "siblings": 3}  # 3 is ours
 
 # Block verification; nothing else about the method. Its gain is at temperatures above 0.
 BLOCK = Method(
     name="block_verification",
-    drafter=_chain,
+    drafter=chain,
     accept=block_verification,
     paper="arXiv 2403.10444",
     needs=(A_DRAFT,),
-    knobs=_LENGTH,
+    knobs=LENGTH,
 )
 # The target's own sample at every node: what is left where a draft's law is not kept.
-MATCH = Method(name="match", drafter=_chain, accept=match_sample, needs=(A_DRAFT,), knobs=_LENGTH)
+MATCH = Method(name="match", drafter=chain, accept=match_sample, needs=(A_DRAFT,), knobs=LENGTH)
 # SpecTr draws k whole drafts and keeps all of them that agree with what was accepted; here siblings are drawn at the
 # first guess alone, and the accepted one's chain goes on.
 KSEQ = Method(

@@ -17,10 +17,11 @@ _WIDTH, _ROW, _LEFT, _RIGHT = 640, 30, 170, 70
 
 def methods_table(report: Mapping[str, Any]) -> str:
     """A row per method under plain decoding's, those skipped with the reason, and what was measured how."""
-    rows = [("plain decoding", *_cells(report["plain"]))]
+    scored = report["plain"].get("score") is not None
+    rows = [(*_COLUMNS, *(["score"] if scored else [])), ("plain decoding", *_cells(report["plain"], scored))]
     for name, m in report["methods"].items():
-        rows += [] if "skipped" in m else [(name, *_cells(m))]
-        rows += [(f"{name}, warm", *_cells(m["warm"]))] if m.get("warm") else []
+        rows += [] if "skipped" in m else [(name, *_cells(m, scored))]
+        rows += [(f"{name}, warm", *_cells(m["warm"], scored))] if m.get("warm") else []
     skipped = [f"{name}: skipped, {m['skipped']}" for name, m in report["methods"].items() if "skipped" in m]
     settings = report["settings"]
     greedy = "" if settings["temperature"] else " (greedy)"
@@ -38,27 +39,34 @@ def methods_table(report: Mapping[str, Any]) -> str:
     if any(m.get("warm") for m in report["methods"].values()):
         notes.append("Warm: each batch with what those before it taught; all else begins anew with every request.")
     notes += [f"Lossy, answers do not follow the target's law: {', '.join(lossy)}."] if lossy else []
-    return "\n".join([*_aligned([_COLUMNS, *rows]), "", *skipped, *notes, said])
+    return "\n".join([*_aligned(rows), "", *skipped, *notes, said])
 
 
 def verdict_in_words(report: Mapping[str, Any], command: str) -> str:
-    """The fastest method, how sure that is, and the command that decodes with it; of a replay, what it can say."""
+    """The fastest method, how sure that is, and the command that decodes with it; of a replay, what it can say.
+
+    The fastest of the lossless; a line before it says which lossy one is faster, and at what score.
+    """
     verdict = report["verdict"]
     if "ranked" in verdict:
         low, high = verdict["ci95"]
         calls = f"{verdict['tokens_per_target_call']:.2f} tokens per target call ({low:.2f} to {high:.2f})"
         sure = f"the most in {100 * verdict['first_in_resamples']:.0f} % of resamples"
         return f"Replayed: {verdict['best']}, {calls}, {sure}. No times were taken: --time N measures the best N."
+    lossy, fastest = "", "the fastest"
+    if verdict.get("lossy"):
+        lossy, fastest = _lossy_in_words(verdict["lossy"], report), "the fastest of the lossless"
     if verdict["best"] == PLAIN:
         sure = f"{100 * verdict['first_in_resamples']:.0f} % of resamples" if verdict["batches"] > 1 else "one batch"
-        return f"Verdict: plain decoding is the fastest, in {sure}: none of these is worth it here."
+        so = "." if lossy else ": none of these is worth it here."
+        return f"{lossy}Verdict: plain decoding is {fastest}, in {sure}{so}"
     low, high = verdict["speedup_ci95"]
-    said = f"Verdict: {verdict['best']}, {verdict['speedup']:.2f}x plain decoding"
+    said = f"{lossy}Verdict: {verdict['best']}, {verdict['speedup']:.2f}x plain decoding"
     if verdict["batches"] > 1:
         sure = 100 * verdict["first_in_resamples"]
-        said += f" ({low:.2f} to {high:.2f}), the fastest in {sure:.0f} % of resamples"
+        said += f" ({low:.2f} to {high:.2f}), {fastest} in {sure:.0f} % of resamples"
     else:
-        said += ", the fastest in one batch, which does not say how sure that is (lower --batch_size)"
+        said += f", {fastest} in one batch, which does not say how sure that is (lower --batch_size)"
     again = verdict["held_back"]
     if again:
         low, high = again["speedup_ci95"]
@@ -68,6 +76,17 @@ def verdict_in_words(report: Mapping[str, Any], command: str) -> str:
     else:
         said += "; not measured again, for there are no more prompts"
     return f"{said}. {command} --prompt TEXT"
+
+
+def _lossy_in_words(lossy: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """A line on a lossy method that is faster than all that are lossless."""
+    low, high = lossy["speedup_ci95"]
+    said = f"Lossy and faster: {lossy['best']}, {lossy['speedup']:.2f}x plain decoding"
+    said += f" ({low:.2f} to {high:.2f})" if lossy["batches"] > 1 else ""
+    scores = [m.get("score") for m in (report["methods"][lossy["best"]], report["plain"])]
+    if None in scores:
+        return f"{said}; its answers do not follow the target's law, and no score says what that costs.\n"
+    return f"{said}; score {scores[0]:.3f}, plain decoding's {scores[1]:.3f}.\n"
 
 
 def methods_list(methods: Iterable[Any]) -> str:
@@ -92,7 +111,8 @@ def write_speedups(path: str | os.PathLike, report: Mapping[str, Any]) -> None:
     parts = [f'<line class="plain" x1="{at(1):.1f}" x2="{at(1):.1f}" y1="8" y2="{height - _ROW}"/>']
     for row, (name, m) in enumerate(shown.items()):
         y, (low, high) = _ROW * (row + 0.75), m["speedup_ci95"]
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text>')
+        shown_as = name if m["lossless"] else f"{name} (lossy)"
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(shown_as)}</text>')
         parts.append(f'<rect x="{_LEFT}" y="{y - 8:.1f}" width="{at(m["speedup"]) - _LEFT:.1f}" height="16"/>')
         parts.append(f'<line class="interval" x1="{at(low):.1f}" x2="{at(high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{at(max(high, m["speedup"])) + 6:.1f}" y="{y + 4:.1f}">{m["speedup"]:.2f}x</text>')
@@ -106,16 +126,17 @@ def write_speedups(path: str | os.PathLike, report: Mapping[str, Any]) -> None:
     files.write_text(path, f"{head}<style>{looks}</style>{''.join(parts)}</svg>\n")
 
 
-def _cells(m: Mapping[str, Any]) -> tuple[str, ...]:
-    """One method under `_COLUMNS`, its name left out."""
+def _cells(m: Mapping[str, Any], scored: bool) -> tuple[str, ...]:
+    """One method under `_COLUMNS`, its name left out, and its score where there are any."""
     accepted = f"{100 * m['accepted'] / m['judged']:.1f} %" if m["judged"] else "-"
     identical = "-" if m["identical_to_plain"] is None else f"{m['identical_to_plain']}/{m['prompts']}"
     claim = next(map(_claim, m.get("published", ())), "-")
+    score = ("-" if m.get("score") is None else f"{m['score']:.3f}",) if scored else ()
     counts = f"{m['tokens_per_target_call']:.2f}", _between(m["ci95"]), accepted
     if m["speedup"] is None:
-        return *counts, "-", "-", "-", identical, claim
+        return *counts, "-", "-", "-", identical, claim, *score
     speed = f"{m['tokens_per_second']:.1f}", f"{m['speedup']:.2f}x", _between(m["speedup_ci95"])
-    return *counts, *speed, identical, claim
+    return *counts, *speed, identical, claim, *score
 
 
 def _between(ends: Sequence[float]) -> str:

@@ -12,11 +12,19 @@ from adaspec_jax import models
 from adaspec_jax.decoding import (
     ChainDrafter,
     Entry,
+    Fuzzy,
     Lenient,
     NoDraft,
     Proposal,
+    Rollback,
     Sampling,
+    Tolerance,
+    TopBeta,
+    Typical,
+    block_verification,
     generate_from_queue,
+    k_sequential,
+    match_sample,
     pytree,
     rejection_sample,
 )
@@ -120,8 +128,10 @@ def test_a_stop_from_outside(pair, module):  # noqa: F811
 
 
 def test_rules_say_whether_they_are_lossless():
-    assert rejection_sample.lossless and not Lenient(0.5).lossless
-    assert not rejection_sample.opinion and not Lenient(0.5).opinion
+    lossless = (rejection_sample, match_sample, block_verification, k_sequential)
+    lossy = (Lenient(0.5), TopBeta(), Rollback(), Typical(), Tolerance(1), Fuzzy())
+    assert all(rule.lossless for rule in lossless) and not any(rule.lossless for rule in lossy)
+    assert [rule for rule in (*lossless, *lossy) if rule.opinion] == [Fuzzy()]
 
 
 class Agreeing:

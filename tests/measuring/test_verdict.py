@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from adaspec_jax import reporting
 from adaspec_jax.measuring.figures import Tally
 from adaspec_jax.measuring.scores import rouge_l, same_last_number, score_of
-from adaspec_jax.measuring.verdict import best_of
+from adaspec_jax.measuring.verdict import best_of, faster_yet
 
 
 def tally(seconds):
@@ -27,6 +28,33 @@ def test_the_fastest_and_the_share_of_resamples_in_which_it_is():
     assert shuffled.label in ("a", "b") and 0.3 < shuffled.first_share < 0.7
     slow = best_of({"plain": tally(plain), "a": tally(2 * plain)}, "plain")
     assert (slow.label, slow.speedup) == ("plain", 1.0)
+
+
+def test_a_lossy_way_never_wins_and_is_named_where_it_is_faster():
+    plain = np.full(8, 1.0)
+    lossless = {"plain": tally(plain), "a": tally(plain / 2)}
+    best = best_of(lossless, "plain")
+    assert best.label == "a" and faster_yet(best, {}, lossless, "plain") is None
+    assert faster_yet(best, {"loose": tally(plain / 1.9)}, lossless, "plain") is None
+    loose = faster_yet(best, {"loose": tally(plain / 4), "looser": tally(plain / 3)}, lossless, "plain")
+    assert (loose.label, loose.speedup, loose.first_share) == ("loose", 4.0, 1.0)
+
+
+@pytest.mark.parametrize("best", ["a", "plain"])
+@pytest.mark.parametrize("score", [None, 0.25])
+def test_the_words_of_a_verdict_tell_the_lossy_from_the_lossless(best, score):
+    plain = np.full(8, 1.0)
+    found = best_of({"plain": tally(plain), "a": tally(plain / 2 if best == "a" else plain * 2)}, "plain")
+    loose = best_of({"plain": tally(plain), "loose": tally(plain / 4)}, "plain")
+    report = {"methods": {"loose": {"score": score}}, "plain": {"score": score and 0.5}}
+    report["verdict"] = found.record | {"held_back": None, "lossy": loose.record}
+    first, last = reporting.verdict_in_words(report, "command").splitlines()
+    costs = "score 0.250, plain decoding's 0.500" if score else "no score says what that costs"
+    assert first.startswith("Lossy and faster: loose, 4.00x plain decoding (4.00 to 4.00)") and costs in first
+    assert "loose" not in last and "the fastest of the lossless" in last and "worth" not in last
+    alone = {"verdict": report["verdict"] | {"lossy": None}}
+    said = reporting.verdict_in_words(alone, "command")
+    assert "lossless" not in said and ("none of these is worth it here" in said) == (best == "plain")
 
 
 def test_times_of_repetitions_add_up_and_counts_do_not():

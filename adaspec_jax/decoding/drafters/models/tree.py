@@ -54,15 +54,17 @@ class TreeDrafter:
         mask_BNS = shape.attention_mask(context.lengths_B - 1, slots)[:, 1:]
         position_BN = context.lengths_B[:, None] - 1 + shape.depth_BN
 
-        logits_BWV, start, tokens, laws, valid = logits_BV[:, None], 0, [], [], []
+        logits_BWV, start, tokens, laws, valid, opinions = logits_BV[:, None], 0, [], [], [], []
         present_BWV = jax.tree.map(lambda present_BV: present_BV[:, None], context.present(logits_BV.shape[-1]))
         keys = jax.random.split(key, len(self.branching))
         for depth, (width, level_key) in enumerate(zip(self.branching, keys, strict=True)):
-            noisy_BWV = self._noisy(context, context.sampling.processed(logits_BWV, present_BWV), depth)
+            logits_BWV = context.sampling.processed(logits_BWV, present_BWV)
+            noisy_BWV = self._noisy(context, logits_BWV, depth)
             tokens_BW, probs_BWV, valid_BW = self._children(level_key, noisy_BWV, width, context.sampling)
             tokens.append(tokens_BW)
             laws.append(probs_BWV)
             valid.append(valid_BW)
+            opinions.append(jnp.repeat(logits_BWV, width, axis=1) if context.opinion else None)
             end = start + tokens_BW.shape[1]
             if end < len(parents_N):  # the leaves need no reading
                 level = slice(start, end)
@@ -72,8 +74,9 @@ class TreeDrafter:
                     tokens_BW, cache, positions_BT=position_BN[:, level], mask_BTS=mask_BNS[:, level]
                 )
             start = end
-        probs_BNV, valid_BN = (None if a[0] is None else jnp.concatenate(a, axis=1) for a in (laws, valid))
-        return Proposal(jnp.concatenate(tokens, axis=1), parents_N, valid_BN, probs_BNV), cache
+        found = (valid, laws, opinions)
+        valid_BN, probs_BNV, opinion_BNV = (None if a[0] is None else jnp.concatenate(a, axis=1) for a in found)
+        return Proposal(jnp.concatenate(tokens, axis=1), parents_N, valid_BN, probs_BNV, opinion_BNV), cache
 
     def _window(self, context: Context) -> int:
         # The accepted path lies scattered in this cache, so all a round can commit is read again: depth + 1 tokens.
