@@ -271,7 +271,7 @@ def _command(arguments: argparse.Namespace, best: tuple | None, exact: int | Non
     method, theirs = best
     asked = [name for name in arguments.methods.split(",") if name.endswith(f":{method.name}")]
     parts = ["python", "-m", "adaspec_jax.generate", "--target", arguments.target]
-    parts += ["--draft", next(iter(theirs.drafts))] if theirs.drafts else []
+    parts += [part for draft in theirs.drafts for part in ("--draft", draft)]
     parts += ["--datastore", arguments.datastore] if arguments.datastore else []
     parts += ["--method", asked[0] if asked else method.name]
     parts += [f"--method.{name}={spelt(value)}" for name, value in method.chosen.items()]

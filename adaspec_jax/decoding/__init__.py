@@ -3,6 +3,7 @@
 from adaspec_jax.decoding.acceptance import (
     Fuzzy,
     Lenient,
+    Review,
     Rollback,
     Tolerance,
     TopBeta,
@@ -13,7 +14,7 @@ from adaspec_jax.decoding.acceptance import (
     rejection_sample,
 )
 from adaspec_jax.decoding.dialogue import Dialogue
-from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
+from adaspec_jax.decoding.drafters import Cascade, ChainDrafter, NoDraft, Relay, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
 from adaspec_jax.decoding.logprobs import Logprobs
 from adaspec_jax.decoding.memory import generate_and_learn, remembers, with_memory
@@ -43,6 +44,7 @@ __all__ = [
     "TARGET",
     "Accept",
     "Asks",
+    "Cascade",
     "ChainDrafter",
     "Confident",
     "ConfidentEnough",
@@ -57,6 +59,8 @@ __all__ = [
     "Model",
     "NoDraft",
     "Proposal",
+    "Relay",
+    "Review",
     "Rollback",
     "Sampling",
     "Stop",

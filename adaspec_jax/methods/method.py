@@ -46,8 +46,8 @@ class Method:
     """A system under the name its paper gave it, in lower case with underscores.
 
     `knobs` are what may be set, with defaults; `drafter(given, **knobs)` gets them. None: a number that follows from
-    what is given. `rule_knobs` names fields of the rule, a frozen dataclass: they are knobs too, with the rule's own
-    values as defaults, and `accept` is always the rule as it is set.
+    what is given. `rule_knobs` names fields of the rule, a frozen dataclass, or says {knob: field}: they are knobs too,
+    with the rule's own values as defaults, and `accept` is always the rule as it is set.
     """
 
     name: str
@@ -57,22 +57,27 @@ class Method:
     paper: str = ""
     needs: tuple[Need, ...] = ()
     knobs: Mapping[str, Any] = field(default_factory=dict)
-    rule_knobs: tuple[str, ...] = ()
+    rule_knobs: tuple[str, ...] | Mapping[str, str] = ()
     chosen: Mapping[str, Any] = field(default_factory=dict)  # those that were set
 
     def __post_init__(self) -> None:
         if getattr(self.accept, "lossless", self.lossless) != self.lossless:
             said, does = ("lossless", "is not") if self.lossless else ("lossy", "is lossless")
             raise ValueError(f"the method {self.name} is said to be {said}, and its rule {does}")
-        for name in self.rule_knobs:
+        for name in self._fields.values():
             if not hasattr(self.accept, name):
                 raise ValueError(f'the method {self.name} names a knob of its rule, which has no field "{name}"')
-        of_rule = {name: getattr(self.accept, name) for name in self.rule_knobs}
+        of_rule = {knob: getattr(self.accept, name) for knob, name in self._fields.items()}
         object.__setattr__(self, "knobs", {**of_rule, **self.knobs})
         if any({**self.knobs, **self.chosen}[name] != value for name, value in of_rule.items()):
             raise ValueError(
                 f"the method {self.name} has a knob that is its drafter's and its rule's: {self.rule_knobs}"
             )
+
+    @property
+    def _fields(self) -> Mapping[str, str]:
+        """Which knob is which field of the rule."""
+        return self.rule_knobs if isinstance(self.rule_knobs, Mapping) else {name: name for name in self.rule_knobs}
 
     @property
     def label(self) -> str:
@@ -86,7 +91,7 @@ class Method:
         """
         values = checked(self.name, self.knobs, values)
         chosen = {**self.chosen, **values}
-        of_rule = {name: value for name, value in values.items() if name in self.rule_knobs}
+        of_rule = {self._fields[knob]: value for knob, value in values.items() if knob in self.rule_knobs}
         try:
             accept = replace(self.accept, **of_rule) if of_rule else self.accept
         except ValueError as error:

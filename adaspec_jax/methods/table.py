@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.methods.cascades import CASCADES
 from adaspec_jax.methods.independent import PLAIN, SPECINFER, VANILLA
 from adaspec_jax.methods.lossy import LOSSY
 from adaspec_jax.methods.method import Method
@@ -19,7 +20,8 @@ from adaspec_jax.methods.text import TEXT
 from adaspec_jax.methods.verification import VERIFICATION
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (PLAIN, VANILLA, SPECINFER, *VERIFICATION, *TEXT, *TAUGHT, *OWN_LAYERS, *LOSSY)
+    method.name: method
+    for method in (PLAIN, VANILLA, SPECINFER, *VERIFICATION, *TEXT, *TAUGHT, *OWN_LAYERS, *LOSSY, *CASCADES)
 }
 
 

@@ -19,7 +19,7 @@ class _Run(NamedTuple):
     """What is kept from one proposal to the next."""
 
     states: tuple[Any, ...]
-    begins_BX: Array  # how many guesses stood before each drafter's in the last proposal, and before its end
+    begins_BX: Array  # in the last proposal: how many guesses stood before each drafter's, and how many there were
 
 
 @pytree("counts", "widths")
