@@ -272,7 +272,7 @@ def _command(arguments: argparse.Namespace, best: tuple | None, exact: int | Non
     drafts = theirs.foreign if method.translates else theirs.drafts
     asked = [name for name in arguments.methods.split(",") if name.endswith(f":{method.name}")]
     parts = ["python", "-m", "adaspec_jax.generate", "--target", arguments.target]
-    parts += ["--draft", next(iter(drafts))] if drafts else []
+    parts += [part for draft in drafts for part in ("--draft", draft)]
     parts += ["--datastore", arguments.datastore] if arguments.datastore else []
     parts += ["--method", asked[0] if asked else method.name]
     parts += [f"--method.{name}={spelt(value)}" for name, value in method.chosen.items()]

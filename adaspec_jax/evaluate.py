@@ -44,10 +44,11 @@ def main() -> None:
     method = methods.find(arguments.method).set(**knobs)
     mesh = mesh_of(arguments.mesh, arguments.batch_size)
     examples = _examples(arguments)
-    drafts = [arguments.draft] if arguments.draft else []
     loading = {"dtype": arguments.dtype, "datastore": arguments.datastore}
     loading["other_tokenizer"] = method.translates
-    given, ends = load_given(arguments.target, drafts, draft_length=arguments.draft_length or PROBE_LENGTH, **loading)
+    given, ends = load_given(
+        arguments.target, arguments.draft, draft_length=arguments.draft_length or PROBE_LENGTH, **loading
+    )
     check_fits(sampling, given.target.config.num_tokens)
     _check_chat(arguments, examples)
     chat = data.chat_of(examples, given.tokenizer, arguments.chat_template, arguments.template_options)
@@ -76,7 +77,12 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.evaluate", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--target", required=True, help="directory or hub name")
-    parser.add_argument("--draft", help="directory or hub name, for the methods that need one")
+    parser.add_argument(
+        "--draft",
+        action="append",
+        default=[],
+        help="directory or hub name, for the methods that need one; some take two (--draft PATH twice)",
+    )
     add_datastore(parser)
     parser.add_argument(
         "--method",

@@ -35,12 +35,11 @@ def main() -> None:
     from adaspec_jax.measuring.products import chosen, multiplied
 
     sampling = sampling_of(arguments)
-    drafts = [arguments.draft] if arguments.draft else []
-    method = methods.find(arguments.method or ("vanilla" if drafts else "plain")).set(**knobs)
+    method = methods.find(arguments.method or ("vanilla" if arguments.draft else "plain")).set(**knobs)
     mesh = mesh_of(arguments.mesh, 1)
     loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
     loading["other_tokenizer"] = method.translates
-    given, ends = load_given(arguments.target, drafts, **loading)
+    given, ends = load_given(arguments.target, arguments.draft, **loading)
     vocab_size = given.target.config.num_tokens
     check_fits(sampling, vocab_size)
     if (arguments.logprobs or 0) > vocab_size:
@@ -146,7 +145,12 @@ def _check(arguments: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.generate", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--target", required=True, help="directory or hub name")
-    parser.add_argument("--draft", help="directory or hub name; without one the target decodes plainly")
+    parser.add_argument(
+        "--draft",
+        action="append",
+        default=[],
+        help="directory or hub name; without one the target decodes plainly, and some methods take two",
+    )
     add_datastore(parser)
     parser.add_argument(
         "--method",

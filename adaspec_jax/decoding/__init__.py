@@ -3,6 +3,7 @@
 from adaspec_jax.decoding.acceptance import (
     Fuzzy,
     Lenient,
+    Review,
     Rollback,
     Tolerance,
     TopBeta,
@@ -13,7 +14,7 @@ from adaspec_jax.decoding.acceptance import (
     rejection_sample,
 )
 from adaspec_jax.decoding.dialogue import Dialogue
-from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
+from adaspec_jax.decoding.drafters import Cascade, ChainDrafter, NoDraft, Relay, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
 from adaspec_jax.decoding.lengths import Analytical, FiniteState
 from adaspec_jax.decoding.logprobs import Logprobs
@@ -45,6 +46,7 @@ __all__ = [
     "Accept",
     "Analytical",
     "Asks",
+    "Cascade",
     "ChainDrafter",
     "Confident",
     "ConfidentEnough",
@@ -60,6 +62,8 @@ __all__ = [
     "Model",
     "NoDraft",
     "Proposal",
+    "Relay",
+    "Review",
     "Rollback",
     "Sampling",
     "Stop",

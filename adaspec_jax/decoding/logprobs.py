@@ -1,4 +1,4 @@
-"""What rounds keep of the target's laws: log-probabilities of what was written, and whole laws for rounds outside.
+"""What rounds keep of the target's laws: log-probabilities of what was written, and all logits for rounds outside.
 
 Both are taken from the verification that decided a token, so that nothing is read twice.
 """
@@ -79,10 +79,9 @@ def with_logprobs(
     )
 
 
-def with_laws(laws_BLV: Array, sampling: Sampling, logits_BMV: Array, path_BN: Array, at_BM: Array) -> Array:
-    """The laws kept so far, and those by which a round's tokens were decided."""
-    law_BMV = jnp.take_along_axis(sampling.probs(logits_BMV), _rows(path_BN)[..., None], axis=1)
-    return written(laws_BLV, law_BMV, at_BM)
+def with_logits(logits_BLV: Array, logits_BMV: Array, path_BN: Array, at_BM: Array) -> Array:
+    """The logits kept so far, and those by which a round's tokens were decided."""
+    return written(logits_BLV, jnp.take_along_axis(logits_BMV, _rows(path_BN)[..., None], axis=1), at_BM)
 
 
 def _rows(path_BN: Array) -> Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.conditional import changed_if
-from adaspec_jax.decoding.logprobs import Logprobs, none_yet, with_laws, with_logprobs, written
+from adaspec_jax.decoding.logprobs import Logprobs, none_yet, with_logits, with_logprobs, written
 from adaspec_jax.decoding.noise import check_shared, noise_in_tree, request_keys
 from adaspec_jax.decoding.prefill import Kept, Seen, prefill, see
 from adaspec_jax.decoding.present import present_in_tree
@@ -42,7 +42,7 @@ class Loop(NamedTuple):
     start_lengths_B: Array  # tokens per row when the rounds began
     done_B: Array
     generation: Generation  # its tokens_BS and lengths_B stay unused: the context has them
-    laws_BLV: Array | None = None  # the target's law at each of the first L committed tokens, where it is asked for
+    logits_BLV: Array | None = None  # by which each of the first L committed tokens was decided, where asked for
 
 
 class _Decided(NamedTuple):
@@ -86,13 +86,14 @@ class Rounds:
         prompt = Context(tokens_BS, lengths_B, noise_B=noise_B, sampling=self.sampling, opinion=opinion)
         return self.begin(key, *prefill(self.target, self.drafter, prompt, slots=self.slots, kept=kept))
 
-    def begin(self, key: Array, context: Context, draft_state: Any, *, laws: int = 0) -> Loop:
+    def begin(self, key: Array, context: Context, draft_state: Any, *, logits: int = 0) -> Loop:
         """Rounds from where target and drafter already stand: after a prefill, or inside a larger model's round.
 
-        `context` has the tokens in a buffer of all slots, the target's cache with lengths_B - 1 of them, and the hidden
-        states that the drafter asks for, [B, M, D]. `laws`: for how many committed tokens the loop keeps the target's
-        law [B, laws, V], for a drafter whose guesses are what these rounds decide; None where text is settled. Only a
-        lossless rule's tokens follow it: after a lossy one they are point masses.
+        `context` has the tokens in a buffer of all slots, the target's cache with lengths_B - 1 of them, the hidden
+        states that the drafter asks for, [B, M, D], and what rounds before taught (`untaught`), if there were any.
+        `logits`: for how many committed tokens the loop keeps the target's logits [B, logits, V], after the
+        processors, for a drafter whose guesses are what these rounds decide. Only a lossless rule's tokens follow
+        their law: after a lossy one they are point masses.
         """
         batch, nodes = context.lengths_B.shape[0], self.drafter.num_nodes
         if self.sampling.shares_noise:
@@ -102,14 +103,8 @@ class Rounds:
                 f"the drafter asks for layers {asks_of(self.drafter).layers}, and {len(context.hidden)} are given"
             )
         zeros_B = jnp.zeros((batch,), jnp.int32)
-        likeliest = asks_of(self.drafter).likeliest
-        context = dataclasses.replace(
-            context,
-            accepted_B=zeros_B,
-            judged_B=zeros_B,
-            path_BN=jnp.zeros((batch, nodes), jnp.int32),
-            likeliest_BMK=jnp.zeros((batch, nodes + 1, likeliest), jnp.int32) if likeliest else None,
-        )
+        if context.accepted_B is None:
+            context = dataclasses.replace(context, **untaught(self.drafter, batch))
         counts = Generation(
             tokens_BS=None,
             lengths_B=None,
@@ -122,11 +117,11 @@ class Rounds:
             rejected_BS=jnp.full((batch, self.slots), -1, jnp.int32),
             logprobs=none_yet(self.logprobs, batch, self.slots),
         )
-        laws_BLV = None
-        if laws and not self.sampling.settled:
+        logits_BLV = None
+        if logits:
             vocab_size = jax.eval_shape(lambda: self.target(context.tokens_BS[:, :1])[0]).shape[-1]
-            laws_BLV = jnp.zeros((batch, laws, vocab_size), jnp.float32)
-        return Loop(key, context, draft_state, context.lengths_B, jnp.zeros((batch,), bool), counts, laws_BLV)
+            logits_BLV = jnp.zeros((batch, logits, vocab_size), jnp.float32)
+        return Loop(key, context, draft_state, context.lengths_B, jnp.zeros((batch,), bool), counts, logits_BLV)
 
     def one_round(self, loop: Loop) -> Loop:
         """Propose, verify, commit, count; rows that are done stay as they are."""
@@ -147,7 +142,7 @@ class Rounds:
             loop.start_lengths_B,
             loop.done_B | decided.ended_B | (self._room(loop, context.lengths_B) <= 0),
             self._counted(loop, proposal, verdict, decided, (raw_BMV, seen.logits_BMV)),
-            self._with_laws(loop, seen.logits_BMV, decided),
+            self._with_logits(loop, seen.logits_BMV, decided),
         )
 
     def to_the_end(self, loop: Loop) -> Loop:
@@ -271,13 +266,13 @@ class Rounds:
             logprobs=with_logprobs(self.logprobs, counts.logprobs, self.sampling, logits, *of_tokens),
         )
 
-    def _with_laws(self, loop: Loop, logits_BMV: Array, decided: _Decided) -> Array | None:
-        """The laws kept so far, and the target's at what this round commits."""
-        if loop.laws_BLV is None:
+    def _with_logits(self, loop: Loop, logits_BMV: Array, decided: _Decided) -> Array | None:
+        """The logits kept so far, and the target's by which this round commits."""
+        if loop.logits_BLV is None:
             return None
         slot_BM = self._slots(loop.context, decided)
-        at_BM = jnp.where(slot_BM < self.slots, slot_BM - loop.start_lengths_B[:, None], loop.laws_BLV.shape[1])
-        return with_laws(loop.laws_BLV, self.sampling, logits_BMV, decided.path_BN, at_BM)
+        at_BM = jnp.where(slot_BM < self.slots, slot_BM - loop.start_lengths_B[:, None], loop.logits_BLV.shape[1])
+        return with_logits(loop.logits_BLV, logits_BMV, decided.path_BN, at_BM)
 
     def _slots(self, context: Context, decided: _Decided) -> Array:
         """Where each column of the round is committed; past the end where it is not."""
@@ -289,3 +284,14 @@ class Rounds:
 
     def _is_eos(self, tokens: Array) -> Array:
         return jnp.any(tokens[..., None] == self.eos_E.reshape((1,) * tokens.ndim + (-1,)), axis=-1)
+
+
+def untaught(drafter: Drafter, batch: int) -> dict[str, Array | None]:
+    """The fields of a `Context` that a verification of the drafter's guesses fills, before there was one."""
+    zeros_B, nodes, likeliest = jnp.zeros((batch,), jnp.int32), drafter.num_nodes, asks_of(drafter).likeliest
+    return {
+        "accepted_B": zeros_B,
+        "judged_B": zeros_B,
+        "path_BN": jnp.zeros((batch, nodes), jnp.int32),
+        "likeliest_BMK": jnp.zeros((batch, nodes + 1, likeliest), jnp.int32) if likeliest else None,
+    }

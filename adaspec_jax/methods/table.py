@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.methods.cascades import CASCADES
 from adaspec_jax.methods.foreign import FOREIGN
 from adaspec_jax.methods.independent import INDEPENDENT
 from adaspec_jax.methods.lengths import LENGTHS
@@ -20,7 +21,7 @@ from adaspec_jax.methods.taught import TAUGHT
 from adaspec_jax.methods.text import TEXT
 from adaspec_jax.methods.verification import VERIFICATION
 
-_KINDS = (INDEPENDENT, VERIFICATION, LENGTHS, FOREIGN, TEXT, TAUGHT, OWN_LAYERS, LOSSY)
+_KINDS = (INDEPENDENT, VERIFICATION, LENGTHS, FOREIGN, TEXT, TAUGHT, OWN_LAYERS, LOSSY, CASCADES)
 METHODS: dict[str, Method] = {method.name: method for kind in _KINDS for method in kind}
 
 

@@ -32,6 +32,7 @@ class Given:
 
     u_BK: jax.Array
     used: int = 0
+    told: list = dataclasses.field(default_factory=list)  # what every round decided, those inside others too
 
     def __call__(self, key, shape=(), *_, **__):
         rows = self.u_BK.shape[0]
@@ -47,11 +48,23 @@ class Given:
 
 @contextlib.contextmanager
 def handed_in(u_BK, loops: int = 0):
-    """Uniforms come from `u_BK`, and scans are unrolled, so that each of their steps gets numbers of its own.
+    """Uniforms come from `u_BK`; scans and rounds inside others are unrolled, so that each step has its own numbers.
 
     So are loops that go on while something holds, where `loops` says how often they do at most.
     """
-    given, scan = Given(u_BK), jax.lax.scan
+    given, scan, decided = Given(u_BK), jax.lax.scan, Rounds._decided
+
+    def telling(rounds, loop, proposal, tree, verdict):
+        found = decided(rounds, loop, proposal, tree, verdict)
+        committed_BM = jnp.arange(found.tokens_BM.shape[1])[None] < found.count_B[:, None]
+        given.told += [jnp.where(proposal.valid_BN, proposal.tokens_BN, -1), verdict.accepted_BN]
+        given.told += [jnp.where(committed_BM, found.tokens_BM, -1)]
+        return found
+
+    def to_the_end(rounds, loop):
+        for _ in range(rounds.max_new_tokens):
+            loop = rounds.one_round(loop)
+        return loop
 
     def unrolled(step, carry, xs):
         steps = len(jax.tree.leaves(xs)[0])
@@ -69,10 +82,17 @@ def handed_in(u_BK, loops: int = 0):
             value = jax.tree.map(lambda new, old, goes=goes: jnp.where(goes, new, old), new, value)
         return value
 
-    loop = at_most if loops else jax.lax.while_loop
-    with mock.patch.object(jax.random, "uniform", given), mock.patch.object(jax.lax, "scan", unrolled):
-        with mock.patch.object(jax.lax, "while_loop", loop):
-            yield given
+    places = [
+        (jax.random, "uniform", given),
+        (jax.lax, "scan", unrolled),
+        (Rounds, "_decided", telling),
+        (Rounds, "to_the_end", to_the_end),
+        *([(jax.lax, "while_loop", at_most)] if loops else []),
+    ]
+    with contextlib.ExitStack() as patched:
+        for place, name, ours in places:
+            patched.enter_context(mock.patch.object(place, name, ours))
+        yield given
 
 
 @pytree()
@@ -125,13 +145,19 @@ class Round:
         counts, context = loop.generation, loop.context
         new_BH = context.tokens_BS[:, len(PROMPT) : len(PROMPT) + self.horizon]
         committed_BH = jnp.arange(self.horizon)[None] < context.lengths_B[:, None] - len(PROMPT)
-        seen = (loop.draft_state[1], counts.judged_BN, counts.accepted_BN, jnp.where(committed_BH, new_BH, -1))
+        seen = (
+            *given.told,
+            loop.draft_state[1],
+            counts.judged_BN,
+            counts.accepted_BN,
+            jnp.where(committed_BH, new_BH, -1),
+        )
         return jnp.concatenate(seen, axis=1), given.used
 
     def runner(self):
         """(run, how many uniforms a row takes)."""
         used = []
-        most = jax.ShapeDtypeStruct((ROWS, 8 * self.rounds * (self.drafter.num_nodes + 1)), jnp.float32)
+        most = jax.ShapeDtypeStruct((ROWS, 8 * self.rounds * (self.drafter.num_nodes + 1) + 64), jnp.float32)
         jax.eval_shape(lambda u: used.append(self.trace(u)[1]) or 0, most)
         program = jax.jit(lambda u_BK: self.trace(u_BK)[0])
 
@@ -221,7 +247,7 @@ def enumerated(
     for text, weight in begun.items():
         for whole, mass in plain_law(target, text, sampling, horizon, eos).items():
             law[whole] += weight * mass
-    return Enumerated(dict(law), float(weights @ outcomes[:, 2 * nodes : 3 * nodes].sum(axis=1)))
+    return Enumerated(dict(law), float(weights @ outcomes[:, -horizon - nodes : -horizon].sum(axis=1)))
 
 
 def plain_law(target, begun, sampling, horizon: int, eos: int = -1) -> dict[tuple[int, ...], float]:

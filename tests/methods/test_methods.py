@@ -17,7 +17,7 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.methods import METHODS, PUBLISHED, Given, Method, find, find_all, load_drafter, swept
 from tests import tiny_pair
 from tests.decoding.bag_model import BagModel
-from tests.methods import test_draftless, test_foreign, test_lossless, test_lossy
+from tests.methods import test_cascades, test_draftless, test_foreign, test_lossless, test_lossy
 from tests.methods.test_verification import OF_A_DRAFT
 
 OWN = '''
@@ -46,7 +46,7 @@ lax = Method(name="lax", drafter=lambda given: Again(), accept=Lenient(0.5), los
 def test_the_table_has_each_method_under_its_own_name():
     assert list(METHODS)[:3] == ["plain", "vanilla", "specinfer"]
     assert all(name == method.name for name, method in METHODS.items())
-    assert [name for name, method in METHODS.items() if not method.lossless] == test_lossy.NAMES
+    assert [name for name, method in METHODS.items() if not method.lossless] == [*test_lossy.NAMES, "psd_f", "psd_a"]
 
 
 def test_a_methods_promise_is_its_rules():
@@ -80,7 +80,7 @@ def test_methods_of_one_draft_differ_in_how_they_verify():
 
 def test_every_method_is_held_against_plain_decoding_or_a_reading_somewhere():
     """Each in one of the files beside this one; a kind of methods that is new brings its own."""
-    tested = {*OF_A_DRAFT, *test_draftless.NAMES, *test_foreign.NAMES}
+    tested = {*OF_A_DRAFT, *test_draftless.NAMES, *test_foreign.NAMES, *test_cascades.NAMES}
     tested |= {*test_lossless.NAMES, *test_lossy.NAMES, "plain"}
     assert tested == set(METHODS)
 

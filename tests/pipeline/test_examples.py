@@ -69,7 +69,7 @@ def test_tasks_with_their_own_splits_are_mixed_with_conversations(tmp_path):
     spec = Data(task="chat", mixture=("word_problems", str(file)), num_train=50, num_evaluation=10, held_out=3)
     train, held_out, removed = training_and_held_out(spec, 0)
     kinds = Counter(type(example).__name__ for example in train)
-    assert kinds == {"Example": 50 , "Conversation": 27} and len(held_out) == 13 and removed == 0
+    assert kinds == {"Example": 50, "Conversation": 27} and len(held_out) == 13 and removed == 0
     tokenizer = data.train_bpe((t for e in train for t in e.texts), vocab_size=600, chat_template=data.chat.CHATML)
     rows, counts = data.encode(train, tokenizer, max_length=512, eos_id=tokenizer.eos_token_id)
     assert len(rows) == counts["examples"] == 77

@@ -50,9 +50,7 @@ class Rendered:
     messages: Sequence[Message]  # as they were rendered
 
 
-def rendered(
-    conversation: Conversation, template: Template, labels: Labels, *, special: Collection[int]
-) -> Rendered:
+def rendered(conversation: Conversation, template: Template, labels: Labels, *, special: Collection[int]) -> Rendered:
     """The conversation with its labels; `Refused`, with the reason, where they cannot be told.
 
     `special`: ids of tokens that are marks, and no text.

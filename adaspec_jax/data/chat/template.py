@@ -58,9 +58,7 @@ class Template:
         """Whether it has the generation marks by which transformers tells the assistant's tokens."""
         return _MARKS.search(self.jinja()) is not None
 
-    def text(
-        self, messages: Sequence[Message], tools: Sequence[Mapping] = (), *, answer_follows: bool = False
-    ) -> str:
+    def text(self, messages: Sequence[Message], tools: Sequence[Mapping] = (), *, answer_follows: bool = False) -> str:
         """The conversation, or what precedes the assistant's next turn; `Refused` where the template fails."""
         asked = {"tokenize": False, "add_generation_prompt": answer_follows}
         text = self._applied(messages, tools, **asked)
@@ -157,7 +155,7 @@ def _options(options: str | Mapping | None) -> Mapping[str, Any]:
         except ValueError as error:
             raise UserError(f"data.chat.options is not JSON ({error}); write it as in '{{\"key\": true}}'") from None
     if options is not None and not isinstance(options, Mapping):
-        raise UserError('data.chat.options must be a JSON object, as in \'{"enable_thinking": false}\'')
+        raise UserError("data.chat.options must be a JSON object, as in '{\"enable_thinking\": false}'")
     return dict(options or {})
 
 

@@ -6,6 +6,7 @@ from adaspec_jax.decoding.acceptance.kseq import k_sequential
 from adaspec_jax.decoding.acceptance.lenient import Lenient
 from adaspec_jax.decoding.acceptance.match import match_sample
 from adaspec_jax.decoding.acceptance.rejection import rejection_sample
+from adaspec_jax.decoding.acceptance.review import Review
 from adaspec_jax.decoding.acceptance.thresholds import Rollback, TopBeta
 from adaspec_jax.decoding.acceptance.tolerance import Tolerance
 from adaspec_jax.decoding.acceptance.typical import Typical
@@ -13,6 +14,7 @@ from adaspec_jax.decoding.acceptance.typical import Typical
 __all__ = [
     "Fuzzy",
     "Lenient",
+    "Review",
     "Rollback",
     "Tolerance",
     "TopBeta",

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.conditional import changed_if
 from adaspec_jax.decoding.prefill import tokens_from
 from adaspec_jax.decoding.types import Context, Model
 
@@ -64,3 +65,19 @@ def reread(model: Model, cache, context: Context, *, window: int) -> Read:
     last_B11 = (context.lengths_B - 1 - start_B)[:, None, None]
     last_BD = jnp.take_along_axis(hidden_BWD, last_B11, axis=1)[:, 0]  # one row is all the output matrix has to see
     return Read(model.unembed(last_BD), last_BD, cache.roll_back(context.lengths_B))
+
+
+def caught_up(model: Model, cache, context: Context, read_BS: Array):
+    """The model's cache with every committed token but the last, as a target's is: at most `behind` - 1 are read.
+
+    `read_BS`: the tokens that the cache holds, as far as it holds any. Nothing is read where no row lacks a token.
+    """
+    same_BS = read_BS[:, : context.tokens_BS.shape[1]] == context.tokens_BS
+    right_B = jnp.minimum(jnp.sum(jnp.cumprod(same_BS, axis=1), axis=1), cache.lengths_B)
+    start_B = jnp.maximum(context.lengths_B - context.behind, 0)
+    tokens_BW = tokens_from(context.tokens_BS, start_B, context.behind - 1)
+
+    def read(cache):
+        return model.features(tokens_BW, cache.roll_back(start_B))[1]
+
+    return changed_if(jnp.any(right_B < context.lengths_B - 1), read, cache)
