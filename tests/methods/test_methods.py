@@ -46,7 +46,7 @@ lax = Method(name="lax", drafter=lambda given: Again(), accept=Lenient(0.5), los
 def test_the_table_has_each_method_under_its_own_name():
     assert list(METHODS)[:3] == ["plain", "vanilla", "specinfer"]
     assert all(name == method.name for name, method in METHODS.items())
-    assert [name for name, method in METHODS.items() if not method.lossless] == [*test_lossy.NAMES, "psd_f", "psd_a"]
+    assert [name for name, method in METHODS.items() if not method.lossless] == [*test_lossy.NAMES, "pyramidsd_f", "pyramidsd_a"]
 
 
 def test_a_methods_promise_is_its_rules():
