@@ -198,7 +198,8 @@ def test_a_reading_with_one_slip_differs(played, kind, slip):
 @pytest.mark.parametrize("kind", some(DRAFTERS, "intersection"))
 def test_a_row_that_lacks_much_waits_and_one_that_outgrows_its_slots_goes_on_plainly(target, kind):
     """There is room for one draft token beside each of the target's, and a spelling of odd tokens has five."""
-    words = Words(tuple((w,) * (5 if w % 2 else 1) for w in range(23)), tuple((w,) for w in range(23)))
+    spellings = tuple((w - 1, w, w, w, w) if w % 2 else (w,) for w in range(23))
+    words = Words(spellings, tuple((w,) for w in range(23)))
     draft = llama_of(target, renamed(23))
     drafter = DRAFTERS[kind](words.foreign(draft), 2)
     tokens_BS = np.array([[1] * 40, [2] * 40])
@@ -264,20 +265,31 @@ def drafters(pair):
 
 
 @pytest.mark.parametrize("kind", some(DRAFTERS, "intersection"))
-def test_a_dialogue_goes_on_from_the_drafts_own_cache(pair, drafters, kind):
+def test_a_dialogue_goes_on_from_the_drafts_own_cache(target, kind):
     """Each turn's counts are those of reading the whole conversation; rows go on, are rewritten, and begin anew."""
-    rng = np.random.default_rng(0)
+    rng, drafter = np.random.default_rng(0), DRAFTERS[kind](WORDS.foreign(llama_of(target, WORDS), room=3), 3)
     knobs = {"max_new_tokens": 9, "sampling": GREEDY, "eos_id": 7}
-    talk, rows = Dialogue(pair[0], drafters[kind], **knobs), [[4], [3, 1, 9, 9, 0], [7, 2, 8]]
-    accepted = 0
-    for turn in range(4):
+    talk, rows, accepted = Dialogue(target, drafter, **knobs), [[4], [3, 1, 9, 9, 0], [7, 2, 8]], 0
+    for turn in range(3):
         ours = jax.device_get(talk.turn(padded(rows, 64), KEY))
-        assert_same(ours, jax.device_get(generate(pair[0], drafters[kind], padded(rows, 64), KEY, **knobs)))
+        assert_same(ours, jax.device_get(generate(target, drafter, padded(rows, 64), KEY, **knobs)))
         one, two, three = (row[:length].tolist() for row, length in zip(ours.tokens_BS, ours.lengths_B, strict=True))
         accepted += ours.accepted_BN.sum()
-        more = lambda count: rng.integers(0, 11, count).tolist()  # noqa: E731
-        rows = [one + more(2), two[:4] + more(3) + two[6:], more(6) if turn == 2 else three + more(1)]
+        more = lambda count: rng.integers(0, 23, count).tolist()  # noqa: E731
+        rows = [one + more(2), two[:2] + more(4) + two[5:], more(6) if turn else three + more(1)]
     assert accepted > 0
+
+
+def test_a_good_draft_goes_on_from_its_own_cache(pair):
+    """Where all is accepted to a turn's end, what the draft never read would show in the counts."""
+    target, rng, rows = pair[0], np.random.default_rng(1), [[4], [3, 1, 9, 9, 0], [7, 2, 8]]
+    drafter = IntersectionDrafter(PERMUTED.foreign(under_other_names(target, PERMUTED)), 3)
+    talk = Dialogue(target, drafter, max_new_tokens=8, sampling=GREEDY)
+    for _ in range(3):
+        made = jax.device_get(talk.turn(padded(rows, 64), KEY))
+        assert made.accepted_BN.sum() == made.judged_BN.sum() == 3 * 6  # two rounds, each of them three and a bonus
+        ends = zip(made.tokens_BS, made.lengths_B, strict=True)
+        rows = [row[:length].tolist() + rng.integers(0, 11, 2).tolist() for row, length in ends]
 
 
 @pytest.mark.parametrize("kind", some(DRAFTERS))

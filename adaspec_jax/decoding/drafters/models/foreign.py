@@ -85,13 +85,15 @@ class Foreign:
         width = min(self._room(length), most)
         return self._read(self.model.init_cache(batch, most), self._spelled(prompt), None, width)[1]
 
-    def read_on(self, cache, prompt: Context, kept_B: Array, width: int, *, window: int):
-        """`read_prompt` from the cache of the turn before; arguments as those of `reread.read_on`."""
+    def read_on(self, cache, prompt: Context, kept_B: Array, width: int):
+        """`read_prompt` from the cache of the turn before, of whose tokens the prompt has the first `kept_B` still.
+
+        The cache's own lengths say what it lacked then. No prompt has more than `width` tokens beyond `kept_B`.
+        """
         spelled = self._spelled(prompt)
-        before_B1 = jnp.maximum(kept_B - (window - 1), 0)[:, None]
-        right_B = jnp.take_along_axis(spelled.ends_BT, before_B1, axis=1)[:, 0]
-        start_B = jnp.minimum(cache.lengths_B, right_B)
-        return self._read(cache, spelled, start_B, self._room(width + window - 1))[1]
+        end_B = jnp.take_along_axis(spelled.ends_BT, kept_B[:, None], axis=1)[:, 0]
+        start_B = jnp.minimum(cache.lengths_B, end_B)
+        return self._read(cache, spelled, start_B, self._room(width))[1]
 
     def reread(self, cache, context: Context, *, width: int, ahead: int) -> tuple[Read, Array]:
         """The draft after the last committed token, and in which rows it is that: those with room for `ahead` more.

@@ -46,7 +46,7 @@ class IntersectionDrafter:
         return self.foreign.read_prompt(prompt, slots)
 
     def extend(self, cache, prompt: Context, kept_B: Array, width: int):
-        return self.foreign.read_on(cache, prompt, kept_B, width, window=prompt.behind)
+        return self.foreign.read_on(cache, prompt, kept_B, width)
 
     def propose(self, key, cache, context: Context):
         # Guesses are single tokens of the draft's, which it has read but for the last; others are spelled anew.

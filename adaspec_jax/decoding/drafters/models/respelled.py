@@ -44,7 +44,7 @@ class RespelledDrafter:
         return self.foreign.read_prompt(prompt, slots)
 
     def extend(self, cache, prompt: Context, kept_B: Array, width: int):
-        return self.foreign.read_on(cache, prompt, kept_B, width, window=prompt.behind)
+        return self.foreign.read_on(cache, prompt, kept_B, width)
 
     def propose(self, key, cache, context: Context):
         foreign = self.foreign
