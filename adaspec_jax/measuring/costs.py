@@ -167,10 +167,12 @@ def rounds_priced(
     max_new_tokens: int = 128,
     sampling: Sampling = GREEDY,
     mesh: Mesh | None = None,
+    times: int = 1,
 ) -> dict[int, RoundCosts]:
     """{batch size: what rounds of up to `longest` guesses of a chain cost}, in seconds, at these shapes of prompts.
 
-    A `Given.costs`. Clocks differ: of several processes the first one's figures hold.
+    A `Given.costs`. The median of so many `times` that all parts are measured in turn. Clocks differ: of several
+    processes the first one's figures hold.
     """
     how = {"max_new_tokens": max_new_tokens, "sampling": sampling, "longest": max(longest, 2)}
     if mesh is not None:
@@ -178,7 +180,8 @@ def rounds_priced(
     found = {}
     with contextlib.nullcontext() if mesh is None else sharding.over(mesh):
         for shape_BT in shapes_BT:
-            costs = round_costs(given.target, {"draft": drafter}, shape_BT, **how)
+            again = [round_costs(given.target, {"draft": drafter}, shape_BT, **how) for _ in range(times)]
+            costs = jax.tree.map(lambda *each: statistics.median(each), *again)
             found[shape_BT[0]] = parts_of(processes.once(lambda costs=costs: costs), "draft")
     return found
 

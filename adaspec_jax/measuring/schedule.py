@@ -23,6 +23,7 @@ from adaspec_jax.measuring.turns import PLAIN, Contender
 from adaspec_jax.methods import METHODS, Given
 from adaspec_jax.serving.schedules import ranges, sglang_options, vllm_settings
 
+TIMES = 3  # that the parts of a round are measured in turn
 ENOUGH = 0.03  # a choice that measures no more than this share below the fastest is as good
 
 MEASURED_HOW = {
@@ -70,7 +71,7 @@ def schedule(
         sizes, cut = terms.sizes(contenders, prompts, batch_sizes, "schedule")
     shapes_BT = [(size, width) for size in batch_sizes]
     chain = ChainDrafter(there.draft, longest)
-    costs = rounds_priced(there, chain, longest, shapes_BT=shapes_BT, mesh=mesh, **decoding)
+    costs = rounds_priced(there, chain, longest, shapes_BT=shapes_BT, mesh=mesh, times=TIMES, **decoding)
     found = {size: _of_size(size, made, costs[size], lengths, sampling) for size, made in sizes.items()}
     guesses = {size: each["guesses"] for size, each in found.items()}
     return {

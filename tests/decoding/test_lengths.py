@@ -225,15 +225,14 @@ FIELDS = ("tokens_BS", "lengths_B", "rounds_B", "accepted_BN", "judged_BN", "dra
 @pytest.mark.parametrize("widths", [(), slow((0, 1))], ids=str)
 def test_a_draft_that_rested_guesses_what_it_would_have_guessed(pair, widths):  # noqa: F811
     target, draft = pair
-    for knobs in ({"eos_id": 7}, {"sampling": Sampling(0.7)}):
-        knobs |= {"max_new_tokens": 60}
-        resting, reading = (
-            decode(target, ChainDrafter(draft, 3, Sometimes(rests), widths), ragged_prompt(4), **knobs)
-            for rests in (True, False)
-        )
-        for name in FIELDS:
-            np.testing.assert_array_equal(getattr(resting, name), getattr(reading, name), err_msg=name)
-        assert resting.accepted_BN.sum() > 0
+    knobs = {"eos_id": 7, "sampling": Sampling(0.7), "max_new_tokens": 60}
+    resting, reading = (
+        decode(target, ChainDrafter(draft, 3, Sometimes(rests), widths), ragged_prompt(4), **knobs)
+        for rests in (True, False)
+    )
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(resting, name), getattr(reading, name), err_msg=name)
+    assert resting.accepted_BN.sum() > 0
 
 
 def test_a_draft_that_rested_goes_on_in_a_dialogue(pair):  # noqa: F811
@@ -332,7 +331,7 @@ def test_two_rounds_of_a_finite_state_keep_the_targets_law():
 @pytest.mark.parametrize(
     "drafter",
     [
-        chain_of(BagModel.random(1), Analytical({1: jnp.array(COSTS[:7])}, window=2, probe=1, prior=0.3)),
+        slow(chain_of(BagModel.random(1), Analytical({1: jnp.array(COSTS[:7])}, window=2, probe=1, prior=0.3))),
         CopyFirst(PromptLookup(2, 2), ChainDrafter(BagModel.random(1), 3, FiniteState(2, limit=3))),
     ],
     ids=["analytical", "copy first"],

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from adaspec_jax import models
-from adaspec_jax.decoding import ChainDrafter, Context, NoDraft, Sampling, TreeDrafter, engine, rejection_sample
+from adaspec_jax.decoding import (
+    Analytical,
+    ChainDrafter,
+    Context,
+    NoDraft,
+    Sampling,
+    TreeDrafter,
+    engine,
+    rejection_sample,
+)
 from tests.running import CHECKOUT
 
 COUNTS = CHECKOUT / "tests" / "decoding" / "operations.json"
@@ -44,14 +53,16 @@ def test_a_program_has_as_many_operations_as_committed(kind, temperature):
     assert operations(kind, temperature) == json.loads(COUNTS.read_text())[f"{kind} at {temperature:g}"]
 
 
-@pytest.mark.parametrize("kind", ["plain", "chain", "tree"])
+@pytest.mark.parametrize("kind", ["plain", "chain", "tree", "resting"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_round_moves_no_cache(kind, batch):
     """Neither transposed for a product nor copied for a write: what is longer than the new entries stays in place."""
     if not (locked("jax") and locked("flax")):
         pytest.skip("what the compiler makes of a program is looked at with the lock's versions of jax and flax")
     target, draft = (models.build(HF, jax.random.key(seed)) for seed in (0, 1))
-    drafter = {"plain": NoDraft(), "chain": ChainDrafter(draft, 3), "tree": TreeDrafter(draft, (2, 1))}[kind]
+    resting = ChainDrafter(draft, 3, Analytical({1: np.ones(4)}), (0, 1))
+    chains = {"plain": NoDraft(), "chain": ChainDrafter(draft, 3), "resting": resting}
+    drafter = (chains | {"tree": TreeDrafter(draft, (2, 1))})[kind]
     prompt = Context(np.ones((batch, 331), np.int32), np.full(batch, 331))
     arguments, slots = engine.program_arguments(target, drafter, prompt, jax.random.key(0), 40, -1)
     static = {"slots": slots, "sampling": Sampling(0.0), "accept": rejection_sample}
