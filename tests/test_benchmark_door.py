@@ -140,6 +140,15 @@ def test_each_further_draft_is_named_beside_the_method(root, capsys, monkeypatch
     assert own["accepted"] == own["judged"] > 0 and set(own["accepted_at"]) == {1.0}
 
 
+def test_generate_takes_as_many_drafts_as_a_method_needs(root, capsys, monkeypatch):
+    arguments = ["--target", root / "target", "--prompt", tiny_pair.TEXTS[0], "--max_new_tokens", 8]
+    arguments += ["--method", "pyramidsd_a", "--method.length=3", "--method.draft_length=2", "--draft", root / "draft"]
+    status, _, errors = command_line(capsys, monkeypatch, "generate", *arguments)
+    assert (status, errors) == (2, "error: the method pyramidsd_a needs two drafts (--draft PATH twice)\n")
+    status, out, errors = command_line(capsys, monkeypatch, "generate", *arguments, "--draft", root / "other")
+    assert status == 0 and out, errors
+
+
 def test_the_fastest_is_named_with_its_command_and_measured_again_on_prompts_held_back(
     root, capsys, monkeypatch, tmp_path
 ):

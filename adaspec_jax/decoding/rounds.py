@@ -102,9 +102,10 @@ class Rounds:
             raise ValueError(
                 f"the drafter asks for layers {asks_of(self.drafter).layers}, and {len(context.hidden)} are given"
             )
-        zeros_B = jnp.zeros((batch,), jnp.int32)
+        nothing = untaught(self.drafter, batch)
+        zeros_B = nothing["accepted_B"]
         if context.accepted_B is None:
-            context = dataclasses.replace(context, **untaught(self.drafter, batch))
+            context = dataclasses.replace(context, **nothing)
         counts = Generation(
             tokens_BS=None,
             lengths_B=None,

@@ -10,6 +10,7 @@ import pytest
 
 from adaspec_jax import models
 from adaspec_jax.decoding import (
+    Cascade,
     ChainDrafter,
     Entry,
     Fuzzy,
@@ -116,6 +117,17 @@ def test_a_rule_from_outside(pair, module):  # noqa: F811
     ours = decode(target, ChainDrafter(draft, length=3), ragged_prompt(), accept=module(RULE).Never())
     np.testing.assert_array_equal(ours.tokens_BS, plain.tokens_BS)
     assert ours.judged_BN.sum() == 0 and (ours.rounds_B == plain.rounds_B).all()
+
+
+def test_a_cascade_of_a_drafter_and_a_rule_from_outside(pair, module):  # noqa: F811
+    """The rule refuses whatever the drafter says: the guesses are the middle model's own."""
+    target, draft = pair
+    cascade = Cascade(module(DRAFTER).Repeating(), draft, 3, module(RULE, "rule").Never())
+    plain, chain, ours = (
+        decode(target, drafter, ragged_prompt(), eos_id=7) for drafter in (NoDraft(), ChainDrafter(draft, 3), cascade)
+    )
+    np.testing.assert_array_equal(ours.tokens_BS, plain.tokens_BS)
+    np.testing.assert_array_equal(ours.judged_BN, chain.judged_BN)
 
 
 def test_a_stop_from_outside(pair, module):  # noqa: F811
