@@ -6,6 +6,7 @@ from adaspec_jax.decoding.acceptance import (
     k_sequential,
     match_sample,
     rejection_sample,
+    traversal_verification,
 )
 from adaspec_jax.decoding.dialogue import Dialogue
 from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
@@ -66,5 +67,6 @@ __all__ = [
     "remembers",
     "request_keys",
     "stream",
+    "traversal_verification",
     "with_memory",
 ]

@@ -73,6 +73,7 @@ def test_methods_of_one_draft_differ_in_how_they_verify():
     assert kseq.make(given).branching == distinct.make(given).branching == (3, 1, 1)
     assert kseq.make(given).replacement and not distinct.make(given).replacement
     assert distinct.accept is rejection_sample
+    assert METHODS["traversal"].make(given) == distinct.make(given)
     assert kseq.set(siblings="2", draft_length="2").make(given).branching == (2, 1)
     with pytest.raises(UserError, match="siblings is 0; it must be at least 1"):
         distinct.set(siblings="0").make(given)

@@ -5,5 +5,13 @@ from adaspec_jax.decoding.acceptance.kseq import k_sequential
 from adaspec_jax.decoding.acceptance.lenient import Lenient
 from adaspec_jax.decoding.acceptance.match import match_sample
 from adaspec_jax.decoding.acceptance.rejection import rejection_sample
+from adaspec_jax.decoding.acceptance.traversal import traversal_verification
 
-__all__ = ["Lenient", "block_verification", "k_sequential", "match_sample", "rejection_sample"]
+__all__ = [
+    "Lenient",
+    "block_verification",
+    "k_sequential",
+    "match_sample",
+    "rejection_sample",
+    "traversal_verification",
+]
