@@ -9,14 +9,14 @@ from adaspec_jax.decoding.acceptance import (
     traversal_verification,
 )
 from adaspec_jax.decoding.dialogue import Dialogue
-from adaspec_jax.decoding.drafters import ChainDrafter, NoDraft, TreeDrafter
+from adaspec_jax.decoding.drafters import ChainDrafter, GrowthDrafter, NoDraft, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
 from adaspec_jax.decoding.logprobs import Logprobs
 from adaspec_jax.decoding.memory import generate_and_learn, remembers, with_memory
 from adaspec_jax.decoding.noise import request_keys
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
-from adaspec_jax.decoding.stopping import Confident, ConfidentEnough, Stop
+from adaspec_jax.decoding.stopping import Confident, ConfidentEnough, Fallback, Stop
 from adaspec_jax.decoding.streaming import stream
 from adaspec_jax.decoding.types import (
     GUESS,
@@ -46,7 +46,9 @@ __all__ = [
     "Dialogue",
     "Drafter",
     "Entry",
+    "Fallback",
     "Generation",
+    "GrowthDrafter",
     "Lenient",
     "Logprobs",
     "Model",

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.methods.growth import GROWTH
 from adaspec_jax.methods.independent import PLAIN, SPECINFER, VANILLA
 from adaspec_jax.methods.method import Method
 from adaspec_jax.methods.own_layers import OWN_LAYERS
@@ -18,7 +19,7 @@ from adaspec_jax.methods.text import TEXT
 from adaspec_jax.methods.verification import VERIFICATION
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (PLAIN, VANILLA, SPECINFER, *VERIFICATION, *TEXT, *TAUGHT, *OWN_LAYERS)
+    method.name: method for method in (PLAIN, VANILLA, SPECINFER, *VERIFICATION, *GROWTH, *TEXT, *TAUGHT, *OWN_LAYERS)
 }
 
 

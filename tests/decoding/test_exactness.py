@@ -9,6 +9,7 @@ import pytest
 
 from adaspec_jax.decoding import (
     ChainDrafter,
+    GrowthDrafter,
     Proposal,
     Sampling,
     TreeDrafter,
@@ -62,6 +63,10 @@ def distinct(*branching, draft=DRAFT):
     return TreeDrafter(draft, branching, replacement=False)
 
 
+def grown(**search):
+    return GrowthDrafter(DRAFT, **{"budget": 4, "beams": 1, "branch": 2, "depth": 3} | search)
+
+
 LEAVES_FIRST = {"order": tests_in_order(2, 0, 3, 1)}  # of a tree of two beginnings, each with one guess after it
 FOUR = laws(4, seed=5)
 FILTERED = Sampling(0.7, top_k=2)
@@ -105,9 +110,12 @@ CASES = {
         Likeliest(tree(2, 2)),
         {"order": tests_in_order(2, 3, 0, 4, 5, 1)},
     ),
+    "grown tree": (rejection_sample, grown(), {}),
+    "match, grown tree": (match_sample, grown(), {}),
+    "match, grown tree of few": (match_sample, grown(budget=9, beams=3, branch=3, depth=2, share=0.6), {"eos": 2}),
 }
-SLOW = {name for name in CASES if "traversal" in name}
-SLOW -= {"traversal, tree of siblings that differ"}
+SLOW = {name for name in CASES if "traversal" in name or "grown" in name}
+SLOW -= {"traversal, tree of siblings that differ", "match, grown tree"}
 SLOW |= {"independent tree, nucleus", "match, siblings that differ", "block, filtered", "k-seq, chain"}
 
 

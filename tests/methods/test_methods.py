@@ -79,6 +79,23 @@ def test_methods_of_one_draft_differ_in_how_they_verify():
         distinct.set(siblings="0").make(given)
 
 
+def test_trees_that_grow_have_their_papers_numbers_or_ours():
+    given = Given(target=BagModel.random(0), drafts={"d": BagModel.random(1)})
+    specexec, edgellm = METHODS["specexec"].make(given), METHODS["edgellm"].make(given)
+    assert (specexec.beams, specexec.branch, specexec.decay, specexec.fallback) == (32, 16, 0.95, None)
+    assert (edgellm.beams, edgellm.branch, edgellm.decay) == (1, 2, 1.0) and edgellm.fallback.start == 0.01
+    assert edgellm.widths == (8, 16) and METHODS["edgellm"].set(budget="1").make(given).widths == ()
+    assert METHODS["specexec"].set(budget="128", depth="8").make(given).num_nodes == 128
+    for name, knobs, says in (
+        ("specexec", {"beams": 0}, r"specexec\[beams=0\]: beams is 0; it must be at least 1"),
+        ("specexec", {"decay": "1.5"}, "decay is above 0, share at least 0, both at most 1: not 1.5 and 0.0"),
+        ("edgellm", {"budget": 0}, "budget is 0"),
+        ("edgellm", {"threshold": 0.0}, "threshold is 0.0; it must be above 0 and below 1"),
+    ):
+        with pytest.raises(UserError, match=says):
+            METHODS[name].set(**knobs).make(given)
+
+
 def test_every_method_is_held_against_plain_decoding_somewhere():
     """Each in one of the three files beside this one; a kind of methods that is new brings its own."""
     tested = {*OF_A_DRAFT, *test_draftless.NAMES, *test_lossless.NAMES, "plain"}
