@@ -12,9 +12,10 @@ from adaspec_jax.decoding.acceptance import (
     k_sequential,
     match_sample,
     rejection_sample,
+    traversal_verification,
 )
 from adaspec_jax.decoding.dialogue import Dialogue
-from adaspec_jax.decoding.drafters import Cascade, ChainDrafter, NoDraft, Relay, TreeDrafter
+from adaspec_jax.decoding.drafters import Cascade, ChainDrafter, GrowthDrafter, NoDraft, Relay, TreeDrafter
 from adaspec_jax.decoding.engine import generate, generate_from_queue
 from adaspec_jax.decoding.lengths import Analytical, FiniteState
 from adaspec_jax.decoding.logprobs import Logprobs
@@ -22,7 +23,7 @@ from adaspec_jax.decoding.memory import generate_and_learn, remembers, with_memo
 from adaspec_jax.decoding.noise import request_keys
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
-from adaspec_jax.decoding.stopping import Confident, ConfidentEnough, Stop, Survival
+from adaspec_jax.decoding.stopping import Confident, ConfidentEnough, Fallback, Stop, Survival
 from adaspec_jax.decoding.streaming import stream
 from adaspec_jax.decoding.types import (
     GUESS,
@@ -54,9 +55,11 @@ __all__ = [
     "Dialogue",
     "Drafter",
     "Entry",
+    "Fallback",
     "FiniteState",
     "Fuzzy",
     "Generation",
+    "GrowthDrafter",
     "Lenient",
     "Logprobs",
     "Model",
@@ -84,5 +87,6 @@ __all__ = [
     "remembers",
     "request_keys",
     "stream",
+    "traversal_verification",
     "with_memory",
 ]

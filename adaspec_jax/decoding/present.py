@@ -19,11 +19,14 @@ def with_token(present_BV: Array | None, token_B: Array) -> Array | None:
 
 
 def present_in_tree(present_BV: Array, tokens_BN: Array, ancestors_BNN: Array | np.ndarray) -> Array:
-    """bool_BMV: what stands in the text at the root, and at each node of a `Tree` with the node and those above it."""
-    (batch, nodes), vocab_size = tokens_BN.shape, present_BV.shape[1]
+    """bool_BMV: what stands in the text at the root, and at each node of a `Tree` with the node and those above it.
+
+    `ancestors_BNN` may have fewer rows, of those nodes alone that are asked about.
+    """
+    batch, vocab_size = present_BV.shape
     above_BMN = jnp.pad(jnp.asarray(ancestors_BNN), ((0, 0), (1, 0), (0, 0)))
     at_BMN = jnp.where(above_BMN, tokens_BN[:, None], vocab_size)
-    return _marked(jnp.broadcast_to(present_BV[:, None], (batch, nodes + 1, vocab_size)), at_BMN)
+    return _marked(jnp.broadcast_to(present_BV[:, None], (batch, above_BMN.shape[1], vocab_size)), at_BMN)
 
 
 def _marked(present: Array, at: Array) -> Array:

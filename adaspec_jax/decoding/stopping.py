@@ -143,3 +143,40 @@ class Survival:
             stays_B = jnp.where(n > 0, stays_B, 1.0)
         survival_B = survival_B * stays_B
         return (n < self.least) | (1 - survival_B <= self.threshold), survival_B
+
+
+class _Fallen(NamedTuple):
+    threshold_B: Array
+    depth_B: Array  # of the last tree; 0 before there was one
+    score_B: Array  # of its likeliest path of that depth
+
+
+@pytree()
+class Fallback:
+    """Drafting ends where a path is less likely than a threshold that follows what was accepted: for trees that grow.
+
+    EdgeLLM (IEEE TMC 2025; LLMCad, arXiv 2309.04255) falls back to verification as soon as the draft has probably
+    erred. The rule is from notes on the papers, not checked: drafting ends where T_c, the product of the likeliest
+    probabilities along the path, is below alpha, 0.01 at first. After a round in which n of the N guesses were right
+    alpha is halved if all were, else divided by T_c^((N - n) / N). Ours: the bounds of alpha, and that in a tree N is
+    its depth, T_c the likeliest path of that depth, and n the accepted guesses of whatever path.
+    """
+
+    start: float = 0.01
+    least: float = 1e-4
+    most: float = 0.9
+
+    def init(self, prompt: Context) -> _Fallen:
+        zeros_B = jnp.zeros(prompt.lengths_B.shape, jnp.float32)
+        return _Fallen(zeros_B + self.start, zeros_B.astype(jnp.int32), zeros_B)
+
+    def begin(self, state: _Fallen, context: Context) -> Array:
+        """threshold_B of this round, from what the last one taught."""
+        wrong_B = jnp.maximum(state.depth_B - context.accepted_B, 0) / jnp.maximum(state.depth_B, 1)
+        raised_B = state.threshold_B * jnp.exp(-state.score_B * wrong_B)
+        moved_B = jnp.clip(jnp.where(wrong_B > 0, raised_B, state.threshold_B / 2), self.least, self.most)
+        return jnp.where(state.depth_B > 0, moved_B, state.threshold_B)
+
+    def end(self, threshold_B: Array, depth_B: Array, score_B: Array) -> _Fallen:
+        """The state after a tree, of whose longest paths the likeliest has this depth and log-probability."""
+        return _Fallen(threshold_B, depth_B, score_B)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from adaspec_jax.decoding import TreeDrafter, block_verification, k_sequential, match_sample
+from adaspec_jax.decoding import (
+    TreeDrafter,
+    block_verification,
+    k_sequential,
+    match_sample,
+    traversal_verification,
+)
 from adaspec_jax.methods.independent import LENGTH, chain, length_of
 from adaspec_jax.methods.method import A_DRAFT, Given, Method
 
@@ -42,4 +48,13 @@ KSEQ = Method(
 )
 # The same shape, with first guesses that differ: at one place the strongest of the rules here, by enumeration.
 DISTINCT = Method(name="distinct", drafter=partial(_branches, replacement=False), needs=(A_DRAFT,), knobs=_SIBLINGS)
-VERIFICATION = (BLOCK, MATCH, KSEQ, DISTINCT)
+# That tree once more, judged from its leaves on.
+TRAVERSAL = Method(
+    name="traversal",
+    drafter=partial(_branches, replacement=False),
+    accept=traversal_verification,
+    paper="arXiv 2505.12398",
+    needs=(A_DRAFT,),
+    knobs=_SIBLINGS,
+)
+VERIFICATION = (BLOCK, MATCH, KSEQ, DISTINCT, TRAVERSAL)

@@ -299,4 +299,14 @@ def largest_error(target, drafter, accept, *, sampling=Sampling(), horizon=3, eo
 
 def last_test_first(guesses: int):
     """The order for a rule that lets the longest passing prefix stay: what a test decides, a later one may hide."""
-    return lambda columns: [*range(columns - guesses - 1), *range(columns - 2, columns - guesses - 2, -1), columns - 1]
+    return tests_in_order(*reversed(range(guesses)))
+
+
+def tests_in_order(*nodes: int):
+    """The order for a rule that tests the nodes in this one: what a test decides, those before it may hide."""
+
+    def order(columns: int):
+        first = columns - len(nodes) - 1  # of the tests; the last column is the next token's
+        return [*range(first), *(first + node for node in nodes), columns - 1]
+
+    return order

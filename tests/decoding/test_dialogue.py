@@ -12,6 +12,8 @@ from adaspec_jax.decoding import (
     ChainDrafter,
     Context,
     Dialogue,
+    Fallback,
+    GrowthDrafter,
     NoDraft,
     Sampling,
     TreeDrafter,
@@ -25,6 +27,7 @@ from adaspec_jax.decoding.prefill import Kept
 from adaspec_jax.devices import sharding
 from tests.decoding.test_engine import GREEDY, KEY, Head, pair  # noqa: F401
 from tests.decoding.test_programs import count
+from tests.running import slow
 
 VOCAB, EOS = 61, (5, 17, 29, 41, 53)
 LONGEST = 128  # tokens of a prompt here: read whole they share a program
@@ -129,11 +132,12 @@ DRAFTERS = {
     "chain": lambda draft: ChainDrafter(draft, length=3),
     "stopped": lambda draft: ChainDrafter(draft, 4, Tiring(), (1,)),
     "tree": lambda draft: TreeDrafter(draft, (2, 1, 1)),
+    "grown": lambda draft: GrowthDrafter(draft, budget=3, beams=1, branch=1, depth=3, fallback=Fallback()),
     "unextended": Unextended,
 }
 
 
-@pytest.mark.parametrize("kind", DRAFTERS)
+@pytest.mark.parametrize("kind", [slow(kind) if kind == "grown" else kind for kind in DRAFTERS])
 def test_every_turn_equals_reading_the_whole_conversation(real, kind):
     target, draft = real
     talk, ended = talk_and_compare(target, DRAFTERS[kind](draft), GREEDY)
@@ -147,7 +151,7 @@ def test_a_sampled_turn_draws_the_tokens_of_reading_the_whole(real, kind):
     talk_and_compare(target, DRAFTERS[kind](draft), Sampling(temperature=1.0))
 
 
-@pytest.mark.parametrize("kind", ["chain", "tree"])
+@pytest.mark.parametrize("kind", ["chain", "tree", "grown"])
 def test_a_good_draft_goes_on_from_its_own_cache(real, kind):
     """Where all is accepted to a turn's end, what the drafter never read or has elsewhere would show in the counts."""
     target, _ = real

@@ -9,6 +9,7 @@ import pytest
 
 from adaspec_jax.decoding import (
     ChainDrafter,
+    GrowthDrafter,
     Proposal,
     Sampling,
     TreeDrafter,
@@ -18,11 +19,13 @@ from adaspec_jax.decoding import (
     match_sample,
     pytree,
     rejection_sample,
+    traversal_verification,
 )
+from adaspec_jax.decoding.acceptance import traversal
 from adaspec_jax.decoding.acceptance.walk import walk
 from adaspec_jax.decoding.sampling import GREEDY
 from tests.decoding.bag_model import BagModel
-from tests.decoding.enumeration import PROMPT, enumerated, largest_error, last_test_first, plain_law
+from tests.decoding.enumeration import PROMPT, enumerated, largest_error, last_test_first, plain_law, tests_in_order
 from tests.running import slow
 
 TARGET, DRAFT = BagModel.random(0, vocab=3), BagModel.random(1, vocab=3)
@@ -60,6 +63,11 @@ def distinct(*branching, draft=DRAFT):
     return TreeDrafter(draft, branching, replacement=False)
 
 
+def grown(**search):
+    return GrowthDrafter(DRAFT, **{"budget": 4, "beams": 1, "branch": 2, "depth": 3} | search)
+
+
+LEAVES_FIRST = {"order": tests_in_order(2, 0, 3, 1)}  # of a tree of two beginnings, each with one guess after it
 FOUR = laws(4, seed=5)
 FILTERED = Sampling(0.7, top_k=2)
 NUCLEUS = Sampling(1.3, top_p=0.8)
@@ -90,8 +98,25 @@ CASES = {
     "k-seq, filtered": (k_sequential, tree(2), {"sampling": FILTERED}),
     "k-seq, chain": (k_sequential, chain(2), {}),
     "k-seq, siblings that differ": (k_sequential, distinct(2, 1), {}),
+    "traversal, chain": (traversal_verification, chain(3), {"horizon": 4, "order": last_test_first(3)}),
+    "traversal, independent siblings": (traversal_verification, tree(3), {"horizon": 2}),
+    "traversal, independent tree": (traversal_verification, tree(2, 1), LEAVES_FIRST),
+    "traversal, tree of siblings that differ": (traversal_verification, distinct(2, 1), {"eos": 1} | LEAVES_FIRST),
+    "traversal, less room than guesses": (traversal_verification, distinct(2, 1), {"horizon": 1} | LEAVES_FIRST),
+    "traversal, nucleus": (traversal_verification, distinct(2, 1), {"sampling": NUCLEUS} | LEAVES_FIRST),
+    "traversal, branches at the end": (traversal_verification, distinct(1, 2), {"order": tests_in_order(1, 2, 0)}),
+    "traversal, point masses": (
+        traversal_verification,
+        Likeliest(tree(2, 2)),
+        {"order": tests_in_order(2, 3, 0, 4, 5, 1)},
+    ),
+    "grown tree": (rejection_sample, grown(), {}),
+    "match, grown tree": (match_sample, grown(), {}),
+    "match, grown tree of few": (match_sample, grown(budget=9, beams=3, branch=3, depth=2, share=0.6), {"eos": 2}),
 }
-SLOW = {"independent tree, nucleus", "match, siblings that differ", "block, filtered", "k-seq, chain"}
+SLOW = {name for name in CASES if "traversal" in name or "grown" in name}
+SLOW -= {"traversal, tree of siblings that differ", "match, grown tree"}
+SLOW |= {"independent tree, nucleus", "match, siblings that differ", "block, filtered", "k-seq, chain"}
 
 
 @pytest.mark.parametrize("case", [slow(case) if case in SLOW else case for case in CASES])
@@ -147,6 +172,35 @@ def test_siblings_that_differ_keep_more_than_k_seq_and_that_more_than_independen
     ]
     assert kept == sorted(kept, reverse=True)
     assert kept[0] > kept[1] + 1e-3 and kept[2] > kept[3] + 1e-3
+
+
+@pytest.mark.parametrize("seed", [slow(0), slow(1), slow(2)])
+@pytest.mark.parametrize("shape", [(2, 1), (1, 2)], ids=str)
+def test_a_tree_keeps_more_when_it_is_judged_from_its_leaves(seed, shape):
+    target, draft = laws(3, seed)
+    order = {(2, 1): LEAVES_FIRST, (1, 2): {"order": tests_in_order(1, 2, 0)}}[shape]
+    from_root = enumerated(target, distinct(*shape, draft=draft), rejection_sample).accepted
+    from_leaves = enumerated(target, distinct(*shape, draft=draft), traversal_verification, **order).accepted
+    assert from_leaves > from_root + 1e-3
+
+
+def test_a_ratio_that_no_refusal_changes_is_found(monkeypatch):
+    """Leaves first, and every node by its guesses' ratio alone."""
+    when_tested = traversal._when_tested
+
+    def unchanged(proposal, parents_BN, valid_BN, law_BMV):
+        ratios = [jnp.ones(len(law_BMV))]
+        for node, parent in enumerate((-1, -1, 0, 1)):
+            at_B1 = proposal.tokens_BN[:, node : node + 1]
+            p_B1, q_B1 = (
+                jnp.take_along_axis(law_BV, at_B1, axis=1)
+                for law_BV in (law_BMV[:, parent + 1], proposal.probs_BNV[:, node])
+            )
+            ratios.append(jnp.minimum(1.0, ratios[parent + 1] * (p_B1 / q_B1)[:, 0]))
+        return jnp.stack(ratios, axis=1), when_tested(proposal, parents_BN, valid_BN, law_BMV)[1]
+
+    monkeypatch.setattr(traversal, "_when_tested", unchanged)
+    assert largest_error(TARGET, distinct(2, 1), traversal_verification, **LEAVES_FIRST) > 1e-3
 
 
 @pytree()

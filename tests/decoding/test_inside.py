@@ -12,6 +12,7 @@ from adaspec_jax.decoding import (
     Asks,
     ChainDrafter,
     Context,
+    GrowthDrafter,
     NoDraft,
     Proposal,
     TreeDrafter,
@@ -152,9 +153,17 @@ def test_hidden_states_that_a_drafter_asks_for_must_be_there(three):
         rounds.begin(KEY, Context(jnp.zeros((1, 40), jnp.int32), jnp.ones((1,), jnp.int32)), ())
 
 
-def test_a_tree_inside_a_cascade_is_exact_too(three):
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda small: TreeDrafter(small, branching=(2, 1)),
+        lambda small: GrowthDrafter(small, budget=4, beams=2, branch=2, depth=3),
+    ],
+    ids=["fixed", "grown"],
+)
+def test_a_tree_inside_a_cascade_is_exact_too(three, inner):
     target, middle, small = three
-    drafter = Cascade(TreeDrafter(small, branching=(2, 1)), middle, length=3)
+    drafter = Cascade(inner(small), middle, length=3)
     prompt = ragged_prompt(vocab=4)
     plain, ours = decode(target, NoDraft(), prompt), decode(target, drafter, prompt)
     np.testing.assert_array_equal(ours.tokens_BS, plain.tokens_BS)

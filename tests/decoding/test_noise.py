@@ -12,6 +12,7 @@ from adaspec_jax.decoding import (
     Confident,
     Context,
     Dialogue,
+    GrowthDrafter,
     Lenient,
     NoDraft,
     Proposal,
@@ -64,6 +65,7 @@ def drafters(draft):
         "stopping": (ChainDrafter(draft, 5, Confident(0.3), (2,)), match_sample),
         "tree": (TreeDrafter(draft, (2, 1, 2)), k_sequential),
         "siblings that differ": (TreeDrafter(draft, (3, 1), replacement=False), rejection_sample),
+        "grown tree": (GrowthDrafter(draft, budget=6, beams=2, branch=3, depth=3), match_sample),
         "ignorant": (Guessing(), rejection_sample),
     }
 

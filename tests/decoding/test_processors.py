@@ -11,6 +11,7 @@ from adaspec_jax.decoding import (
     Confident,
     Context,
     Dialogue,
+    GrowthDrafter,
     NoDraft,
     Sampling,
     TreeDrafter,
@@ -208,7 +209,7 @@ def test_plain_decoding_equals_a_loop_in_numpy(pair):  # noqa: F811
         assert ours.tokens_BS[row, : len(text)].tolist() == text
 
 
-@pytest.mark.parametrize("kind", ["chain", slow("stopping"), "tree", "shared noise"])
+@pytest.mark.parametrize("kind", ["chain", slow("stopping"), "tree", "grown", "shared noise"])
 def test_the_draft_is_processed_along_its_path_too(pair, kind):  # noqa: F811
     """A draft that is the target is never refused."""
     target, shared = pair[0], kind == "shared noise"
@@ -216,6 +217,7 @@ def test_the_draft_is_processed_along_its_path_too(pair, kind):  # noqa: F811
     drafter = {
         "stopping": ChainDrafter(target, 3, Confident(0.0)),
         "tree": TreeDrafter(target, (1, 2, 1)),
+        "grown": GrowthDrafter(target, budget=3, beams=1, branch=1, depth=3),
     }.get(kind, ChainDrafter(target, 3))
     made = decode(target, drafter, ragged_prompt(), sampling=sampling, max_new_tokens=20)
     np.testing.assert_array_equal(made.rounds_B, 5)

@@ -46,7 +46,11 @@ lax = Method(name="lax", drafter=lambda given: Again(), accept=Lenient(0.5), los
 def test_the_table_has_each_method_under_its_own_name():
     assert list(METHODS)[:3] == ["plain", "vanilla", "specinfer"]
     assert all(name == method.name for name, method in METHODS.items())
-    assert [name for name, method in METHODS.items() if not method.lossless] == [*test_lossy.NAMES, "pyramidsd_f", "pyramidsd_a"]
+    assert [name for name, method in METHODS.items() if not method.lossless] == [
+        *test_lossy.NAMES,
+        "pyramidsd_f",
+        "pyramidsd_a",
+    ]
 
 
 def test_a_methods_promise_is_its_rules():
@@ -73,9 +77,27 @@ def test_methods_of_one_draft_differ_in_how_they_verify():
     assert kseq.make(given).branching == distinct.make(given).branching == (3, 1, 1)
     assert kseq.make(given).replacement and not distinct.make(given).replacement
     assert distinct.accept is rejection_sample
+    assert METHODS["traversal"].make(given) == distinct.make(given)
     assert kseq.set(siblings="2", draft_length="2").make(given).branching == (2, 1)
     with pytest.raises(UserError, match="siblings is 0; it must be at least 1"):
         distinct.set(siblings="0").make(given)
+
+
+def test_trees_that_grow_have_their_papers_numbers_or_ours():
+    given = Given(target=BagModel.random(0), drafts={"d": BagModel.random(1)})
+    specexec, edgellm = METHODS["specexec"].make(given), METHODS["edgellm"].make(given)
+    assert (specexec.beams, specexec.branch, specexec.decay, specexec.fallback) == (32, 16, 0.95, None)
+    assert (edgellm.beams, edgellm.branch, edgellm.decay) == (1, 2, 1.0) and edgellm.fallback.start == 0.01
+    assert edgellm.widths == (8, 16) and METHODS["edgellm"].set(budget="1").make(given).widths == ()
+    assert METHODS["specexec"].set(budget="128", depth="8").make(given).num_nodes == 128
+    for name, knobs, says in (
+        ("specexec", {"beams": 0}, r"specexec\[beams=0\]: beams is 0; it must be at least 1"),
+        ("specexec", {"decay": "1.5"}, "decay is above 0, share at least 0, both at most 1: not 1.5 and 0.0"),
+        ("edgellm", {"budget": 0}, "budget is 0"),
+        ("edgellm", {"threshold": 0.0}, "threshold is 0.0; it must be above 0 and below 1"),
+    ):
+        with pytest.raises(UserError, match=says):
+            METHODS[name].set(**knobs).make(given)
 
 
 def test_every_method_is_held_against_plain_decoding_or_a_reading_somewhere():

@@ -17,6 +17,12 @@ OF_A_DRAFT = [
 # Their controllers are tried in `tests/decoding/test_lengths.py` too.
 IN_SHORT = [slow(name) if METHODS[name] in LENGTHS and name != "copy_first" else name for name in OF_A_DRAFT]
 
+# Trees that are quick to grow; the numbers that the papers have are in `test_methods.py`.
+SMALLER = {
+    "specexec": {"budget": 8, "beams": 3, "branch": 4, "depth": 4},
+    "edgellm": {"budget": 6, "depth": 4, "threshold": 0.1},
+}
+
 
 @pytest.fixture
 def given(pair):  # noqa: F811
@@ -26,18 +32,15 @@ def given(pair):  # noqa: F811
 
 @pytest.mark.parametrize("name", IN_SHORT)
 def test_greedy_text_is_plain_decodings_in_batches_and_in_queues(given, name):
-    method = METHODS[name]
+    method = METHODS[name].set(**SMALLER.get(name, {}))
     drafter = method.make(given)
-    for prompt, knobs in (
-        (ragged_prompt(8), {"max_new_tokens": 23, "eos_id": (7, 2)}),
-        (ragged_prompt(1), {"max_new_tokens": 23, "eos_id": -1}),
-        (ragged_prompt(8), {"max_new_tokens": 3, "eos_id": 5}),  # less room than guesses
-    ):
-        knobs = knobs | {"sampling": GREEDY}
+    for batch, budget, eos in ((8, 23, (7, 2)), (8, 3, (5, 5)), (1, 23, (-1, -1))):  # 3: less room than guesses
+        prompt, knobs = ragged_prompt(batch), {"max_new_tokens": budget, "eos_id": eos, "sampling": GREEDY}
         plain = generate(given.target, METHODS["plain"].make(given), prompt, KEY, **knobs)
-        ours = generate(given.target, drafter, prompt, KEY, accept=method.accept, **knobs)
-        queued = generate_from_queue(given.target, drafter, prompt, KEY, rows=3, accept=method.accept, **knobs)
-        for made in (ours, queued):
+        knobs |= {"accept": method.accept}
+        ours = generate(given.target, drafter, prompt, KEY, **knobs)
+        several = [generate_from_queue(given.target, drafter, prompt, KEY, rows=3, **knobs)] if batch > 1 else []
+        for made in (ours, *several):
             np.testing.assert_array_equal(made.tokens_BS, plain.tokens_BS)
             np.testing.assert_array_equal(made.lengths_B, plain.lengths_B)
         assert ours.accepted_BN.sum() > 0
@@ -47,7 +50,7 @@ def test_greedy_text_is_plain_decodings_in_batches_and_in_queues(given, name):
 def test_sampling_through_a_method_compiles_once(given, name):
     before = None
     for seed in (0, 1, 2):
-        method, prompt = METHODS[name], ragged_prompt(4)
+        method, prompt = METHODS[name].set(**SMALLER.get(name, {})), ragged_prompt(4)
         knobs = {"max_new_tokens": 9 + seed, "sampling": Sampling(0.7), "accept": method.accept, "eos_id": seed}
         made = generate(given.target, method.make(given), prompt, jax.random.key(seed), **knobs)
         assert (made.lengths_B > prompt.lengths_B).all()

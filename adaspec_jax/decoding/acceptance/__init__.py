@@ -9,6 +9,7 @@ from adaspec_jax.decoding.acceptance.rejection import rejection_sample
 from adaspec_jax.decoding.acceptance.review import Review
 from adaspec_jax.decoding.acceptance.thresholds import Rollback, TopBeta
 from adaspec_jax.decoding.acceptance.tolerance import Tolerance
+from adaspec_jax.decoding.acceptance.traversal import traversal_verification
 from adaspec_jax.decoding.acceptance.typical import Typical
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "k_sequential",
     "match_sample",
     "rejection_sample",
+    "traversal_verification",
 ]

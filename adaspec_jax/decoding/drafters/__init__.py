@@ -2,8 +2,9 @@
 
 from adaspec_jax.decoding.drafters.models.cascade import Cascade
 from adaspec_jax.decoding.drafters.models.chain import ChainDrafter
+from adaspec_jax.decoding.drafters.models.growth import GrowthDrafter
 from adaspec_jax.decoding.drafters.models.relay import Relay
 from adaspec_jax.decoding.drafters.models.tree import TreeDrafter
 from adaspec_jax.decoding.drafters.none import NoDraft
 
-__all__ = ["Cascade", "ChainDrafter", "NoDraft", "Relay", "TreeDrafter"]
+__all__ = ["Cascade", "ChainDrafter", "GrowthDrafter", "NoDraft", "Relay", "TreeDrafter"]
