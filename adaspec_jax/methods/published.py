@@ -31,9 +31,7 @@ _ABSTRACT, _RECALLED = "the paper's abstract", "recalled, not looked up again"
 PUBLISHED: Mapping[str, tuple[Published, ...]] = {
     "vanilla": (_spec_bench("1.52", 2.28),),  # with a draft of 68 M parameters
     "specexec": (
-        Published(
-            "up to 10.6 and 18.7", None, "50B and larger, weights offloaded", "consumer GPUs", "notes on the paper"
-        ),
+        Published("up to 18.7", None, "50B and larger, weights offloaded", "consumer GPUs", "notes on the paper"),
     ),
     "edgellm": (Published("up to 9.3", None, "models beyond the device's memory", "phones", _ABSTRACT),),
     "prompt_lookup": (_spec_bench("1.66", 1.75),),
