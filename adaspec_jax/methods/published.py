@@ -33,9 +33,7 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = {
     "tli": (Published("up to 2.5", None, "not stated", "not stated", "transformers' documentation"),),
     "slem": (Published("1.5 to 2.0", None, "not stated", "not stated", "transformers' documentation"),),
     "specexec": (
-        Published(
-            "up to 10.6 and 18.7", None, "50B and larger, weights offloaded", "consumer GPUs", "notes on the paper"
-        ),
+        Published("up to 18.7", None, "50B and larger, weights offloaded", "consumer GPUs", "notes on the paper"),
     ),
     "edgellm": (Published("up to 9.3", None, "models beyond the device's memory", "phones", _ABSTRACT),),
     "prompt_lookup": (_spec_bench("1.66", 1.75),),
