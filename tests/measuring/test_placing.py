@@ -96,6 +96,11 @@ def test_generate_takes_a_method_and_a_mesh(directories, capsys, monkeypatch):
         ("generate", "vanilla", "error: the method vanilla needs a draft (--draft PATH)"),
         ("evaluate", "specinfr", 'error: there is no method "specinfr"; did you mean "specinfer"?'),
         ("evaluate", "specinfer", "error: the method specinfer needs a draft (--draft PATH)"),
+        (
+            "evaluate",
+            "tolerance --method.samples=0",
+            "error: the method tolerance[samples=0]: tolerance needs at least one sample, not 0",
+        ),
     ],
 )
 def test_a_method_that_cannot_be_is_one_line(module, method, says, directories, capsys, monkeypatch, tmp_path):
@@ -107,6 +112,25 @@ def test_a_method_that_cannot_be_is_one_line(module, method, says, directories, 
     given = ["--target", directories / "target", "--method", *method.split(), *arguments[module]]
     status, _, errors = command_line(capsys, monkeypatch, module, *given)
     assert (status, errors) == (2, f"{says}\n")
+
+
+def test_a_lossy_method_is_said_to_be_and_has_no_say_in_text_of_shared_noise(
+    directories, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(costs, "_median_seconds", lambda loop: 1.0)
+    shared = ["--target", directories / "target", "--draft", directories / "draft", "--method", "tolerance"]
+    shared += ["--max_new_tokens", 4]
+    columns = ["--data", directories / "prompts.jsonl", "--prompt_column", "q", "--answer_column", "a"]
+    rows = {"generate": ["--prompt", "Tom"], "evaluate": [*columns, "--draft_length", 2, "--json", tmp_path / "e.json"]}
+    for module, asked in rows.items():
+        noise = ["--temperature", 1, "--shared_noise"]
+        status, _, errors = command_line(capsys, monkeypatch, module, *shared, *asked, *noise)
+        says = "error: the method tolerance is lossy, and shared noise settles what the target writes; leave it out\n"
+        assert (status, errors) == (2, says)
+    asked = [*rows["evaluate"], "--max_length", 32, "--method.samples=3"]
+    status, _, errors = command_line(capsys, monkeypatch, "evaluate", *shared, *asked)
+    says = "the method tolerance[samples=3] is lossy: answers do not follow the target's law"
+    assert status == 0 and says in errors and says in json.loads((tmp_path / "e.json").read_text())["notes"]
 
 
 def test_a_length_is_chosen_only_where_there_is_one(directories, capsys, monkeypatch, tmp_path):

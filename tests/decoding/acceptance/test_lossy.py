@@ -160,7 +160,8 @@ def parents_of(drafter):
 
 
 @pytest.mark.parametrize(
-    "case", [slow(case) if case in ("top beta", "fuzzy, tree", "lenient, exponential") else case for case in LAWS]
+    "case",
+    [slow(case) if case in ("top beta", "fuzzy, tree", "typical", "lenient, exponential") else case for case in LAWS],
 )
 def test_the_law_of_a_lossy_rule_is_its_readings_and_so_is_its_distance_from_the_targets(case):
     rule, drafter, reading = LAWS[case]
@@ -262,14 +263,12 @@ def test_at_a_threshold_of_nothing_equal_laws_pass_and_others_do_not():
     forms = ["js", "fsd_js", "kl", "reversed_kl", "tv"]
     tokens_BN, _, logits_BMV, opinions_BNV = random_rounds(5, TREES["chain"])
     everything = np.ones(tokens_BN.shape, bool)
-    nothing = [Fuzzy(0.0, form, top_k) for form in forms for top_k in (0, 2)]
+    nothing = [*(Fuzzy(0.0, form) for form in forms), Fuzzy(0.0, top_k=2)]
     same = (tokens_BN, everything, logits_BMV, logits_BMV[:, :-1])
     assert all(verdict.accepted_BN.all() for verdict in verdicts_of(nothing, TREES["chain"], same, GREEDY))
     other = (tokens_BN, everything, logits_BMV, opinions_BNV)
-    endless = [Fuzzy(math.inf, form) for form in forms]
-    verdicts = verdicts_of([*nothing, *endless], TREES["chain"], other, Sampling())
-    assert [verdict.accepted_BN.any() for verdict in verdicts[:10]] == [False] * 10
-    assert all(verdict.accepted_BN.all() for verdict in verdicts[10:])
+    *refusing, keeping = verdicts_of([*nothing, Fuzzy(math.inf)], TREES["chain"], other, Sampling())
+    assert not any(verdict.accepted_BN.any() for verdict in refusing) and keeping.accepted_BN.all()
 
 
 def test_what_processors_and_filters_rule_out_never_stays():
