@@ -17,8 +17,8 @@ from functools import partial
 from adaspec_jax.benchmark_replay import add_replay_options, check_replay, record, replayed
 from adaspec_jax.command_line import (
     add_assistant_roles,
-    add_datastore,
     add_matmul_option,
+    add_sources,
     add_template_options,
     check_output,
     parse_arguments,
@@ -47,7 +47,7 @@ def main() -> None:
     sampling, chosen = sampling_of(arguments), _methods(arguments)
     mesh = mesh_of(arguments.mesh, math.gcd(*batch_sizes))
     prompts, held_back = _prompts(arguments)
-    loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
+    loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore", "qualifier")}
     loading["other_tokenizer"] = arguments.methods != "all" and any(method.translates for method in chosen)
     given, ends = load_given(arguments.target, arguments.draft, **loading)
     check_fits(sampling, given.target.config.num_tokens)
@@ -100,13 +100,7 @@ def _told(arguments: argparse.Namespace, found: Mapping, notes: list[str], enter
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.benchmark", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--target", help="directory or hub name")
-    parser.add_argument(
-        "--draft",
-        action="append",
-        default=[],
-        help="directory or hub name; of several the smallest drafts, others are NAME@DRAFT",
-    )
-    add_datastore(parser)
+    add_sources(parser)
     parser.add_argument("--methods", default="all", help="all, list, or names with commas between them")
     parser.add_argument(
         "--sweep",
@@ -264,20 +258,22 @@ def _spoken(arguments: argparse.Namespace, given, ends, mesh, batch_size: int, s
 
 def _command(arguments: argparse.Namespace, best: tuple | None, exact: int | None = None) -> str:
     """What decodes with this method as it was measured; a method of the user's own goes by where it was found."""
-    from adaspec_jax.methods import spelt
+    from adaspec_jax.methods import find, spelt
 
     if best is None:
         return ""  # plain decoding
     method, theirs = best
     drafts = theirs.foreign if method.translates else theirs.drafts
-    asked = [name for name in arguments.methods.split(",") if name.endswith(f":{method.name}")]
+    asked = [name for name in arguments.methods.split(",") if ":" in name and find(name).name == method.name]
     parts = ["python", "-m", "adaspec_jax.generate", "--target", arguments.target]
-    parts += [part for draft in drafts for part in ("--draft", draft)]
-    parts += ["--datastore", arguments.datastore] if arguments.datastore else []
+    for draft in drafts:
+        parts += ["--qualifier" if draft == arguments.qualifier else "--draft", draft]
+    parts += ["--chat"] if arguments.chat else []
     parts += ["--method", asked[0] if asked else method.name]
     parts += [f"--method.{name}={spelt(value)}" for name, value in method.chosen.items()]
-    for option, default in (("draft_length", None), ("dtype", "float32"), ("matmul", "float32")):
-        if (value := getattr(arguments, option)) != default:
+    defaults = {"draft_length": None, "dtype": "float32", "matmul": "float32"}
+    for option in ("datastore", *defaults, "mesh", "chat_template", "template_options"):
+        if (value := getattr(arguments, option)) != defaults.get(option):
             parts += [f"--{option}", str(value)]
     parts += ["--exact", str(exact)] if exact is not None else []
     parts += spelt_out(arguments)

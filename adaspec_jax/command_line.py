@@ -125,8 +125,15 @@ def add_template_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--template_options", help="of the template, as JSON: '{\"enable_thinking\": false}'")
 
 
-def add_datastore(parser: argparse.ArgumentParser) -> None:
-    """Texts for the methods that copy from them."""
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """What methods make their guesses of: draft models, and texts to copy from."""
+    parser.add_argument(
+        "--draft",
+        action="append",
+        default=[],
+        help="directory or hub name, for the methods that need one; given again, the smallest drafts",
+    )
+    parser.add_argument("--qualifier", help="the draft between the smallest and the target (default: the next larger)")
     parser.add_argument("--datastore", help="made by python -m adaspec_jax.datastore, for the methods that need one")
 
 

@@ -11,8 +11,8 @@ import sys
 
 from adaspec_jax.command_line import (
     add_assistant_roles,
-    add_datastore,
     add_matmul_option,
+    add_sources,
     add_template_options,
     check_output,
     parse_arguments,
@@ -44,11 +44,9 @@ def main() -> None:
     method = methods.find(arguments.method).set(**knobs)
     mesh = mesh_of(arguments.mesh, arguments.batch_size)
     examples = _examples(arguments)
-    loading = {"dtype": arguments.dtype, "datastore": arguments.datastore}
-    loading["other_tokenizer"] = method.translates
-    given, ends = load_given(
-        arguments.target, arguments.draft, draft_length=arguments.draft_length or PROBE_LENGTH, **loading
-    )
+    loading = {name: getattr(arguments, name) for name in ("dtype", "datastore", "qualifier")}
+    loading |= {"other_tokenizer": method.translates, "draft_length": arguments.draft_length or PROBE_LENGTH}
+    given, ends = load_given(arguments.target, arguments.draft, **loading)
     check_fits(sampling, given.target.config.num_tokens)
     _check_chat(arguments, examples)
     chat = data.chat_of(examples, given.tokenizer, arguments.chat_template, arguments.template_options)
@@ -77,13 +75,7 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.evaluate", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--target", required=True, help="directory or hub name")
-    parser.add_argument(
-        "--draft",
-        action="append",
-        default=[],
-        help="directory or hub name, for the methods that need one; some take two (--draft PATH twice)",
-    )
-    add_datastore(parser)
+    add_sources(parser)
     parser.add_argument(
         "--method",
         default="vanilla",

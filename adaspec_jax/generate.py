@@ -12,8 +12,8 @@ import json
 import sys
 
 from adaspec_jax.command_line import (
-    add_datastore,
     add_matmul_option,
+    add_sources,
     add_template_options,
     parse_arguments,
     say_notes,
@@ -37,7 +37,7 @@ def main() -> None:
     sampling = sampling_of(arguments)
     method = methods.find(arguments.method or ("vanilla" if arguments.draft else "plain")).set(**knobs)
     mesh = mesh_of(arguments.mesh, 1)
-    loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore")}
+    loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore", "qualifier")}
     loading["other_tokenizer"] = method.translates
     given, ends = load_given(arguments.target, arguments.draft, **loading)
     vocab_size = given.target.config.num_tokens
@@ -145,13 +145,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m adaspec_jax.generate", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--target", required=True, help="directory or hub name")
-    parser.add_argument(
-        "--draft",
-        action="append",
-        default=[],
-        help="directory or hub name; without one the target decodes plainly, and some methods take two",
-    )
-    add_datastore(parser)
+    add_sources(parser)
     parser.add_argument(
         "--method",
         help="default: vanilla with a draft, else plain; see python -m adaspec_jax.benchmark --methods list. "

@@ -147,6 +147,8 @@ def test_generate_takes_as_many_drafts_as_a_method_needs(root, capsys, monkeypat
     assert (status, errors) == (2, "error: the method pyramidsd_a needs two drafts (--draft PATH twice)\n")
     status, out, errors = command_line(capsys, monkeypatch, "generate", *arguments, "--draft", root / "other")
     assert status == 0 and out, errors
+    status, _, errors = command_line(capsys, monkeypatch, "generate", *arguments[:-2], "--qualifier", root / "draft")
+    assert status == 2 and errors.count("\n") == 1 and "stands above a smaller draft, and there is none" in errors
 
 
 def test_the_fastest_is_named_with_its_command_and_measured_again_on_prompts_held_back(
@@ -166,23 +168,24 @@ def test_the_fastest_is_named_with_its_command_and_measured_again_on_prompts_hel
 
 def test_the_verdicts_command_is_one_that_generate_takes(root, capsys, monkeypatch, tmp_path):
     """Knobs that were left alone are left out, and a method of one's own goes by where it was found."""
-    from adaspec_jax import benchmark
+    from adaspec_jax import benchmark, generate
     from adaspec_jax.methods import Given, find
 
-    given = Given(target=None, drafts={"a draft": None})
-    options = {"draft": ["a draft"], "datastore": None, "draft_length": 3, "dtype": "float32", "matmul": "float32"}
-    own = f"{root / 'own.py'}:zeros"
-    for name, method in ((own, find(own)), ("draft_and_verify", find("draft_and_verify").set(skip="2-3"))):
-        sampling = argparse.ArgumentParser()
-        add_sampling(sampling)
-        arguments = argparse.Namespace(
-            target="t", methods=f"plain,{name}", **options, **vars(sampling.parse_args(["--min_p", "0.1"]))
-        )
+    given = Given(target=None, drafts={"a draft": None, "larger": None})
+    shared = ["--target", "t", "--draft", "a draft", "--qualifier", "larger", "--draft_length", "3", "--min_p", "0.1"]
+    shared += ["--mesh", "data=1", "--chat", "--chat_template", "t.jinja"]
+    (tmp_path / "mine.py").write_text("from adaspec_jax.methods import METHODS\nmine = METHODS['anpd']\n")
+    own, renamed = f"{root / 'own.py'}:zeros", f"{tmp_path / 'mine.py'}:mine"
+    skipping = find("draft_and_verify").set(skip="2-3")
+    for name, method in ((own, find(own)), (renamed, find(renamed)), ("draft_and_verify", skipping)):
+        arguments = benchmark._parser().parse_args([*shared, "--methods", f"plain,{name}"])
         words = shlex.split(benchmark._command(arguments, (method, given)))
-        assert words[words.index("--method") + 1] == name and words[words.index("--draft") + 1] == "a draft"
-        assert words[-2:] == ["--min_p", "0.1"]
-        _, knobs = take_knobs(words)
+        assert words[words.index("--method") + 1] == name and words[-2:] == ["--min_p", "0.1"]
+        rest, knobs = take_knobs(words)
         assert find(name).set(**knobs).chosen == method.chosen
+        taken = generate._parser().parse_args([*rest[3:], "--prompt", "x"])
+        assert (taken.draft, taken.qualifier, taken.mesh, taken.chat) == (["a draft"], "larger", "data=1", True)
+        assert (taken.chat_template, taken.draft_length, taken.datastore) == ("t.jinja", 3, None)
 
 
 def test_all_is_timed_again_until_the_intervals_are_as_narrow_as_asked(root, capsys, monkeypatch, tmp_path):

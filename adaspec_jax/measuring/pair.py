@@ -49,13 +49,17 @@ def load_given(
     draft_length: int = 5,
     datastore: str | None = None,
     other_tokenizer: bool = False,
+    qualifier: str | None = None,
 ):
     """(what methods are made of, where text ends); `UserError` where a draft and the target cannot work together.
 
     Drafts come the smallest first. One with the target's tokenizer and another number of padding rows is given the
     target's. `datastore`: a directory that `python -m adaspec_jax.datastore` made with the target's tokenizer.
-    `other_tokenizer`: a draft may have another one, and is then among `Given.foreign`.
+    `other_tokenizer`: a draft may have another one, and is then among `Given.foreign`. `qualifier`: one more draft, or
+    one of these, which stands between the smallest and the target.
     """
+    if qualifier is not None and qualifier not in draft_names:
+        draft_names = [*draft_names, qualifier]
     directory = models.find_directory(target_name)  # a wrong path is said as such, not as a missing tokenizer
     tokenizer = data.load_tokenizer(target_name)
     target = models.load(target_name, dtype=dtype)
@@ -72,10 +76,12 @@ def load_given(
     target = target.with_vocabulary(tokens if unequal or a_stage else target.config.owned())
     smallest_first = sorted(loaded.items(), key=lambda item: item[1].num_params)
     drafts = {name: _fitted(draft, target, tokens) for name, draft in smallest_first}
+    if qualifier is not None and next(iter(drafts), qualifier) == qualifier:
+        raise UserError(f"--qualifier {qualifier} stands above a smaller draft, and there is none: give it as --draft")
     others = {name: _foreign_of(name, target, target_name, tokenizer, dtype) for name in foreign}
     others = dict(sorted(others.items(), key=lambda item: item[1].model.num_params))
     parts = {"foreign": others, "tokenizer": tokenizer, "datastore": store, "draft_length": draft_length}
-    parts |= {"costs": rounds_priced}
+    parts |= {"costs": rounds_priced, "qualifier": qualifier}
     return Given(target=target, drafts=drafts, **parts), ends
 
 

@@ -11,15 +11,14 @@ from adaspec_jax.decoding.types import Accept, Drafter, Model
 from adaspec_jax.methods.method import A_DRAFT, Given, Method, Need
 from adaspec_jax.methods.taught import vocabulary
 
-TWO_DRAFTS = Need("two drafts (--draft PATH twice)", lambda given: len(given.drafts) > 1)
+TWO_DRAFTS = Need("two drafts (--draft PATH twice)", lambda given: given.between is not None)
 
 
 def _pyramid(given: Given, *, draft_length: int, length: int, accept: Accept) -> Cascade:
     """The smallest draft guesses for the next, and the two of them for the target."""
     if draft_length < 1:
         raise ValueError(f"draft_length is {draft_length}; it must be at least 1")
-    small, middle, *_ = given.drafts.values()
-    return Cascade(ChainDrafter(small, draft_length), middle, length, accept)
+    return Cascade(ChainDrafter(given.draft, draft_length), given.between, length, accept)
 
 
 def _fuzzy_pyramid(given: Given, *, threshold_q: float, divergence_q: str, **lengths: int) -> Cascade:
@@ -27,7 +26,7 @@ def _fuzzy_pyramid(given: Given, *, threshold_q: float, divergence_q: str, **len
 
 
 def _cs_drafting(given: Given, *, k_matrix: tuple[int, ...], k_of_two: tuple[int, ...], lenience: float) -> Drafter:
-    models = list(given.drafts.values())[1::-1]  # of the two smallest, the larger first
+    models = [model for model in (given.between, given.draft) if model is not None]
     rows = rows_of(k_matrix if len(models) == 1 else k_of_two, len(models))
     store = given.datastore
     table_V = None if store is None else likeliest_next(store.tokens_T, vocabulary(given.target))

@@ -20,6 +20,7 @@ class Given:
 
     target: Model
     drafts: Mapping[str, Model] = field(default_factory=dict)  # plain draft models by their names, the smallest first
+    qualifier: str | None = None  # which of them stands between the smallest and the target; None: the next larger
     foreign: Mapping[str, Foreign] = field(default_factory=dict)  # drafts with a tokenizer of their own, likewise
     tokenizer: Any = None
     datastore: Any = None  # texts to copy from: a `decoding.drafters.text.datastore.Datastore`
@@ -33,6 +34,13 @@ class Given:
         if not self.drafts:
             raise KeyError("no draft is given")
         return next(iter(self.drafts.values()))
+
+    @property
+    def between(self) -> Model | None:
+        """The draft that stands between the smallest one and the target; None where there is none."""
+        if self.qualifier in self.drafts:
+            return self.drafts[self.qualifier]
+        return next(iter(list(self.drafts.values())[1:]), None)
 
 
 class Need(NamedTuple):

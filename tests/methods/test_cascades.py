@@ -1,5 +1,6 @@
 """Methods of several drafts do in every round what a plain reading of them does, and keep the law that they promise."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -233,6 +234,17 @@ def test_methods_are_made_of_as_many_drafts_as_there_are(given):
     assert two.counts == (5, 14, 10) and two.drafters[0].model is given.drafts["middle"]
     assert two.drafters[0].drafter.counts == (1, 10) and isinstance(two.drafters[1].drafter, MaxGram)
     assert METHODS["cs_drafting"].set(k_of_two="0-4-0-1-1-5").make(given).drafter.length == 5
+
+
+def test_the_middle_one_is_the_next_larger_or_the_one_that_is_named(given):
+    larger = BagModel.random(7, vocab=4)
+    three = dataclasses.replace(given, drafts={**given.drafts, "larger": larger})
+    assert METHODS["pyramidsd_a"].make(three).model is given.drafts["middle"]
+    named = dataclasses.replace(three, qualifier="larger")
+    for cascade in (METHODS["pyramidsd_a"].make(named), METHODS["cs_drafting"].make(named).drafters[0]):
+        assert cascade.model is larger
+    alone = dataclasses.replace(named, drafts={"small": given.drafts["small"]})  # as a benchmark's NAME@DRAFT has it
+    assert alone.between is None and METHODS["pyramidsd_a"].lacks(alone)
 
 
 def test_what_is_missing_or_cannot_be_is_said_in_one_line(given):
