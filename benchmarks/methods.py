@@ -100,21 +100,25 @@ def with_part(kept: dict, report: dict, where: Path) -> dict:
 
 
 def show(args: argparse.Namespace) -> None:
-    """The figures as tables of Markdown, the fastest first; speed-ups by category where requests came alone."""
+    """The figures as tables of Markdown, the fastest first; speed-ups by category where requests came alone.
+
+    What a round costs, in plain steps, is its tokens over the speed-up: drafting and verification together.
+    """
     for path in args.results:
         found = json.loads(path.read_text())["methods"]
         there = {name: m for name, m in found.items() if "skipped" not in m}
         categories = list(dict.fromkeys(name for m in there.values() for name in m["categories"] if len(there)))
-        print(f"\n| | tokens per target call | speed-up | {' | '.join(categories)}{' | ' if categories else ''}text |")
-        print("|---" * (len(categories) + 4) + "|")
+        columns = ["", "tokens per target call", "a round costs", "speed-up", *categories, "text"]
+        print(f"\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
         for name, m in sorted(there.items(), key=lambda item: -item[1]["speedup"]):
             calls = f"{m['tokens_per_target_call']:.2f} ({' to '.join(f'{x:.2f}' for x in m['ci95'])})"
             speed = f"{m['speedup']:.2f} ({' to '.join(f'{x:.2f}' for x in m['speedup_ci95'])})"
+            cost = f"{m['tokens_per_target_call'] / m['speedup']:.1f}"
             parts = [f"{m['categories'][each]['speedup']:.2f}" for each in categories]
             same = m["identical_to_plain"]
             text = "lossy" if not m["lossless"] else "drawn" if same is None else f"{same} of {m['prompts']}"
             warm = m["warm"] and f"; warm {m['warm']['tokens_per_target_call']:.2f}, {m['warm']['speedup']:.2f}"
-            print(f"| `{name}` | {' | '.join([calls, speed + (warm or ''), *parts, text])} |")
+            print(f"| `{name}` | {' | '.join([calls, cost, speed + (warm or ''), *parts, text])} |")
         for name, m in found.items():
             if "skipped" in m:
                 print(f"\n`{name}`: {m['skipped']}")
