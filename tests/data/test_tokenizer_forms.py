@@ -17,6 +17,7 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.pair import load_pair
 from tests import tiny_pair
 from tests.data import forms
+from tests.running import some
 
 TASKS = dict.fromkeys(("gsm8k", "mbpp", "cnn_dailymail", "xsum"), "test") | dict.fromkeys(
     ("alpaca", "tinystories"), "train"
@@ -52,7 +53,7 @@ def directory(request, tmp_path, shared_data):
     return tmp_path / "form"
 
 
-ALL = pytest.mark.parametrize("directory", [*forms.FORMS, *forms.REAL], indirect=True)
+ALL = pytest.mark.parametrize("directory", [*forms.FORMS, *some(forms.REAL, "GPT-NeoX")], indirect=True)
 
 
 def by_the_file(directory, texts):

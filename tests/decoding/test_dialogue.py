@@ -27,7 +27,7 @@ from adaspec_jax.decoding.prefill import Kept
 from adaspec_jax.devices import sharding
 from tests.decoding.test_engine import GREEDY, KEY, Head, pair  # noqa: F401
 from tests.decoding.test_programs import count
-from tests.running import slow
+from tests.running import slow, some
 
 VOCAB, EOS = 61, (5, 17, 29, 41, 53)
 LONGEST = 128  # tokens of a prompt here: read whole they share a program
@@ -137,7 +137,7 @@ DRAFTERS = {
 }
 
 
-@pytest.mark.parametrize("kind", [slow(kind) if kind == "grown" else kind for kind in DRAFTERS])
+@pytest.mark.parametrize("kind", some(DRAFTERS, "plain", "chain", "stopped"))
 def test_every_turn_equals_reading_the_whole_conversation(real, kind):
     target, draft = real
     talk, ended = talk_and_compare(target, DRAFTERS[kind](draft), GREEDY)
@@ -145,13 +145,13 @@ def test_every_turn_equals_reading_the_whole_conversation(real, kind):
     assert talk._held.target_cache.slots > 96  # the first turn's 64 + 32 tokens were outgrown
 
 
-@pytest.mark.parametrize("kind", ["plain", "chain"])
+@pytest.mark.parametrize("kind", [slow("plain"), "chain"])
 def test_a_sampled_turn_draws_the_tokens_of_reading_the_whole(real, kind):
     target, draft = real
     talk_and_compare(target, DRAFTERS[kind](draft), Sampling(temperature=1.0))
 
 
-@pytest.mark.parametrize("kind", ["chain", "tree", "grown"])
+@pytest.mark.parametrize("kind", [slow("chain"), "tree", slow("grown")])
 def test_a_good_draft_goes_on_from_its_own_cache(real, kind):
     """Where all is accepted to a turn's end, what the drafter never read or has elsewhere would show in the counts."""
     target, _ = real

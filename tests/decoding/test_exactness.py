@@ -116,6 +116,7 @@ CASES = {
 }
 SLOW = {name for name in CASES if "traversal" in name or "grown" in name}
 SLOW -= {"traversal, tree of siblings that differ", "match, grown tree"}
+SLOW |= {"k-seq, tree", "more siblings than tokens", "likeliest tree", "independent tree", "match, tree", "k-seq"}
 SLOW |= {"independent tree, nucleus", "match, siblings that differ", "block, filtered", "k-seq, chain"}
 
 

@@ -99,7 +99,7 @@ def test_another_seed_samples_another_text_and_another_row_too(pair):  # noqa: F
     assert (first != other).any() and (first[0] != first[1]).any()
 
 
-@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("raw", [slow(False), True])
 def test_a_request_keeps_its_text_in_any_company(pair, raw):  # noqa: F811
     target, draft = pair
     whole, chosen = ragged_prompt(8), np.asarray([5, 2, 6])

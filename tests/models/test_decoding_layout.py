@@ -12,6 +12,7 @@ from adaspec_jax.models.decoding_layout import product
 from adaspec_jax.training import lora
 from tests.models.conftest import TINY_OF
 from tests.models.test_kv_cache import PARENTS, call, tree_inputs
+from tests.running import slow
 
 TOKENS_BT = np.random.default_rng(0).integers(0, 61, (3, 14))
 FAMILIES = [*((family, {}) for family in TINY_OF), ("llama", {"tie_word_embeddings": True})]
@@ -57,8 +58,7 @@ def test_a_tree_and_the_path_kept_of_it_are_the_loaded_models(tiny_of):
     jax.tree.map(close, *made)
 
 
-@pytest.mark.parametrize("family", ["gpt_neox", "llama"])
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch, family", [(1, "gpt_neox"), slow(1, "llama"), slow(3, "gpt_neox"), (3, "llama")])
 def test_greedy_text_is_the_loaded_models_plain_and_speculative(tiny_of, family, batch):
     target, draft = tiny_of(family), tiny_of(family, num_hidden_layers=1)
     prompt = Context(TOKENS_BT[:batch, :6], np.array([6, 2, 4][:batch]))

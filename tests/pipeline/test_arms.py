@@ -171,6 +171,7 @@ def test_an_arm_whose_batch_the_devices_do_not_divide_is_refused_at_once(tmp_pat
         pipeline.run(config, tmp_path / "run", {"teacher": arm})
 
 
+@pytest.mark.slow
 def test_an_arm_with_another_divergence_selects_by_it(with_arms):
     """The store holds the reference's forward KL; an arm under another measure must not take it for its own."""
     directory, config, arms, _ = with_arms

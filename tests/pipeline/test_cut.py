@@ -32,7 +32,7 @@ def experiment(**draft):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(few_costs_throughout, tmp_path_factory):
     directory = tmp_path_factory.mktemp("cut") / "run"
     bases = []
 
@@ -92,6 +92,7 @@ def _begun(workdir):
     return next(label for label in ("target", "reference", "draft") if Workdir(workdir).finished(label) is None)
 
 
+@pytest.mark.slow
 def test_other_layers_redo_reference_and_draft_and_keep_the_target(finished, tmp_path, monkeypatch):
     directory, _, _ = finished
     shutil.copytree(directory, tmp_path / "run")

@@ -71,7 +71,7 @@ def test_what_saves_memory_alone_changes_no_loss_choice_or_weight(name, change):
     jax.tree.map(same, state.model.unstacked().params, plain.model.params)
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("shape", [slow((8, 1, 1)), (2, 2, 2)], ids=str)
 def test_micro_batches_of_a_mesh_are_those_of_one_device(shape):
     mesh, (data, fsdp, _) = sharding.make_mesh(*shape), shape
     chunking = Chunking(tokens=4, groups=data * fsdp)
@@ -137,7 +137,7 @@ def distilled(moments):
     return train(objectives.distill(), setting.model(2, hidden=128, layers=1), steps=30, optimizer=optimizer)
 
 
-@pytest.mark.parametrize("moments, bytes_per_weight", [("float32", 8), ("bfloat16", 4), ("factored", 1)])
+@pytest.mark.parametrize("moments, bytes_per_weight", [slow("float32", 8), ("bfloat16", 4), slow("factored", 1)])
 def test_moments_take_what_they_say_and_learn_alike(moments, bytes_per_weight):
     state, found = distilled(moments)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
@@ -158,7 +158,7 @@ def test_a_second_moment_in_bfloat16_still_follows_its_mean():
     assert float(jnp.mean(state.inner.nu.astype(jnp.float32))) == pytest.approx(0.25 * (1 - 0.999**300), rel=0.01)
 
 
-@pytest.mark.parametrize("stacked", [False, True], ids=["layer by layer", "stacked"])
+@pytest.mark.parametrize("stacked", [slow(False), True], ids=["layer by layer", "stacked"])
 def test_adapters_train_alone_and_merge_into_the_model_they_made(stacked):
     base = setting.model(2, layers=2)
     base = base.stacked() if stacked else base

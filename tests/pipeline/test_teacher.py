@@ -162,6 +162,7 @@ print("rows seen by", jax.process_index(), store.num_tokens)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_store_of_one(stored, unfinished, tmp_path):
     shutil.rmtree(unfinished / "teacher")
     (unfinished / "decisions.json").unlink()

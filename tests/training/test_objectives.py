@@ -31,7 +31,7 @@ def losses(objective, frozen, *, steps=6, place=lambda x: x, put=lambda x: x, op
 
 @pytest.mark.parametrize(
     "divergence, normalize",
-    [(forward_kl, "paper"), (forward_kl, "official"), slow(DIVERGENCES["total_variation"], "paper")],
+    [(forward_kl, "paper"), slow(forward_kl, "official"), slow(DIVERGENCES["total_variation"], "paper")],
 )
 def test_selecting_everything_is_plain_distillation_step_by_step(divergence, normalize):
     frozen = setting.frozen()
@@ -87,7 +87,7 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize(
     "name, shape",
-    [slow("fine_tune", (8, 1, 1)), ("distill", (2, 2, 2)), ("selective", (8, 1, 1)), ("selective", (2, 4, 1))],
+    [slow("fine_tune", (8, 1, 1)), ("distill", (2, 2, 2)), slow("selective", (8, 1, 1)), ("selective", (2, 4, 1))],
     ids=str,
 )
 def test_eight_devices_give_the_losses_of_one(name, shape):

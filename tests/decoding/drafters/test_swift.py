@@ -8,6 +8,7 @@ from adaspec_jax.decoding import NoDraft, Sampling, generate, generate_and_learn
 from adaspec_jax.decoding.drafters.target.swift import SwiftDrafter
 from tests.decoding.drafters.test_own_layers import Mixed, starts, target  # noqa: F401
 from tests.decoding.recording import Asked, play, prompts
+from tests.running import slow
 
 NEW, BEGIN = 24, (2, 3, 5)
 
@@ -69,10 +70,10 @@ def sets_drawn(drafter):
 @pytest.mark.parametrize(
     "knobs",
     [
-        {"window": 50, "length": 4},
+        slow({"window": 50, "length": 4}),
         {"window": 3, "length": 3, "siblings": 2, "threshold": 0.3},
         {"window": 2, "length": 3, "siblings": 1, "threshold": 0.3, "patience": 1},
-        {"window": 4, "length": 3, "enough": 0.4},
+        slow({"window": 4, "length": 3, "enough": 0.4}),
     ],
     ids=["without a search", "searched", "soon out of patience", "soon good enough"],
 )
