@@ -43,6 +43,8 @@ def main() -> None:
     if not config.reference.epochs:
         raise UserError("reference.epochs is 0; every arm is compared with the reference")
 
+    config.qualifier.epochs = 0.0  # no arm, and of no use to any
+
     from adaspec_jax import pipeline, reporting
     from adaspec_jax.devices import processes
 

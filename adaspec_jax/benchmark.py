@@ -267,12 +267,14 @@ def _command(arguments: argparse.Namespace, best: tuple | None, exact: int | Non
     asked = [name for name in arguments.methods.split(",") if ":" in name and find(name).name == method.name]
     parts = ["python", "-m", "adaspec_jax.generate", "--target", arguments.target]
     for draft in drafts:
-        parts += ["--qualifier" if draft == arguments.qualifier else "--draft", draft]
+        parts += ["--qualifier" if draft == arguments.qualifier and len(drafts) > 1 else "--draft", draft]
     parts += ["--chat"] if arguments.chat else []
     parts += ["--method", asked[0] if asked else method.name]
     parts += [f"--method.{name}={spelt(value)}" for name, value in method.chosen.items()]
     defaults = {"draft_length": None, "dtype": "float32", "matmul": "float32"}
-    for option in ("datastore", *defaults, "mesh", "chat_template", "template_options"):
+    of_a_row = ",".join(axis for axis in (arguments.mesh or "").split(",") if axis.startswith("tensor="))
+    parts += ["--mesh", of_a_row] if of_a_row else []  # generate has one row, and no more devices for others
+    for option in ("datastore", *defaults, "chat_template", "template_options"):
         if (value := getattr(arguments, option)) != defaults.get(option):
             parts += [f"--{option}", str(value)]
     parts += ["--exact", str(exact)] if exact is not None else []

@@ -29,19 +29,15 @@ def main() -> None:
     _check(arguments)
 
     from adaspec_jax import data, methods, reporting
-    from adaspec_jax.decoding import Lenient
     from adaspec_jax.measuring.evaluation import evaluate
     from adaspec_jax.measuring.measure import MEASURED_HOW, PROBE_LENGTH
     from adaspec_jax.measuring.pair import load_given
     from adaspec_jax.measuring.placing import mesh_of
     from adaspec_jax.measuring.products import chosen, multiplied
 
-    try:
-        accept = Lenient(arguments.lenience, arguments.lenience_form) if arguments.lenience != 1 else None
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
     sampling = sampling_of(arguments)
     method = methods.find(arguments.method).set(**knobs)
+    accept = _lenience(arguments, method)
     mesh = mesh_of(arguments.mesh, arguments.batch_size)
     examples = _examples(arguments)
     loading = {name: getattr(arguments, name) for name in ("dtype", "datastore", "qualifier")}
@@ -70,6 +66,22 @@ def main() -> None:
     reporting.write_json(arguments.json, report)
     say_notes(found["notes"])
     reporting.print_table(report)
+
+
+def _lenience(arguments: argparse.Namespace, method):
+    """The rule in place of the method's own; None where that stays."""
+    from adaspec_jax.decoding import Lenient
+
+    if arguments.lenience == 1:
+        return None
+    if not method.lossless:
+        raise UserError(f"the method {method.label} has a lossy rule of its own; leave --lenience out")
+    if arguments.shared_noise:
+        raise UserError("--lenience has nothing to decide where --shared_noise settles the text; leave one of them out")
+    try:
+        return Lenient(arguments.lenience, arguments.lenience_form)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
 
 
 def _parser() -> argparse.ArgumentParser:

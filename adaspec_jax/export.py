@@ -1,4 +1,4 @@
-"""python -m adaspec_jax.export --workdir DIR --stage target|reference|draft --out DIR
+"""python -m adaspec_jax.export --workdir DIR --stage target|reference|draft|qualifier --out DIR
 
 Writes a finished stage as a Hugging Face directory with its tokenizer, for transformers, vLLM or SGLang. A draft or
 reference gets as many vocabulary rows as the run's target, those without a token such that none is guessed, and a

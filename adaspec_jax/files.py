@@ -108,8 +108,9 @@ class Journal:
             first, *self.rows = [dict(json.loads(line)) for line in said] or [{}]
         except (ValueError, TypeError):
             raise UserError(f"{path} is no journal of a {what}; {mend}") from None
-        differs = sorted(name for name in about if said and first.get(name) != about[name])
-        if differs or not said:
+        # What the first line does not say was not asked when the journal was begun.
+        differs = sorted(name for name in about if said and first.get(name, about[name]) != about[name])
+        if differs or not set(first) & set(about):
             raise UserError(f"{path} is of another {what} ({', '.join(differs) or 'everything'}); {mend}")
         write_text(self._path, "".join(map(_line, [first, *self.rows])))
 

@@ -94,6 +94,8 @@ def _about(arguments: argparse.Namespace, wording) -> dict[str, Any]:
     from adaspec_jax.measuring.records import sums_of
 
     names = (
+        "question_column",
+        "corpus_column",
         "drafts",
         "per_draft",
         "passages",
@@ -128,7 +130,7 @@ def _in_words(said: dict[str, Any]) -> str:
 
 
 def _rows_of(report: str) -> Path:
-    return Path(report).with_suffix(".rows.jsonl")
+    return Path(f"{report.removesuffix('.json')}.rows.jsonl")
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ def side_by_side(charts: Sequence[tuple[Mapping, str, str]], colours: Mapping[st
     for i, (chart, series) in enumerate(drawn):
         x, y = i % 2 * WIDTH, i // 2 * (HEIGHT + GAP)
         for j, name in enumerate(series):
-            at = x + 54 + 125 * j
+            at = x + 54 + (WIDTH - 54) // max(len(series), 3) * j
             parts.append(f'<rect class="key {colours[name]}" x="{at}" y="{y + 14}" width="10" height="10"/>')
             parts.append(f'<text x="{at + 14}" y="{y + 23}">{name}</text>')
         place = f'<svg x="{x}" y="{y + 30}" width="{WIDTH}" height="{HEIGHT}" '

@@ -1,9 +1,9 @@
 """Every method on one pair, a few at a time and resumable: the tables of docs/who_wins.md.
 
     python benchmarks/methods.py questions --spec_bench question.jsonl --mbpp mbpp.jsonl --out questions.jsonl
-    python benchmarks/methods.py measure --workdir runs/methods --json benchmarks/results/methods_smollm2.json \\
+    python benchmarks/methods.py measure --workdir runs/methods --json benchmarks/results/methods_smollm2_short.json \\
         -- --target DIR --draft DIR --datastore DIR --prompts questions.jsonl --chat --max_new_tokens 64
-    python benchmarks/methods.py show benchmarks/results/methods_smollm2.json
+    python benchmarks/methods.py show benchmarks/results/methods_smollm2_short.json
 
 What follows `--` is passed to `python -m adaspec_jax.benchmark`, which decodes with plain decoding and `--group`
 methods in turn, in a process of its own; one that has ended is not run again, and methods that --json has are left out,
@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -81,7 +82,7 @@ def with_part(kept: dict, report: dict, where: Path) -> dict:
         shown[option] = [Path(one).name for one in given] if isinstance(given, list) else given and Path(given).name
     same = {"settings": shown, "target_sha256": weights(settings["target"])}
     same["prompts_sha256"] = files.sha256(Path(settings["prompts"])) if settings["prompts"] else None
-    if differing := [name for name in same if kept.get(name, same[name]) != same[name]]:
+    if differing := [name for name in same if _set(kept.get(name, same[name])) != _set(same[name])]:
         raise SystemExit(
             f"{where} holds figures of another measurement ({', '.join(differing)}); choose another --json"
         )
@@ -97,6 +98,13 @@ def with_part(kept: dict, report: dict, where: Path) -> dict:
         "drafts_sha256": [weights(draft) for draft in settings["draft"]],
     }
     return {**same, "parts": [*kept["parts"], part], "methods": {**kept["methods"], **methods}}
+
+
+def _set(values: Any) -> Any:
+    """Without options that were left alone: there may be new ones since."""
+    if not isinstance(values, dict):
+        return values
+    return {name: value for name, value in values.items() if value not in (None, [], False)}
 
 
 def show(args: argparse.Namespace) -> None:

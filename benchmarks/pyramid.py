@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--svg", type=Path)
     args, training = parser.parse_known_args()
+    args.workdir = args.workdir.resolve()
     found = [of_seed(args, seed, training) for seed in range(args.seeds)]
     report = {
         "settings": {"thresholds_q": args.thresholds_q, "thresholds_t": args.thresholds_t, "training": training},
@@ -58,18 +59,21 @@ def of_seed(args: argparse.Namespace, seed: int, training: list[str]) -> dict:
     config = ["--config", str(ROOT / "configs" / "pyramid.py"), f"--config.seed={seed}", *training]
     said([sys.executable, "-m", "adaspec_jax.train", *config, "--workdir", str(run)])
     models = json.loads((run / "report.json").read_text())["models"]
+    sweeps = [
+        f"--sweep={FUZZY}.threshold_q={args.thresholds_q}",
+        f"--sweep={FUZZY}.threshold_t={args.thresholds_t}",
+    ]
+    sweeps += [f"--sweep={ASSISTED}.threshold_t={args.thresholds_t}"]
     if not part.exists():
         pair = ["--target", str(run / "target"), "--draft", str(run / "draft"), "--draft", str(run / "qualifier")]
-        sweeps = [
-            f"--sweep={FUZZY}.threshold_q={args.thresholds_q}",
-            f"--sweep={FUZZY}.threshold_t={args.thresholds_t}",
-        ]
-        sweeps += [f"--sweep={ASSISTED}.threshold_t={args.thresholds_t}"]
         asked = ["--task", "word_problems", "--num_prompts", str(args.num_prompts), "--json", f"{part}.part"]
         methods = ["--methods", ",".join((STANDARD, FUZZY, ASSISTED))]
         said([sys.executable, "-m", "adaspec_jax.benchmark", *pair, *methods, *sweeps, *asked])
         files.write_text(part, Path(f"{part}.part").read_text())
     report = json.loads(part.read_text())
+    asked = {"num_prompts": args.num_prompts, "sweep": [sweep.removeprefix("--sweep=") for sweep in sweeps]}
+    if any(report["settings"][name] != value for name, value in asked.items()):
+        raise SystemExit(f"{part} was measured with other settings; delete it, or choose another --workdir")
     methods = {"plain": report["plain"], **report["methods"]}
     kept = {name: {key: m.get(key) for key in KEPT} | {"knobs": m["knobs"]} for name, m in methods.items()}
     return {"models": models, "methods": kept, "environment": report["environment"]}

@@ -2,7 +2,7 @@
 
     python -m adaspec_jax.train --config configs/pyramid.py --workdir runs/pyramid
 
-The quickstart's target, deeper and wider, a qualifier of a seventh of its parameters, and the quickstart's draft. Both
+The quickstart's target, deeper and wider, a qualifier of an eighth of its parameters, and the quickstart's draft. Both
 are distilled from the target, each on its own: the qualifier on every label, the draft with and without selection.
 Hardware: 2 CPU cores.
 """
@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> Experiment:
         raise UserError(f'pyramid has no variants, so not "{variant}" either')
     sizes = {"vocab_size": 1024, "max_position_embeddings": 512}
     target = GPTNeoX(hidden_size=256, num_hidden_layers=6, num_attention_heads=4, intermediate_size=1024, **sizes)
-    qualifier = GPTNeoX(hidden_size=112, num_hidden_layers=3, num_attention_heads=4, intermediate_size=448, **sizes)
+    qualifier = GPTNeoX(hidden_size=112, num_hidden_layers=3, num_attention_heads=7, intermediate_size=448, **sizes)
     draft = GPTNeoX(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=192, **sizes)
     fit = {"schedule": "cosine", "warmup_steps": 20}
     return Experiment(

@@ -173,10 +173,13 @@ def test_the_verdicts_command_is_one_that_generate_takes(root, capsys, monkeypat
 
     given = Given(target=None, drafts={"a draft": None, "larger": None})
     shared = ["--target", "t", "--draft", "a draft", "--qualifier", "larger", "--draft_length", "3", "--min_p", "0.1"]
-    shared += ["--mesh", "data=1", "--chat", "--chat_template", "t.jinja"]
+    shared += ["--mesh", "data=2,tensor=1", "--chat", "--chat_template", "t.jinja"]
     (tmp_path / "mine.py").write_text("from adaspec_jax.methods import METHODS\nmine = METHODS['anpd']\n")
     own, renamed = f"{root / 'own.py'}:zeros", f"{tmp_path / 'mine.py'}:mine"
     skipping = find("draft_and_verify").set(skip="2-3")
+    arguments = benchmark._parser().parse_args([*shared, "--methods", "vanilla"])
+    alone = Given(target=None, drafts={"larger": None}, qualifier="larger")  # as vanilla@larger has it
+    assert "--draft larger" in benchmark._command(arguments, (find("vanilla"), alone))
     for name, method in ((own, find(own)), (renamed, find(renamed)), ("draft_and_verify", skipping)):
         arguments = benchmark._parser().parse_args([*shared, "--methods", f"plain,{name}"])
         words = shlex.split(benchmark._command(arguments, (method, given)))
@@ -184,7 +187,7 @@ def test_the_verdicts_command_is_one_that_generate_takes(root, capsys, monkeypat
         rest, knobs = take_knobs(words)
         assert find(name).set(**knobs).chosen == method.chosen
         taken = generate._parser().parse_args([*rest[3:], "--prompt", "x"])
-        assert (taken.draft, taken.qualifier, taken.mesh, taken.chat) == (["a draft"], "larger", "data=1", True)
+        assert (taken.draft, taken.qualifier, taken.mesh, taken.chat) == (["a draft"], "larger", "tensor=1", True)
         assert (taken.chat_template, taken.draft_length, taken.datastore) == ("t.jinja", 3, None)
 
 

@@ -36,6 +36,11 @@ class Architecture:
         a, b = getattr(self, whole), getattr(self, part)
         return f"{whole} {a} is not a multiple of {part} {b}" if a % b else None
 
+    def _odd(self, share: str) -> str | None:
+        """Of a head's features so many are turned, in pairs."""
+        turned = int(getattr(self, self.WIDTH) // getattr(self, self.HEADS) * getattr(self, share))
+        return f"{share} turns {turned} features of a head, and pairs are needed" if turned % 2 else None
+
 
 @dataclass
 class GPTNeoX(Architecture):
@@ -58,6 +63,9 @@ class GPTNeoX(Architecture):
     model_type: str = "gpt_neox"
 
     CLASS = "GPTNeoXForCausalLM"
+
+    def mistake(self) -> str | None:
+        return super().mistake() or self._odd("rotary_pct")
 
 
 @dataclass
@@ -137,6 +145,9 @@ class Phi(Grouped):
     model_type: str = "phi"
 
     CLASS = "PhiForCausalLM"
+
+    def mistake(self) -> str | None:
+        return super().mistake() or self._odd("partial_rotary_factor")
 
 
 @dataclass

@@ -20,7 +20,7 @@ from jax import Array
 
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
-from adaspec_jax.decoding.types import Accept, Asks, Context, Drafter, Model, Proposal, asks_of, depth_of
+from adaspec_jax.decoding.types import Accept, Asks, Context, Drafter, Model, Proposal, asks_of, is_chain
 
 _STATES = ((), (-1,))  # layers that can be asked for without another program between embedding and final norm
 
@@ -101,7 +101,7 @@ def exactly(
 
 def has_no_exact_text(drafter: Drafter) -> str | None:
     """Why a drafter's verifications are no chains of the target's own program, as far as it is known beforehand."""
-    if depth_of(drafter) < drafter.num_nodes:
+    if not is_chain(drafter):
         return _a_tree(drafter)
     if getattr(drafter, "enters", False):
         return _entering(drafter)

@@ -78,7 +78,9 @@ class Analytical:
         return _Seen(zeros_BH, zeros_BH, zeros_B, zeros_B, zeros_B)
 
     def begin(self, state: _Seen, context: Context):
-        writes_B, state = context.lengths_B > state.lengths_B, self._learnt(state, context)
+        # Shorter inside another round, where the larger model refused; where nothing moved all count.
+        writes_B, state = context.lengths_B != state.lengths_B, self._learnt(state, context)
+        writes_B |= ~jnp.any(writes_B)
         costs_M = jnp.asarray(self.costs_M[self._nearest(len(writes_B))], jnp.float32)
         tokens_BM = jnp.cumsum(self.alpha(state)[:, None] ** jnp.arange(len(costs_M))[None], axis=1)
         rate_M = jnp.sum(jnp.where(writes_B[:, None], tokens_BM, 0), axis=0) / costs_M

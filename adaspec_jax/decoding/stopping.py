@@ -88,7 +88,7 @@ class ConfidentEnough:
         lower_B = jnp.where(drafted_B == self.limit, threshold_B, threshold_B - self.step)
         aimed_B = jnp.where(matched_B < self.aim, threshold_B + self.step, lower_B)
         moved_B = self.inertia * threshold_B + (1 - self.inertia) * aimed_B
-        began_B = drafted_B > 0
+        began_B = (drafted_B > 0) & (context.judged_B > 0)  # where nothing was judged nothing is known
         state = _Following(
             jnp.where(began_B, moved_B, threshold_B),
             jnp.where(began_B, matched_B, state.matched_B),
@@ -159,7 +159,8 @@ class Fallback:
     erred. The rule is from notes on the papers, not checked: drafting ends where T_c, the product of the likeliest
     probabilities along the path, is below alpha, 0.01 at first. After a round in which n of the N guesses were right
     alpha is halved if all were, else divided by T_c^((N - n) / N). Ours: the bounds of alpha, and that in a tree N is
-    its depth, T_c the likeliest path of that depth, and n the accepted guesses of whatever path.
+    its depth, T_c the likeliest path of that depth, and n the accepted guesses of whatever path, also of one that ends
+    before; and that a round that judged nothing moves nothing.
     """
 
     start: float = 0.01
@@ -175,7 +176,7 @@ class Fallback:
         wrong_B = jnp.maximum(state.depth_B - context.accepted_B, 0) / jnp.maximum(state.depth_B, 1)
         raised_B = state.threshold_B * jnp.exp(-state.score_B * wrong_B)
         moved_B = jnp.clip(jnp.where(wrong_B > 0, raised_B, state.threshold_B / 2), self.least, self.most)
-        return jnp.where(state.depth_B > 0, moved_B, state.threshold_B)
+        return jnp.where((state.depth_B > 0) & (context.judged_B > 0), moved_B, state.threshold_B)
 
     def end(self, threshold_B: Array, depth_B: Array, score_B: Array) -> _Fallen:
         """The state after a tree, of whose longest paths the likeliest has this depth and log-probability."""

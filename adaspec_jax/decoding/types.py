@@ -184,6 +184,11 @@ def depth_of(drafter: Drafter) -> int:
     return getattr(drafter, "depth", drafter.num_nodes)
 
 
+def is_chain(drafter: Drafter) -> bool:
+    """Whether all its guesses stand in a row, as far as it is known beforehand."""
+    return depth_of(drafter) == drafter.num_nodes and not getattr(drafter, "branches", False)
+
+
 def widths_of(drafter: Drafter) -> tuple[int, ...]:
     return getattr(drafter, "widths", ())
 

@@ -75,12 +75,18 @@ def _loop(model: Model, tokens_BT, *, slots: int):
 
 def model_of(drafter: Drafter) -> Model | None:
     """The model whose own choices or draws a drafter's guesses are, where there is one such model."""
-    return getattr(drafter, "model", None)
+    return None if _has_rounds_inside(drafter) else getattr(drafter, "model", None)
 
 
 def length_of(drafter: Drafter) -> int | None:
     """Guesses in a row, of a drafter that makes the same number of them in every round, and could make any."""
-    return getattr(drafter, "length", None) if getattr(drafter, "stop", None) is None else None
+    same = getattr(drafter, "stop", None) is None and not _has_rounds_inside(drafter)
+    return getattr(drafter, "length", None) if same else None
+
+
+def _has_rounds_inside(drafter: Drafter) -> bool:
+    """Whether it takes rounds of another drafter's, as many as their text asks for: what it costs depends on that."""
+    return hasattr(drafter, "drafter")
 
 
 def lengthened(drafter: Drafter, length: int) -> Drafter:

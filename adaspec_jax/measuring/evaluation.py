@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from adaspec_jax import data, reporting
-from adaspec_jax.decoding import Sampling
+from adaspec_jax.decoding import Accept, Sampling
 from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
@@ -22,7 +22,7 @@ from adaspec_jax.measuring.own_turns import TurnPrompt, turn_prompts
 from adaspec_jax.measuring.pair import notes_on
 from adaspec_jax.measuring.placing import placed, rows_on
 from adaspec_jax.measuring.turns import Contender
-from adaspec_jax.methods import Given, Method
+from adaspec_jax.methods import A_DRAFT, Given, Method
 
 BUCKETS = (64, 128, 256, 512, 1024, 2048)  # widths of prompts: few programs serve all
 RESAMPLES = 10_000
@@ -56,7 +56,7 @@ def evaluate(
     method.check(given)
     if accept is None:
         method.check_sampling(sampling)
-    there, drafts = placed(given, mesh), [*given.drafts.values(), *(each.model for each in given.foreign.values())]
+    there = placed(given, mesh)
     turns = None
     if chat is not None:
         check_contexts(given, max_length + max_new_tokens, "lower --max_length or --max_new_tokens")
@@ -97,15 +97,27 @@ def evaluate(
         "task": examples.description["task"],
         "environment": environment_of(mesh),
         "data": {"evaluation": examples.description | counts, "tokenizer_sha256": data.fingerprint(given.tokenizer)},
-        "notes": [*notes_on(given), *(data.chat.notes_on(chat.template, ends) if chat else []), *_lossy(method)],
-        "models": {"target": given.target.num_params, **({"draft": drafts[0].num_params} if drafts else {})},
+        "notes": [*(data.chat.notes_on(chat.template, ends) if chat else []), *_notes(given, method, contender.accept)],
+        "models": _sizes(given, method),
         **report_fields(measured, plain, resamples=RESAMPLES),
         **({} if turns is None else {"turns": _by_turn(measured["draft"].counts, turns)}),
     }
 
 
-def _lossy(method: Method) -> list[str]:
-    return [] if method.lossless else [f"the method {method.label} is lossy: answers do not follow the target's law"]
+def _sizes(given: Given, method: Method) -> dict[str, int]:
+    """Parameters of the models that ran."""
+    drafts = [each.model for each in given.foreign.values()] if method.translates else list(given.drafts.values())
+    found = {"target": given.target.num_params, **({"draft": drafts[0].num_params} if drafts else {})}
+    takes_two = A_DRAFT not in method.needs and given.between is not None
+    return found | ({"qualifier": given.between.num_params} if takes_two else {})
+
+
+def _notes(given: Given, method: Method, accept: Accept) -> list[str]:
+    notes = notes_on(given)
+    if getattr(accept, "lossless", method.lossless):
+        return notes
+    what = "the rule" if method.lossless else f"the method {method.label}"
+    return [*notes, f"{what} is lossy: answers do not follow the target's law"]
 
 
 def _turns(target, examples: data.Source, chat, batch_size: int, *, seed: int, mesh: Mesh, **how) -> list[TurnPrompt]:

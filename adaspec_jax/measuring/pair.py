@@ -67,6 +67,8 @@ def load_given(
     store = _store(datastore, tokenizer) if datastore else None
     foreign = [name for name in draft_names if other_tokenizer and has_another_tokenizer(name, tokenizer)]
     same = [name for name in draft_names if name not in foreign]
+    if qualifier in foreign:
+        raise UserError(f"--qualifier {qualifier} has another tokenizer than the target; it must have the same")
     loaded = {name: _draft_of(name, target, target_name, tokenizer, dtype) for name in same}
     asked = models.asked_of(target)
     ends = data.ends_of_text(tokenizer, asked.ends, otherwise=asked.closing)

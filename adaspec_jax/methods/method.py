@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
 from adaspec_jax.decoding import Sampling, rejection_sample
@@ -38,9 +38,8 @@ class Given:
     @property
     def between(self) -> Model | None:
         """The draft that stands between the smallest one and the target; None where there is none."""
-        if self.qualifier in self.drafts:
-            return self.drafts[self.qualifier]
-        return next(iter(list(self.drafts.values())[1:]), None)
+        larger = dict(list(self.drafts.items())[1:])
+        return larger.get(self.qualifier, next(iter(larger.values()), None))
 
 
 class Need(NamedTuple):
@@ -79,8 +78,9 @@ class Method:
         if getattr(self.accept, "lossless", self.lossless) != self.lossless:
             said, does = ("lossless", "is not") if self.lossless else ("lossy", "is lossless")
             raise ValueError(f"the method {self.name} is said to be {said}, and its rule {does}")
+        settable = {each.name for each in fields(self.accept)} if is_dataclass(self.accept) else set()
         for each in self._fields.values():
-            if not hasattr(self.accept, each):
+            if each not in settable:
                 raise ValueError(f'the method {self.name} names a knob of its rule, which has no field "{each}"')
         of_rule = {name: getattr(self.accept, each) for name, each in self._fields.items()}
         object.__setattr__(self, "knobs", {**of_rule, **self.knobs})

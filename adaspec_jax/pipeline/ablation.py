@@ -104,7 +104,7 @@ def summarised(
     counts[own] = counts.pop("draft")
     same_data = {arm.name: arm.same_data(draft, reference) for arm in arms}
     found = {}
-    for name in ["reference", *sorted(set(counts) - {"base", "reference"}, key=_order(arms))]:
+    for name in ["reference", *sorted(set(counts) - {"base", "reference", "qualifier"}, key=_order(arms))]:
         expected = [float(run.overlap_sum.sum() / run.overlap_positions.sum()) for run in counts[name]]
         found[name] = across_runs(counts[name], resamples=resamples) | {
             "expected_alpha": sum(expected) / len(expected),

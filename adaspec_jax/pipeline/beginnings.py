@@ -59,7 +59,8 @@ def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings])
     """Reads the text and resolves the stages; whatever cannot be done is said here, before anything is."""
     own = {name: getattr(config, name) for name in stages_of(config.reference)}
     fits = {"target": config.target, "reference": config.reference, "draft": config.draft}
-    rows = {f"the arm {name}": schedule(arm)[1] for name, arm in arms.items()}
+    fits |= {QUALIFIER: arms[QUALIFIER]} if QUALIFIER in arms else {}
+    rows = {f"the arm {name}": schedule(arm)[1] for name, arm in arms.items() if name != QUALIFIER}
     mesh = mesh_for(config.mesh, fits, config.evaluation.batch_size, more=rows)
     if mesh.size > 1:
         processes.say(f"mesh: {sharding.in_words(mesh)}")

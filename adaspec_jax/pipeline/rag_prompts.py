@@ -63,7 +63,7 @@ class Prompts:
         try:
             prompts = cls(**values)
             prompts.with_passages("", ["a"], "draft"), prompts.with_passages("", ["a"], "plain"), prompts.alone("")
-        except (ValueError, KeyError, IndexError) as error:
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
             raise UserError(f"{where}: {error}; other braces are written twice, as in {{{{ and }}}}") from None
         return prompts
 

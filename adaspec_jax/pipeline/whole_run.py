@@ -49,14 +49,16 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
     _preview(start.text, config.data.preview)
     wanted = Asked(config.teacher, config.teacher_top_k, config.answers.source in SAMPLED_ON_THE_WAY)
     teacher.check(wanted, start.text)
-    target, base = _pair(start, config.target, config.draft)
+    begun = {}  # what stages begin with
+    if QUALIFIER in start.stages and not start.finished[QUALIFIER] and config.qualifier.init != CUT:
+        begun[QUALIFIER] = _initial_between(start, config.qualifier)
+    target, begun["draft"] = _pair(start, config.target, config.draft, config.qualifier, begun.get(QUALIFIER))
     rows = config.reference.batch_size
     if config.answers.source == "target":
         start = _on_the_targets_answers(start, target, config.answers, rows, config.data.max_length)
         _preview(start.text, config.data.preview, "with the target's own answers ")
-    begun = {"draft": base}
     if QUALIFIER in start.stages and not start.finished[QUALIFIER]:
-        begun[QUALIFIER] = _between(start, target, config.qualifier, config.target)
+        begun[QUALIFIER] = _between(start, target, config.qualifier, config.target, begun.get(QUALIFIER))
     drafts = _distilled(start, target, begun, wanted, rows)
     return write_report(
         start,
@@ -83,7 +85,13 @@ def _keep_compiled_programs(workdir: Workdir) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def _pair(start: Start, target_origin: Target, draft_origin: Draft) -> tuple[models.CausalLM, models.CausalLM]:
+def _pair(
+    start: Start,
+    target_origin: Target,
+    draft_origin: Draft,
+    between_origin: Qualifier,
+    between: models.CausalLM | None,
+) -> tuple[models.CausalLM, models.CausalLM]:
     """(the target as it is distilled from, the draft before any stage)."""
     given = {"text": start.text, "demands": start.demands, "seed": start.stages["draft"].seed}
     drawn, part = draft_origin.init == RANDOM, draft_origin.init == CUT
@@ -97,18 +105,26 @@ def _pair(start: Start, target_origin: Target, draft_origin: Draft) -> tuple[mod
         model = initial(target_origin, "target", **given)
         if base is not None:
             with_vocabulary_of(model, base, drawn=drawn)  # said before anything is fitted
+        if between is not None:
+            with_vocabulary_of(model, between, drawn=between_origin.init == RANDOM, name=QUALIFIER)
         target = _fitted(start, "target", model, Frozen()) if stage.steps else _taken(start, model)
     if base is None:
         return target, cut_out(start, draft_origin.layers, target_origin)
     return target, with_vocabulary_of(target, base, drawn=drawn)
 
 
-def _between(start: Start, target: models.CausalLM, origin: Qualifier, target_origin: Target) -> models.CausalLM:
-    """The qualifier before its stage."""
-    if origin.init == CUT:
-        return cut_out(start, origin.layers, target_origin, QUALIFIER)
+def _initial_between(start: Start, origin: Qualifier) -> models.CausalLM:
+    """A qualifier that is not cut from the target."""
     seed = start.stages[QUALIFIER].seed
-    model = initial(origin, QUALIFIER, text=start.text, demands=start.demands, seed=seed)
+    return initial(origin, QUALIFIER, text=start.text, demands=start.demands, seed=seed)
+
+
+def _between(
+    start: Start, target: models.CausalLM, origin: Qualifier, target_origin: Target, model: models.CausalLM | None
+) -> models.CausalLM:
+    """The qualifier before its stage; `model` where it is not cut from the target."""
+    if model is None:
+        return cut_out(start, origin.layers, target_origin, QUALIFIER)
     return with_vocabulary_of(target, model, drawn=origin.init == RANDOM, name=QUALIFIER)
 
 

@@ -64,7 +64,7 @@ class Workdir:
         before = _as_json(Experiment()) | _read(file)
         changed = [key for key in ours if ours[key] != before.get(key) and not key.startswith(FREE_TO_CHANGE)]
         for key in changed:
-            for stage in self._following(_first_stage_of(key)):
+            for stage in self._following(_first_stage_of(key), key):
                 if self._holds_work(stage):
                     raise UserError(
                         f"{self.path} was made with {key}={before.get(key)!r}, not {ours[key]!r}; use another "
@@ -72,17 +72,20 @@ class Workdir:
                     )
         if changed:  # what lies there is no more than a beginning
             first = min(map(_first_stage_of, changed))
-            begun = map(self.stage, self._following(first))
+            begun = {self.stage(stage) for key in changed for stage in self._following(_first_stage_of(key), key)}
             for beginning in [*begun, *([self.tokenizer] if first == 0 else [])]:
                 shutil.rmtree(beginning, ignore_errors=True)
         write_json(file, ours)
 
-    def _following(self, first: int) -> list[str]:
-        """The stages from that one of `STAGES` on, and the arms that come from what it changes.
+    def _following(self, first: int, key: str) -> list[str]:
+        """The stages from that one of `STAGES` on, and the arms that come from what the key changes.
 
-        Further drafts come from everything but the settings of the draft stage itself, and have their own of those.
+        Further drafts come from everything but the settings of the draft stage itself, and have their own of those. The
+        qualifier comes from nothing of the reference's and the draft's.
         """
         arms = [name.removeprefix(_ARM) for name in self._decisions() if name.startswith(_ARM)]
+        if key.startswith(("reference.", "draft.")):
+            arms = [name for name in arms if name != "qualifier"]
         return [*STAGES[first:], *(arms if first < STAGES.index("draft") else ())]
 
     def _claim_new(self) -> None:

@@ -7,12 +7,13 @@ import jax
 import pytest
 
 from adaspec_jax import config, models
-from adaspec_jax.command_line import parse_experiment
-from adaspec_jax.config import Draft, Experiment, Target, flatten, validate
+from adaspec_jax.command_line import load_config, parse_experiment
+from adaspec_jax.config import Draft, Experiment, Target, flatten, validate, with_cut
 from adaspec_jax.config.architectures import GPT2, Architecture, CodeGen, GPTNeoX, Llama, Llama3Rope, Phi, Qwen2, Qwen3
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.causal_lm import parameter_shapes
 from adaspec_jax.models.families import FAMILIES
+from tests.running import CHECKOUT
 
 PHI_2 = Phi(hidden_size=2560, num_hidden_layers=32, intermediate_size=10240, partial_rotary_factor=0.4)
 SIZES = {
@@ -136,3 +137,17 @@ def test_sizes_that_work_pass():
     for cls in FAMILY_CLASSES:
         validate(Experiment(target=Target(architecture=cls()), draft=Draft(architecture=cls())))
     validate(Experiment(draft=Draft(architecture=Qwen3(hidden_size=100, num_attention_heads=3, num_key_value_heads=1))))
+
+
+@pytest.mark.parametrize("file", sorted((CHECKOUT / "configs").glob("*.py")), ids=lambda file: file.stem)
+def test_the_models_of_every_config_can_be_built(file):
+    config = with_cut(load_config(str(file)))
+    small = [config.draft, *([config.qualifier] if config.qualifier.epochs else [])]
+    for stage in (config.target, *small):
+        if stage.architecture is not None:
+            assert parameter_shapes(models.config_from_hf(stage.architecture.hf_config()))
+
+
+def test_features_are_turned_in_pairs():
+    assert "rotary_pct turns 7 features of a head" in GPTNeoX(hidden_size=112, num_attention_heads=4).mistake()
+    assert GPTNeoX(hidden_size=112, num_attention_heads=7).mistake() is None

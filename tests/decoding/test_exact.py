@@ -21,6 +21,7 @@ from adaspec_jax.decoding import (
     rejection_sample,
     stream,
 )
+from adaspec_jax.decoding.drafters.models.growth import GrowthDrafter
 from adaspec_jax.decoding.drafters.text.copying import PromptLookup
 from adaspec_jax.decoding.exact import Widened, check_backend
 from adaspec_jax.methods import METHODS, Given
@@ -99,6 +100,7 @@ def test_what_has_no_exact_text_is_refused_by_name():
     for drafter, exact, knobs, says in (
         (TreeDrafter(there, (2, 2)), True, {}, "exact decoding is for chains, and TreeDrafter guesses a tree"),
         (TreeDrafter(there, (1, 1)), True, {}, "exact decoding is for chains, and TreeDrafter guesses a tree"),
+        (GrowthDrafter(there, budget=3, depth=9), True, {}, "exact decoding is for chains, and GrowthDrafter"),
         (exits, True, {}, "EarlyExitDrafter from states within the target"),
         (within, True, {}, "Within reads states within the target"),
         (LOOKUP, 2, {}, "PromptLookup guesses 3 tokens; exact=2 is too few"),

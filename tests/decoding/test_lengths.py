@@ -9,20 +9,26 @@ import pytest
 
 from adaspec_jax.decoding import (
     Analytical,
+    Cascade,
     ChainDrafter,
     Confident,
+    ConfidentEnough,
     Context,
     Dialogue,
+    Fallback,
     FiniteState,
+    Fuzzy,
     NoDraft,
     Sampling,
     Survival,
+    TreeDrafter,
     engine,
     pytree,
     rejection_sample,
 )
 from adaspec_jax.decoding.drafters.models.copy_first import CopyFirst
 from adaspec_jax.decoding.drafters.text.copying import PromptLookup
+from adaspec_jax.decoding.drafters.text.fill import Jacobi
 from tests.decoding.bag_model import BagModel
 from tests.decoding.enumeration import enumerated, largest_error, plain_law
 from tests.decoding.test_engine import GREEDY, KEY, chi_square_p, decode, pair, ragged_prompt  # noqa: F401
@@ -375,6 +381,51 @@ def test_copies_first_decodes_the_same_text_and_teaches_the_chain_nothing(pair):
     assert ours.accepted_BN[:, 4].sum() > 0  # more than the chain can guess
     with pytest.raises(ValueError, match="needs a stop"):
         CopyFirst(PromptLookup(2, 5), ChainDrafter(draft, 4))
+    for copies in (Jacobi(3), TreeDrafter(draft, (2,))):
+        with pytest.raises(ValueError, match="does not copy chains from the text alone"):
+            CopyFirst(copies, drafter.chain)
+
+
+def test_a_copied_guess_is_certain_to_rules_that_compare_laws(pair):  # noqa: F811
+    """A threshold that keeps every guess of the chain's keeps none of a maker whose law is far from the target's."""
+    target, draft = pair
+    drafter = CopyFirst(PromptLookup(2, 5), ChainDrafter(draft, 4, FiniteState(2, limit=4)))
+    prompt = Context(np.tile(ragged_prompt(4).tokens_BS, (1, 2)), np.array([12, 2, 7, 12]))
+    kept = decode(target, drafter, prompt, accept=Fuzzy(1e9), max_new_tokens=12)
+    judged, accepted = kept.judged_BN.sum(), kept.accepted_BN.sum()
+    assert accepted == judged > 0
+    few = decode(target, drafter, prompt, accept=Fuzzy(1e-9), max_new_tokens=12)
+    assert few.accepted_BN.sum() == 0 < few.judged_BN.sum()
+
+
+def test_inside_another_round_no_row_rests_because_its_text_was_cut_back(pair):  # noqa: F811
+    """The larger model refuses nearly everything, the middle one nothing of its own draft: guessing always pays."""
+    target, middle = pair
+    seen = []
+
+    @pytree("window", "probe")
+    class Watched(Analytical):
+        def begin(self, state, context):
+            limit_B, state = Analytical.begin(self, state, context)
+            jax.debug.callback(lambda limit: seen.append(int(limit)), limit_B[0])
+            return limit_B, state
+
+    stop = Watched({1: jnp.array([1.0, 1.01, 1.02, 1.03])}, prior=1.0)
+    drafter = Cascade(ChainDrafter(middle, 3, stop), middle, length=6)
+    made = decode(target, drafter, Context(np.array([[1, 2, 3]]), np.array([3])), eos_id=-1, max_new_tokens=12)
+    jax.effects_barrier()
+    assert made.rounds_B[0] > 3 and seen and min(seen) > 0, seen
+
+
+def test_a_round_that_judged_nothing_teaches_nothing():
+    prompt, none_B = Context(np.zeros((1, 4), np.int32), jnp.array([4])), jnp.zeros((1,), jnp.int32)
+    idle = dataclasses.replace(prompt, accepted_B=none_B, judged_B=none_B)
+    following = ConfidentEnough().init(prompt)._replace(matched_B=jnp.array([0.95]), drafted_B=jnp.array([3]))
+    _, after = ConfidentEnough().begin(following, idle)
+    assert float(after.matched_B[0]) == pytest.approx(0.95) and after.threshold_B[0] == following.threshold_B[0]
+    fallen = Fallback().init(prompt)._replace(depth_B=jnp.array([6]), score_B=jnp.array([-5.0]))
+    assert Fallback().begin(fallen, idle) == fallen.threshold_B
+    assert Fallback().begin(fallen, dataclasses.replace(idle, judged_B=none_B + 1)) > fallen.threshold_B
 
 
 # ---- a text whose kind changes

@@ -127,6 +127,11 @@ def test_a_lossy_method_is_said_to_be_and_has_no_say_in_text_of_shared_noise(
         status, _, errors = command_line(capsys, monkeypatch, module, *shared, *asked, *noise)
         says = "error: the method tolerance is lossy, and shared noise settles what the target writes; leave it out\n"
         assert (status, errors) == (2, says)
+    says = "error: the method tolerance has a lossy rule of its own; leave --lenience out\n"
+    lenient = [*rows["evaluate"], "--lenience", 0.5]
+    assert command_line(capsys, monkeypatch, "evaluate", *shared, *lenient, "--temperature", 1)[::2] == (2, says)
+    status, _, errors = command_line(capsys, monkeypatch, "evaluate", *shared[:4], *lenient, *noise)
+    assert status == 2 and errors.count("\n") == 1 and "--lenience has nothing to decide where --shared_noise" in errors
     asked = [*rows["evaluate"], "--max_length", 32, "--method.samples=3"]
     status, _, errors = command_line(capsys, monkeypatch, "evaluate", *shared, *asked)
     says = "the method tolerance[samples=3] is lossy: answers do not follow the target's law"

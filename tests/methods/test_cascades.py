@@ -25,6 +25,7 @@ from adaspec_jax.decoding.drafters.text.bigrams import MaxGram, likeliest_next
 from adaspec_jax.decoding.drafters.text.datastore import Datastore
 from adaspec_jax.decoding.types import GUESS
 from adaspec_jax.errors import UserError
+from adaspec_jax.measuring.costs import length_of, model_of
 from adaspec_jax.methods import METHODS, Given
 from adaspec_jax.methods.cascades import CASCADES, rows_of
 from tests.decoding.bag_model import BagModel, next_logits
@@ -223,7 +224,7 @@ def test_sampling_through_a_method_compiles_once(given, name):
 
 def test_methods_are_made_of_as_many_drafts_as_there_are(given):
     psd = METHODS["pyramidsd_f"].set(threshold_q="0.3", threshold_t="0.6", divergence_t="tv", length="7").make(given)
-    assert psd.accept == Fuzzy(0.3) and psd.length == 7 and psd.drafter.length == 10
+    assert psd.accept == Fuzzy(0.3, "fsd_js") and psd.length == 7 and psd.drafter.length == 10
     assert psd.model is given.drafts["middle"] and psd.drafter.model is given.drafts["small"]
     assert METHODS["pyramidsd_f"].set(threshold_t="0.6", divergence_t="tv").accept == Fuzzy(0.6, "tv")
     one = Given(target=given.target, drafts={"small": given.drafts["small"]})
@@ -243,8 +244,9 @@ def test_the_middle_one_is_the_next_larger_or_the_one_that_is_named(given):
     named = dataclasses.replace(three, qualifier="larger")
     for cascade in (METHODS["pyramidsd_a"].make(named), METHODS["cs_drafting"].make(named).drafters[0]):
         assert cascade.model is larger
-    alone = dataclasses.replace(named, drafts={"small": given.drafts["small"]})  # as a benchmark's NAME@DRAFT has it
-    assert alone.between is None and METHODS["pyramidsd_a"].lacks(alone)
+    for name in ("small", "larger"):  # as a benchmark's NAME@DRAFT has it
+        alone = dataclasses.replace(named, drafts={name: three.drafts[name]})
+        assert alone.between is None and METHODS["pyramidsd_a"].lacks(alone)
 
 
 def test_what_is_missing_or_cannot_be_is_said_in_one_line(given):
@@ -273,3 +275,11 @@ def test_with_shared_noise_cs_drafting_writes_plain_decodings_text(given, lenien
     ours, plain = decode(given, method, prompt, **knobs), decode(given, METHODS["plain"], prompt, **knobs)
     np.testing.assert_array_equal(ours.tokens_BS, plain.tokens_BS)
     assert ours.rounds_B.sum() < plain.rounds_B.sum()
+
+
+def test_what_a_cascade_costs_is_not_told_by_its_length_nor_its_guesses_by_one_model(given):
+    for name in ("pyramidsd_f", "pyramidsd_a"):
+        drafter = METHODS[name].make(given)
+        assert length_of(drafter) is None and model_of(drafter) is None
+    chain = METHODS["vanilla"].make(given)
+    assert length_of(chain) == 5 and model_of(chain) is given.draft

@@ -174,6 +174,8 @@ def test_a_methods_rule_knobs_are_fields_of_its_rule_and_not_its_drafters():
         Method(**shared, knobs={"threshold": 3}, rule_knobs=("threshold",))
     with pytest.raises(ValueError, match='no field "treshold"'):
         Method(**shared, rule_knobs=("treshold",))
+    with pytest.raises(ValueError, match='no field "lossless"'):
+        Method(**shared, rule_knobs=("lossless",))
     renamed = Method(**shared, rule_knobs={"outer": "threshold"})
     assert renamed.knobs["outer"] == shared["accept"].threshold and renamed.set(outer="0.2").accept.threshold == 0.2
     for method in LOSSY:

@@ -24,9 +24,10 @@ def keep_longest(
 ) -> Verdict:
     """The longest path of valid guesses that pass; of several the one with the greatest sum of `logp_BN`.
 
-    `logp_BN`: the guesses' log-probabilities under the target; one of probability zero, which processors or filters
-    rule out, never stays. The next token follows the target's law where the path ends, as after a whole proposal: what
-    was refused there does not change it. Judged are the path and what was refused at its end.
+    `logp_BN`: the guesses' log-probabilities under the target; one of probability zero, which processors rule out (and
+    filters, where the rule applies them), never stays. The next token follows the target's law where the path ends, as
+    after a whole proposal: what was refused there does not change it. Judged are the path and what was refused at its
+    end.
     """
     tree, (_, parents_BN, valid_BN), root = Tree.of(proposal), shape_of(proposal), ((0, 0), (1, 0))
     passes_BN &= valid_BN & (logp_BN > -jnp.inf)

@@ -63,7 +63,7 @@ def pyramid(target, middle, small, text, *, draft_length, length, threshold_t, t
     """PSD-F; without `threshold_q` PSD-A."""
 
     def near(p, q, threshold):
-        return divergence("js", softmax(p), softmax(q)) <= threshold
+        return divergence("fsd_js", softmax(p), softmax(q)) <= threshold
 
     buffered = []
     while len(buffered) < length:

@@ -156,10 +156,10 @@ def test_a_path_goes_on_until_it_is_less_likely_than_the_threshold():
 def test_a_threshold_follows_what_was_accepted():
     fallback, zeros_B = Fallback(0.2), jnp.zeros(4, jnp.int32)
     state = fallback.init(Context(None, zeros_B + 1))
-    first_B = fallback.begin(state, Context(None, zeros_B, accepted_B=zeros_B))
+    first_B = fallback.begin(state, Context(None, zeros_B, accepted_B=zeros_B, judged_B=zeros_B))
     np.testing.assert_allclose(first_B, 0.2)
     state = fallback.end(first_B, zeros_B + 4, jnp.log(jnp.full(4, 0.16)))
-    after = Context(None, zeros_B, accepted_B=jnp.array([4, 2, 0, 5]))
+    after = Context(None, zeros_B, accepted_B=jnp.array([4, 2, 0, 5]), judged_B=jnp.array([4, 3, 1, 5]))
     # All four right; two of them; none, which would make it 1.25; more than the likeliest path has.
     np.testing.assert_allclose(fallback.begin(state, after), [0.1, 0.2 / 0.16**0.5, 0.9, 0.1], rtol=1e-6)
     state = fallback.end(jnp.full(4, 1.5e-4), zeros_B + 4, jnp.zeros(4))

@@ -11,7 +11,7 @@ from jax import Array
 
 from adaspec_jax.decoding.drafters.models.chain import ChainDrafter
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.types import Asks, Context, Drafter, Proposal, asks_of
+from adaspec_jax.decoding.types import Asks, Context, Drafter, Proposal, asks_of, is_chain
 
 
 class _Sources(NamedTuple):
@@ -32,9 +32,14 @@ class CopyFirst:
     copies: Drafter  # of chains, without a law
     chain: ChainDrafter  # with a stop
 
+    asks = Asks(likeliest=0)
+
     def __post_init__(self) -> None:
         if self.chain.stop is None:
             raise ValueError("the chain beside copied guesses needs a stop")
+        name, asks = type(self.copies).__name__, asks_of(self.copies)
+        if asks.layers or asks.likeliest or not is_chain(self.copies) or not hasattr(self.copies, "extend"):
+            raise ValueError(f"{name} does not copy chains from the text alone, as guesses before a model's must be")
 
     @property
     def num_nodes(self) -> int:
@@ -47,10 +52,6 @@ class CopyFirst:
     @property
     def widths(self) -> tuple[int, ...]:
         return self.chain.widths
-
-    @property
-    def asks(self) -> Asks:
-        return asks_of(self.copies)
 
     def init(self, prompt: Context, slots: int) -> _Sources:
         none_B = jnp.zeros(prompt.lengths_B.shape, bool)
@@ -76,14 +77,22 @@ class CopyFirst:
 
         tokens_BN = chosen(copied.tokens_BN, guessed.tokens_BN)
         valid_BN = chosen(copied.valid_BN, guessed.valid_BN)
-        probs_BNV = guessed.probs_BNV
-        if probs_BNV is not None:
-            certain_BNV = jax.nn.one_hot(tokens_BN, probs_BNV.shape[-1], dtype=probs_BNV.dtype)
-            probs_BNV = jnp.where(found_B[:, None, None], certain_BNV, self._wide(probs_BNV))
-        width = jnp.max(jnp.sum(valid_BN, axis=1)) if self.widths else None
-        return Proposal(tokens_BN, valid_BN=valid_BN, probs_BNV=probs_BNV, width=width), _Sources(
-            copies, chain, found_B
+
+        def told(laws_BNV: Array | None, of_mass=lambda mass_BNV: mass_BNV) -> Array | None:
+            """The chain's own, and in rows that copy what a point mass is there."""
+            if laws_BNV is None:
+                return None
+            mass_BNV = jax.nn.one_hot(tokens_BN, laws_BNV.shape[-1], dtype=laws_BNV.dtype)
+            return jnp.where(found_B[:, None, None], of_mass(mass_BNV), self._wide(laws_BNV))
+
+        proposal = Proposal(
+            tokens_BN,
+            valid_BN=valid_BN,
+            probs_BNV=told(guessed.probs_BNV),
+            opinion_BNV=told(guessed.opinion_BNV, jnp.log),
+            width=jnp.max(jnp.sum(valid_BN, axis=1)) if self.widths else None,
         )
+        return proposal, _Sources(copies, chain, found_B)
 
     def _wide(self, values_BN: Array) -> Array:
         missing = self.num_nodes - values_BN.shape[1]

@@ -199,6 +199,7 @@ class GrowthDrafter:
     widths: tuple[int, ...] = ()
 
     asks = Asks(likeliest=0)
+    branches = True  # however deep it may grow
 
     def __post_init__(self) -> None:
         for name in ("budget", "beams", "branch", "depth"):
@@ -206,6 +207,7 @@ class GrowthDrafter:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 < self.decay <= 1 or not 0 <= self.share <= 1:
             raise ValueError(f"decay is above 0, share at least 0, both at most 1: not {self.decay} and {self.share}")
+        object.__setattr__(self, "depth", min(self.depth, self.budget))  # no path is longer
 
     @property
     def num_nodes(self) -> int:

@@ -12,7 +12,7 @@ from jax import Array
 
 from adaspec_jax.decoding.logprobs import written
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.types import Asks, Context, Drafter, Proposal, asks_of, depth_of
+from adaspec_jax.decoding.types import Asks, Context, Drafter, Proposal, asks_of, is_chain
 
 
 class _Run(NamedTuple):
@@ -57,7 +57,7 @@ class Relay:
                 raise ValueError(
                     f"{name} guesses from what the target says at its guesses, and in a relay others stand"
                 )
-            if depth_of(drafter) < drafter.num_nodes:
+            if not is_chain(drafter):
                 raise ValueError(_a_tree(drafter))
             if not 1 <= count <= drafter.num_nodes:
                 raise ValueError(f"{name} guesses {drafter.num_nodes} tokens, and {count} are asked of it")
