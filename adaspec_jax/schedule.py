@@ -47,7 +47,8 @@ def main() -> None:
     )
     notes = [*notes_on(given), *products.notes]
     settings = {**vars(arguments), "eos_id": ends.recorded, "measured": MEASURED_HOW}
-    report: dict[str, Any] = {**found, "settings": settings, "environment": environment_of(mesh), "notes": notes}
+    report: dict[str, Any] = {**found, "prompts": len(prompts), "settings": settings}
+    report |= {"environment": environment_of(mesh), "notes": notes}
     say_notes(notes)
     if arguments.json:
         reporting.write_json(arguments.json, report)

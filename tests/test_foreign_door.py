@@ -34,7 +34,7 @@ def given_of(root, draft, **how):
 
 
 def test_it_is_loaded_only_where_that_is_asked_for(root):
-    with pytest.raises(UserError, match="have different tokenizers: .*, or decode with --method tli or slem$"):
+    with pytest.raises(UserError, match="have different tokenizers: .*, or decode with the method tli or slem$"):
         given_of(root, "draft")
     given = given_of(root, "draft", other_tokenizer=True)
     foreign = given.foreign[str(root / "draft")]
@@ -67,7 +67,7 @@ def test_generate_writes_the_targets_text(root, capsys, monkeypatch, method):
 def test_generate_says_how_a_draft_may_be_used(root, capsys, monkeypatch):
     shared = ["--target", root / "target", "--prompt", PROMPT, *KNOBS, "--draft"]
     status, _, errors = command_line(capsys, monkeypatch, "generate", *shared, root / "draft")
-    assert status == 2 and errors.count("\n") == 1 and "or decode with --method tli or slem" in errors
+    assert status == 2 and errors.count("\n") == 1 and "or decode with the method tli or slem" in errors
     status, _, errors = command_line(capsys, monkeypatch, "generate", *shared, root / "same", "--method", "tli")
     assert (status, errors) == (2, "error: the method tli needs a draft with a tokenizer of its own (--draft PATH)\n")
 

@@ -119,7 +119,8 @@ def _draft_of(name: str, target: models.CausalLM, target_name: str, tokenizer, d
     kind_of(models.find_directory(name))
     draft = models.load(name, dtype=dtype)
     names = f"the target {target_name}", f"the draft {name}"
-    same_tokenizer = check_own_tokenizer(tokenizer, name, names, otherwise=", or decode with --method tli or slem")
+    otherwise = ", or decode with the method tli or slem"
+    same_tokenizer = check_own_tokenizer(tokenizer, name, names, otherwise=otherwise)
     data.check_fits(tokenizer, draft.config.vocab_size, name)
     ours, theirs = target.config.vocab_size, draft.config.vocab_size
     if ours != theirs and not same_tokenizer:

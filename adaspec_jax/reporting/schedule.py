@@ -31,7 +31,7 @@ def schedule_table(report: Mapping[str, Any]) -> str:
     ]
     settings = report["settings"]
     said = (
-        f"Expected of {settings['num_prompts']} prompts at temperature {settings['temperature']:g}, max_new_tokens "
+        f"Expected of {report['prompts']} prompts at temperature {settings['temperature']:g}, max_new_tokens "
         f"{settings['max_new_tokens']}, by the parts of a round measured apart; candidates: 0, "
         f"{settings['draft_lengths'].replace(',', ', ')}."
     )
