@@ -207,7 +207,8 @@ def _completed(config: Experiment, overrides: list[str]) -> tuple[Experiment, di
                 f'{given[0]} is given and {name}.init is "cut", which takes the target\'s architecture with fewer '
                 f"layers; set {name}.layers"
             )
-        if model.architecture is None and model.init not in (RANDOM, CUT):
+        planned = name != "qualifier" or model.epochs
+        if planned and model.architecture is None and model.init not in (RANDOM, CUT):
             described[name], place = _config_json(model.init)
             architecture = architecture_of(described[name], origin=place)
             models[name] = dataclasses.replace(model, architecture=architecture)

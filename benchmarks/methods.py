@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from adaspec_jax import data, files  # noqa: E402
 from adaspec_jax.data.prompts import MULTI_TURN, as_one  # noqa: E402
 from adaspec_jax.data.rows import read_rows  # noqa: E402
+from adaspec_jax.measuring.records import sums_of  # noqa: E402
 from adaspec_jax.methods import METHODS  # noqa: E402
 
 LEFT_OUT = ("requests", "batch_sizes", "vllm")  # of a method's figures: what others are sums of
@@ -80,7 +81,7 @@ def with_part(kept: dict, report: dict, where: Path) -> dict:
     for option in ("target", "draft", "datastore", "prompts"):
         given = shown.get(option)
         shown[option] = [Path(one).name for one in given] if isinstance(given, list) else given and Path(given).name
-    same = {"settings": shown, "target_sha256": weights(settings["target"])}
+    same = {"settings": shown, "target_sha256": sums_of(settings["target"])}
     same["prompts_sha256"] = files.sha256(Path(settings["prompts"])) if settings["prompts"] else None
     if differing := [name for name in same if _set(kept.get(name, same[name])) != _set(same[name])]:
         raise SystemExit(
@@ -95,7 +96,7 @@ def with_part(kept: dict, report: dict, where: Path) -> dict:
         "environment": report["environment"],
         "load_before": report["load_before"],
         "plain_tokens_per_second": plain,
-        "drafts_sha256": [weights(draft) for draft in settings["draft"]],
+        "drafts_sha256": [sums_of(draft) for draft in settings["draft"]],
     }
     return {**same, "parts": [*kept["parts"], part], "methods": {**kept["methods"], **methods}}
 
@@ -130,11 +131,6 @@ def show(args: argparse.Namespace) -> None:
         for name, m in found.items():
             if "skipped" in m:
                 print(f"\n`{name}`: {m['skipped']}")
-
-
-def weights(directory: str) -> dict[str, str]:
-    """SHA-256 of a directory's weights, by file."""
-    return {path.name: files.sha256(path) for path in sorted(Path(directory).glob("*.safetensors"))}
 
 
 def main() -> None:

@@ -82,3 +82,50 @@ def test_growth_is_drawn_from_whatever_points_there_are():
     picture = ET.fromstring(drawn({"points": points}))
     charts = picture.findall("{http://www.w3.org/2000/svg}svg")
     assert len(charts) == 10 and all(chart.get("width") == "440" for chart in charts)
+
+
+def _part(names, **settings):
+    m = {"tokens_per_target_call": 2.0, "speedup": 1.0, "requests": [], "batch_sizes": {}, "vllm": {}}
+    plain = {"tokens_per_second": 10.0}
+    shown = {"target": "t", "draft": [], "datastore": None, "prompts": None, "methods": ",".join(names), **settings}
+    environment = {"environment": {}, "load_before": 0.0, "plain": plain, "methods": dict.fromkeys(names, m)}
+    return {"settings": shown, **environment}
+
+
+def test_a_table_of_methods_grows_by_parts_of_the_same_measurement(monkeypatch, tmp_path):
+    from benchmarks import methods
+
+    monkeypatch.setattr(methods, "sums_of", lambda name: {"model.safetensors": name})
+    kept = methods.with_part({"parts": [], "methods": {}}, _part(["a"], seed=3), tmp_path)
+    kept = methods.with_part(kept, _part(["b"], seed=3, new_option=None), tmp_path)  # an option that is new since
+    assert list(kept["methods"]) == ["a", "b"] and [part["methods"] for part in kept["parts"]] == [["a"], ["b"]]
+    assert "requests" not in kept["methods"]["a"] and kept["methods"]["b"]["plain_tokens_per_second"] == 10.0
+    for other in ({"seed": 4}, {"seed": 3, "new_option": 1}, {"seed": 3, "target": "u"}):
+        with pytest.raises(SystemExit, match="another measurement"):
+            methods.with_part(kept, _part(["c"], **other), tmp_path)
+
+
+def test_a_pyramid_is_drawn_and_told_over_its_seeds():
+    import xml.etree.ElementTree as ET
+
+    from benchmarks import pyramid
+
+    def m(speedup, score, **knobs):
+        shared = {"tokens_per_target_call": 2.0, "identical_to_plain": None, "prompts": 5}
+        return {"speedup": speedup, "score": score, "knobs": knobs, **shared}
+
+    def seed(factor):
+        fuzzy = {
+            f"{pyramid.FUZZY}[{q},{t}]": m(factor * (q + t), 1 - t, threshold_q=q, threshold_t=t)
+            for q in (0.1, 0.2, 0.3, 0.4)
+            for t in (0.2, 0.4)
+        }
+        return {"plain": m(1.0, 0.9), pyramid.STANDARD: m(2.0 * factor, 0.9), **fuzzy}
+
+    report = {"methods": pyramid.over_seeds([seed(1.0), seed(2.0)])}
+    assert report["methods"][f"{pyramid.FUZZY}[0.1,0.2]"]["over_standard"] == pytest.approx([0.15, 0.15])
+    assert report["methods"]["plain"]["over_standard"] == [0.5, 0.25]
+    assert "| `plain` | 0.38 (0.25 to 0.50) | 1.00 (1.00 to 1.00) |" in pyramid.table(report)
+    picture = ET.fromstring(pyramid.drawn(report))
+    words = [text for text in picture.iter("{http://www.w3.org/2000/svg}text") if (text.text or "").startswith("inner")]
+    assert len(words) == 8 and all(float(word.get("x")) < 880 - 60 for word in words)

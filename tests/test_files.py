@@ -170,3 +170,6 @@ def test_a_journal_keeps_every_row_that_is_whole(tmp_path):
         assert journal().rows == [*expected, {"n": 4}]
     with pytest.raises(UserError, match=r"is of another run \(sizes\)"):
         journal({"sizes": [1, 3]})
+    assert journal({"sizes": [1, 2], "asked since": 1}).rows == journal().rows  # when it was begun nobody could say
+    with pytest.raises(UserError, match=r"is of another run \(everything\)"):
+        journal({"asked since": 1})

@@ -48,6 +48,8 @@ def test_it_is_loaded_only_where_that_is_asked_for(root):
 
 def test_a_draft_with_the_targets_tokenizer_or_none_is_not_translated(root):
     assert not given_of(root, "same", other_tokenizer=True).foreign
+    with pytest.raises(UserError, match="--qualifier .*draft has another tokenizer than the target"):
+        given_of(root, "same", other_tokenizer=True, qualifier=str(root / "draft"))
     with pytest.raises(UserError, match="no tokenizer that shows whether its tokens are the target's"):
         given_of(root, "bare", other_tokenizer=True)
 

@@ -49,6 +49,14 @@ def test_a_report_is_written_and_gone_on_with(root, capsys, monkeypatch, tmp_pat
     assert second["questions"] == [json.loads(line) for line in journal.read_text().splitlines()[1:]]
     status, _, errors = run(capsys, monkeypatch, root, report, "--seed", 1)
     assert status == 2 and "report.rows.jsonl is of another run (seed); delete it" in errors and errors.count("\n") == 1
+    renamed = (json.loads(line) for line in (root / "questions.jsonl").read_text().splitlines())
+    rows = [json.dumps(row | {"why": row["question"][::-1]}) + "\n" for row in renamed]
+    (tmp_path / "two.jsonl").write_text("".join(rows))
+    two = ["--questions", tmp_path / "two.jsonl", "--num_questions", 1]
+    status, _, errors = run(capsys, monkeypatch, root, tmp_path / "a.v1", *two)
+    assert status == 0 and (tmp_path / "a.v1.rows.jsonl").is_file(), errors
+    status, _, errors = run(capsys, monkeypatch, root, tmp_path / "a.v1", *two, "--question_column", "why")
+    assert status == 2 and "a.v1.rows.jsonl is of another run (question_column)" in errors
 
 
 def test_passages_are_found_in_a_corpus(root, capsys, monkeypatch, tmp_path):

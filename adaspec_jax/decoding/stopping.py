@@ -54,11 +54,6 @@ class Confident:
         return jnp.max(probs_BV, axis=-1) >= self.threshold, state
 
 
-def _has_judged(context: Context) -> Array | bool:
-    """bool_B: rows in which the last round judged a guess, as far as that is said; where none was nothing is learnt."""
-    return True if context.judged_B is None else context.judged_B > 0
-
-
 class _Following(NamedTuple):
     threshold_B: Array
     matched_B: Array  # the share of guesses accepted, smoothed over rounds
@@ -93,7 +88,7 @@ class ConfidentEnough:
         lower_B = jnp.where(drafted_B == self.limit, threshold_B, threshold_B - self.step)
         aimed_B = jnp.where(matched_B < self.aim, threshold_B + self.step, lower_B)
         moved_B = self.inertia * threshold_B + (1 - self.inertia) * aimed_B
-        began_B = (drafted_B > 0) & _has_judged(context)
+        began_B = (drafted_B > 0) & (context.judged_B > 0)  # where nothing was judged nothing is known
         state = _Following(
             jnp.where(began_B, moved_B, threshold_B),
             jnp.where(began_B, matched_B, state.matched_B),
@@ -181,7 +176,7 @@ class Fallback:
         wrong_B = jnp.maximum(state.depth_B - context.accepted_B, 0) / jnp.maximum(state.depth_B, 1)
         raised_B = state.threshold_B * jnp.exp(-state.score_B * wrong_B)
         moved_B = jnp.clip(jnp.where(wrong_B > 0, raised_B, state.threshold_B / 2), self.least, self.most)
-        return jnp.where((state.depth_B > 0) & _has_judged(context), moved_B, state.threshold_B)
+        return jnp.where((state.depth_B > 0) & (context.judged_B > 0), moved_B, state.threshold_B)
 
     def end(self, threshold_B: Array, depth_B: Array, score_B: Array) -> _Fallen:
         """The state after a tree, of whose longest paths the likeliest has this depth and log-probability."""

@@ -118,7 +118,7 @@ def _drafting_loop(drafter: Drafter, tokens_BS, *, sampling: Sampling):
 
     def call(number, carry):
         tokens_BS, state = carry
-        context = Context(tokens_BS, zeros_B + here, accepted_B=zeros_B, sampling=sampling)
+        context = Context(tokens_BS, zeros_B + here, accepted_B=zeros_B, judged_B=zeros_B, sampling=sampling)
         proposal, state = drafter.propose(jax.random.key(number), state, context)
         # The next round depends on this one's guesses, so that none can be left out.
         return tokens_BS.at[:, here - 1].set(proposal.tokens_BN[:, -1]), state

@@ -41,14 +41,9 @@ def mesh_of(asked: str | None, rows: int) -> Mesh:
 
 def placed(given: Given, mesh: Mesh) -> Given:
     """The models on the mesh, as decoding reads them; one that is both target and draft lies there once."""
-    models_given = (given.target, *given.drafts.values())
-    there = {id(model): sharding.shard(for_decoding(model, mesh), mesh) for model in models_given}
-    drafts = {name: there[id(model)] for name, model in given.drafts.items()}
-    foreign = {
-        name: sharding.shard(dataclasses.replace(each, model=for_decoding(each.model, mesh)), mesh)
-        for name, each in given.foreign.items()
-    }
-    return dataclasses.replace(given, target=there[id(given.target)], drafts=drafts, foreign=foreign)
+    there = given.changed(lambda model: sharding.shard(for_decoding(model, mesh), mesh))
+    tables = {name: sharding.shard(each, mesh) for name, each in there.foreign.items()}  # on the devices of the models
+    return dataclasses.replace(there, foreign=tables)
 
 
 def for_decoding(model: models.CausalLM, mesh: Mesh, products: str | None = None) -> models.CausalLM:

@@ -69,26 +69,18 @@ def in_turn(
 # the thresholds and 25 are its best point. Ours are the divergence, which is not stated (that of FSD, on which it
 # builds, and to whose scale they fit), and 10, between a half and a third of 25.
 _LENGTHS = {"draft_length": 10, "length": 25}
-PYRAMIDSD_F = Method(
-    name="pyramidsd_f",
-    drafter=_fuzzy_pyramid,
+_pyramidsd = partial(
+    Method,
     accept=Fuzzy(0.5, "fsd_js"),
     lossless=False,
     paper="arXiv 2510.12966",
     needs=(TWO_DRAFTS,),
-    knobs={"threshold_q": 0.4, "divergence_q": "fsd_js", **_LENGTHS},
     rule_knobs={"threshold_t": "threshold", "divergence_t": "divergence"},
 )
-PYRAMIDSD_A = Method(
-    name="pyramidsd_a",
-    drafter=partial(_pyramid, accept=match_sample),
-    accept=Fuzzy(0.5, "fsd_js"),
-    lossless=False,
-    paper="arXiv 2510.12966",
-    needs=(TWO_DRAFTS,),
-    knobs=_LENGTHS,
-    rule_knobs={"threshold_t": "threshold", "divergence_t": "divergence"},
+PYRAMIDSD_F = _pyramidsd(
+    name="pyramidsd_f", drafter=_fuzzy_pyramid, knobs={"threshold_q": 0.4, "divergence_q": "fsd_js", **_LENGTHS}
 )
+PYRAMIDSD_A = _pyramidsd(name="pyramidsd_a", drafter=partial(_pyramid, accept=match_sample), knobs=_LENGTHS)
 # The counts of their README for one draft, and of their script for two, which has a lenience of 2. What a review gives
 # beyond its count is dropped; theirs goes to the target too.
 CS_DRAFTING = Method(

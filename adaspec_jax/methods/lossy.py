@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from adaspec_jax.decoding import ChainDrafter, Confident, Fuzzy, Lenient, Rollback, Tolerance, TopBeta, Typical
+from dataclasses import fields
+
+from adaspec_jax.decoding import Accept, ChainDrafter, Confident, Fuzzy, Lenient, Rollback, Tolerance, TopBeta, Typical
 from adaspec_jax.methods.independent import LENGTH, chain, halves, length_of
 from adaspec_jax.methods.method import A_DRAFT, Given, Method
 
@@ -15,71 +17,24 @@ def _confident_chain(given: Given, *, draft_length: int | None, fallback: float)
     return ChainDrafter(given.draft, length, Confident(fallback), halves(length))
 
 
+def _lossy(name: str, accept: Accept, paper: str, *, drafter=chain, **knobs: float | None) -> Method:
+    """A draft's chain under the rule, all of whose numbers are knobs."""
+    numbers = tuple(each.name for each in fields(accept))
+    shared = {"lossless": False, "needs": (A_DRAFT,), "rule_knobs": numbers}
+    return Method(name=name, drafter=drafter, accept=accept, paper=paper, knobs=LENGTH | knobs, **shared)
+
+
 # The threshold and the divergence are those of their code's example. It drafts the likeliest token at any temperature;
 # here the chain draws at the sampling's.
-FSD = Method(
-    name="fsd",
-    drafter=chain,
-    accept=Fuzzy(0.4, "fsd_js"),
-    lossless=False,
-    paper="arXiv 2502.20704",
-    needs=(A_DRAFT,),
-    knobs=LENGTH,
-    rule_knobs=("threshold", "divergence", "top_k"),
-)
+FSD = _lossy("fsd", Fuzzy(0.4, "fsd_js"), "arXiv 2502.20704")
 # DistillSpec's lenience; 0.5 is ours.
-LENIENT = Method(
-    name="lenient",
-    drafter=chain,
-    accept=Lenient(0.5),
-    lossless=False,
-    paper="arXiv 2310.08461",
-    needs=(A_DRAFT,),
-    knobs=LENGTH,
-    rule_knobs=("epsilon", "form"),
-)
+LENIENT = _lossy("lenient", Lenient(0.5), "arXiv 2310.08461")
 # Medusa's rule, without its heads.
-TYPICAL = Method(
-    name="typical",
-    drafter=chain,
-    accept=Typical(),
-    lossless=False,
-    paper="arXiv 2401.10774",
-    needs=(A_DRAFT,),
-    knobs=LENGTH,
-    rule_knobs=("epsilon", "delta"),
-)
+TYPICAL = _lossy("typical", Typical(), "arXiv 2401.10774")
 # SpecDec's rule, without its drafter, which fills a whole block in one pass.
-TOP_BETA = Method(
-    name="top_beta",
-    drafter=chain,
-    accept=TopBeta(),
-    lossless=False,
-    paper="arXiv 2203.16487",
-    needs=(A_DRAFT,),
-    knobs=LENGTH,
-    rule_knobs=("beta", "tau"),
-)
+TOP_BETA = _lossy("top_beta", TopBeta(), "arXiv 2203.16487")
 # After VADUSA, whose rule is not known to us, without its heads and its speech; 2 is ours.
-TOLERANCE = Method(
-    name="tolerance",
-    drafter=chain,
-    accept=Tolerance(),
-    lossless=False,
-    paper="arXiv 2410.21951",
-    needs=(A_DRAFT,),
-    knobs=LENGTH,
-    rule_knobs=("samples",),
-)
+TOLERANCE = _lossy("tolerance", Tolerance(), "arXiv 2410.21951")
 # Theirs discards the token of which the draft is not sure; here it is not drafted, which comes to the same.
-BILD = Method(
-    name="bild",
-    drafter=_confident_chain,
-    accept=Rollback(),
-    lossless=False,
-    paper="arXiv 2302.07863",
-    needs=(A_DRAFT,),
-    knobs={"draft_length": 10, "fallback": 0.6},
-    rule_knobs=("limit",),
-)
+BILD = _lossy("bild", Rollback(), "arXiv 2302.07863", drafter=_confident_chain, draft_length=10, fallback=0.6)
 LOSSY = (FSD, LENIENT, TYPICAL, TOP_BETA, TOLERANCE, BILD)

@@ -35,6 +35,16 @@ class Given:
             raise KeyError("no draft is given")
         return next(iter(self.drafts.values()))
 
+    def changed(self, change: Callable[[Any], Any]) -> Given:
+        """With every model changed; one that is both target and draft is changed once, and stays one."""
+        there = {id(model): change(model) for model in (self.target, *self.drafts.values())}
+        return replace(
+            self,
+            target=there[id(self.target)],
+            drafts={name: there[id(model)] for name, model in self.drafts.items()},
+            foreign={name: replace(each, model=change(each.model)) for name, each in self.foreign.items()},
+        )
+
     @property
     def between(self) -> Model | None:
         """The draft that stands between the smallest one and the target; None where there is none."""

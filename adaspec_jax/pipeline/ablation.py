@@ -10,6 +10,7 @@ from typing import NamedTuple
 from adaspec_jax import files
 from adaspec_jax.config import Draft, Experiment, Reference, draft_schedule, on_the_data_of
 from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.pipeline.workdir import QUALIFIER
 
 ARMS = "top:0.2,top:0.4,top:0.6,top:0.8,bottom:0.4,random:0.4,self:0.4,plain:0.2,plain:0.4"
 KINDS = ("top", "bottom", "random", "self", "plain")
@@ -104,7 +105,7 @@ def summarised(
     counts[own] = counts.pop("draft")
     same_data = {arm.name: arm.same_data(draft, reference) for arm in arms}
     found = {}
-    for name in ["reference", *sorted(set(counts) - {"base", "reference", "qualifier"}, key=_order(arms))]:
+    for name in ["reference", *sorted(set(counts) - {"base", "reference", QUALIFIER}, key=_order(arms))]:
         expected = [float(run.overlap_sum.sum() / run.overlap_positions.sum()) for run in counts[name]]
         found[name] = across_runs(counts[name], resamples=resamples) | {
             "expected_alpha": sum(expected) / len(expected),

@@ -24,11 +24,11 @@ from adaspec_jax.config import (
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline import seeds
-from adaspec_jax.pipeline.arms import QUALIFIER, ArmSettings
+from adaspec_jax.pipeline.arms import ArmSettings
 from adaspec_jax.pipeline.layout import check_tensor_axis, mesh_for, schedule
 from adaspec_jax.pipeline.stage_spec import StageSpec, num_steps, stage_spec
 from adaspec_jax.pipeline.text import Text, read_text
-from adaspec_jax.pipeline.workdir import Workdir, stages_of
+from adaspec_jax.pipeline.workdir import QUALIFIER, Workdir, stages_of
 from adaspec_jax.places import HUB_NAME
 
 

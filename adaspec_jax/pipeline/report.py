@@ -18,12 +18,11 @@ from adaspec_jax.measuring.measure import MEASURED_HOW, PROBE_LENGTH, Contender,
 from adaspec_jax.measuring.placing import for_decoding
 from adaspec_jax.measuring.products import chosen
 from adaspec_jax.pipeline import seeds
-from adaspec_jax.pipeline.arms import QUALIFIER
 from adaspec_jax.pipeline.beginnings import Start
 from adaspec_jax.pipeline.coloured import decoded_tokens, labelled_tokens, selected_tokens
 from adaspec_jax.pipeline.stage_spec import StageSpec
 from adaspec_jax.pipeline.text import Text
-from adaspec_jax.pipeline.workdir import STAGES, Workdir
+from adaspec_jax.pipeline.workdir import QUALIFIER, STAGES, Workdir
 from adaspec_jax.reporting.wording import EQUAL_DATA
 from adaspec_jax.training import Batch, Frozen
 

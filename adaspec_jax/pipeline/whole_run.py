@@ -15,7 +15,7 @@ from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline import answers, teacher
-from adaspec_jax.pipeline.arms import QUALIFIER, ArmSettings, checked_arms
+from adaspec_jax.pipeline.arms import ArmSettings, checked_arms
 from adaspec_jax.pipeline.beginnings import Start, begin, cut_out, initial, placed, restored, with_vocabulary_of
 from adaspec_jax.pipeline.coloured import in_brackets, labelled_tokens
 from adaspec_jax.pipeline.report import write_report
@@ -23,7 +23,7 @@ from adaspec_jax.pipeline.stage import fit_stage
 from adaspec_jax.pipeline.stage_spec import SAMPLED_ON_THE_WAY
 from adaspec_jax.pipeline.teacher_choice import Asked
 from adaspec_jax.pipeline.text import Text
-from adaspec_jax.pipeline.workdir import STAGES, Workdir, stages_of
+from adaspec_jax.pipeline.workdir import QUALIFIER, STAGES, Workdir, stages_of
 from adaspec_jax.training import Frozen
 
 

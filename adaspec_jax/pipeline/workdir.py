@@ -18,6 +18,7 @@ from adaspec_jax.pipeline.examples import weighted
 from adaspec_jax.reporting import write_json
 
 STAGES = ("target", "reference", "draft")
+QUALIFIER = "qualifier"  # a further model of some runs, which stands between target and draft
 _ARM = "arm "  # before the name of a further draft, in decisions.json
 _EXAMPLES = "examples of "  # before the name of a stage, there
 
@@ -64,7 +65,7 @@ class Workdir:
         before = _as_json(Experiment()) | _read(file)
         changed = [key for key in ours if ours[key] != before.get(key) and not key.startswith(FREE_TO_CHANGE)]
         for key in changed:
-            for stage in self._following(_first_stage_of(key), key):
+            for stage in self._following(key):
                 if self._holds_work(stage):
                     raise UserError(
                         f"{self.path} was made with {key}={before.get(key)!r}, not {ours[key]!r}; use another "
@@ -72,20 +73,20 @@ class Workdir:
                     )
         if changed:  # what lies there is no more than a beginning
             first = min(map(_first_stage_of, changed))
-            begun = {self.stage(stage) for key in changed for stage in self._following(_first_stage_of(key), key)}
+            begun = {self.stage(stage) for key in changed for stage in self._following(key)}
             for beginning in [*begun, *([self.tokenizer] if first == 0 else [])]:
                 shutil.rmtree(beginning, ignore_errors=True)
         write_json(file, ours)
 
-    def _following(self, first: int, key: str) -> list[str]:
-        """The stages from that one of `STAGES` on, and the arms that come from what the key changes.
+    def _following(self, key: str) -> list[str]:
+        """The stages and arms that come from what the key changes, in their order.
 
         Further drafts come from everything but the settings of the draft stage itself, and have their own of those. The
         qualifier comes from nothing of the reference's and the draft's.
         """
-        arms = [name.removeprefix(_ARM) for name in self._decisions() if name.startswith(_ARM)]
+        first, arms = _first_stage_of(key), [name[len(_ARM) :] for name in self._decisions() if name.startswith(_ARM)]
         if key.startswith(("reference.", "draft.")):
-            arms = [name for name in arms if name != "qualifier"]
+            arms = [name for name in arms if name != QUALIFIER]
         return [*STAGES[first:], *(arms if first < STAGES.index("draft") else ())]
 
     def _claim_new(self) -> None:

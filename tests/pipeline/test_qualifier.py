@@ -10,6 +10,9 @@ from adaspec_jax import models, pipeline, planning
 from adaspec_jax.config import GPTNeoX, Qualifier, flatten, validate, with_cut
 from adaspec_jax.devices import topologies
 from adaspec_jax.errors import UserError
+from adaspec_jax.pipeline import ablation
+from adaspec_jax.pipeline.arms import checked_arms
+from adaspec_jax.pipeline.workdir import Workdir
 from tests.pipeline.test_arms import short
 
 STAGES = ("target", "reference", "draft")
@@ -103,8 +106,46 @@ def test_what_it_cannot_be_is_one_line(changes, complaint):
 def test_another_vocabulary_is_refused_before_it_is_trained(finished):
     config = finished[1]
     sizes = dataclasses.replace(config.draft.architecture, vocab_size=config.draft.architecture.vocab_size + 128)
-    with pytest.raises(UserError, match="the qualifier .* must share its target's vocabulary"):
-        pipeline.run(between(config, architecture=sizes), finished[0].parent / "other")
+    short_of = dataclasses.replace(config.draft.architecture, max_position_embeddings=16)
+    for wrong, says in (
+        ({"architecture": sizes}, "the qualifier .* must share its target's vocabulary"),
+        ({"architecture": short_of}, "the qualifier random has a context of 16 tokens"),
+        ({"init": "/nowhere"}, "/nowhere"),
+    ):
+        other = finished[0].parent / "other"
+        with pytest.raises(UserError, match=says):
+            pipeline.run(between(config, **wrong), other)
+        assert not (other / "target").exists()  # said before hours were spent on it
+        shutil.rmtree(other, ignore_errors=True)
+
+
+def test_other_drafts_and_references_leave_it_where_it_is(tmp_path):
+    config, workdir = between(short()), Workdir(tmp_path / "run")
+    arms = checked_arms(config, {})
+    workdir.claim(config, arms)
+    for name in ("target", "qualifier"):
+        workdir.stage(name).mkdir()
+        workdir.finish(name, {})
+    sizes = dataclasses.replace(config.draft.architecture, hidden_size=24)
+    other = dataclasses.replace(config.draft, architecture=sizes)
+    for changed in (
+        dataclasses.replace(config, draft=other),
+        dataclasses.replace(config, reference=dataclasses.replace(config.reference, lr=1e-9)),
+    ):
+        workdir.claim(changed, arms)
+        assert workdir.finished("qualifier") == {}
+        workdir.claim(config, arms)
+    with pytest.raises(UserError, match="teacher='hidden', not 'recompute'.*delete .*qualifier"):
+        workdir.claim(dataclasses.replace(config, teacher="recompute"), arms)
+
+
+def test_an_ablation_has_no_row_for_it(finished):
+    """It is of other sizes than the drafts that are compared."""
+    directory, config, report = finished
+    shutil.copytree(directory, directory.parent / "ablation" / "seed0")
+    own = {"draft": config.draft, "reference": config.reference}
+    found = ablation.summarised([], directory.parent / "ablation", [report], **own, resamples=10, settings={})
+    assert "qualifier" in report["drafts"] and set(found["arms"]) == {"reference", "draft"}
 
 
 def test_it_is_planned_as_the_others_are():

@@ -186,6 +186,8 @@ def test_a_conversation_is_judged_as_its_template_says(tokenizer):
         ({"daft": "x"}, 'f: there is no template "daft"; did you mean "draft"'),
         ({"draft": "{question}"}, 'f: the template "draft" has no place for {passages}'),
         ({"judged": "{question} {why}"}, "f: 'why'; other braces are written twice"),
+        ({"judged": "{question} {question.x}"}, "f: 'str' object has no attribute 'x'; other braces"),
+        ({"judged": "{question} {question[a]}"}, "f: string indices must be integers.*; other braces"),
         ({"yes": 1}, 'f: the template "yes" must be text'),
         ({"yes": " "}, "must be words"),
         ({"cue": "So:"}, "\"cue\" is 'So:', and must be the mark"),

@@ -46,10 +46,6 @@ class CopyFirst:
         return max(self.copies.num_nodes, self.chain.num_nodes)
 
     @property
-    def depth(self) -> int:
-        return self.num_nodes
-
-    @property
     def widths(self) -> tuple[int, ...]:
         return self.chain.widths
 

@@ -11,7 +11,7 @@ from jax import Array
 
 from adaspec_jax.decoding.drafters.models.reread import Read
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.types import Context, Model
+from adaspec_jax.decoding.types import Asks, Context, Model
 
 
 @pytree()
@@ -134,3 +134,19 @@ class Foreign:
 
     def _slots(self, slots: int) -> int:
         return min(self._room(slots), self.context)
+
+
+class Translating:
+    """Of drafters with fields `foreign` and `length`, whose state is the foreign model's cache."""
+
+    asks = Asks(likeliest=0)
+
+    @property
+    def num_nodes(self) -> int:
+        return self.length
+
+    def init(self, prompt: Context, slots: int):
+        return self.foreign.read_prompt(prompt, slots)
+
+    def extend(self, cache, prompt: Context, kept_B: Array, width: int):
+        return self.foreign.read_on(cache, prompt, kept_B, width)

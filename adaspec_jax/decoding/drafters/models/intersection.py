@@ -9,16 +9,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.drafters.models.chain import guessed_chain
-from adaspec_jax.decoding.drafters.models.foreign import Foreign
+from adaspec_jax.decoding.drafters.models.foreign import Foreign, Translating
 from adaspec_jax.decoding.drafters.models.reread import Read
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.types import Asks, Context, Model
+from adaspec_jax.decoding.types import Context, Model
 
 _RULED_OUT = -1e9  # finite: where processors leave no token of the draft's there is still a law, of no use and as exact
 
 
 @pytree("length")
-class IntersectionDrafter:
+class IntersectionDrafter(Translating):
     """`length` guesses in a row, drawn from the draft's law over the tokens whose strings both vocabularies have.
 
     Token-level intersection (TLI, Timor et al. 2025, arXiv 2502.05202): the draft's other tokens are left out, its law
@@ -31,22 +31,6 @@ class IntersectionDrafter:
 
     foreign: Foreign
     length: int = 5
-
-    asks = Asks(likeliest=0)
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
-
-    @property
-    def depth(self) -> int:
-        return self.length
-
-    def init(self, prompt: Context, slots: int):
-        return self.foreign.read_prompt(prompt, slots)
-
-    def extend(self, cache, prompt: Context, kept_B: Array, width: int):
-        return self.foreign.read_on(cache, prompt, kept_B, width)
 
     def propose(self, key, cache, context: Context):
         # Guesses are single tokens of the draft's, which it has read but for the last; others are spelled anew.

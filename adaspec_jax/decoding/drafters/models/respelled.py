@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
-from adaspec_jax.decoding.drafters.models.foreign import Foreign
+from adaspec_jax.decoding.drafters.models.foreign import Foreign, Translating
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import most_likely
-from adaspec_jax.decoding.types import Asks, Context, Proposal
+from adaspec_jax.decoding.types import Context, Proposal
 
 
 @pytree("length")
-class RespelledDrafter:
+class RespelledDrafter(Translating):
     """The draft's `length` likeliest tokens in a row, as text, of which the target's tokens are the guesses.
 
     String-level exact match (SLEM, Timor et al. 2025, arXiv 2502.05202): a guess stays where it is the target's own
@@ -29,22 +28,6 @@ class RespelledDrafter:
 
     foreign: Foreign
     length: int = 5
-
-    asks = Asks(likeliest=0)
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
-
-    @property
-    def depth(self) -> int:
-        return self.length
-
-    def init(self, prompt: Context, slots: int):
-        return self.foreign.read_prompt(prompt, slots)
-
-    def extend(self, cache, prompt: Context, kept_B: Array, width: int):
-        return self.foreign.read_on(cache, prompt, kept_B, width)
 
     def propose(self, key, cache, context: Context):
         foreign = self.foreign

@@ -104,9 +104,9 @@ class SwiftDrafter:
         state, cache = self._searched(key, state, context)
         thinned = Thinned(self.model, keep=state.keep_BY[0])
         stop = ConfidentEnough(self.threshold, limit=self.length, step=0.0)  # a threshold that stays where it is
-        text = {"tokens_BS": context.tokens_BS, "lengths_B": context.lengths_B, "accepted_B": context.accepted_B}
+        known = {name: getattr(context, name) for name in ("tokens_BS", "lengths_B", "accepted_B", "judged_B")}
         greedily = dataclasses.replace(context.sampling, temperature=0.0)
-        likeliest = Context(**text, target_cache=cache, sampling=greedily, opinion=True)
+        likeliest = Context(**known, target_cache=cache, sampling=greedily, opinion=True)
         knobs = {"length": self.length, "stop": stop, "widths": (self.length,)}
         chain, _ = guess_by(thinned, key, stop.init(context), likeliest, **knobs)
         return self._with_siblings(chain, context), state
