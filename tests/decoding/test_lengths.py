@@ -9,26 +9,19 @@ import pytest
 
 from adaspec_jax.decoding import (
     Analytical,
-    Cascade,
     ChainDrafter,
     Confident,
     ConfidentEnough,
     Context,
-    Dialogue,
     Fallback,
     FiniteState,
-    Fuzzy,
     NoDraft,
     Sampling,
     Survival,
-    TreeDrafter,
     engine,
     pytree,
     rejection_sample,
 )
-from adaspec_jax.decoding.drafters.models.copy_first import CopyFirst
-from adaspec_jax.decoding.drafters.text.copying import PromptLookup
-from adaspec_jax.decoding.drafters.text.fill import Jacobi
 from tests.decoding.bag_model import BagModel
 from tests.decoding.enumeration import enumerated, largest_error, plain_law
 from tests.decoding.test_engine import GREEDY, KEY, chi_square_p, decode, pair, ragged_prompt  # noqa: F401
@@ -209,56 +202,6 @@ def test_a_head_that_looks_back_says_nothing_of_what_is_committed():
 # ---- in the rounds
 
 
-@pytree("rests")
-class Sometimes:
-    """Rounds of 3, 0, 0, 0, 0, 0, 2, 0 guesses, and again."""
-
-    rests: bool
-
-    def init(self, prompt):
-        return jnp.zeros(prompt.lengths_B.shape, jnp.int32)
-
-    def begin(self, rounds_B, context):
-        return jnp.array([3, 0, 0, 0, 0, 0, 2, 0])[rounds_B % 8], rounds_B + 1
-
-    def go_on(self, rounds_B, n, probs_BV, hidden_BD):
-        return jnp.ones(rounds_B.shape, bool), rounds_B
-
-
-FIELDS = ("tokens_BS", "lengths_B", "rounds_B", "accepted_BN", "judged_BN", "drafted_B", "histogram_BM", "rejected_BS")
-
-
-@pytest.mark.parametrize("widths", [(), slow((0, 1))], ids=str)
-def test_a_draft_that_rested_guesses_what_it_would_have_guessed(pair, widths):  # noqa: F811
-    target, draft = pair
-    knobs = {"eos_id": 7, "sampling": Sampling(0.7), "max_new_tokens": 60}
-    resting, reading = (
-        decode(target, ChainDrafter(draft, 3, Sometimes(rests), widths), ragged_prompt(4), **knobs)
-        for rests in (True, False)
-    )
-    for name in FIELDS:
-        np.testing.assert_array_equal(getattr(resting, name), getattr(reading, name), err_msg=name)
-    assert resting.accepted_BN.sum() > 0
-
-
-def test_a_draft_that_rested_goes_on_in_a_dialogue(pair):  # noqa: F811
-    """The second turn's counts are those of a draft that has read all of it."""
-    target, draft = pair
-    counts = []
-    for rests in (True, False):
-        drafter, said = ChainDrafter(draft, 3, Sometimes(rests)), [[5, 1, 2], [4, 3], [7], [9, 9, 9, 9]]
-        talk = Dialogue(target, drafter, max_new_tokens=14, sampling=Sampling(), eos_id=-1)
-        for _ in range(2):
-            lengths_B = np.array(list(map(len, said)))
-            tokens_BS = np.zeros((4, lengths_B.max()), np.int32)
-            for row_S, row in zip(tokens_BS, said, strict=True):
-                row_S[: len(row)] = row
-            made = jax.device_get(talk.turn(Context(tokens_BS, lengths_B), KEY))
-            said = [[*row[:end], 4, 1] for row, end in zip(made.tokens_BS.tolist(), made.lengths_B, strict=True)]
-        counts.append((said, made.rounds_B.tolist(), made.accepted_BN.tolist()))
-    assert counts[0] == counts[1] and np.sum(counts[0][2]) > 4
-
-
 def chain_of(draft, stop):
     return ChainDrafter(draft, 6, stop, (0, 2))
 
@@ -334,87 +277,10 @@ def test_two_rounds_of_a_finite_state_keep_the_targets_law():
     assert largest_error(TARGET, drafter, rejection_sample, horizon=4, loops=1, rounds=2) < 1e-6
 
 
-@pytest.mark.parametrize(
-    "drafter",
-    [
-        slow(chain_of(BagModel.random(1), Analytical({1: jnp.array(COSTS[:7])}, window=2, probe=1, prior=0.3))),
-        CopyFirst(PromptLookup(2, 2), ChainDrafter(BagModel.random(1), 3, FiniteState(2, limit=3))),
-    ],
-    ids=["analytical", "copy first"],
-)
-def test_sampled_text_keeps_the_targets_law(drafter):
-    assert chi_square_p(drafter, rejection_sample, seeds=(0,)) > 1e-4
-
-
-# ---- copies first
-
-
-def test_copies_come_first_and_the_draft_guesses_the_rest(pair):  # noqa: F811
-    """Per row: what the text has is copied as if alone; where it has nothing the chain guesses as if alone."""
-    target, draft = pair
-    copies, chain = PromptLookup(2, 4), ChainDrafter(draft, 3, FiniteState(3, up=0, down=0))
-    both = CopyFirst(copies, chain)
-    tokens_BS = np.array([[1, 2, 3, 4, 5, 6, 1, 2], [1, 2, 3, 4, 5, 6, 7, 8], [3, 3, 3, 3, 3, 3, 3, 3]])
-    prompt = Context(jnp.asarray(tokens_BS), jnp.array([8, 8, 2]), sampling=GREEDY)
-    zeros_B = jnp.zeros((3,), jnp.int32)
-    context = dataclasses.replace(
-        prompt, tokens_BS=jnp.pad(prompt.tokens_BS, ((0, 0), (0, 20))), accepted_B=zeros_B, judged_B=zeros_B
-    )
-
-    @jax.jit
-    def proposed(prompt, context):
-        return [drafter.propose(KEY, drafter.init(prompt, 28), context)[0] for drafter in (both, copies, chain)]
-
-    ours, copied, guessed = jax.device_get(proposed(prompt, context))
-    for row, (source, count) in enumerate(((copied, 4), (guessed, 3), (guessed, 3))):
-        assert ours.valid_BN[row].tolist() == [True] * count + [False] * (4 - count)
-        assert ours.tokens_BN[row, :count].tolist() == source.tokens_BN[row, :count].tolist()
-
-
-def test_copies_first_decodes_the_same_text_and_teaches_the_chain_nothing(pair):  # noqa: F811
-    target, draft = pair
-    drafter = CopyFirst(PromptLookup(2, 5), ChainDrafter(draft, 4, FiniteState(2, limit=4), (0, 2)))
-    prompt = Context(np.tile(ragged_prompt(4).tokens_BS, (1, 2)), np.array([12, 2, 7, 12]))
-    plain = decode(target, NoDraft(), prompt, eos_id=7, max_new_tokens=40)
-    ours = decode(target, drafter, prompt, eos_id=7, max_new_tokens=40)
-    np.testing.assert_array_equal(ours.tokens_BS, plain.tokens_BS)
-    assert ours.accepted_BN[:, 4].sum() > 0  # more than the chain can guess
-    with pytest.raises(ValueError, match="needs a stop"):
-        CopyFirst(PromptLookup(2, 5), ChainDrafter(draft, 4))
-    for copies in (Jacobi(3), TreeDrafter(draft, (2,))):
-        with pytest.raises(ValueError, match="does not copy chains from the text alone"):
-            CopyFirst(copies, drafter.chain)
-
-
-def test_a_copied_guess_is_certain_to_rules_that_compare_laws(pair):  # noqa: F811
-    """A threshold that keeps every guess of the chain's keeps none of a maker whose law is far from the target's."""
-    target, draft = pair
-    drafter = CopyFirst(PromptLookup(2, 5), ChainDrafter(draft, 4, FiniteState(2, limit=4)))
-    prompt = Context(np.tile(ragged_prompt(4).tokens_BS, (1, 2)), np.array([12, 2, 7, 12]))
-    kept = decode(target, drafter, prompt, accept=Fuzzy(1e9), max_new_tokens=12)
-    judged, accepted = kept.judged_BN.sum(), kept.accepted_BN.sum()
-    assert accepted == judged > 0
-    few = decode(target, drafter, prompt, accept=Fuzzy(1e-9), max_new_tokens=12)
-    assert few.accepted_BN.sum() == 0 < few.judged_BN.sum()
-
-
-def test_inside_another_round_no_row_rests_because_its_text_was_cut_back(pair):  # noqa: F811
-    """The larger model refuses nearly everything, the middle one nothing of its own draft: guessing always pays."""
-    target, middle = pair
-    seen = []
-
-    @pytree("window", "probe")
-    class Watched(Analytical):
-        def begin(self, state, context):
-            limit_B, state = Analytical.begin(self, state, context)
-            jax.debug.callback(lambda limit: seen.append(int(limit)), limit_B[0])
-            return limit_B, state
-
-    stop = Watched({1: jnp.array([1.0, 1.01, 1.02, 1.03])}, prior=1.0)
-    drafter = Cascade(ChainDrafter(middle, 3, stop), middle, length=6)
-    made = decode(target, drafter, Context(np.array([[1, 2, 3]]), np.array([3])), eos_id=-1, max_new_tokens=12)
-    jax.effects_barrier()
-    assert made.rounds_B[0] > 3 and seen and min(seen) > 0, seen
+@pytest.mark.slow
+def test_sampled_text_keeps_the_targets_law():
+    stop = Analytical({1: jnp.array(COSTS[:7])}, window=2, probe=1, prior=0.3)
+    assert chi_square_p(chain_of(BagModel.random(1), stop), rejection_sample, seeds=(0,)) > 1e-4
 
 
 def test_a_round_that_judged_nothing_teaches_nothing():
