@@ -14,6 +14,7 @@ from adaspec_jax.config.architectures import Architecture, GPTNeoX
 from adaspec_jax.config.bounds import axis, below, increasing, named, not_negative, numbered, one_of, positive, share
 
 RANDOM, CUT = "random", "cut"  # values of `init` that name no place
+QUALIFIER = "qualifier"  # key, directory and report row of the model that stands between target and draft in some runs
 
 
 @dataclass

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adaspec_jax import files
-from adaspec_jax.config import Draft, Experiment, Reference, draft_schedule, on_the_data_of
+from adaspec_jax.config import QUALIFIER, Draft, Experiment, Reference, draft_schedule, on_the_data_of
 from adaspec_jax.errors import UserError, did_you_mean
-from adaspec_jax.pipeline.workdir import QUALIFIER
 
 ARMS = "top:0.2,top:0.4,top:0.6,top:0.8,bottom:0.4,random:0.4,self:0.4,plain:0.2,plain:0.4"
 KINDS = ("top", "bottom", "random", "self", "plain")

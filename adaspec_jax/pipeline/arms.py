@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from adaspec_jax.config import Draft, Experiment, Qualifier, Reference, on_the_data_of, validate
+from adaspec_jax.config import QUALIFIER, Draft, Experiment, Qualifier, Reference, on_the_data_of, validate
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline.stage_spec import stage_of
-from adaspec_jax.pipeline.workdir import QUALIFIER
 from adaspec_jax.reporting.wording import EQUAL_DATA
 from adaspec_jax.training.divergences import find_divergence
 from adaspec_jax.training.selection import find_selection

@@ -12,6 +12,7 @@ import jax
 from adaspec_jax import data, models
 from adaspec_jax.config import (
     CUT,
+    QUALIFIER,
     RANDOM,
     Answers,
     Draft,
@@ -28,7 +29,7 @@ from adaspec_jax.pipeline.arms import ArmSettings
 from adaspec_jax.pipeline.layout import check_tensor_axis, mesh_for, schedule
 from adaspec_jax.pipeline.stage_spec import StageSpec, num_steps, stage_spec
 from adaspec_jax.pipeline.text import Text, read_text
-from adaspec_jax.pipeline.workdir import QUALIFIER, Workdir, stages_of
+from adaspec_jax.pipeline.workdir import Workdir, stages_of
 from adaspec_jax.places import HUB_NAME
 
 

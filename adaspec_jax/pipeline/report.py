@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from adaspec_jax import data, models, reporting
-from adaspec_jax.config import Evaluation
+from adaspec_jax.config import QUALIFIER, Evaluation
 from adaspec_jax.decoding import ChainDrafter, Sampling
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
@@ -22,7 +22,7 @@ from adaspec_jax.pipeline.beginnings import Start
 from adaspec_jax.pipeline.coloured import decoded_tokens, labelled_tokens, selected_tokens
 from adaspec_jax.pipeline.stage_spec import StageSpec
 from adaspec_jax.pipeline.text import Text
-from adaspec_jax.pipeline.workdir import QUALIFIER, STAGES, Workdir
+from adaspec_jax.pipeline.workdir import STAGES, Workdir
 from adaspec_jax.reporting.wording import EQUAL_DATA
 from adaspec_jax.training import Batch, Frozen
 

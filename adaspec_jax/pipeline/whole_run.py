@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from adaspec_jax import __version__, data, models
-from adaspec_jax.config import CUT, RANDOM, Answers, Draft, Experiment, Qualifier, Target, flatten, with_cut
+from adaspec_jax.config import CUT, QUALIFIER, RANDOM, Answers, Draft, Experiment, Qualifier, Target, flatten, with_cut
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
@@ -23,7 +23,7 @@ from adaspec_jax.pipeline.stage import fit_stage
 from adaspec_jax.pipeline.stage_spec import SAMPLED_ON_THE_WAY
 from adaspec_jax.pipeline.teacher_choice import Asked
 from adaspec_jax.pipeline.text import Text
-from adaspec_jax.pipeline.workdir import QUALIFIER, STAGES, Workdir, stages_of
+from adaspec_jax.pipeline.workdir import STAGES, Workdir, stages_of
 from adaspec_jax.training import Frozen
 
 

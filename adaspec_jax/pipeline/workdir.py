@@ -12,13 +12,12 @@ from types import MappingProxyType
 from typing import Any
 
 from adaspec_jax import files, models
-from adaspec_jax.config import FREE_TO_CHANGE, Data, Draft, Evaluation, Experiment, Reference, flatten
+from adaspec_jax.config import FREE_TO_CHANGE, QUALIFIER, Data, Draft, Evaluation, Experiment, Reference, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline.examples import weighted
 from adaspec_jax.reporting import write_json
 
 STAGES = ("target", "reference", "draft")
-QUALIFIER = "qualifier"  # a further model of some runs, which stands between target and draft
 _ARM = "arm "  # before the name of a further draft, in decisions.json
 _EXAMPLES = "examples of "  # before the name of a stage, there
 
