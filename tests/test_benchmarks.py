@@ -120,7 +120,8 @@ def test_a_pyramid_is_drawn_and_told_over_its_seeds():
             for q in (0.1, 0.2, 0.3, 0.4)
             for t in (0.2, 0.4)
         }
-        return {"plain": m(1.0, 0.9), pyramid.STANDARD: m(2.0 * factor, 0.9), **fuzzy}
+        methods = {"plain": m(1.0, 0.9), pyramid.STANDARD: m(2.0 * factor, 0.9), **fuzzy}
+        return pyramid.over_its_own_standard({"methods": methods})
 
     report = {"methods": pyramid.over_seeds([seed(1.0), seed(2.0)])}
     assert report["methods"][f"{pyramid.FUZZY}[0.1,0.2]"]["over_standard"] == pytest.approx([0.15, 0.15])
