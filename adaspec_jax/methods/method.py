@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
+from adaspec_jax.config.knobs import checked, spelt
 from adaspec_jax.decoding import Sampling, rejection_sample
 from adaspec_jax.decoding.drafters.models.foreign import Foreign
 from adaspec_jax.decoding.speedup import RoundCosts
 from adaspec_jax.decoding.types import Drafter, Model
 from adaspec_jax.errors import UserError
-from adaspec_jax.methods.knobs import checked, spelt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class Method:
 
         `UserError` for one that it lacks or cannot read, or that its rule cannot work with.
         """
-        values = checked(self.name, self.knobs, values)
+        values = checked(f"the method {self.name}", self.knobs, values)
         chosen = {**self.chosen, **values}
         of_rule = {self._fields[name]: value for name, value in values.items() if name in self._fields}
         try:

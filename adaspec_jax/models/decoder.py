@@ -51,7 +51,8 @@ def _dense(config: DecoderConfig, features: int, use_bias: bool) -> Linear:
     return Linear(features, use_bias=use_bias, kernel_init=nn.initializers.normal(config.initializer_range))
 
 
-def _norm(config: DecoderConfig) -> nn.Module:
+def norm_of(config: DecoderConfig) -> nn.Module:
+    """The family's normalisation."""
     if config.norm == "rms":
         return nn.RMSNorm(epsilon=config.norm_eps)
     # The fast variance E[x^2] - E[x]^2 cancels badly where the mean is large, as it is late in a residual stream.
@@ -69,7 +70,7 @@ class Attention(nn.Module):
         self.qkv = _dense(c, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim, c.qkv_bias)  # one of these two forms
         self.out = _dense(c, c.hidden_size, c.out_bias)
         if c.qk_norm:
-            self.q_norm, self.k_norm = _norm(c), _norm(c)
+            self.q_norm, self.k_norm = norm_of(c), norm_of(c)
 
     def __call__(self, hidden_BTD, rotation, mask_BTS, written, start_B, segments_BT=None):
         """`written` is this layer's (keys, values) buffers, extended at `start_B` (None: empty) and returned; or None.
@@ -93,6 +94,10 @@ class Attention(nn.Module):
             seen = written or (jnp.moveaxis(key_BTGK, 1, 2), jnp.moveaxis(value_BTGK, 1, 2))
             mixed_BTHK = cached_attention(query_BTHK, *(x.astype(dtype) for x in seen), mask_BTS)
         return self.out(mixed_BTHK.reshape(*hidden_BTD.shape[:2], -1)), written
+
+    def outward(self, mixed_BTX):
+        """What heads' mixed values [B, T, H * K] add to the residual stream."""
+        return self.out(mixed_BTX)
 
     def projected(self, hidden_BTD):
         """Queries [B, T, H, K], and keys and values [B, T, Hkv, K]."""
@@ -131,9 +136,9 @@ class Layer(nn.Module):
 
     def setup(self):
         c = self.config
-        self.attention_norm = _norm(c)
+        self.attention_norm = norm_of(c)
         if not c.shared_norm:
-            self.mlp_norm = _norm(c)
+            self.mlp_norm = norm_of(c)
         self.attention = Attention(c)
         self.mlp = MLP(c)
 
@@ -199,7 +204,7 @@ class Decoder(nn.Module):
         if c.learned_positions:
             self.position_embed = nn.Embed(c.max_positions, c.hidden_size, embedding_init=init)
         self.layers = [Layer(c) for _ in range(c.num_layers)]
-        self.final_norm = _norm(c)
+        self.final_norm = norm_of(c)
         self.head = Head(c)
 
     def __call__(self, tokens_BT):
@@ -283,6 +288,9 @@ class Decoder(nn.Module):
         if c.rematerialise:
             return jax.checkpoint(of_layer, prevent_cse=STACKED not in self.variables["params"])
         return of_layer
+
+    def embedded(self, tokens):
+        return self.embed(tokens)
 
     def unembed(self, hidden):
         """Float32 logits of hidden states of any leading shape; columns past `num_tokens` are ruled out."""
