@@ -23,7 +23,7 @@ def checked(owner: str, known: Mapping[str, Any], values: Mapping[str, Any]) -> 
             found[name] = _read(known[name], value) if isinstance(value, str) else value
         except ValueError:
             kind = "a number" if known[name] is None else f"such as {spelt(known[name])}"
-            raise UserError(f'{name} of {owner} is "{value}"; give {kind}') from None
+            raise UserError(f'{owner.rpartition(" ")[2]}.{name} is "{value}"; give {kind}') from None
     return found
 
 

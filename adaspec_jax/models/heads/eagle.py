@@ -46,6 +46,9 @@ class Eagle(Recurrent):
         joint = jnp.concatenate([embedded, hidden], axis=-1) @ params["fc"]["kernel"]
         return joint, joint
 
+    def outward(self, params, term: int) -> dict:
+        return {}
+
     def logits(self, head: Head, target: CausalLM, hidden: Array, term: int = 0) -> Array:
         del head, term
         return target.unembed(hidden)

@@ -95,6 +95,9 @@ class Eagle3(Recurrent):
     def handed_on(self, params, hidden: Array) -> Array:
         return normed(self.layer, params["final_norm"], hidden) if self.norm_output else hidden
 
+    def outward(self, params, term: int) -> dict:
+        return {name: params[name] for name in ("final_norm", "head")}
+
     def logits(self, head: Head, target: CausalLM, hidden: Array, term: int = 0) -> Array:
         del target, term
         hidden = normed(self.layer, head.params["final_norm"], hidden)

@@ -1,4 +1,4 @@
-"""Hydra++: Hydra whose heads are deeper, read the target's hidden states through a layer of their own, and are distilled.
+"""Hydra++: deeper heads, which read the target's hidden states through a layer of their own, and are distilled.
 
 Ankner et al. 2024 (arXiv 2402.05109, section 5): four heads of four blocks, a prefix layer over the sequence, the
 target's law in place of the text's tokens.

@@ -7,6 +7,7 @@ target's law at the place that predicts it. Selection is AdaSPEC's, for each of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -139,16 +140,18 @@ def _label_of(seen: _Seen, batch: Batch, term: Term) -> _Label:
 def _law_total(divergence, i: int, head: Head, frozen: Frozen, hidden_BTD, at: _Label, kept_BT, chunking):
     """The sum over the kept labels, and what of them goes into metrics."""
 
-    def per_token(head, hidden_GCD, operands, target):
-        taught_GCD, labels_GC = operands
-        logits, law = _pair(i, head, target, hidden_GCD, taught_GCD)
-        said = _said(head, logits, law)
-        if head.config.hard:
-            return _cross_entropy(head, logits, labels_GC), said
-        return jnp.where(_inside(head, law), divergence(logits, head.config.among(head, law)), 0.0), said
+    def per_token(params, hidden_GCD, operands, frozen):
+        (taught_GCD, labels_GC), (tables, target) = operands, frozen
+        part = replace(head, params=params, tables=tables)
+        logits, law = _pair(i, part, target, hidden_GCD, taught_GCD)
+        said = _said(part, logits, law)
+        if part.config.hard:
+            return _cross_entropy(part, logits, labels_GC), said
+        return jnp.where(_inside(part, law), divergence(logits, part.config.among(part, law)), 0.0), said
 
-    operands, sizes = (at.hidden_BTD, at.tokens_BT), _sizes(frozen, at, chunking)
-    return total_at(kept_BT, per_token, head, hidden_BTD, operands, frozen.target, **sizes)
+    operands, beside = (at.hidden_BTD, at.tokens_BT), (head.tables, frozen.target)
+    reads = head.config.outward(head.params, i)
+    return total_at(kept_BT, per_token, reads, hidden_BTD, operands, beside, **_sizes(frozen, at, chunking))
 
 
 def _measured(divergence, i: int, head: Head, frozen: Frozen, hidden_BTD, shown_BTD, at: _Label, chunking):

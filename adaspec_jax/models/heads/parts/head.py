@@ -57,8 +57,8 @@ class Kind:
     """What a head is beside its parameters: a kind's knobs, and the sizes of its target. Hashable, and static.
 
     A kind is a subclass in a file of `models/heads/`, named there `KIND`. Training asks `layers`, `init`, `terms`,
-    `guessed` and `logits`; decoding asks what its drafter needs (see the shapes beside this file). Every field but `sizes` is a
-    knob, with its default. A knob that cannot work is a ValueError when the kind is made.
+    `guessed` and `logits`; decoding asks what its drafter needs (see the shapes beside this file). Every field but
+    `sizes` is a knob, with its default. A knob that cannot work is a ValueError when the kind is made.
     """
 
     name: ClassVar[str]
@@ -105,6 +105,10 @@ class Kind:
         self, head: Head, target: CausalLM, tokens_BT: Array, features_BTF: Array, segments_BT: Array | None
     ) -> tuple[Array, ...]:
         """A hidden state [B, T, D] for each of `terms`, of which `logits` makes laws, along texts."""
+        raise NotImplementedError
+
+    def outward(self, params: Any, term: int) -> Any:
+        """The parameters that `logits` reads for a term."""
         raise NotImplementedError
 
     def logits(self, head: Head, target: CausalLM, hidden: Array, term: int = 0) -> Array:

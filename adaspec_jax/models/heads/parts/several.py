@@ -112,6 +112,9 @@ class Several(Kind):
             made.append(self.mixed(head.params, i, inputs))
         return tuple(made)
 
+    def outward(self, params: Any, term: int) -> dict:
+        return {f"head_{term}": {"head": params[f"head_{term}"]["head"]}}
+
     def logits(self, head: Head, target: CausalLM, hidden: Array, term: int = 0) -> Array:
         del target
         kernel_DV = head.params[f"head_{term}"]["head"]["kernel"]
