@@ -23,6 +23,8 @@ from adaspec_jax.training.objectives.distill import selecting
 from adaspec_jax.training.objectives.labels import count_of, in_parts, labels_of, mean_over
 from adaspec_jax.training.selection import Rule, top
 
+_LEAST = -1e9  # the gap of a label that there is nothing to learn of: kept last, and finite
+
 
 def distill_head(
     divergence: Divergence = forward_kl,
@@ -166,7 +168,7 @@ def _measured(divergence, i: int, head: Head, frozen: Frozen, hidden_BTD, shown_
         if head.config.hard:
             lag = _cross_entropy(head, logits, labels_GC) - _cross_entropy(head, reference, labels_GC)
         else:
-            lag = jnp.where(_inside(head, law), gap(divergence, logits, reference, among), -jnp.inf)
+            lag = jnp.where(_inside(head, law), gap(divergence, logits, reference, among), _LEAST)
         return {"gap": lag, "kl": forward_kl(logits, among), **_said(head, logits, law)}
 
     operands = (hidden_BTD, shown_BTD, at.hidden_BTD, at.tokens_BT)
@@ -219,7 +221,7 @@ def _metrics(i: int, count: int, at: _Label, values, kept_BT) -> dict[str, Array
             "share_kept": mean_over(kept_BT, at.mask_BT),
             "kl_kept": mean_over(values["kl"], kept_BT),
             "kl_dropped": mean_over(values["kl"], at.mask_BT & ~kept_BT),
-            "gap": mean_over(jnp.where(jnp.isfinite(values["gap"]), values["gap"], 0.0), at.mask_BT),
+            "gap": mean_over(values["gap"], at.mask_BT & (values["gap"] > _LEAST)),
         }
     if i == count - 1:
         found["agreement_last"] = mean_over(values["agreement"], where_BT)

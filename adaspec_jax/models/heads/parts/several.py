@@ -83,7 +83,9 @@ class Several(Kind):
         for j in range(self.blocks):
             block = part[f"block_{j}"]
             added = hidden @ block["kernel"]
-            added = jax.nn.silu(added + block["bias"] if self.bias else added)
+            if self.bias:
+                added += block["bias"].reshape((1,) * (added.ndim - 1) + (-1,))
+            added = jax.nn.silu(added)
             kept = hidden @ part["skip"]["kernel"] if j == 0 and "skip" in part else hidden
             hidden = kept + added
         return hidden
