@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from adaspec_jax import models
@@ -54,6 +55,13 @@ def untrained(asked: HeadAsked, target: models.CausalLM, text: Text, seed: int) 
         head = heads.new(kind, target, seeds.initial_weights(seed, "draft"), _label_counts(text, target))
     processes.say(f"draft: a head of the kind {asked.kind}, {head.num_params:,} parameters on the target's features")
     return head
+
+
+def shapes(asked: HeadAsked, target: models.CausalLM) -> heads.Head:
+    """The head on abstract values, float32."""
+    kind, key = asked.made_for(target.config), jax.eval_shape(lambda: jax.random.key(0))
+    counts_V = np.zeros((target.config.vocab_size,), np.int64)
+    return jax.eval_shape(lambda target, key: heads.new(kind, target, key, counts_V), target, key)
 
 
 def _label_counts(text: Text, target: models.CausalLM) -> np.ndarray:

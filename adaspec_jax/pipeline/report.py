@@ -11,15 +11,13 @@ import jax
 
 from adaspec_jax import data, models, reporting
 from adaspec_jax.config import MODEL, QUALIFIER, Evaluation
-from adaspec_jax.decoding import ChainDrafter, Sampling
-from adaspec_jax.decoding.types import Drafter
+from adaspec_jax.decoding import Sampling
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.measuring.measure import MEASURED_HOW, PROBE_LENGTH, Contender, measure, report_fields
 from adaspec_jax.measuring.placing import for_decoding
 from adaspec_jax.measuring.products import chosen
-from adaspec_jax.methods.heads import chain_on
-from adaspec_jax.models.heads import Head
+from adaspec_jax.methods.heads import chain_of
 from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.beginnings import Start
 from adaspec_jax.pipeline.coloured import decoded_tokens, labelled_tokens, selected_tokens
@@ -82,7 +80,7 @@ def _measured(start: Start, target, drafts: Mapping[str, models.CausalLM], evalu
     with reporting.track(len(prompts), description="evaluation", unit="prompt") as progress:
         return measure(
             target,
-            {name: Contender(_chain(model, target, length)) for name, model in drafts.items()},
+            {name: Contender(chain_of(model, target, length)) for name, model in drafts.items()},
             list(batches),
             choose_length=not evaluation.draft_length,
             max_new_tokens=evaluation.max_new_tokens,
@@ -92,13 +90,6 @@ def _measured(start: Start, target, drafts: Mapping[str, models.CausalLM], evalu
             place=lambda rows: sharding.shard_rows(sharding.my_rows(rows, start.mesh), start.mesh),
             advance=progress.advance,
         )
-
-
-def _chain(model: models.CausalLM | Head, target: models.CausalLM, length: int) -> Drafter:
-    """So many guesses in a row; of a head that has no more, all it has."""
-    if isinstance(model, Head):
-        return chain_on(model, target, length)
-    return ChainDrafter(model, length=length)
 
 
 def _pairs(drafts: Mapping[str, Any], stages: Mapping[str, Any]) -> list[tuple[str, str]]:

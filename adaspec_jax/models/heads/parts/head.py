@@ -79,6 +79,33 @@ class Kind:
         own = [each for each in dataclasses.fields(cls) if each.name not in ("sizes", "rematerialise")]
         return MappingProxyType({each.name: each.default for each in own})
 
+    # What a plan asks of any model's config.
+
+    @property
+    def vocab_size(self) -> int:
+        return self.sizes.vocab_size
+
+    @property
+    def hidden_size(self) -> int:
+        return self.sizes.hidden_size
+
+    @property
+    def intermediate_size(self) -> int:
+        return self.sizes.intermediate_size
+
+    @property
+    def num_layers(self) -> int:
+        """Of its own."""
+        return 1
+
+    @property
+    def num_kv_heads(self) -> int:
+        return self.sizes.num_kv_heads
+
+    @property
+    def head_dim(self) -> int:
+        return self.sizes.head_dim
+
     @property
     def layers(self) -> tuple[int, ...]:
         """The target's layers whose hidden states the head reads, as `CausalLM.run` counts taps; -1 only at the end."""
