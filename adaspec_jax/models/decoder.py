@@ -235,13 +235,17 @@ class Decoder(nn.Module):
         hidden_BTD, where = self._begin(tokens_BT, cache, positions_BT, mask_BTS, hidden_BTD, segments_BT)
         start_B, tapped = where[2], {}
         writes_B = None if cache is not None and cache.known_empty else start_B
-        if cache is None and STACKED in params and keep is None and not set(taps) - {-1}:
+        if cache is None and STACKED in params and keep is None and not any(tap % 1 for tap in taps):
             of_layer = self._of_layer((True, True))
 
             def body(hidden_BTD, layer):
                 return of_layer(layer, hidden_BTD, *where[:2], None, start_B, segments_BT)[0], None
 
-            hidden_BTD, _ = jax.lax.scan(body, hidden_BTD, jax.tree.map(itemgetter(slice(first, end)), params[STACKED]))
+            ends = sorted({end, *(int(tap) + 1 for tap in taps if tap >= 0)})
+            for begin, stop in zip([first, *ends], ends, strict=False):
+                span = jax.tree.map(itemgetter(slice(begin, stop)), params[STACKED])
+                hidden_BTD, _ = jax.lax.scan(body, hidden_BTD, span)
+                tapped[stop - 1] = hidden_BTD
         else:
             buffers = [None] * c.num_layers if cache is None else list(zip(cache.keys, cache.values, strict=True))
             for i in range(first, end):

@@ -6,7 +6,7 @@ target's law at the place that predicts it. Selection is AdaSPEC's, for each of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from adaspec_jax.models.heads import Head, Term, features_of, following
+from adaspec_jax.models.heads import Head, Kind, Term, features_of, following
 from adaspec_jax.training.divergences import Divergence, forward_kl, gap
 from adaspec_jax.training.label_chunks import DEFAULT, Chunking, total_at, values_at
 from adaspec_jax.training.objectives.batch import Batch, Frozen, Objective
 from adaspec_jax.training.objectives.distill import selecting
-from adaspec_jax.training.objectives.labels import count_of, in_parts, labels_of, mean_over
+from adaspec_jax.training.objectives.labels import in_parts, labels_of, mean_over
 from adaspec_jax.training.selection import Rule, top
 
 _LEAST = -1e9  # the gap of a label that there is nothing to learn of: kept last, and finite
@@ -65,28 +65,38 @@ def distill_head(
     def objective(head: Head, frozen: Frozen, batch: Batch):
         kind, seen = head.config, _seen(head, frozen, batch)
         guessed = _guessed(head, frozen, batch, seen.features_BTF, chunking, micro_batches)
-        shown = None
+        shown = guessed
         if select is not None:
             shown = _guessed(frozen.reference, frozen, batch, seen.features_BTF, chunking, micro_batches)
         loss, metrics = jnp.zeros((), jnp.float32), {}
-        for i, (term, hidden_BTD) in enumerate(zip(kind.terms, guessed, strict=True)):
-            at = _label_of(seen, batch, term)
-            kept_BT, values = at.mask_BT, None
+        for several in _alike(kind):
+            at = _labels_of(seen, batch, [kind.terms[i] for i in several])
+            made_BITD, shown_BITD = (jnp.stack([each[i] for i in several], axis=1) for each in (guessed, shown))
+            kept_BIT, values = at.mask_BIT, None
             if select is not None:
-                values = _measured(divergence, i, head, frozen, hidden_BTD, shown[i], at, chunking)
-                kept_BT = select(values["gap"], at.mask_BT, frozen.now, batch.segments_BT)
-            count = count_of(kept_BT if normalize == "paper" else at.mask_BT)
-            total, said = _law_total(divergence, i, head, frozen, hidden_BTD, at, kept_BT, chunking)
-            added = kind.laws * total / count
+                values = _measured(divergence, several[0], head, frozen, made_BITD, shown_BITD, at, chunking)
+                chosen = [select(values["gap"][:, n], at.mask_BIT[:, n], frozen.now, batch.segments_BT) for n in at.all]
+                kept_BIT = jnp.stack(chosen, axis=1)
+            weight_BIT = _weights(kind, several, kept_BIT if normalize == "paper" else at.mask_BIT)
+            total, said = _law_total(
+                divergence, several[0], head, frozen, made_BITD, at, kept_BIT, weight_BIT, chunking
+            )
+            loss += kind.laws * total
             if kind.features:
-                wide_BT = kept_BT if masks == "all" else at.mask_BT
-                wide = count if masks == "all" else count_of(at.mask_BT)
-                added += kind.features * _distance(hidden_BTD, at.hidden_BTD, wide_BT) / wide
-            loss += term.weight * added
-            metrics |= _metrics(i, len(guessed), at, said if values is None else values, kept_BT)
+                wide_BIT = kept_BIT if masks == "all" else at.mask_BIT
+                weight_BIT = weight_BIT if masks == "all" else _weights(kind, several, at.mask_BIT)
+                loss += kind.features * _distance(made_BITD, at.hidden_BITD, wide_BIT, weight_BIT)
+            for n, i in enumerate(several):
+                metrics |= _metrics(i, len(guessed), n, at, said if values is None else values, kept_BIT)
         return loss, metrics
 
     return objective
+
+
+def _alike(kind: Kind) -> list[list[int]]:
+    """The terms, those together whose laws are made by one output matrix: they are walked through at once."""
+    everything = list(range(len(kind.terms)))
+    return [everything] if kind.one_output else [[i] for i in everything]
 
 
 class _Seen(NamedTuple):
@@ -98,12 +108,16 @@ class _Seen(NamedTuple):
     mask_BT: Array
 
 
-class _Label(NamedTuple):
-    """What a term guesses at every position: the token, whether it is a label, and the target's hidden state there."""
+class _Labels(NamedTuple):
+    """What I terms guess at every position: the token, whether it is a label, the target's hidden state there."""
 
-    tokens_BT: Array
-    mask_BT: Array
-    hidden_BTD: Array
+    tokens_BIT: Array
+    mask_BIT: Array
+    hidden_BITD: Array
+
+    @property
+    def all(self) -> range:
+        return range(self.mask_BIT.shape[1])
 
 
 def _seen(head: Head, frozen: Frozen, batch: Batch) -> _Seen:
@@ -131,33 +145,55 @@ def _guessed(head: Head, frozen: Frozen, batch: Batch, features_BTF, chunking: C
     return in_parts(guessed, head, given, micro_batches=parts, chunking=chunking)
 
 
-def _label_of(seen: _Seen, batch: Batch, term: Term) -> _Label:
-    length, shift = seen.mask_BT.shape[1], term.shift
-    mask_BT = following(seen.mask_BT, shift) & (jnp.arange(length) < length - shift)[None]
-    if batch.segments_BT is not None:
-        mask_BT &= following(batch.segments_BT, shift) == batch.segments_BT
-    return _Label(following(seen.labels_BT, shift), mask_BT, following(seen.hidden_BTD, shift))
+def _labels_of(seen: _Seen, batch: Batch, terms: Sequence[Term]) -> _Labels:
+    length, masks = seen.mask_BT.shape[1], []
+    for term in terms:
+        mask_BT = following(seen.mask_BT, term.shift) & (jnp.arange(length) < length - term.shift)[None]
+        if batch.segments_BT is not None:
+            mask_BT &= following(batch.segments_BT, term.shift) == batch.segments_BT
+        masks.append(mask_BT)
+    tokens, hidden = ([following(x, term.shift) for term in terms] for x in (seen.labels_BT, seen.hidden_BTD))
+    return _Labels(*(jnp.stack(x, axis=1) for x in (tokens, masks, hidden)))
 
 
-def _law_total(divergence, i: int, head: Head, frozen: Frozen, hidden_BTD, at: _Label, kept_BT, chunking):
-    """The sum over the kept labels, and what of them goes into metrics."""
+def _weights(kind: Kind, several: Sequence[int], counted_BIT: Array) -> Array:
+    """[B, I, T] of each label in the loss: its term's weight over the number of that term's labels."""
+    count_I = jnp.maximum(jnp.sum(counted_BIT, axis=(0, 2)), 1)
+    weight_I = jnp.asarray([kind.terms[i].weight for i in several], jnp.float32) / count_I
+    return jnp.broadcast_to(weight_I[None, :, None], counted_BIT.shape)
+
+
+def _rows(array_BIT: Array) -> Array:
+    """[B, I, T, ...] as [B I, T, ...]: the terms of a row stay beside each other, and so on its device."""
+    return array_BIT.reshape(-1, *array_BIT.shape[2:])
+
+
+def _law_total(divergence, i: int, head: Head, frozen: Frozen, made_BITD, at: _Labels, kept_BIT, weight_BIT, chunking):
+    """The weighted sum over the kept labels, and what of them goes into metrics, [B, I, T] each."""
 
     def per_token(params, hidden_GCD, operands, frozen):
-        (taught_GCD, labels_GC), (tables, target) = operands, frozen
+        (taught_GCD, labels_GC, weight_GC), (tables, target) = operands, frozen
         part = replace(head, params=params, tables=tables)
         logits, law = _pair(i, part, target, hidden_GCD, taught_GCD)
         said = _said(part, logits, law)
         if part.config.hard:
-            return _cross_entropy(part, logits, labels_GC), said
-        return jnp.where(_inside(part, law), divergence(logits, part.config.among(part, law)), 0.0), said
+            return weight_GC * _cross_entropy(part, logits, labels_GC), said
+        lag_GC = divergence(logits, part.config.among(part, law))
+        return jnp.where(_inside(part, law), weight_GC * lag_GC, 0.0), said
 
-    operands, beside = (at.hidden_BTD, at.tokens_BT), (head.tables, frozen.target)
-    reads = head.config.outward(head.params, i)
-    return total_at(kept_BT, per_token, reads, hidden_BTD, operands, beside, **_sizes(frozen, at, chunking))
+    operands = tuple(map(_rows, (at.hidden_BITD, at.tokens_BIT, weight_BIT)))
+    reads, beside = head.config.outward(head.params, i), (head.tables, frozen.target)
+    given = (_rows(kept_BIT), per_token, reads, _rows(made_BITD), operands, beside)
+    total, said = total_at(*given, **_sizes(frozen, at, chunking))
+    return total, _apart(said, at)
 
 
-def _measured(divergence, i: int, head: Head, frozen: Frozen, hidden_BTD, shown_BTD, at: _Label, chunking):
-    """{"gap", "kl", "agreement", "acceptance"} at every label, without a gradient."""
+def _apart(values: Mapping[str, Array], at: _Labels) -> dict[str, Array]:
+    return {name: value.reshape(at.mask_BIT.shape) for name, value in values.items()}
+
+
+def _measured(divergence, i: int, head: Head, frozen: Frozen, made_BITD, shown_BITD, at: _Labels, chunking):
+    """{"gap", "kl", "agreement", "acceptance"} [B, I, T] at every label, without a gradient."""
     head = jax.lax.stop_gradient(head)
 
     def values(operands):
@@ -171,12 +207,12 @@ def _measured(divergence, i: int, head: Head, frozen: Frozen, hidden_BTD, shown_
             lag = jnp.where(_inside(head, law), gap(divergence, logits, reference, among), _LEAST)
         return {"gap": lag, "kl": forward_kl(logits, among), **_said(head, logits, law)}
 
-    operands = (hidden_BTD, shown_BTD, at.hidden_BTD, at.tokens_BT)
-    return values_at(at.mask_BT, values, operands, **_sizes(frozen, at, chunking))
+    operands = tuple(map(_rows, (made_BITD, shown_BITD, at.hidden_BITD, at.tokens_BIT)))
+    return _apart(values_at(_rows(at.mask_BIT), values, operands, **_sizes(frozen, at, chunking)), at)
 
 
-def _sizes(frozen: Frozen, at: _Label, chunking: Chunking) -> dict[str, Any]:
-    vocab_size = jax.eval_shape(lambda: frozen.target.unembed(at.hidden_BTD)).shape[-1]
+def _sizes(frozen: Frozen, at: _Labels, chunking: Chunking) -> dict[str, Any]:
+    vocab_size = jax.eval_shape(lambda: frozen.target.unembed(at.hidden_BITD[:, 0])).shape[-1]
     return {"vocab_size": vocab_size, "chunking": chunking}
 
 
@@ -204,24 +240,28 @@ def _said(head: Head, logits: Array, law: Array) -> dict[str, Array]:
     return {"agreement": agreement, "acceptance": overlap}
 
 
-def _distance(hidden_BTD: Array, taught_BTD: Array, mask_BT: Array) -> Array:
-    """The sum over labels of the smooth L1 distance, averaged over features."""
-    each_BTD = optax.losses.huber_loss(hidden_BTD.astype(jnp.float32), taught_BTD.astype(jnp.float32))
-    return jnp.sum(jnp.where(mask_BT, jnp.mean(each_BTD, axis=-1), 0.0))
+def _distance(made_BITD: Array, taught_BITD: Array, mask_BIT: Array, weight_BIT: Array) -> Array:
+    """The weighted sum over labels of the smooth L1 distance, averaged over features."""
+    each_BITD = optax.losses.huber_loss(made_BITD.astype(jnp.float32), taught_BITD.astype(jnp.float32))
+    return jnp.sum(jnp.where(mask_BIT, weight_BIT * jnp.mean(each_BITD, axis=-1), 0.0))
 
 
-def _metrics(i: int, count: int, at: _Label, values, kept_BT) -> dict[str, Array]:
-    where_BT = kept_BT if "gap" not in values else at.mask_BT
-    found = {}
+def _metrics(i: int, count: int, n: int, at: _Labels, values, kept_BIT) -> dict[str, Array]:
+    """Of term i, which is the n-th here."""
+    if i not in (0, count - 1):
+        return {}
+    selected = "gap" in values
+    mask_BT, kept_BT, values = at.mask_BIT[:, n], kept_BIT[:, n], {name: x[:, n] for name, x in values.items()}
+    found, where_BT = {}, mask_BT if selected else kept_BT
     if i == 0:
-        found = {"tokens": jnp.sum(at.mask_BT)}
+        found = {"tokens": jnp.sum(mask_BT)}
         found |= {name: mean_over(values[name], where_BT) for name in ("agreement", "acceptance")}
-    if i == 0 and "gap" in values:
+    if i == 0 and selected:
         found |= {
-            "share_kept": mean_over(kept_BT, at.mask_BT),
+            "share_kept": mean_over(kept_BT, mask_BT),
             "kl_kept": mean_over(values["kl"], kept_BT),
-            "kl_dropped": mean_over(values["kl"], at.mask_BT & ~kept_BT),
-            "gap": mean_over(values["gap"], at.mask_BT & (values["gap"] > _LEAST)),
+            "kl_dropped": mean_over(values["kl"], mask_BT & ~kept_BT),
+            "gap": mean_over(values["gap"], mask_BT & (values["gap"] > _LEAST)),
         }
     if i == count - 1:
         found["agreement_last"] = mean_over(values["agreement"], where_BT)

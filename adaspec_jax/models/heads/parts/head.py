@@ -116,6 +116,11 @@ class Kind:
         """Tokens that it can guess in a row; 0: as many as one likes."""
         return 0
 
+    @property
+    def one_output(self) -> bool:
+        """Whether `logits` and `outward` are the same for every term."""
+        return True
+
     def init(self, key: Array, target: CausalLM, counts_V: np.ndarray) -> tuple[Any, Any]:
         """(parameters, tables) before training; tables are arrays that are not trained, or None.
 

@@ -44,6 +44,10 @@ class Several(Kind):
         return self.heads
 
     @property
+    def one_output(self) -> bool:
+        return False
+
+    @property
     def prefixed(self) -> bool:
         """Whether the target's hidden states pass a decoder layer of the head's own first."""
         return False
@@ -150,6 +154,10 @@ class Beside:
     @property
     def guesses(self) -> int:
         return self.head.config.guesses
+
+    @property
+    def one_output(self) -> bool:
+        return False
 
     @property
     def prefixed(self) -> bool:
