@@ -1,6 +1,6 @@
 """Published systems by name: a drafter, an acceptance rule, and what the two need and promise."""
 
-from adaspec_jax.config.knobs import spelt
+from adaspec_jax.knobs import spelt
 from adaspec_jax.methods.directories import load_drafter
 from adaspec_jax.methods.method import A_DATASTORE, A_DRAFT, COSTS, Given, Method, Need
 from adaspec_jax.methods.published import PUBLISHED

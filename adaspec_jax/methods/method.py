@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
-from adaspec_jax.config.knobs import checked, spelt
 from adaspec_jax.decoding import Sampling, rejection_sample
 from adaspec_jax.decoding.drafters.models.foreign import Foreign
 from adaspec_jax.decoding.speedup import RoundCosts
 from adaspec_jax.decoding.types import Drafter, Model
 from adaspec_jax.errors import UserError
+from adaspec_jax.knobs import checked, spelt
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ import numpy as np
 from adaspec_jax import models
 from adaspec_jax.config import MODEL, Draft
 from adaspec_jax.config.architectures import Architecture
-from adaspec_jax.config.knobs import checked
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
+from adaspec_jax.knobs import checked
 from adaspec_jax.models import heads
 from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.text import Text

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.models.attention import BLOCK, BLOCK_ELSEWHERE, causal_attention, positions_within
-from adaspec_jax.models.decoder import MLP, Attention, norm_of
 from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.heads.parts.head import Sizes
 from adaspec_jax.models.kv_cache import KVCache
+from adaspec_jax.models.layer import MLP, Attention, norm_of
 from adaspec_jax.models.rotary import rotary_angles, rotate
 
 _NEVER = -1e30
