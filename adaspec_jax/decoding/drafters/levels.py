@@ -44,8 +44,8 @@ def checked(counts: Counts) -> Counts:
     return counts
 
 
-def chain_of(length: int) -> Counts:
-    """One node below the other."""
+def one_by_one(length: int) -> Counts:
+    """A chain: one node below the other."""
     return ((1,),) * length
 
 
@@ -68,7 +68,7 @@ def ranks_of(counts: Counts) -> list[np.ndarray]:
 
 
 def read_nodes(counts: Counts, lengths_B: Array, slots: int) -> tuple[Array, Array]:
-    """(position_BR, mask_BRS) of the nodes that are read, in a cache whose last of `lengths_B` entries is the root's."""
+    """(position_BR, mask_BRS) of the nodes that are read, in a cache whose last of `lengths_B` entries is the root."""
     inner_R = np.flatnonzero([count for row in counts[1:] for count in row])
     place_N = np.full(nodes_of(counts) + 1, -1)  # the last one is the root's, at -1
     place_N[inner_R] = np.arange(len(inner_R))

@@ -265,9 +265,7 @@ class GrowthDrafter:
 
         def read(cache, beams: Beams):
             where = {"positions_BT": context.lengths_B[:, None] - 1 + beams.depth_BW}
-            return self.model(
-                beams.tokens_BW, cache, **where, mask_BTS=beams.attention_mask(context.lengths_B, slots)
-            )
+            return self.model(beams.tokens_BW, cache, **where, mask_BTS=beams.attention_mask(context.lengths_B, slots))
 
         shape = {name: getattr(self, name) for name in ("budget", "beams", "branch", "depth", "decay", "share")}
         least_B = None if threshold_B is None else jnp.log(threshold_B)

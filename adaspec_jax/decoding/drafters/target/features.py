@@ -188,8 +188,8 @@ class FeatureGrowth(_OnFeatures):
     """EAGLE-2's tree (Li et al. 2024, arXiv 2406.16858), which EAGLE-3 keeps: the `budget` likeliest of all guesses.
 
     Level by level, `branch` nodes are read in one pass, and the `branch` likeliest tokens after each are guesses, of
-    which the best are read next; `depth` levels at most. Likelihoods are those at temperature 1 along the path, whatever
-    the sampling's; the guesses are point masses. Theirs are 59 guesses of 6 levels, of 8 where nothing is said.
+    which the best are read next; `depth` levels at most. Likelihoods are those at temperature 1 along the path,
+    whatever the sampling's; the guesses are point masses. Their script has 59 guesses on 6 levels, their default 8.
 
     Guesses less likely than `least` are dropped [ours], and of `widths`, numbers of guesses, the smallest that holds
     those of all rows is verified.

@@ -62,17 +62,22 @@ class _Beside(Stateless):
 
 @pytree("length")
 class ParallelChain(_Beside):
-    """`length` guesses in a row, the i-th drawn from head i's law under the target's sampling settings.
+    """`length` guesses in a row, or as many as there are heads, the i-th drawn from head i's law under the target's
+    sampling settings.
 
     A head's law knows nothing of the guesses before its own, so that each is stated as it is. How servers decode
     Medusa's heads (Cai et al. 2024, arXiv 2401.10774).
 
     Raises:
-      ValueError: fewer heads than guesses.
+      ValueError: a length below 1.
     """
 
     head: ParallelHead
     length: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "length", min(self.length, self.head.guesses))
+        super().__post_init__()
 
     @property
     def num_nodes(self) -> int:

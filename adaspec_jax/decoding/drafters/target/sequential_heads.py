@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Protocol
 
 import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.drafters.levels import (
+    Children,
     Counts,
     Level,
-    chain_of,
     checked,
     distinct,
     guessed_tree,
     likeliest,
     nodes_of,
+    one_by_one,
 )
 from adaspec_jax.decoding.drafters.target.decided import decided, last_decided, with_features
 from adaspec_jax.decoding.drafters.target.parallel_heads import MEDUSA_TREE
@@ -46,29 +48,24 @@ class SequentialHead(Protocol):
         """Of the heads' own layer."""
 
 
-@pytree("counts", "drawn")
-class SequentialHeads:
-    """A tree of fixed shape, level by level: head d reads the path to a node at depth d, and guesses its children.
-
-    Ankner et al. 2024 (arXiv 2402.05109), with Medusa's tree, as their code has it. Children are the likeliest tokens,
-    point masses at every temperature. `drawn`, ours: they are drawn without replacement under the target's sampling
-    settings, and state their laws; a chain of drawn guesses is how a server would decode such heads.
+class _Sequential:
+    """What drafters of such heads have in common.
 
     Where hidden states pass a layer first, its cache is rolled back after every verification to what was committed
     before, and reads the target's hidden states at what was decided.
-
-    Raises:
-      ValueError: counts that are no tree's, or are deeper than there are heads.
     """
 
     head: SequentialHead
-    counts: Counts = MEDUSA_TREE
-    drawn: bool = False
+    _children: Children
 
     def __post_init__(self) -> None:
-        checked(self.counts)
-        if self.depth > self.head.guesses:
+        if not 1 <= self.depth <= self.head.guesses:
             raise ValueError(f"{self.depth} guesses in a row are asked of heads that guess {self.head.guesses}")
+        checked(self._shape)
+
+    @property
+    def _shape(self) -> Counts:
+        raise NotImplementedError
 
     @property
     def asks(self) -> Asks:
@@ -76,11 +73,11 @@ class SequentialHeads:
 
     @property
     def num_nodes(self) -> int:
-        return nodes_of(self.counts)
+        return nodes_of(self._shape)
 
     @property
     def depth(self) -> int:
-        return len(self.counts)
+        return len(self._shape)
 
     def init(self, prompt: Context, slots: int) -> Any:
         if not self.head.prefixed:
@@ -103,12 +100,7 @@ class SequentialHeads:
             return self._guess(level.depth, features_BF, read_BWI), read_BWI
 
         logits_BV = self._guess(0, features_BF, read_B1I)[:, 0]
-        children = distinct if self.drawn else likeliest
-        proposal, _ = guessed_tree(self.counts, expand, read_B1I, logits_BV, key, context, children)
-        if self.counts == chain_of(self.depth):
-            proposal = Proposal(
-                proposal.tokens_BN, probs_BNV=proposal.probs_BNV, opinion_BNV=proposal.opinion_BNV
-            )
+        proposal, _ = guessed_tree(self._shape, expand, read_B1I, logits_BV, key, context, self._children)
         return with_features(context, proposal), state
 
     def _with_token(self, read_BWI: Array, tokens_BW: Array) -> Array:
@@ -119,3 +111,51 @@ class SequentialHeads:
         """[B, W, V]: head i reads the hidden state and the first of the tokens, as many as are its pieces."""
         per_token = (read_BWI.shape[-1] - features_BF.shape[-1]) // (i + 1)
         return self.head.guess(i, read_BWI[..., : features_BF.shape[-1] + self.head.pieces(i) * per_token])
+
+
+@pytree("length")
+class SequentialChain(_Sequential):
+    """`length` guesses in a row, or as many as there are heads, each drawn under the target's sampling settings from
+    what its head makes of those before: how a server would decode Hydra's (Ankner et al. 2024, arXiv 2402.05109).
+
+    Raises:
+      ValueError: a length below 1.
+    """
+
+    head: SequentialHead
+    length: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "length", min(self.length, self.head.guesses))
+        super().__post_init__()
+
+    _children = staticmethod(distinct)
+
+    @property
+    def _shape(self) -> Counts:
+        return one_by_one(self.length)
+
+    def propose(self, key, state: Any, context: Context) -> tuple[Proposal, Any]:
+        proposal, state = super().propose(key, state, context)
+        return dataclasses.replace(proposal, parents_BN=None), state
+
+
+@pytree("counts")
+class SequentialTree(_Sequential):
+    """A tree of fixed shape, level by level: head d reads the path to a node at depth d, and guesses its children.
+
+    Ankner et al. 2024 (arXiv 2402.05109), with Medusa's tree, as their code has it. Children are the likeliest tokens,
+    point masses at every temperature.
+
+    Raises:
+      ValueError: counts that are no tree's, or are deeper than there are heads.
+    """
+
+    head: SequentialHead
+    counts: Counts = MEDUSA_TREE
+
+    _children = staticmethod(likeliest)
+
+    @property
+    def _shape(self) -> Counts:
+        return self.counts
