@@ -19,7 +19,7 @@ from adaspec_jax.decoding.drafters.text.datastore import Datastore
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.costs import rounds_priced
 from adaspec_jax.methods import Given
-from adaspec_jax.methods.directories import kind_of
+from adaspec_jax.methods.directories import PLAIN_MODEL, kind_of
 
 
 def has_another_tokenizer(model: str, tokenizer) -> bool:
@@ -65,8 +65,12 @@ def load_given(
     target = models.load(target_name, dtype=dtype)
     data.check_fits(tokenizer, target.config.vocab_size, target_name)
     store = _store(datastore, tokenizer) if datastore else None
-    foreign = [name for name in draft_names if other_tokenizer and has_another_tokenizer(name, tokenizer)]
-    same = [name for name in draft_names if name not in foreign]
+    on_features = [name for name in draft_names if kind_of(models.find_directory(name)) != PLAIN_MODEL]
+    drafting = [name for name in draft_names if name not in on_features]
+    foreign = [name for name in drafting if other_tokenizer and has_another_tokenizer(name, tokenizer)]
+    same = [name for name in drafting if name not in foreign]
+    if qualifier in on_features:
+        raise UserError(f"--qualifier {qualifier} is a head, which guesses and qualifies nothing; give a model")
     if qualifier in foreign:
         raise UserError(f"--qualifier {qualifier} has another tokenizer than the target; it must have the same")
     loaded = {name: _draft_of(name, target, target_name, tokenizer, dtype) for name in same}
@@ -84,6 +88,7 @@ def load_given(
     others = dict(sorted(others.items(), key=lambda item: item[1].model.num_params))
     parts = {"foreign": others, "tokenizer": tokenizer, "datastore": store, "draft_length": draft_length}
     parts |= {"costs": rounds_priced, "qualifier": qualifier}
+    parts["heads"] = {name: models.load_head(models.find_directory(name), target, dtype=dtype) for name in on_features}
     return Given(target=target, drafts=drafts, **parts), ends
 
 

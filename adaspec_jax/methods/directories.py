@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from adaspec_jax import models
@@ -29,6 +30,14 @@ def load_drafter(
     if target is None:
         raise UserError(f"{directory} holds a head of the kind {kind}, which guesses from its target: give that too")
     return chain_of(heads.load_head(directory, target, dtype=dtype), target, length)
+
+
+def method_for(drafts: Sequence[str]) -> str:
+    """The method by which the first of these directories or hub names guesses in a row; "plain" where there is none."""
+    if not drafts:
+        return "plain"
+    kind = kind_of(models.find_directory(drafts[0]))
+    return "vanilla" if kind == PLAIN_MODEL else f"{kind}_chain"
 
 
 def kind_of(directory: Path) -> str:
