@@ -14,8 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from adaspec_jax.errors import UserError
 from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.decoder_config import DecoderConfig
+from adaspec_jax.models.files.weights import Weight, by_path
+from adaspec_jax.models.heads.parts.stored import Stored
 from adaspec_jax.models.rotary import Llama3Scaling
 
 
@@ -156,6 +159,32 @@ class Kind:
         """Logits [..., V'] as logits [..., V], minus infinity (nearly) for tokens that it does not guess: all are."""
         del head
         return logits
+
+    # On disk: a kind that servers read says their layout; see `files` beside this file.
+
+    def hf_config(self) -> dict[str, Any]:
+        """The config.json beside its weights."""
+        own = {name: getattr(self, name) for name in self.knobs()}
+        return {"model_type": f"adaspec_{self.name}", "architectures": [f"Adaspec{type(self).__name__}"]} | own
+
+    def table(self, shapes: Any) -> list[Weight]:
+        """The weight table of parameters of these `shapes`."""
+        return by_path(shapes)
+
+    def beside(self, head: Head) -> dict[str, np.ndarray]:
+        """Tensors that are written beside the parameters."""
+        return {f"tables.{name}": np.asarray(table) for name, table in (head.tables or {}).items()}
+
+    def tables_of(self, stored: Stored) -> Any:
+        """The tables, of tensors that are thereby taken out: all that `table` does not read. UserError for others."""
+        names = [name for name in stored.tensors if name.startswith("tables.")]
+        taken = {name.removeprefix("tables."): jnp.array(stored.tensors.pop(name).read()) for name in names}
+        return taken or None
+
+    @classmethod
+    def published(cls, stored: Stored) -> Kind:
+        """The kind that a directory without our drafter.json holds; UserError for what is not computed here."""
+        raise UserError(f"a head of the kind {cls.name} is read from a directory with a drafter.json alone")
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["params", "tables"], meta_fields=["config"])
