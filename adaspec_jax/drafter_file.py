@@ -1,4 +1,4 @@
-"""What kind of drafter a directory holds, by its own files' word: drafter.json, config.json, the names of its tensors."""
+"""What kind of drafter a directory holds, by its own files: drafter.json, config.json, the names of its tensors."""
 
 from __future__ import annotations
 

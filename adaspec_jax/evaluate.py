@@ -92,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     add_sources(parser)
     parser.add_argument(
         "--method",
-        help="default: vanilla, or KIND_chain with a head; see python -m adaspec_jax.benchmark --methods list; --method.KNOB=VALUE sets a knob",
+        help="default: vanilla, or KIND_chain with a head; see python -m adaspec_jax.benchmark --methods list; "
+        "--method.KNOB=VALUE sets a knob",
     )
     parser.add_argument("--task", help="gsm8k, alpaca, mbpp, cnn_dailymail, word_problems or chat; or columns")
     parser.add_argument("--data", help="a .jsonl or .jsonl.gz file, or hf:NAME:SPLIT (default: the task's own)")

@@ -148,7 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     add_sources(parser)
     parser.add_argument(
         "--method",
-        help="default: vanilla with a draft, KIND_chain with a head, else plain; see python -m adaspec_jax.benchmark --methods list. "
+        help="default: vanilla with a draft, KIND_chain with a head, else plain; see "
+        "python -m adaspec_jax.benchmark --methods list. "
         "--method.KNOB=VALUE sets one of its knobs",
     )
     parser.add_argument("--prompt", action="append", help="a text to go on with; with --chat, what the user says")

@@ -101,7 +101,7 @@ def measure(
         for name, turn in turns.items():
             seconds[name] += turn.seconds
         tokens += int(counts_of(host[PLAIN], batch)["committed"].sum())
-        for name, contender in contenders.items():
+        for name in contenders:
             along = _along_given_text(target, guessing[name], batch, plain, sampled)
             parts[name].append(counts_of(host[name], batch) | along)
             samples.setdefault(name, host[name])

@@ -22,7 +22,7 @@ class AlongText:
     target: CausalLM
 
     def __call__(self, tokens_BT: Array) -> tuple[Array, None]:
-        """Logits [B, T, V]: column t is of token t + 1, guessed one place before the target reads t; column 0 is flat."""
+        """Logits [B, T, V]: column t is of token t + 1, guessed from what precedes t and t itself; column 0 is flat."""
         kind = self.head.config
         features_BTF = features_of(self.target, tokens_BT, kind.layers)
         made_BTD = self.head.guessed(self.target, tokens_BT, features_BTF)[0]

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from adaspec_jax import models
 from adaspec_jax.decoding.types import Drafter
+from adaspec_jax.drafter_file import kind_in
 from adaspec_jax.errors import UserError, did_you_mean
-from adaspec_jax.files import read_json
 from adaspec_jax.methods.heads import chain_of
 from adaspec_jax.models import heads
 
-KIND_FILE = "drafter.json"  # {"kind": NAME}, beside config.json; a plain model needs none
 PLAIN_MODEL = "model"
 
 
@@ -29,7 +28,7 @@ def load_drafter(
         return chain_of(models.load(str(directory), dtype=dtype), target, length)
     if target is None:
         raise UserError(f"{directory} holds a head of the kind {kind}, which guesses from its target: give that too")
-    return chain_of(heads.load_head(directory, target, dtype=dtype), target, length)
+    return chain_of(models.load_head(directory, target, dtype=dtype), target, length)
 
 
 def method_for(drafts: Sequence[str]) -> str:
@@ -42,22 +41,7 @@ def method_for(drafts: Sequence[str]) -> str:
 
 def kind_of(directory: Path) -> str:
     """What drafter.json says, or for lack of one config.json; UserError for a kind that is unknown here."""
-    kind, known = _said(directory), (PLAIN_MODEL, *heads.kinds())
+    kind, known = kind_in(directory) or PLAIN_MODEL, (PLAIN_MODEL, *heads.kinds())
     if kind not in known:
         raise UserError(f'{directory} holds a drafter of the kind "{kind}"{did_you_mean(kind, known)}')
     return kind
-
-
-def _said(directory: Path) -> str:
-    if (directory / KIND_FILE).is_file():
-        return str(read_json(directory / KIND_FILE).get("kind"))
-    if not (directory / "config.json").is_file():
-        return PLAIN_MODEL  # `models.load` says what is missing
-    config = read_json(directory / "config.json")
-    # Heads made elsewhere name themselves: "eagle3" (speculators), or their target's class with an ending of their own.
-    if "speculators_model_type" in config:
-        return str(config["speculators_model_type"])
-    foreign = [
-        name for name in config.get("architectures") or () if name.rpartition("ForCausalLM")[2] not in ("", name)
-    ]
-    return foreign[0] if foreign else PLAIN_MODEL
