@@ -1,4 +1,4 @@
-"""Methods of heads on the target's features: a row or more for every kind of `models.heads`, by the kind's own shape."""
+"""Methods of heads on the target's features: rows for every kind of `models.heads`, by the kind's own shape."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _cut(counts: Counts, depth: int) -> Counts:
     return counts[:depth]
 
 
-# Their script's 60 counts the root, and its depth of 5 the levels after the first. [code] That nothing is dropped: ours.
+# Their script's 60 counts the root, and its depth of 5 the levels after the first [code]; nothing is dropped.
 _GROWTH = {"budget": 59, "branch": 10, "depth": 6, "least": 0.0}
 
 
