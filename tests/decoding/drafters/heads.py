@@ -80,29 +80,25 @@ def on(head, model=None):
     return (OnTarget if isinstance(head.config, Recurrent) else Beside)(head, model.ends())
 
 
-def drafters(make=trained, model=None):
-    """{what it is: (the head, a drafter of it)}."""
-    made = {name: make(name) for name in KNOBS}
-    ways = {
-        "eagle chain": lambda on: FeatureDrafter(on, 3),
-        "eagle tree": lambda on: FeatureTree(on, TREE),
-        "eagle grown": lambda on: FeatureGrowth(on, 8, 3, 3),
-        "eagle3 chain": lambda on: FeatureDrafter(on, 3),
-        "eagle3 grown": lambda on: FeatureGrowth(on, 8, 3, 3),
-        "medusa chain": lambda on: ParallelChain(on, 3),
-        "medusa tree": lambda on: ParallelTree(on, TREE),
-        "hydra chain": lambda on: SequentialChain(on, 3),
-        "hydra tree": lambda on: SequentialTree(on, TREE),
-        "hydra_plus chain": lambda on: SequentialChain(on, 3),
-        "hydra_plus tree": lambda on: SequentialTree(on, TREE),
-    }
-    return {name: (made[name.split()[0]], way(on(made[name.split()[0]], model))) for name, way in ways.items()}
+WAYS = {
+    "eagle chain": lambda on: FeatureDrafter(on, 3),
+    "eagle tree": lambda on: FeatureTree(on, TREE),
+    "eagle grown": lambda on: FeatureGrowth(on, 8, 3, 3),
+    "eagle3 chain": lambda on: FeatureDrafter(on, 3),
+    "eagle3 grown": lambda on: FeatureGrowth(on, 8, 3, 3),
+    "medusa chain": lambda on: ParallelChain(on, 3),
+    "medusa tree": lambda on: ParallelTree(on, TREE),
+    "hydra chain": lambda on: SequentialChain(on, 3),
+    "hydra tree": lambda on: SequentialTree(on, TREE),
+    "hydra_plus chain": lambda on: SequentialChain(on, 3),
+    "hydra_plus tree": lambda on: SequentialTree(on, TREE),
+}
 
 
-NAMES = (
-    *("eagle chain", "eagle tree", "eagle grown", "eagle3 chain", "eagle3 grown", "medusa chain", "medusa tree"),
-    *("hydra chain", "hydra tree", "hydra_plus chain", "hydra_plus tree"),
-)
+def drafter_of(name):
+    """(a trained head, a drafter of it)."""
+    head = trained(name.split()[0])
+    return head, WAYS[name](on(head))
 
 
 class Said:

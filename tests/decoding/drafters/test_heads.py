@@ -8,19 +8,15 @@ import pytest
 
 from adaspec_jax.decoding import Context, NoDraft, Sampling, engine, generate, generate_from_queue
 from adaspec_jax.decoding.drafters.levels import one_by_one
-from tests.decoding.drafters.heads import NAMES, TREE, VOCAB, Said, drafters, target
+from tests.decoding.drafters.heads import TREE, VOCAB, WAYS, Said, drafter_of, target
 from tests.decoding.drafters.test_growth import levels_of
 from tests.decoding.recording import play
 from tests.decoding.test_engine import ragged_prompt
 from tests.running import slow, some
 
 GREEDY, KEY, NEW = Sampling(temperature=0.0), jax.random.key(0), 24
+NAMES = [*WAYS]
 OFTEN = ("eagle chain", "eagle3 grown", "medusa tree", "hydra_plus tree")
-
-
-@pytest.fixture(scope="module")
-def made():
-    return drafters()
 
 
 def decode(drafter, prompt, how=generate, **knobs):
@@ -42,9 +38,9 @@ def ranked(said, text, counts):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_guess_is_what_training_would_make_of_the_text_before_it(made, name):
+def test_every_guess_is_what_training_would_make_of_the_text_before_it(name):
     """In every round, whatever was refused before: the head's cache is that of the whole text read anew."""
-    head, drafter = made[name]
+    head, drafter = drafter_of(name)
     said, prompt = Said(head), ragged_prompt(3, vocab=VOCAB)
     played = play(target(), drafter, prompt, max_new_tokens=NEW)
     assert played[0].rounds[0] == (1, [])  # there is no hidden state before the only token of a prompt
@@ -62,8 +58,8 @@ def test_every_guess_is_what_training_would_make_of_the_text_before_it(made, nam
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_greedy_text_is_plain_decodings(made, name):
-    _, drafter = made[name]
+def test_greedy_text_is_plain_decodings(name):
+    _, drafter = drafter_of(name)
     for batch, budget, ends in ((8, NEW, (-1, -1)), (8, NEW, (7, 2)), (8, 3, (-1, -1)), (1, NEW, (7, 2))):
         prompt = ragged_prompt(batch, vocab=VOCAB)
         plain, ours = (decode(each, prompt, max_new_tokens=budget, eos_id=ends) for each in (NoDraft(), drafter))
@@ -73,8 +69,8 @@ def test_greedy_text_is_plain_decodings(made, name):
 
 
 @pytest.mark.parametrize("name", some(NAMES, *OFTEN))
-def test_a_queue_gives_every_prompt_what_a_batch_gives_it(made, name):
-    _, drafter = made[name]
+def test_a_queue_gives_every_prompt_what_a_batch_gives_it(name):
+    _, drafter = drafter_of(name)
     prompt = ragged_prompt(8, vocab=VOCAB)
     batched = decode(drafter, prompt, eos_id=(7, 2))
     queued = decode(drafter, prompt, how=generate_from_queue, rows=3, refill=1, eos_id=(7, 2))
@@ -83,8 +79,8 @@ def test_a_queue_gives_every_prompt_what_a_batch_gives_it(made, name):
 
 
 @pytest.mark.parametrize("name", some(NAMES, *OFTEN))
-def test_with_shared_noise_every_drafter_samples_plain_decodings_text(made, name):
-    _, drafter = made[name]
+def test_with_shared_noise_every_drafter_samples_plain_decodings_text(name):
+    _, drafter = drafter_of(name)
     prompt, how = ragged_prompt(8, vocab=VOCAB), {"sampling": Sampling(0.7, shared_noise=True), "eos_id": (7, 2)}
     plain, ours = (decode(each, prompt, **how) for each in (NoDraft(), drafter))
     np.testing.assert_array_equal(ours.tokens_BS, plain.tokens_BS)
@@ -92,18 +88,18 @@ def test_with_shared_noise_every_drafter_samples_plain_decodings_text(made, name
 
 
 @pytest.mark.parametrize("name", some(NAMES, "eagle3 grown", "hydra_plus tree"))
-def test_nothing_is_compiled_again_after_warm_up(made, name):
-    _, drafter = made[name]
+def test_nothing_is_compiled_again_after_warm_up(name):
+    _, drafter = drafter_of(name)
     decode(drafter, ragged_prompt(8, vocab=VOCAB), eos_id=(7, 2))
     before = engine._decode._cache_size()
     for longest, budget in ((3, 9), (6, 20)):
-        decode(drafters()[name][1], ragged_prompt(8, longest, vocab=VOCAB), max_new_tokens=budget)
+        decode(drafter_of(name)[1], ragged_prompt(8, longest, vocab=VOCAB), max_new_tokens=budget)
     assert engine._decode._cache_size() == before
 
 
 @pytest.mark.parametrize("name", [slow("eagle grown"), "eagle3 grown"])
-def test_guesses_that_are_unlikely_are_dropped_and_verified_narrowly(made, name):
-    _, drafter = made[name]
+def test_guesses_that_are_unlikely_are_dropped_and_verified_narrowly(name):
+    _, drafter = drafter_of(name)
     prompt = ragged_prompt(4, vocab=VOCAB)
     fewer = dataclasses.replace(drafter, least=0.1, widths=(2, 4))
     whole, ours = decode(drafter, prompt), decode(fewer, prompt)
@@ -111,8 +107,8 @@ def test_guesses_that_are_unlikely_are_dropped_and_verified_narrowly(made, name)
     assert whole.drafted_B.sum() > ours.drafted_B.sum() > 0
 
 
-def test_a_tree_wider_than_the_vocabulary_guesses_its_last_token_again(made):
-    _, drafter = made["medusa tree"]
+def test_a_tree_wider_than_the_vocabulary_guesses_its_last_token_again():
+    _, drafter = drafter_of("medusa tree")
     wide = dataclasses.replace(drafter, counts=((30,), (2, *(0,) * 29)))
     prompt = Context(np.array([[1, 2, 3]]), np.array([3]))
     np.testing.assert_array_equal(decode(wide, prompt).tokens_BS, decode(NoDraft(), prompt).tokens_BS)
@@ -132,6 +128,6 @@ def test_a_tree_wider_than_the_vocabulary_guesses_its_last_token_again(made):
         ("hydra chain", {"length": 0}, "0 guesses in a row"),
     ],
 )
-def test_impossible_numbers_are_refused(made, name, numbers, says):
+def test_impossible_numbers_are_refused(name, numbers, says):
     with pytest.raises(ValueError, match=says):
-        dataclasses.replace(made[name][1], **numbers)
+        dataclasses.replace(drafter_of(name)[1], **numbers)
