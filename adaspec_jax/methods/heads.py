@@ -75,7 +75,7 @@ def _cut(counts: Counts, depth: int) -> Counts:
     return counts[:depth]
 
 
-# Their script's 60 counts the root, its depth of 5 the levels after the first. [code] That nothing is dropped: ours.
+# Their script's 60 counts the root, and its depth of 5 the levels after the first [code]; nothing is dropped.
 _GROWTH = {"budget": 59, "branch": 10, "depth": 6, "least": 0.0}
 
 

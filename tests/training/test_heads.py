@@ -142,7 +142,8 @@ def test_a_selection_keeps_the_labels_where_the_head_lags_most_behind_its_refere
 def test_a_selection_may_mask_the_laws_alone(target, batch):
     head, reference = a_head(target, "eagle"), a_head(target, "eagle", seed=3)
     frozen = Frozen(target=target, reference=reference)
-    values = {masks: minimised(distill_head(fraction=0.4, masks=masks), head, frozen, batch) for masks in ("all", "laws")}
+    objectives = {masks: distill_head(fraction=0.4, masks=masks) for masks in ("all", "laws")}
+    values = {masks: minimised(objective, head, frozen, batch) for masks, objective in objectives.items()}
     assert float(values["all"][0]) != pytest.approx(float(values["laws"][0]), rel=1e-3)
     no_law = dataclasses.replace(head, config=dataclasses.replace(head.config, laws=0.0))
     frozen = Frozen(target=target, reference=dataclasses.replace(reference, config=no_law.config))

@@ -31,7 +31,7 @@ from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.types import Asks, Context, Proposal
 
 # EAGLE-1's: 25 nodes, of which the likelier have more children. [code]
-EAGLE_TREE: Counts = ((4,), (3, 2, 2, 1), (3, 2, 2, 0, 1, 0, 0, 0), (3, 0, 0, 0, 0, 0, 0, 0), (2, 0, 0))
+EAGLE_TREE: Counts = ((4,), (3, 2, 2, 1), (3, 2, 2, 1, 0, 0, 0, 0), (3, 0, 0, 0, 0, 0, 0, 0), (2, 0, 0))
 
 
 class FeatureHead(Protocol):
