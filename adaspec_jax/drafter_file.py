@@ -1,4 +1,4 @@
-"""What kind of drafter a directory holds, by its own files: drafter.json, config.json, the names of its tensors."""
+"""What kind of drafter a directory holds, by the word of its own files: drafter.json, config.json, tensors' names."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def kind_of_config(config: Mapping[str, Any], names: Collection[str] = ()) -> st
     """
     if "speculators_model_type" in config:
         return str(config["speculators_model_type"])
+    if str(config.get("model_type")).startswith("adaspec_"):
+        return str(config["model_type"]).removeprefix("adaspec_")
     classes = [str(name) for name in config.get("architectures") or ()]
     if config.get("model_type") == "medusa" or "medusa_num_heads" in config or "MedusaModel" in classes:
         return "medusa"

@@ -1,6 +1,5 @@
 """Heads on the target's features in a run: stages, store, resumption and report are those of any draft."""
 
-import dataclasses
 import json
 import shutil
 
@@ -8,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from adaspec_jax import methods, models, pipeline
+from adaspec_jax import methods, models, pipeline, planning
 from adaspec_jax.config import Draft, Llama, Llama3Rope, validate, with_cut
+from adaspec_jax.devices import topologies
 from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.pipeline.teacher_features import column_of
 from adaspec_jax.reporting import read_metrics
@@ -65,16 +65,17 @@ def test_reference_and_draft_are_heads_on_the_target(finished):
     assert methods.method_for([str(directory / "draft")]) == "eagle3_chain"
 
 
-def test_what_a_head_says_along_given_text_is_what_it_guesses(finished):
+def test_what_a_head_says_along_given_text_is_what_it_guesses(finished, capsys, monkeypatch):
     """With one guess a round, agreement along the decoded text is the acceptance."""
     directory, _ = finished
-    said, report = command_line(
-        "evaluate",
+    report = directory / "evaluated.json"
+    status, _, said = command_line(
+        *(capsys, monkeypatch, "evaluate"),
         *("--target", directory / "target", "--draft", directory / "draft", "--task", "word_problems"),
         *("--num_prompts", "4", "--batch_size", "4", "--draft_length", "1", "--max_new_tokens", "24"),
-        *("--json", directory / "evaluated.json"),
-    ), directory / "evaluated.json"
-    assert said.returncode == 0, said.stderr
+        *("--json", report),
+    )
+    assert status == 0, said
     found = json.loads(report.read_text())["drafts"]["draft"]
     assert found["alpha"] > 0 and found["judged"] > 20
     # Rounds judge only some of the places that agreement is counted at.
@@ -170,7 +171,7 @@ def test_mistakes_are_said_before_anything_is_done(tmp_path):
             validate(said)
 
 
-def test_a_head_of_another_target_is_refused_by_every_door(finished, tmp_path):
+def test_a_head_of_another_target_is_refused_by_every_door(finished, tmp_path, capsys, monkeypatch):
     directory, _ = finished
     sizes = {"vocab_size": 320, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3}
     sizes |= {"num_key_value_heads": 3, "intermediate_size": 32, "max_position_embeddings": 256}
@@ -178,15 +179,12 @@ def test_a_head_of_another_target_is_refused_by_every_door(finished, tmp_path):
     models.save(models.build(other.hf_config(), jax.random.key(0)), tmp_path / "other")
     for file in (directory / "tokenizer").iterdir():
         shutil.copy(file, tmp_path / "other")
-    said = command_line("generate", "--target", tmp_path / "other", "--draft", directory / "draft", "--prompt", "A")
-    assert said.returncode == 2 and "hidden size" in said.stderr and said.stderr.count("\n") == 1
+    pair = ("--target", tmp_path / "other", "--draft", directory / "draft")
+    status, _, said = command_line(capsys, monkeypatch, "generate", *pair, "--prompt", "A")
+    assert status == 2 and "hidden size" in said and said.count("\n") == 1
 
 
 def test_a_plan_has_the_heads_bytes(finished):
-    from adaspec_jax import planning
-    from adaspec_jax.devices import topologies
-
-    config = with_head()
-    plan = planning.Plan(dataclasses.replace(config), topologies.find("cpu"), compiling=True)
+    plan = planning.Plan(with_head(), topologies.find("cpu"), compiling=True)
     figures = {stage: plan.stage(stage, search=False) for stage in ("reference", "decode")}
     assert all(each["fits"] and each["hbm_bytes"] > 0 for each in figures.values())

@@ -150,12 +150,15 @@ class Eagle3(Recurrent):
         return rows
 
     def beside(self, head: Head) -> dict[str, np.ndarray]:
-        """`d2t`: what to add to its own ids for the target's; `t2d`: which of the target's it guesses."""
-        count = self.vocabulary or self.sizes.vocab_size
-        kept = np.asarray(head.tables["kept"]) if self.own_vocabulary else np.arange(count)
-        guessed_V = np.zeros((self.sizes.vocab_size,), bool)
+        """`d2t`: what to add to its own ids for the target's; `t2d`: which of the target's it guesses.
+
+        Neither where those are all: vLLM refuses a `d2t` that it has no use for.
+        """
+        if not self.own_vocabulary:
+            return {}
+        kept, guessed_V = np.asarray(head.tables["kept"]), np.zeros((self.sizes.vocab_size,), bool)
         guessed_V[kept] = True
-        return {"d2t": kept.astype(np.int64) - np.arange(count), "t2d": guessed_V}
+        return {"d2t": kept.astype(np.int64) - np.arange(len(kept)), "t2d": guessed_V}
 
     def tables_of(self, stored: Stored) -> dict[str, Array] | None:
         layouts.drop_copy(stored, layouts.EMBEDDING)
@@ -180,6 +183,7 @@ class Eagle3(Recurrent):
         A head without an output matrix gets a copy of the target's.
         """
         stored, speculators = _flat(stored), "speculators_model_type" in stored.config
+        stored._replace(config=stored.config.get("eagle_config") or {}).refuse("norm_before_fc")
         stored.refuse("norm_before_fc", "parallel_drafting", "pard_token", "num_mtp_layers")
         sizes = layouts.llama_sizes(stored.config, stored.target)
         if stored.config.get("target_hidden_size") is not None:

@@ -110,6 +110,9 @@ class Eagle3(Served):
 
     def unembed(self, made):
         own = self.linear("lm_head", self.norm("norm", made))
+        if self.config["draft_vocab_size"] == self.config["vocab_size"]:
+            assert "d2t" not in self.weights  # for which vLLM has no parameter then
+            return own
         everything = own.new_full((*own.shape[:-1], self.config["vocab_size"]), -1e9)
         targets = torch.arange(own.shape[-1]) + self.weights["d2t"].long()
         assert len(targets) == self.config["draft_vocab_size"]
