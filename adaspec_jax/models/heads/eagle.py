@@ -67,7 +67,8 @@ class Eagle(Recurrent):
         return target.unembed(hidden)
 
     def hf_config(self) -> dict[str, Any]:
-        return layouts.llama_config(self.sizes) | {"architectures": ["EagleLlamaForCausalLM"]}
+        said = {"architectures": ["EagleLlamaForCausalLM"]} | ({"bias": True} if self.bias else {})
+        return layouts.llama_config(self.sizes) | said
 
     def table(self, shapes: Any) -> list[Weight]:
         return linear_rows("fc", "fc", bias=self.bias) + layouts.layer_rows("layers.0", "layer")

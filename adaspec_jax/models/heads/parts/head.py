@@ -164,7 +164,8 @@ class Kind:
 
     def hf_config(self) -> dict[str, Any]:
         """The config.json beside its weights."""
-        own = {name: getattr(self, name) for name in self.knobs()}
+        own = {name: getattr(self, name) for name in ("hidden_size", "vocab_size")}
+        own |= {name: getattr(self, name) for name in self.knobs()}
         return {"model_type": f"adaspec_{self.name}", "architectures": [f"Adaspec{type(self).__name__}"]} | own
 
     def table(self, shapes: Any) -> list[Weight]:
@@ -216,6 +217,22 @@ class Head:
 
     def astype(self, dtype) -> Head:
         return replace(self, params=jax.tree.map(lambda x: x.astype(dtype), self.params))
+
+    def with_other_rows_ruled_out(self) -> Head:
+        """The same head for engines that do not mask vocabulary rows which no token owns, of output matrices its own.
+
+        Each such row becomes the mean of the tokens' rows, as in `CausalLM.with_vocabulary_size`.
+        """
+        sizes = self.config.sizes
+
+        def ruled_out(path, leaf):
+            names = [each.key for each in path[-2:]]
+            if names != ["head", "kernel"] or leaf.shape[-1] != sizes.vocab_size:
+                return leaf
+            mean_D1 = jnp.mean(leaf[:, : sizes.num_tokens], axis=1, keepdims=True, dtype=jnp.float32)
+            return leaf.at[:, sizes.num_tokens :].set(mean_D1.astype(leaf.dtype))
+
+        return replace(self, params=jax.tree_util.tree_map_with_path(ruled_out, self.params))
 
     def with_rematerialisation(self, rematerialise: bool) -> Head:
         return replace(self, config=replace(self.config, rematerialise=rematerialise))
