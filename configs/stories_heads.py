@@ -20,7 +20,7 @@ def get_config(variant: str = "eagle3") -> Experiment:
     kind = variant or "eagle3"
     if kind not in KINDS:
         raise UserError(f'stories_heads has no variant "{kind}"{did_you_mean(kind, KINDS)}')
-    fit = {"batch_size": 16, "schedule": "cosine", "warmup_steps": 20, "epochs": 5, "lr": 3e-3, "clip_norm": 0.5}
+    fit = {"batch_size": 16, "schedule": "cosine", "warmup_steps": 20, "epochs": 2, "lr": 5e-3, "clip_norm": 0.5}
     return Experiment(
         data=Data(
             task="tinystories",
