@@ -1,10 +1,12 @@
 """Slips that leave the text as it is and cost acceptance: each is seen, on heads trained for a moment."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from adaspec_jax.decoding import Sampling, generate
+from adaspec_jax.decoding import Sampling, generate, pytree
 from adaspec_jax.decoding.drafters.target.features import FeatureDrafter
 from adaspec_jax.models.heads.parts.recurrent import OnTarget
 from tests.decoding.drafters.heads import VOCAB, on, target, trained
@@ -17,22 +19,6 @@ class BeforeTheNorm(OnTarget):
     layers = property(lambda self: (target().config.num_layers - 1,))
 
 
-class OneBehind(OnTarget):
-    """Reads at every position the hidden state before it."""
-
-    def read(self, hidden_BTD, tokens_BT, cache, **where):
-        if hidden_BTD.shape[1] > 1:
-            hidden_BTD = jnp.roll(hidden_BTD, 1, axis=1)
-        return super().read(hidden_BTD, tokens_BT, cache, **where)
-
-
-class OwnToken(OnTarget):
-    """Reads with a hidden state the token that it is of, in place of the next one."""
-
-    def read(self, hidden_BTD, tokens_BT, cache, **where):
-        return super().read(hidden_BTD, jnp.roll(tokens_BT, 1, axis=1), cache, **where)
-
-
 class Forgetting(OnTarget):
     """Attends to nothing that it read before."""
 
@@ -42,23 +28,34 @@ class Forgetting(OnTarget):
         return super().read(hidden_BTD, tokens_BT, cache, positions_BT=positions_BT, mask_BTS=own_BTS)
 
 
-TRAPS = (BeforeTheNorm, OneBehind, OwnToken, Forgetting)
-for trap in TRAPS:
-    jax.tree_util.register_dataclass(trap, data_fields=["head", "target"], meta_fields=[])
+@pytree("length")
+class OffByOne(FeatureDrafter):
+    """Reads with a hidden state the token that it is of, in place of the next one."""
+
+    def _standing(self, cache, context):
+        return super()._standing(cache, dataclasses.replace(context, tokens_BS=jnp.roll(context.tokens_BS, 1, axis=1)))
+
+
+for view in (BeforeTheNorm, Forgetting):
+    jax.tree_util.register_dataclass(view, data_fields=["head", "target"], meta_fields=[])
+TRAPS = {
+    "features before the norm": lambda right: FeatureDrafter(BeforeTheNorm(right.head, right.target), 2),
+    "positions off by one": lambda right: OffByOne(right, 2),
+    "no cache": lambda right: FeatureDrafter(Forgetting(right.head, right.target), 2),
+}
 
 
 @pytest.fixture(scope="module")
 def kept():
-    """name -> (guesses accepted a round) of a head and of the same with a slip, greedily."""
-    prompt = ragged_prompt(16, vocab=VOCAB)
+    """(guesses accepted a round by a head as it was trained, by the same with each slip), greedily."""
+    prompt, right = ragged_prompt(16, vocab=VOCAB), on(trained("eagle", 500))
 
-    def rate(made):
+    def rate(drafter):
         how = {"max_new_tokens": 24, "sampling": Sampling(0.0), "eos_id": -1}
-        found = jax.device_get(generate(target(), FeatureDrafter(made, 2), prompt, jax.random.key(0), **how))
+        found = jax.device_get(generate(target(), drafter, prompt, jax.random.key(0), **how))
         return found.accepted_BN.sum() / found.rounds_B.sum()
 
-    right = on(trained("eagle"))
-    return rate(right), {trap: rate(trap(right.head, right.target)) for trap in TRAPS}
+    return rate(FeatureDrafter(right, 2)), {trap: rate(made(right)) for trap, made in TRAPS.items()}
 
 
 def test_a_head_as_it_was_trained_is_often_right(kept):
