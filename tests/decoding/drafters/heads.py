@@ -58,7 +58,11 @@ def texts():
 @functools.cache
 def trained(name, steps=250):
     """A head after so many steps on what the target writes."""
-    head, batch = untrained(name, target()), Batch(texts(), jnp.ones((48, 24), bool))
+    return trained_on(name, Batch(texts(), jnp.ones((48, 24), bool)), steps)
+
+
+def trained_on(name, batch, steps):
+    head = untrained(name, target())
     optimizer, objective = optax.adam(5e-3), distill_head()
 
     def step(state, _):

@@ -4,12 +4,14 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from adaspec_jax.decoding import Sampling, generate, pytree
+from adaspec_jax.decoding import NoDraft, Sampling, generate, pytree
 from adaspec_jax.decoding.drafters.target.features import FeatureDrafter
 from adaspec_jax.models.heads.parts.recurrent import OnTarget
-from tests.decoding.drafters.heads import VOCAB, on, target, trained
+from adaspec_jax.training import Batch
+from tests.decoding.drafters.heads import VOCAB, on, target, trained_on
 from tests.decoding.test_engine import ragged_prompt
 
 
@@ -47,11 +49,13 @@ TRAPS = {
 
 @pytest.fixture(scope="module")
 def kept():
-    """(guesses accepted a round by a head as it was trained, by the same with each slip), greedily."""
-    prompt, right = ragged_prompt(16, vocab=VOCAB), on(trained("eagle", 500))
+    """(guesses accepted a round by a head trained on the very texts, by the same with each slip), greedily."""
+    prompt, how = ragged_prompt(16, vocab=VOCAB), {"max_new_tokens": 24, "sampling": Sampling(0.0), "eos_id": -1}
+    made = jax.device_get(generate(target(), NoDraft(), prompt, jax.random.key(0), **how))
+    written_BS = np.arange(made.tokens_BS.shape[1])[None] < made.lengths_B[:, None]
+    right = on(trained_on("eagle", Batch(jnp.asarray(made.tokens_BS), jnp.asarray(written_BS)), 300))
 
     def rate(drafter):
-        how = {"max_new_tokens": 24, "sampling": Sampling(0.0), "eos_id": -1}
         found = jax.device_get(generate(target(), drafter, prompt, jax.random.key(0), **how))
         return found.accepted_BN.sum() / found.rounds_B.sum()
 
@@ -59,9 +63,9 @@ def kept():
 
 
 def test_a_head_as_it_was_trained_is_often_right(kept):
-    assert kept[0] > 0.3
+    assert kept[0] > 1
 
 
 @pytest.mark.parametrize("trap", TRAPS)
 def test_a_slip_costs_acceptance(kept, trap):
-    assert kept[1][trap] < 0.8 * kept[0]
+    assert kept[1][trap] < 0.6 * kept[0]
