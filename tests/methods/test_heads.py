@@ -7,15 +7,15 @@ import jax
 import numpy as np
 import pytest
 
+from adaspec_jax import models
 from adaspec_jax.decoding import ChainDrafter, NoDraft, Sampling, Typical, generate
 from adaspec_jax.decoding.drafters.target.features import FeatureDrafter, FeatureGrowth, FeatureTree
 from adaspec_jax.decoding.drafters.target.parallel_heads import ParallelChain, ParallelTree
 from adaspec_jax.decoding.drafters.target.sequential_heads import SequentialChain, SequentialTree
 from adaspec_jax.errors import UserError
-from adaspec_jax.methods import METHODS, Given, load_drafter
+from adaspec_jax.methods import METHODS, Given, load_drafter, method_for
 from adaspec_jax.methods import heads as methods_of_heads
 from adaspec_jax.methods.heads import HEADS, chain_of
-from adaspec_jax.models import heads
 from adaspec_jax.models.heads.eagle import Eagle
 from adaspec_jax.models.heads.medusa import Medusa
 from tests.decoding.drafters.heads import KNOBS, VOCAB, target, untrained
@@ -105,18 +105,12 @@ def test_a_chain_of_whatever_drafts(given):
     assert chain_of(given.heads["hydra"], target(), 16).length == 3
 
 
-def test_a_directory_says_which_head_it_holds(given, tmp_path, monkeypatch):
-    (tmp_path / "drafter.json").write_text(json.dumps({"kind": "eagle3"}))
-    asked = []
-
-    def load_head(directory, target, **how):
-        asked.append((directory, how))
-        return given.heads["eagle3"]
-
-    monkeypatch.setattr(heads, "load_head", load_head, raising=False)
+def test_a_directory_says_which_head_it_holds(given, tmp_path):
+    models.save_head(given.heads["eagle3"], tmp_path)
     drafter = load_drafter(str(tmp_path), length=3, target=target())
     assert isinstance(drafter, FeatureDrafter) and drafter.length == 3
-    assert asked == [(tmp_path, {"dtype": "float32"})]
+    assert drafter.head.head.config == given.heads["eagle3"].config
+    assert method_for([str(tmp_path)]) == "eagle3_chain" and method_for([]) == "plain"
     with pytest.raises(UserError, match=re.escape(f"{tmp_path} holds a head of the kind eagle3, which guesses from")):
         load_drafter(str(tmp_path))
     (tmp_path / "drafter.json").write_text(json.dumps({"kind": "meduza"}))

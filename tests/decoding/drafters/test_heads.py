@@ -37,7 +37,7 @@ def ranked(said, text, counts):
     return nodes
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some(NAMES, *OFTEN, "eagle tree", "hydra chain"))
 def test_every_guess_is_what_training_would_make_of_the_text_before_it(name):
     """In every round, whatever was refused before: the head's cache is that of the whole text read anew."""
     head, drafter = drafter_of(name)
@@ -57,7 +57,7 @@ def test_every_guess_is_what_training_would_make_of_the_text_before_it(name):
     assert taken > 3  # paths of two accepted guesses, after which there was more to read again
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some(NAMES, *OFTEN, "eagle tree"))
 def test_greedy_text_is_plain_decodings(name):
     _, drafter = drafter_of(name)
     for batch, budget, ends in ((8, NEW, (-1, -1)), (8, NEW, (7, 2)), (8, 3, (-1, -1)), (1, NEW, (7, 2))):
@@ -65,10 +65,10 @@ def test_greedy_text_is_plain_decodings(name):
         plain, ours = (decode(each, prompt, max_new_tokens=budget, eos_id=ends) for each in (NoDraft(), drafter))
         np.testing.assert_array_equal(ours.tokens_BS, plain.tokens_BS)
         np.testing.assert_array_equal(ours.lengths_B, plain.lengths_B)
-        assert batch == 1 or ours.rounds_B.sum() < plain.rounds_B.sum()
+        assert batch == 1 or budget < NEW or ours.rounds_B.sum() < plain.rounds_B.sum()
 
 
-@pytest.mark.parametrize("name", some(NAMES, *OFTEN))
+@pytest.mark.parametrize("name", some(NAMES, "eagle chain", "medusa tree"))
 def test_a_queue_gives_every_prompt_what_a_batch_gives_it(name):
     _, drafter = drafter_of(name)
     prompt = ragged_prompt(8, vocab=VOCAB)
@@ -78,7 +78,7 @@ def test_a_queue_gives_every_prompt_what_a_batch_gives_it(name):
         np.testing.assert_array_equal(getattr(queued, field), getattr(batched, field), err_msg=field)
 
 
-@pytest.mark.parametrize("name", some(NAMES, *OFTEN))
+@pytest.mark.parametrize("name", some(NAMES, "eagle3 grown", "hydra_plus tree"))
 def test_with_shared_noise_every_drafter_samples_plain_decodings_text(name):
     _, drafter = drafter_of(name)
     prompt, how = ragged_prompt(8, vocab=VOCAB), {"sampling": Sampling(0.7, shared_noise=True), "eos_id": (7, 2)}
