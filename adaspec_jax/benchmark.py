@@ -263,7 +263,7 @@ def _command(arguments: argparse.Namespace, best: tuple | None, exact: int | Non
     if best is None:
         return ""  # plain decoding
     method, theirs = best
-    drafts = theirs.foreign if method.translates else theirs.drafts
+    drafts = theirs.foreign if method.translates else {**theirs.drafts, **theirs.heads}
     asked = [name for name in arguments.methods.split(",") if ":" in name and find(name).name == method.name]
     parts = ["python", "-m", "adaspec_jax.generate", "--target", arguments.target]
     for draft in drafts:

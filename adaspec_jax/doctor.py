@@ -1,7 +1,8 @@
 """python -m adaspec_jax.doctor --target A --draft B
 
 Says in plain words whether a target and a draft (directories or hub names) can serve together in transformers, vLLM and
-SGLang: with which command, or why not and what to do. Reads config.json, generation_config.json and the tokenizers, no
+SGLang: with which command, or why not and what to do. Of a draft that is a head on the target's features: which of
+vLLM, SGLang, tpu-inference and sglang-jax take it. Reads config.json, generation_config.json and the tokenizers, no
 weights. Exit status 0 whenever the check ran, whatever it found (--json has the verdicts); 2 where it could not.
 """
 
@@ -34,21 +35,45 @@ def main() -> None:
 
     from adaspec_jax import serving
 
+    if (head := serving.head_in(arguments.draft)) is not None:
+        return _judge_head(arguments, *head)
     pair = serving.read_pair(arguments.target, arguments.draft, draft_length=arguments.draft_length)
     verdicts = serving.judge(pair)
     for role, model in (("target:", pair.target), ("draft: ", pair.draft)):
         print(f"{role} {model.name} ({model.model_type}); {serving.ends_in_words(model)}")
         print(*(f"  note: {line}\n" for line in model.notes), sep="", end="")
     print(serving.vocabulary_in_words(pair))
+    _print_verdicts(verdicts)
+    print(f"\n{serving.NO_PLAIN_DRAFT}")
+    if arguments.json:
+        from adaspec_jax import reporting
+
+        reporting.write_json(arguments.json, _as_json(pair, verdicts))
+
+
+def _judge_head(arguments: argparse.Namespace, kind: str, config: dict) -> None:
+    from adaspec_jax import serving
+
+    target = serving.config_of(arguments.target)
+    length = arguments.draft_length or serving.DRAFT_LENGTH
+    verdicts = serving.judge_head(arguments.target, target, arguments.draft, kind, config, length)
+    print(f"target: {arguments.target} ({target.get('model_type')})")
+    print(f"draft:  {arguments.draft} (a head of the kind {kind} on the target's features)")
+    print(*(f"  note: {line}\n" for line in serving.warnings_for(kind, str(target.get("model_type")))), sep="", end="")
+    _print_verdicts(verdicts)
+    if arguments.json:
+        from adaspec_jax import reporting
+
+        said = {"target": arguments.target, "draft": arguments.draft, "kind": kind, "draft_length": length}
+        reporting.write_json(arguments.json, said | {"engines": _engines_as_json(verdicts)})
+
+
+def _print_verdicts(verdicts: dict[str, serving.Verdict]) -> None:
     for engine, verdict in verdicts.items():
         print(f"\n{verdict.in_one_line(engine)}")
         if not verdict.reasons:
             print(f"  {verdict.command}")
             print(*(f"  note: {warning}\n" for warning in verdict.warnings), sep="", end="")
-    if arguments.json:
-        from adaspec_jax import reporting
-
-        reporting.write_json(arguments.json, _as_json(pair, verdicts))
 
 
 def _as_json(pair: serving.Pair, verdicts: dict[str, serving.Verdict]) -> dict:
@@ -56,12 +81,16 @@ def _as_json(pair: serving.Pair, verdicts: dict[str, serving.Verdict]) -> dict:
         role: {key: getattr(model, key) for key in ("name", "model_type", "vocab_size", "positions", "ends", "notes")}
         for role, model in (("target", pair.target), ("draft", pair.draft))
     }
+    return models | {"draft_length": pair.draft_length, "engines": _engines_as_json(verdicts)}
+
+
+def _engines_as_json(verdicts: dict[str, serving.Verdict]) -> dict:
     engines = {}
     for engine, verdict in verdicts.items():
         can_serve = not verdict.reasons
         command = verdict.command if can_serve else None
         engines[engine] = verdict._asdict() | {"can_serve": can_serve, "command": command}
-    return models | {"draft_length": pair.draft_length, "engines": engines}
+    return engines
 
 
 if __name__ == "__main__":

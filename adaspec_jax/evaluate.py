@@ -36,7 +36,9 @@ def main() -> None:
     from adaspec_jax.measuring.products import chosen, multiplied
 
     sampling = sampling_of(arguments)
-    method = methods.find(arguments.method).set(**knobs)
+    method = methods.find(
+        arguments.method or (methods.method_for(arguments.draft) if arguments.draft else "vanilla")
+    ).set(**knobs)
     accept = _lenience(arguments, method)
     mesh = mesh_of(arguments.mesh, arguments.batch_size)
     examples = _examples(arguments)
@@ -90,8 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     add_sources(parser)
     parser.add_argument(
         "--method",
-        default="vanilla",
-        help="see python -m adaspec_jax.benchmark --methods list; --method.KNOB=VALUE sets a knob",
+        help="default: vanilla, or KIND_chain with a head; see python -m adaspec_jax.benchmark --methods list; "
+        "--method.KNOB=VALUE sets a knob",
     )
     parser.add_argument("--task", help="gsm8k, alpaca, mbpp, cnn_dailymail, word_problems or chat; or columns")
     parser.add_argument("--data", help="a .jsonl or .jsonl.gz file, or hf:NAME:SPLIT (default: the task's own)")

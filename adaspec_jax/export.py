@@ -2,16 +2,24 @@
 
 Writes a finished stage as a Hugging Face directory with its tokenizer, for transformers, vLLM or SGLang. A draft or
 reference gets as many vocabulary rows as the run's target, those without a token such that none is guessed, and a
-generation_config.json with a constant draft length; then it is said which engines can serve the two.
+generation_config.json with a constant draft length. A stage that is a head on the target's features is written in the
+layout of vLLM (and tpu-inference) or of SGLang (and sglang-jax), as --for says; a head that no server takes only with
+--for adaspec_jax. Then it is said which engines can serve the two.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adaspec_jax.command_line import parse_arguments
 from adaspec_jax.errors import UserError, exit_with_one_line
+
+if TYPE_CHECKING:
+    from adaspec_jax.pipeline.workdir import Workdir
+
+OURS = "adaspec_jax"
 
 
 def main() -> None:
@@ -20,10 +28,13 @@ def main() -> None:
     parser.add_argument("--stage", required=True, help="target, reference, draft, or another draft of the run")
     parser.add_argument("--out", required=True)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument(
+        "--for", dest="reader", choices=("vllm", "sglang", OURS), help="who reads a head (default: vllm)"
+    )
     parser.add_argument("--draft_length", type=int, help="guesses per round (default: the run's evaluation, else 5)")
     arguments = parse_arguments(parser)
 
-    from adaspec_jax import data, models, serving
+    from adaspec_jax import models
     from adaspec_jax.pipeline.workdir import Workdir
 
     workdir, out = Workdir(arguments.workdir), Path(arguments.out)
@@ -33,6 +44,19 @@ def main() -> None:
         raise UserError(f"--out {out} is there already and not an empty directory; choose another")
     if arguments.draft_length is not None and arguments.draft_length < 1:
         raise UserError(f"--draft_length is {arguments.draft_length}; it must be at least 1")
+    finished = workdir.finished(arguments.stage) is not None
+    kind = models.kind_of_directory(workdir.stage(arguments.stage)) if finished else None
+    if kind is not None:
+        _export_head(workdir, kind, arguments, out)
+    elif arguments.reader is not None and finished:
+        raise UserError(f"--for {arguments.reader} is for heads, and {arguments.stage} is a whole model: leave it out")
+    else:
+        _export_model(workdir, arguments, out)
+
+
+def _export_model(workdir: Workdir, arguments: argparse.Namespace, out: Path) -> None:
+    from adaspec_jax import data, models, serving
+
     model, tokenizer = workdir.load(arguments.stage, dtype=arguments.dtype), data.load_tokenizer(workdir.tokenizer)
     generation = None
     if arguments.stage != "target":
@@ -46,6 +70,32 @@ def main() -> None:
     if generation and workdir.finished("target") is not None:
         verdicts = serving.judge(serving.read_pair(str(workdir.stage("target")), str(out)))
         print(*(verdict.in_one_line(engine) for engine, verdict in verdicts.items()), sep="\n")
+        print(serving.NO_PLAIN_DRAFT)
+
+
+def _export_head(workdir: Workdir, kind: str, arguments: argparse.Namespace, out: Path) -> None:
+    """Refused before anything is written where none of the layout's servers takes such a head beside such a target."""
+    from adaspec_jax import files, models, serving
+
+    target = workdir.load("target", dtype=arguments.dtype)
+    family, layout = target.config.model_type, arguments.reader or "vllm"
+    if layout != OURS and (why := serving.refusal(kind, family, layout)):
+        raise UserError(f"{why}; --for {OURS} writes it for this package alone")
+    sha256 = workdir.weights_sha256("target")
+    head = models.load_head(workdir.stage(arguments.stage), target, dtype=arguments.dtype, fingerprint=sha256)
+    if layout != OURS:
+        head = head.with_other_rows_ruled_out()
+    models.save_head(head, out, fingerprint=sha256)
+    config = files.read_json(out / "config.json")
+    if layout != OURS:
+        config = serving.config_for(layout, kind, config)
+        files.write_json(out / "config.json", config)
+    print(f"{out}: {arguments.stage}, a head of the kind {kind}, {head.num_params:,} parameters, {arguments.dtype}")
+    length = arguments.draft_length or workdir.draft_length() or serving.DRAFT_LENGTH
+    target_config = files.read_json(workdir.stage("target") / "config.json")
+    names = str(workdir.stage("target")), str(out)
+    verdicts = serving.judge_head(names[0], target_config, names[1], kind, config, length)
+    print(*(verdict.in_one_line(engine) for engine, verdict in verdicts.items()), sep="\n")
 
 
 if __name__ == "__main__":

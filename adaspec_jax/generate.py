@@ -35,7 +35,7 @@ def main() -> None:
     from adaspec_jax.measuring.products import chosen, multiplied
 
     sampling = sampling_of(arguments)
-    method = methods.find(arguments.method or ("vanilla" if arguments.draft else "plain")).set(**knobs)
+    method = methods.find(arguments.method or methods.method_for(arguments.draft)).set(**knobs)
     mesh = mesh_of(arguments.mesh, 1)
     loading = {name: getattr(arguments, name) for name in ("dtype", "draft_length", "datastore", "qualifier")}
     loading["other_tokenizer"] = method.translates
@@ -148,7 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     add_sources(parser)
     parser.add_argument(
         "--method",
-        help="default: vanilla with a draft, else plain; see python -m adaspec_jax.benchmark --methods list. "
+        help="default: vanilla with a draft, KIND_chain with a head, else plain; see "
+        "python -m adaspec_jax.benchmark --methods list. "
         "--method.KNOB=VALUE sets one of its knobs",
     )
     parser.add_argument("--prompt", action="append", help="a text to go on with; with --chat, what the user says")

@@ -18,6 +18,7 @@ from adaspec_jax.config.experiment import (
     CUT,
     FREE_TO_CHANGE,
     MATMUL,
+    MODEL,
     QUALIFIER,
     RANDOM,
     Answers,
@@ -42,6 +43,7 @@ from adaspec_jax.config.experiment import (
 __all__ = [
     "CUT",
     "MATMUL",
+    "MODEL",
     "FREE_TO_CHANGE",
     "GPT2",
     "QUALIFIER",

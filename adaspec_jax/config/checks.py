@@ -6,6 +6,7 @@ from typing import Any
 from adaspec_jax.config.bounds import complaint_of
 from adaspec_jax.config.experiment import (
     CUT,
+    MODEL,
     RANDOM,
     Data,
     Draft,
@@ -32,6 +33,10 @@ def validate(config: Experiment) -> None:
             f'data.chat.reasoning is "{config.data.chat.reasoning}", and answers.source "target": its reasoning is '
             'part of what a draft of it is to guess; set data.chat.reasoning="keep", or answers.source="dataset"'
         )
+    if config.draft.kind != MODEL:
+        _check_head(config)
+    elif config.draft.head:
+        raise UserError(f'draft.head "{config.draft.head}" is for a head, and draft.kind is "{MODEL}"')
     if config.teacher == "top_k":
         _check_known_law(reference=config.reference, **small)
     _check_shards(config.draft)
@@ -105,6 +110,21 @@ def _check_architectures(**stages: Target | Draft | Qualifier) -> None:
     for name, stage in stages.items():
         if mistake := stage.architecture.mistake():
             raise UserError(f"{name}.architecture: {mistake}")
+
+
+def _check_head(config: Experiment) -> None:
+    kind = config.draft.kind
+    if config.draft.init != RANDOM:
+        raise UserError(
+            f'draft.init is "{config.draft.init}", and draft.kind "{kind}": a head begins at random; leave it out'
+        )
+    if config.teacher == "top_k":
+        raise UserError(f'teacher "top_k" knows no hidden states, and draft.kind "{kind}" reads them; use "hidden"')
+    if config.answers.source in ("draft", "mixed"):
+        raise UserError(
+            f'answers.source "{config.answers.source}" samples from a draft that is a model, and draft.kind is '
+            f'"{kind}"; use "dataset" or "target"'
+        )
 
 
 def _check_known_law(**stages: Reference | Draft | Qualifier) -> None:

@@ -3,11 +3,11 @@
 import dataclasses
 
 from adaspec_jax.config.architectures import Architecture
-from adaspec_jax.config.experiment import CUT, Experiment
+from adaspec_jax.config.experiment import CUT, MODEL, Experiment
 
 
 def with_cut(config: Experiment) -> Experiment:
-    """The config with layers and architecture of draft and qualifier that are cut from the target; any other as it is.
+    """The config with what follows from the target: layers and architecture of models cut from it, sizes of heads.
 
     What it gives comes back from it unchanged. Layers that cannot be are left for `validate` to name.
     """
@@ -17,6 +17,8 @@ def with_cut(config: Experiment) -> Experiment:
         if part.init == CUT and whole is not None and isinstance(part.layers, tuple | list | str):
             layers = tuple(part.layers or evenly_spaced(whole.num_layers))
             found[name] = dataclasses.replace(part, layers=layers, architecture=of_layers(whole, len(layers)))
+    if config.draft.kind != MODEL and whole is not None:
+        found["draft"] = dataclasses.replace(config.draft, architecture=of_layers(whole, 1))
     return dataclasses.replace(config, **found) if found else config
 
 

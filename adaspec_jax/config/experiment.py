@@ -13,6 +13,7 @@ from typing import Any
 from adaspec_jax.config.architectures import Architecture, GPTNeoX
 from adaspec_jax.config.bounds import axis, below, increasing, named, not_negative, numbered, one_of, positive, share
 
+MODEL = "model"  # value of `draft.kind` that names no kind of head
 RANDOM, CUT = "random", "cut"  # values of `init` that name no place
 QUALIFIER = "qualifier"  # key, directory and report row of the model that stands between target and draft in some runs
 
@@ -135,6 +136,11 @@ class Draft(Fit):
     target is when it is distilled from; then `architecture` follows from the target's.
     """
 
+    # "model", or a head on the target's own hidden states: a name in models/heads, as eagle3 or medusa. A head begins
+    # with random weights, and in the sizes that follow from the target's: init, layers and architecture say nothing.
+    kind: str = MODEL
+    head: str = ""  # what that kind lets one set: "steps=3,vocabulary=8000"
+    masks: str = one_of("all", "laws")  # of a head's loss at labels that are not selected: all, or the divergence alone
     init: str = RANDOM
     # Of a draft that is cut, by number from 0; (): a quarter of all, evenly spaced, with first and last [ours].
     layers: tuple[int, ...] = numbered()
@@ -215,6 +221,8 @@ class Experiment:
     attention: str = one_of("xla", "cudnn")  # "cudnn": NVIDIA's fused kernel, in training and with dtype bfloat16
     # Frozen models: "recompute" at every step, or store "hidden" states, or "top_k" (inexact).
     teacher: str = one_of("auto", "recompute", "hidden", "top_k")
+    teacher_store: str | None = None  # a directory that runs on the same target and text share; None: in the workdir
+    teacher_dtype: str = one_of("computed", "bfloat16")  # of stored hidden states
     teacher_top_k: int = positive(64)  # entries of the target's law stored per label; the rest becomes one event
     # "auto": each stage gives up what it must, in the order of docs/plan.md, to fit.
     memory: str = one_of("as_written", "auto")

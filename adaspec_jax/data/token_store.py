@@ -1,4 +1,4 @@
-"""Arrays with one entry per supervised token, on disk beside the rows they belong to.
+"""Arrays with one entry per supervised token, or per token, on disk beside the rows they belong to.
 
 A store is a directory of `.npy` files, `COLUMN-00000.npy` and so on, each with one column of one block of rows: the
 entries [tokens, ...] of its rows one after another. Rows are put into blocks by length, so that a block can be computed
@@ -32,18 +32,31 @@ class TokenStore:
         self.path, self._rows = Path(directory), rows
         by_length = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens), i))
         self.blocks = [by_length[i : i + rows_per_block] for i in range(0, len(rows), rows_per_block)]
-        self._place = {}  # row -> (block, first entry, one past its last)
+        # {every token or not: {row: (block, first entry, one past its last)}}
+        self._place = {every: self._places(every) for every in (False, True)}
+        self._columns: dict[str, _Column] = {}
+
+    def _places(self, every_token: bool) -> dict[int, tuple[int, int, int]]:
+        places = {}
         for number, block in enumerate(self.blocks):
             end = 0
             for i in block:
-                start, end = end, end + rows[i].num_labels
-                self._place[i] = (number, start, end)
-        self._columns: dict[str, _Column] = {}
+                start, end = end, end + self._entries_of(i, every_token)
+                places[i] = (number, start, end)
+        return places
+
+    def _entries_of(self, row: int, every_token: bool) -> int:
+        return len(self._rows[row].tokens) if every_token else self._rows[row].num_labels
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Those begun."""
         return tuple(self._columns)
+
+    @property
+    def of_every_token(self) -> frozenset[str]:
+        """Those with an entry for every token of a row."""
+        return frozenset(name for name, column in self._columns.items() if column.every_token)
 
     def without(self, column: str) -> TokenStore:
         """The same store as if this column had not been begun."""
@@ -56,18 +69,18 @@ class TokenStore:
         """{column: (shape of an entry, its type)} of what `padded` gives."""
         return {name: (column.shape, column.dtype) for name, column in self._columns.items() if not column.unwritten}
 
-    @property
-    def num_tokens(self) -> int:
-        return sum(row.num_labels for row in self._rows)
-
-    def begin(self, column: str, *, shape: tuple[int, ...], dtype, origin: dict[str, str]) -> list[int]:
+    def begin(
+        self, column: str, *, shape: tuple[int, ...], dtype, origin: dict[str, str], every_token: bool = False
+    ) -> list[int]:
         """Declares a column and returns the numbers of the blocks that are still to be written, longest rows first.
 
-        `origin` names what its entries follow from ({"target weights": sha256, ...}). UserError where the directory
-        holds this column from another origin.
+        With `every_token` its entries are of all tokens of a row, else of those that predict labels. `origin` names
+        what its entries follow from ({"target weights": sha256, ...}). UserError where the directory holds this column
+        from another origin.
         """
         dtype = np.dtype(dtype)
         ours = {"origin": origin, "shape": list(shape), "dtype": dtype.name}
+        ours |= {"every_token": True} if every_token else {}
         manifest = self._manifest()
         if (theirs := manifest.get(column)) is not None and theirs != ours:
             kept = theirs.get("origin", {})
@@ -78,18 +91,21 @@ class TokenStore:
             )
         if theirs is None:
             files.write_json(self.path / _MANIFEST, manifest | {column: ours})
-        begun = self._columns[column] = _Column(self.path, column, tuple(shape), dtype)
+        begun = self._columns[column] = _Column(self.path, column, tuple(shape), dtype, every_token)
         begun.unwritten = {number for number in range(len(self.blocks)) if not self._is_whole(column, number)}
         return sorted(begun.unwritten, reverse=True)
 
-    def begun_elsewhere(self, column: str, unwritten: Sequence[int], *, shape: tuple[int, ...], dtype) -> None:
+    def begun_elsewhere(
+        self, column: str, unwritten: Sequence[int], *, shape: tuple[int, ...], dtype, every_token: bool = False
+    ) -> None:
         """Another process that shares the directory has begun this column, and found these blocks unwritten."""
-        begun = self._columns[column] = _Column(self.path, column, tuple(shape), np.dtype(dtype))
+        begun = self._columns[column] = _Column(self.path, column, tuple(shape), np.dtype(dtype), every_token)
         begun.unwritten = set(unwritten)
 
-    def bytes_of(self, *, shape: tuple[int, ...], dtype) -> int:
+    def bytes_of(self, *, shape: tuple[int, ...], dtype, every_token: bool = False) -> int:
         """What a whole column takes."""
-        return self.num_tokens * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        entries = sum(self._entries_of(i, every_token) for i in range(len(self._rows)))
+        return entries * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
 
     def check_room(self, needed: int, what: str) -> None:
         """UserError, with the size, where the disk has not `needed` bytes left."""
@@ -110,7 +126,7 @@ class TokenStore:
 
     def read(self, column: str, row: int) -> np.ndarray:
         """[tokens, ...] of one row, not copied from the file until it is used."""
-        number, start, end = self._place[row]
+        number, start, end = self._place[self._columns[column].every_token][row]
         return self._columns[column].block(number)[start:end]
 
     def padded(self, rows: Sequence[int], length: int) -> dict[str, np.ndarray]:
@@ -121,12 +137,14 @@ class TokenStore:
     def _padded(self, column: _Column, rows: Sequence[int], length: int) -> np.ndarray:
         dense = np.zeros((len(rows), length, *column.shape), column.dtype)
         for b, i in enumerate(rows):
-            dense[b, self._rows[i].predicting] = self.read(column.name, i)
+            at = slice(len(self._rows[i].tokens)) if column.every_token else self._rows[i].predicting
+            dense[b, at] = self.read(column.name, i)
         return dense
 
     def _is_whole(self, column: str, number: int) -> bool:
         try:
-            return len(self._columns[column].block(number)) == self._place[self.blocks[number][-1]][2]
+            begun = self._columns[column]
+            return len(begun.block(number)) == self._place[begun.every_token][self.blocks[number][-1]][2]
         except (OSError, ValueError, EOFError):
             return False
 
@@ -139,8 +157,8 @@ class TokenStore:
 class _Column:
     """The files of one column. bfloat16, which `.npy` has no name for, lies there as uint16."""
 
-    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self.path, self.name, self.shape, self.dtype = path, name, shape, dtype
+    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, every_token: bool) -> None:
+        self.path, self.name, self.shape, self.dtype, self.every_token = path, name, shape, dtype, every_token
         self.unwritten: set[int] = set()
         self._open: dict[int, np.ndarray] = {}
 

@@ -107,6 +107,7 @@ def evaluate(
 def _sizes(given: Given, method: Method) -> dict[str, int]:
     """Parameters of the models that ran."""
     drafts = [each.model for each in given.foreign.values()] if method.translates else list(given.drafts.values())
+    drafts = drafts or list(given.heads.values())
     found = {"target": given.target.num_params, **({"draft": drafts[0].num_params} if drafts else {})}
     takes_two = A_DRAFT not in method.needs and given.between is not None
     return found | ({"qualifier": given.between.num_params} if takes_two else {})

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from adaspec_jax.decoding import Context, Generation, NoDraft, Sampling, generate
-from adaspec_jax.decoding.types import Model
+from adaspec_jax.decoding.types import Drafter, Model
 from adaspec_jax.devices import processes
 from adaspec_jax.measuring.costs import LONGEST, best_length, length_of, lengthened, model_of, round_costs
-from adaspec_jax.measuring.teacher_forced import teacher_forced
+from adaspec_jax.measuring.teacher_forced import AlongText, teacher_forced
 from adaspec_jax.measuring.turns import PLAIN, Batch, Contender, counts_of, same_text, take_turns
 from adaspec_jax.reporting import Counts, paired, summarize
 
@@ -68,7 +68,7 @@ def measure(
     Returns:
       A `Measured` per contender, and {"seconds", "tokens", "costs"} of plain decoding, the last from `round_costs`.
       Compilation is not in the times. Figures of a draft model along given text are those of the drafters whose guesses
-      are one model's own (`model_of`); others have none.
+      are one model's own (`model_of`), or a head's; others have none.
     """
     root, knobs = jax.random.key(seed), {"max_new_tokens": max_new_tokens, "eos_id": eos_id}
     drafters = {name: contender.drafter for name, contender in contenders.items()}
@@ -86,7 +86,8 @@ def measure(
         length = _fastest_length(costs, name, ways_of(contenders)[name], batches[0], root, place)
         contenders = {name: _lengthened(contender, length) for name, contender in contenders.items()}
     ways = ways_of(contenders)
-    with_model = any(model_of(contender.drafter) is not None for contender in contenders.values())
+    guessing = {name: _said_by(contender.drafter, target) for name, contender in contenders.items()}
+    with_model = any(model is not None for model in guessing.values())
     seconds = dict.fromkeys(ways, 0.0)
     parts: dict[str, list[dict]] = {name: [] for name in contenders}
     identical, samples, tokens = dict.fromkeys(contenders, 0 if sampling.greedy else None), {}, 0
@@ -100,8 +101,8 @@ def measure(
         for name, turn in turns.items():
             seconds[name] += turn.seconds
         tokens += int(counts_of(host[PLAIN], batch)["committed"].sum())
-        for name, contender in contenders.items():
-            along = _along_given_text(target, model_of(contender.drafter), batch, plain, sampled)
+        for name in contenders:
+            along = _along_given_text(target, guessing[name], batch, plain, sampled)
             parts[name].append(counts_of(host[name], batch) | along)
             samples.setdefault(name, host[name])
             if sampling.greedy:
@@ -112,6 +113,12 @@ def measure(
         for name, c in contenders.items()
     }
     return measured, {"seconds": seconds[PLAIN], "tokens": tokens, "costs": costs}
+
+
+def _said_by(drafter: Drafter, target: Model) -> Model | AlongText | None:
+    """What says a drafter's guesses along given text: its model, or its head on the target; None where nothing does."""
+    head = getattr(getattr(drafter, "head", None), "head", None)
+    return model_of(drafter) if head is None else AlongText(head, target)
 
 
 def _fastest_length(costs, name: str, way, rows, key, place) -> int:

@@ -19,7 +19,7 @@ from adaspec_jax.decoding.drafters.text.datastore import Datastore
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.costs import rounds_priced
 from adaspec_jax.methods import Given
-from adaspec_jax.methods.directories import kind_of
+from adaspec_jax.methods.directories import PLAIN_MODEL, kind_of
 
 
 def has_another_tokenizer(model: str, tokenizer) -> bool:
@@ -56,7 +56,8 @@ def load_given(
     Drafts come the smallest first. One with the target's tokenizer and another number of padding rows is given the
     target's. `datastore`: a directory that `python -m adaspec_jax.datastore` made with the target's tokenizer.
     `other_tokenizer`: a draft may have another one, and is then among `Given.foreign`. `qualifier`: one more draft, or
-    one of these, which stands between the smallest and the target.
+    one of these, which stands between the smallest and the target. A draft that is a head on the target's features is
+    among `Given.heads`.
     """
     if qualifier is not None and qualifier not in draft_names:
         draft_names = [*draft_names, qualifier]
@@ -65,8 +66,12 @@ def load_given(
     target = models.load(target_name, dtype=dtype)
     data.check_fits(tokenizer, target.config.vocab_size, target_name)
     store = _store(datastore, tokenizer) if datastore else None
-    foreign = [name for name in draft_names if other_tokenizer and has_another_tokenizer(name, tokenizer)]
-    same = [name for name in draft_names if name not in foreign]
+    on_target = [name for name in draft_names if kind_of(models.find_directory(name)) != PLAIN_MODEL]
+    if qualifier in on_target:
+        raise UserError(f"--qualifier {qualifier} is a head on the target's features; it must be a draft model")
+    drafting = [name for name in draft_names if name not in on_target]
+    foreign = [name for name in drafting if other_tokenizer and has_another_tokenizer(name, tokenizer)]
+    same = [name for name in drafting if name not in foreign]
     if qualifier in foreign:
         raise UserError(f"--qualifier {qualifier} has another tokenizer than the target; it must have the same")
     loaded = {name: _draft_of(name, target, target_name, tokenizer, dtype) for name in same}
@@ -82,7 +87,14 @@ def load_given(
         raise UserError(f"--qualifier {qualifier} stands above a smaller draft, and there is none: give it as --draft")
     others = {name: _foreign_of(name, target, target_name, tokenizer, dtype) for name in foreign}
     others = dict(sorted(others.items(), key=lambda item: item[1].model.num_params))
-    parts = {"foreign": others, "tokenizer": tokenizer, "datastore": store, "draft_length": draft_length}
+    there = {name: models.load_head(models.find_directory(name), target, dtype=dtype) for name in on_target}
+    parts = {
+        "foreign": others,
+        "heads": there,
+        "tokenizer": tokenizer,
+        "datastore": store,
+        "draft_length": draft_length,
+    }
     parts |= {"costs": rounds_priced, "qualifier": qualifier}
     return Given(target=target, drafts=drafts, **parts), ends
 

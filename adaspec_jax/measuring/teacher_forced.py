@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from adaspec_jax.models import CausalLM
+from adaspec_jax.models.heads import Head, features_of
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
+@dataclass(frozen=True)
+class AlongText:
+    """A head on its target as if it were a model: what its nearest guess says along a text that is given."""
+
+    head: Head
+    target: CausalLM
+
+    def __call__(self, tokens_BT: Array) -> tuple[Array, None]:
+        """Logits [B, T, V]: column t is of token t + 1, guessed from what precedes t and t itself; column 0 is flat."""
+        kind = self.head.config
+        features_BTF = features_of(self.target, tokens_BT, kind.layers)
+        made_BTD = self.head.guessed(self.target, tokens_BT, features_BTF)[0]
+        logits_BTV = kind.spread(self.head, self.head.logits(self.target, made_BTD))
+        return jnp.pad(logits_BTV[:, :-1], ((0, 0), (1, 0), (0, 0))), None
 
 
 @jax.jit

@@ -1,7 +1,7 @@
 """Published systems by name: a drafter, an acceptance rule, and what the two need and promise."""
 
-from adaspec_jax.methods.directories import load_drafter
-from adaspec_jax.methods.knobs import spelt
+from adaspec_jax.knobs import spelt
+from adaspec_jax.methods.directories import load_drafter, method_for
 from adaspec_jax.methods.method import A_DATASTORE, A_DRAFT, COSTS, Given, Method, Need
 from adaspec_jax.methods.published import PUBLISHED
 from adaspec_jax.methods.table import METHODS, find, find_all, swept
@@ -18,6 +18,7 @@ __all__ = [
     "find",
     "find_all",
     "load_drafter",
+    "method_for",
     "spelt",
     "swept",
 ]

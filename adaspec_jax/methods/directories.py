@@ -2,53 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from adaspec_jax import models
-from adaspec_jax.decoding import ChainDrafter
 from adaspec_jax.decoding.types import Drafter
+from adaspec_jax.drafter_file import kind_in
 from adaspec_jax.errors import UserError, did_you_mean
-from adaspec_jax.files import read_json
+from adaspec_jax.methods.heads import chain_of
+from adaspec_jax.models import heads
 
-KIND_FILE = "drafter.json"  # {"kind": NAME}, beside config.json; a plain model needs none
 PLAIN_MODEL = "model"
 
 
-def _chain(directory: Path, length: int, dtype) -> Drafter:
-    return ChainDrafter(models.load(str(directory), dtype=dtype), length=length)
+def load_drafter(
+    path_or_name: str, *, length: int = 5, dtype="float32", target: models.CausalLM | None = None
+) -> Drafter:
+    """The drafter that a directory (or hub name) holds, guessing `length` tokens in a row, or as many as it can.
 
-
-_LOADERS: dict[str, Callable[[Path, int, object], Drafter]] = {PLAIN_MODEL: _chain}
-
-
-def load_drafter(path_or_name: str, *, length: int = 5, dtype="float32") -> Drafter:
-    """The drafter that a directory (or hub name) holds, guessing `length` tokens in a row where it may choose.
-
-    A plain language model becomes a `ChainDrafter`. UserError where the directory says it is of a kind unknown here.
+    A plain language model becomes a `ChainDrafter`; a head on a target's features needs that `target`. UserError where
+    the directory says it is of a kind unknown here, or a head's target is not given or another one.
     """
     directory = models.find_directory(path_or_name)
-    return _LOADERS[kind_of(directory)](directory, length, dtype)
+    if (kind := kind_of(directory)) == PLAIN_MODEL:
+        return chain_of(models.load(str(directory), dtype=dtype), target, length)
+    if target is None:
+        raise UserError(f"{directory} holds a head of the kind {kind}, which guesses from its target: give that too")
+    return chain_of(models.load_head(directory, target, dtype=dtype), target, length)
+
+
+def method_for(drafts: Sequence[str]) -> str:
+    """The method by which the first of these directories or hub names guesses in a row; "plain" where there is none."""
+    if not drafts:
+        return "plain"
+    kind = kind_of(models.find_directory(drafts[0]))
+    return "vanilla" if kind == PLAIN_MODEL else f"{kind}_chain"
 
 
 def kind_of(directory: Path) -> str:
     """What drafter.json says, or for lack of one config.json; UserError for a kind that is unknown here."""
-    kind = _said(directory)
-    if kind not in _LOADERS:
-        raise UserError(f'{directory} holds a drafter of the kind "{kind}"{did_you_mean(kind, _LOADERS)}')
+    kind, known = kind_in(directory) or PLAIN_MODEL, (PLAIN_MODEL, *heads.kinds())
+    if kind not in known:
+        raise UserError(f'{directory} holds a drafter of the kind "{kind}"{did_you_mean(kind, known)}')
     return kind
-
-
-def _said(directory: Path) -> str:
-    if (directory / KIND_FILE).is_file():
-        return str(read_json(directory / KIND_FILE).get("kind"))
-    if not (directory / "config.json").is_file():
-        return PLAIN_MODEL  # `models.load` says what is missing
-    config = read_json(directory / "config.json")
-    # Heads made elsewhere name themselves: "eagle3" (speculators), or their target's class with an ending of their own.
-    if "speculators_model_type" in config:
-        return str(config["speculators_model_type"])
-    foreign = [
-        name for name in config.get("architectures") or () if name.rpartition("ForCausalLM")[2] not in ("", name)
-    ]
-    return foreign[0] if foreign else PLAIN_MODEL

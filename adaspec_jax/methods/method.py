@@ -11,7 +11,8 @@ from adaspec_jax.decoding.drafters.models.foreign import Foreign
 from adaspec_jax.decoding.speedup import RoundCosts
 from adaspec_jax.decoding.types import Drafter, Model
 from adaspec_jax.errors import UserError
-from adaspec_jax.methods.knobs import checked, spelt
+from adaspec_jax.knobs import checked, spelt
+from adaspec_jax.models.heads import Head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class Given:
     drafts: Mapping[str, Model] = field(default_factory=dict)  # plain draft models by their names, the smallest first
     qualifier: str | None = None  # which of them stands between the smallest and the target; None: the next larger
     foreign: Mapping[str, Foreign] = field(default_factory=dict)  # drafts with a tokenizer of their own, likewise
+    heads: Mapping[str, Head] = field(default_factory=dict)  # on the target's features, by their names
     tokenizer: Any = None
     datastore: Any = None  # texts to copy from: a `decoding.drafters.text.datastore.Datastore`
     draft_length: int = 5  # guesses in a row
@@ -36,12 +38,16 @@ class Given:
         return next(iter(self.drafts.values()))
 
     def changed(self, change: Callable[[Any], Any]) -> Given:
-        """With every model changed; one that is both target and draft is changed once, and stays one."""
+        """With every model and head changed; one that is both target and draft is changed once, and stays one.
+
+        A head reads embeddings and output matrix of the target that is given beside it: here they change with it.
+        """
         there = {id(model): change(model) for model in (self.target, *self.drafts.values())}
         return replace(
             self,
             target=there[id(self.target)],
             drafts={name: there[id(model)] for name, model in self.drafts.items()},
+            heads={name: change(head) for name, head in self.heads.items()},
             foreign={name: replace(each, model=change(each.model)) for name, each in self.foreign.items()},
         )
 
@@ -120,7 +126,7 @@ class Method:
 
         `UserError` for one that it lacks or cannot read, or that its rule cannot work with.
         """
-        values = checked(self.name, self.knobs, values)
+        values = checked(f"the method {self.name}", self.knobs, values)
         chosen = {**self.chosen, **values}
         of_rule = {self._fields[name]: value for name, value in values.items() if name in self._fields}
         try:

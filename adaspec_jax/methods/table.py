@@ -13,6 +13,7 @@ from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.methods.cascades import CASCADES
 from adaspec_jax.methods.foreign import FOREIGN
 from adaspec_jax.methods.growth import GROWTH
+from adaspec_jax.methods.heads import HEADS
 from adaspec_jax.methods.independent import INDEPENDENT
 from adaspec_jax.methods.lengths import LENGTHS
 from adaspec_jax.methods.lossy import LOSSY
@@ -22,7 +23,7 @@ from adaspec_jax.methods.taught import TAUGHT
 from adaspec_jax.methods.text import TEXT
 from adaspec_jax.methods.verification import VERIFICATION
 
-_KINDS = (INDEPENDENT, VERIFICATION, GROWTH, LENGTHS, FOREIGN, TEXT, TAUGHT, OWN_LAYERS, LOSSY, CASCADES)
+_KINDS = (INDEPENDENT, VERIFICATION, GROWTH, LENGTHS, FOREIGN, TEXT, TAUGHT, OWN_LAYERS, HEADS, LOSSY, CASCADES)
 METHODS: dict[str, Method] = {method.name: method for kind in _KINDS for method in kind}
 
 

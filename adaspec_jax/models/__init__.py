@@ -2,13 +2,16 @@
 
 from adaspec_jax.models.causal_lm import CausalLM, build
 from adaspec_jax.models.cutting import cut, cut_from
+from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families import config_from_hf
 from adaspec_jax.models.files.directories import asked_by, asked_of, described, find_directory, load, save
 from adaspec_jax.models.files.tokenizer_files import write_tokenizer
+from adaspec_jax.models.heads.parts.files import kind_of_directory, load_head, save_head
 from adaspec_jax.models.kv_cache import KVCache
 
 __all__ = [
     "CausalLM",
+    "DecoderConfig",
     "KVCache",
     "asked_by",
     "asked_of",
@@ -18,7 +21,10 @@ __all__ = [
     "cut_from",
     "described",
     "find_directory",
+    "kind_of_directory",
     "load",
+    "load_head",
     "save",
+    "save_head",
     "write_tokenizer",
 ]

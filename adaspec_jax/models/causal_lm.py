@@ -110,6 +110,10 @@ class CausalLM:
         params = self.unstacked().params[f"layers_{layer}"]
         return attention_to_keys(self.config, params, hidden_BTD, cache.keys[layer], position_BT)
 
+    def embedded(self, tokens: Array) -> Array:
+        """[..., D] of token ids [...]: what the first layer reads, without learned positions."""
+        return self._apply(tokens, method="embedded")
+
     def unembed(self, hidden_BTD: Array) -> Array:
         """Float32 logits [..., V] of hidden states [..., D]; columns past `config.num_tokens` are near -1e9."""
         return self._apply(hidden_BTD, method="unembed")
@@ -118,6 +122,10 @@ class CausalLM:
         """The same model with only the parameters that `unembed` reads."""
         name = "head" if "head" in self.params else "embed"
         return replace(self, params={name: self.params[name]})
+
+    def ends(self) -> CausalLM:
+        """The same model with only the parameters that `embedded` and `unembed` read: all that heads need of it."""
+        return replace(self, params={name: self.params[name] for name in ("embed", "head") if name in self.params})
 
     def init_cache(self, batch_size: int, slots: int) -> KVCache:
         """An empty cache in the parameters' dtype."""

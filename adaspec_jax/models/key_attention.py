@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from adaspec_jax.models.decoder import Layer
 from adaspec_jax.models.decoder_config import DecoderConfig
+from adaspec_jax.models.layer import Layer
 from adaspec_jax.models.rotary import rotary_angles, rotate
 
 

@@ -12,6 +12,7 @@ import jax
 from adaspec_jax import data, models
 from adaspec_jax.config import (
     CUT,
+    MODEL,
     QUALIFIER,
     RANDOM,
     Answers,
@@ -24,8 +25,10 @@ from adaspec_jax.config import (
 )
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
-from adaspec_jax.pipeline import seeds
+from adaspec_jax.models.heads import Head
+from adaspec_jax.pipeline import heads, seeds
 from adaspec_jax.pipeline.arms import ArmSettings
+from adaspec_jax.pipeline.heads import HeadAsked
 from adaspec_jax.pipeline.layout import check_tensor_axis, mesh_for, schedule
 from adaspec_jax.pipeline.stage_spec import StageSpec, num_steps, stage_spec
 from adaspec_jax.pipeline.text import Text, read_text
@@ -42,6 +45,7 @@ class Start:
     text: Text
     stages: Mapping[str, StageSpec]  # by label: the run's own in their order, then the arms
     finished: Mapping[str, dict[str, Any] | None]  # what earlier sessions recorded of each, as all processes know it
+    head: HeadAsked | None  # what reference and draft are, where they are no models
     demands: Demands
 
 
@@ -59,6 +63,7 @@ class Demands:
 def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings]) -> Start:
     """Reads the text and resolves the stages; whatever cannot be done is said here, before anything is."""
     own = {name: getattr(config, name) for name in stages_of(config.reference)}
+    head = heads.asked_by(config.draft, config.target.architecture)
     fits = {"target": config.target, "reference": config.reference, "draft": config.draft}
     fits |= {QUALIFIER: arms[QUALIFIER]} if QUALIFIER in arms else {}
     rows = {f"the arm {name}": schedule(arm)[1] for name, arm in arms.items() if name != QUALIFIER}
@@ -70,7 +75,7 @@ def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings])
         check_tensor_axis(config.mesh, QUALIFIER, arms[QUALIFIER])
         origins[QUALIFIER] = arms[QUALIFIER]
     # What is cut from the target is the target's, tokenizer and vocabulary included.
-    origins = {name: origin for name, origin in origins.items() if origin.init != CUT}
+    origins = {name: each for name, each in origins.items() if each.init != CUT and (name != "draft" or head is None)}
     alone = prompts_alone(config.answers, config.target)
     text = read_text(config.data, config.tokenizer, origins, workdir=workdir, seed=config.seed, for_prompts=alone)
     processes.agree(text.record | {"tokens": text.tokens_sha256}, "data")
@@ -84,7 +89,7 @@ def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings])
     longest = _longest_row(text, config.answers, config.data.max_length)
     how = {"attention": config.attention, "dtype": config.dtype}
     demands = demands_of(text, config.evaluation, longest=longest, **how)
-    return Start(workdir, mesh, text, stages, finished, demands)
+    return Start(workdir, mesh, text, stages, finished, head, demands)
 
 
 def _check_same_examples(workdir: Workdir, text: Text, labels: tuple[str, ...]) -> None:
@@ -142,6 +147,13 @@ def initial(
     return model
 
 
+def untrained_head(start: Start) -> Head:
+    """The head that reference and draft begin with, on the finished target; the same bits in every session."""
+    with sharding.on_host():
+        target = models.load(start.workdir.stage("target")).with_vocabulary(start.demands.vocabulary)
+    return heads.untrained(start.head, target, start.text, start.stages["draft"].seed)
+
+
 def cut_out(start: Start, layers: Sequence[int], origin: Target, name: str = "draft") -> models.CausalLM:
     """These layers of the finished target, in float32 on the host; the same bits in every session."""
     with sharding.on_host():
@@ -159,15 +171,18 @@ def _named(target: Target) -> str:
     return f"{name}, fine-tuned" if target.epochs else name
 
 
-def restored(start: Start, stage: StageSpec) -> models.CausalLM:
-    """The model of a stage that an earlier session finished, in the compute type, on the mesh."""
+def restored(start: Start, stage: StageSpec, target: models.CausalLM | None = None) -> models.CausalLM | Head:
+    """The model of a stage that an earlier session finished, in the compute type, on the mesh; a head on its target."""
     with sharding.on_host():
+        if stage.kind != MODEL:
+            head = models.load_head(start.workdir.stage(stage.label), target, dtype=start.demands.dtype)
+            return placed(head, stage, start.mesh)
         model = models.load(start.workdir.stage(stage.label), dtype=start.demands.dtype)
         model = prepared(model, f"the {stage.label}", start.demands)
     return placed(model, stage, start.mesh)
 
 
-def placed(model: models.CausalLM, stage: StageSpec, mesh: sharding.Mesh) -> models.CausalLM:
+def placed(model: models.CausalLM | Head, stage: StageSpec, mesh: sharding.Mesh) -> models.CausalLM | Head:
     """On the mesh, with its layers as the stage reads them."""
     return sharding.shard(model.stacked() if stage.memory.scanned else model, mesh, stage.table)
 

@@ -10,13 +10,14 @@ from typing import Any
 import jax
 
 from adaspec_jax import data, models, reporting
-from adaspec_jax.config import QUALIFIER, Evaluation
-from adaspec_jax.decoding import ChainDrafter, Sampling
+from adaspec_jax.config import MODEL, QUALIFIER, Evaluation
+from adaspec_jax.decoding import Sampling
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.measuring.measure import MEASURED_HOW, PROBE_LENGTH, Contender, measure, report_fields
 from adaspec_jax.measuring.placing import for_decoding
 from adaspec_jax.measuring.products import chosen
+from adaspec_jax.methods.heads import chain_of
 from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.beginnings import Start
 from adaspec_jax.pipeline.coloured import decoded_tokens, labelled_tokens, selected_tokens
@@ -79,7 +80,7 @@ def _measured(start: Start, target, drafts: Mapping[str, models.CausalLM], evalu
     with reporting.track(len(prompts), description="evaluation", unit="prompt") as progress:
         return measure(
             target,
-            {name: Contender(ChainDrafter(model, length=length)) for name, model in drafts.items()},
+            {name: Contender(chain_of(model, target, length)) for name, model in drafts.items()},
             list(batches),
             choose_length=not evaluation.draft_length,
             max_new_tokens=evaluation.max_new_tokens,
@@ -124,6 +125,8 @@ def _write_page(workdir: Workdir, report, labels: Sequence[str], decoded, select
 def _selected(stage: StageSpec, text: Text, target, drafts: Mapping[str, Any]) -> list[list[dict]] | None:
     """Rows with what the draft would be trained on now; None where that is not the rule `selected_tokens` shows."""
     draft = stage.fit
+    if stage.kind != MODEL:
+        return None
     ordinary = draft.selection == "top" and draft.scope == "global" and draft.reference == "trained"
     if not ordinary or "reference" not in drafts:
         return None

@@ -15,6 +15,7 @@ from adaspec_jax import data, models
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import bytes_limit, compiled_or_needed, lowered, short_of_memory
 from adaspec_jax.errors import UserError
+from adaspec_jax.models.heads import Head
 from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.layout import row_groups
 from adaspec_jax.pipeline.memory import SPARE, Memory, choose
@@ -105,7 +106,11 @@ def _beginning(made: Program, model, frozen: Frozen, *, key: jax.Array, mesh: sh
 def _keep(fitted: models.CausalLM, workdir: Workdir, label: str, tokenizer, record: dict[str, Any]) -> None:
     """The model as a directory, then the record that says it is finished, then no checkpoints any more."""
     whole = processes.fetch(fitted)
-    processes.once(lambda: models.save(whole, workdir.stage(label), tokenizer=tokenizer))
+    if isinstance(whole, Head):
+        sha256 = processes.once(lambda: workdir.weights_sha256("target"))
+        processes.once(lambda: models.save_head(whole, workdir.stage(label), fingerprint=sha256))
+    else:
+        processes.once(lambda: models.save(whole, workdir.stage(label), tokenizer=tokenizer))
     processes.once(lambda: workdir.finish(label, record))
     processes.once(lambda: shutil.rmtree(workdir.stage(label) / "checkpoints", ignore_errors=True))
 

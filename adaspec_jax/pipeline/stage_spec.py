@@ -10,7 +10,7 @@ import jax
 import optax
 
 from adaspec_jax import data
-from adaspec_jax.config import Answers, Draft, Experiment, Fit, Qualifier, Reference, Target
+from adaspec_jax.config import MODEL, Answers, Draft, Experiment, Fit, Qualifier, Reference, Target
 from adaspec_jax.devices import sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline.layout import chunking_for, schedule, table_of
@@ -32,6 +32,7 @@ class StageSpec:
     """One stage, resolved: names have become functions, and what several keys say together is one value."""
 
     name: str  # whose keys it follows: "target", "reference", "draft" or "qualifier"
+    kind: str  # "model", or the kind of head that is fitted
     label: str  # of its directory and progress; an arm has its own
     fit: Fit  # rates, schedule, decay, clipping, accumulation
     epochs: float
@@ -57,7 +58,7 @@ class StageSpec:
     def for_rows(self, rows: int, *, what: str = "examples") -> StageSpec:
         """The same stage on so many rows: with their number of batches, and what follows from it."""
         steps = num_steps(self.fit, rows, what=what)
-        objective = partial(_objective_of(self.fit, self.divergence, steps), chunking=self.chunking)
+        objective = partial(_objective_of(self.fit, self.divergence, steps, self.kind), chunking=self.chunking)
         return replace(self, steps=steps, objective=objective)
 
     @property
@@ -81,19 +82,21 @@ def stage_spec(
     `ends` end answers that are sampled on the way; what closes a row pads batches.
     """
     name = stage_of(fit)
+    kind = config.draft.kind if name in ("reference", "draft") else MODEL
     epochs, batch_size = schedule(fit)
     chunking = chunking_for(config.loss_chunk, mesh, backend)
     divergence = None if name == "target" else find_divergence(fit.divergence)
     averaged = isinstance(fit, Draft) and fit.reference == "moving_average"
     return StageSpec(
         name=name,
+        kind=kind,
         label=label or name,
         fit=fit,
         epochs=epochs,
         batch_size=batch_size,
         steps=steps,
         divergence=divergence,
-        objective=partial(_objective_of(fit, divergence, steps), chunking=chunking),
+        objective=partial(_objective_of(fit, divergence, steps, kind), chunking=chunking),
         rewrite=None if name == "target" else _rewrite(config.answers, ends),
         average_decay=fit.average_decay if averaged else None,
         memory=Memory.written(fit, scanned=scans_layers(config.layers, backend)),
@@ -130,13 +133,14 @@ def num_steps(fit: Fit, rows: int, *, what: str = "examples") -> int:
     return steps
 
 
-def _objective_of(fit: Fit, divergence: Divergence | None, steps: int) -> Callable[..., Objective]:
+def _objective_of(fit: Fit, divergence: Divergence | None, steps: int, kind: str) -> Callable[..., Objective]:
     if isinstance(fit, Target):
         return objectives.fine_tune
     if isinstance(fit, Reference | Qualifier):
-        return partial(objectives.distill, divergence)
+        return partial(objectives.distill if kind == MODEL else objectives.distill_head, divergence)
+    selective = objectives.selective_distill if kind == MODEL else partial(objectives.distill_head, masks=fit.masks)
     return partial(
-        objectives.selective_distill,
+        selective,
         divergence,
         fraction=_share_kept(fit, steps // fit.accumulate * fit.accumulate),
         normalize=fit.normalize,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,13 +22,14 @@ from adaspec_jax import data, models, reporting
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline.teacher_choice import Asked, decide
+from adaspec_jax.pipeline.teacher_features import FEATURES, HIDDEN, ForHeads, feature_columns
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.training import Batch, Chunking, objectives
 from adaspec_jax.training.divergences import Divergence, forward_kl
 
 # Columns of the store, named as the fields of `Batch` that take them.
-HIDDEN, IDS, LOG_PROBS = "target_hidden_BTD", "target_ids_BTK", "target_log_probs_BTK"
+IDS, LOG_PROBS = "target_ids_BTK", "target_log_probs_BTK"
 REFERENCE = "reference_divergence_BT"
 _COMPUTED_BY = (  # heads and families, objectives and divergences, and how rows become batches and entries of the store
     *("models/**/*.py", "training/**/*.py", "devices/sharding.py"),
@@ -45,7 +46,7 @@ def check(asked: Asked, text: Text) -> None:
 
 def open_store(
     asked: Asked, rows: Rows, target: models.CausalLM, *, workdir: Workdir, chunking: Chunking, passes: float
-) -> data.TokenStore | None:
+) -> data.TokenStore | ForHeads | None:
     """The store with what the target says of every label, written now as far as it is not there; None to recompute it.
 
     What "auto" comes to, for so many `passes` over the text, is recorded in the workdir, so that a resumed run does the
@@ -57,7 +58,7 @@ def open_store(
         processes.say(f"teacher: {why}")
         _note(workdir, asked, {"choice": "recompute", "why": why})
         return None
-    store = data.TokenStore(workdir.path / "teacher", rows.text.rows)
+    store = data.TokenStore(Path(asked.place).resolve() if asked.place else workdir.path / "teacher", rows.text.rows)
     columns, values = _columns(asked, target, chunking)
     size = sum(store.bytes_of(**column) for column in columns.values())
     decision = processes.once(lambda: workdir.decision("teacher"))
@@ -81,13 +82,16 @@ def open_store(
         room = size * len(blocks) // len(store.blocks)
         processes.once(lambda: store.check_room(room, "the teacher store"))
     _write(store, list(columns), blocks, rows, values, "target's answers")
-    return store
+    return ForHeads(store, asked.layers) if asked.layers else store
 
 
 def _columns(asked: Asked, target: models.CausalLM, chunking: Chunking) -> tuple[dict[str, dict], Callable]:
     """({column: shape and type}, batch -> {column: [B, T, ...]}) of what is stored of the target."""
+    dtype = asked.dtype or target.dtype
+    if asked.layers:
+        return feature_columns(asked.layers, target, dtype)
     if asked.choice != "top_k":
-        hidden = {"shape": (target.config.hidden_size,), "dtype": target.dtype}
+        hidden = {"shape": (target.config.hidden_size,), "dtype": dtype}
         return {HIDDEN: hidden}, lambda batch: {HIDDEN: _features(target, batch)}
     k = asked.top_k
     columns = {IDS: {"shape": (k,), "dtype": np.int32}, LOG_PROBS: {"shape": (k,), "dtype": np.float32}}
@@ -110,6 +114,8 @@ def taught_by(target: models.CausalLM, store: data.TokenStore | None) -> models.
     """What an objective still needs of the target beside what the store brings."""
     if store is None:
         return target
+    if FEATURES in store.columns:
+        return target.ends()
     return target.unembedding() if HIDDEN in store.columns else None
 
 
@@ -176,7 +182,7 @@ def _write(store: data.TokenStore, columns: list[str], blocks: list[int], rows: 
         return
     with reporting.track(sum(len(store.blocks[n]) for n in blocks), description=what, unit="row") as progress:
         for number in blocks:
-            found = rows.at_labels(store.blocks[number], values)
+            found = rows.entries(store.blocks[number], values, every_token=store.of_every_token)
             for column in columns:
                 if processes.first():
                     store.write(column, number, found[column])
@@ -202,7 +208,7 @@ def _error(store, rows: Rows, chunking: Chunking, fraction: float, target, refer
 
     step = max(len(store.blocks) // _SAMPLED, 1)
     sampled = [row for block in store.blocks[step // 2 :: step] for row in block]
-    found = {name: np.concatenate(parts) for name, parts in rows.at_labels(sampled, values).items()}
+    found = {name: np.concatenate(parts) for name, parts in rows.entries(sampled, values).items()}
     selected = []
     for how in ("whole", "top_k"):
         gap = found[f"base {how}"] - found[f"reference {how}"]
@@ -236,14 +242,23 @@ class Rows:
         for numbers, batch in data.row_batches(self.text.rows, block, self.batch_size, **shapes):
             yield numbers, sharding.shard_rows(Batch(**sharding.my_rows(batch, self.mesh)), self.mesh)
 
-    def at_labels(self, block: Sequence[int], values: Callable) -> dict[str, list[np.ndarray]]:
-        """{name: [entries [tokens, ...] of each row]} of `values(batch)`, {name: [B, T, ...]}."""
+    def entries(
+        self, block: Sequence[int], values: Callable, *, every_token: Container[str] = ()
+    ) -> dict[str, list[np.ndarray]]:
+        """{name: [entries [tokens, ...] of each row]} of `values(batch)`, {name: [B, T, ...]}.
+
+        They are those where labels are predicted; of names in `every_token`, at all of a row's tokens.
+        """
         found: dict[str, list[np.ndarray]] = {}
         for numbers, batch in self.batches(block):
             for name, array in values(batch).items():
                 dense = processes.fetch(array)
-                found.setdefault(name, []).extend(dense[b][self.predicting(i)] for b, i in enumerate(numbers))
+                at = self._tokens_of if name in every_token else self.predicting
+                found.setdefault(name, []).extend(dense[b][at(i)] for b, i in enumerate(numbers))
         return found
+
+    def _tokens_of(self, row: int) -> slice:
+        return slice(len(self.text.rows[row].tokens))
 
     def predicting(self, row: int) -> np.ndarray | slice:
         """The positions that predict a row's labels."""

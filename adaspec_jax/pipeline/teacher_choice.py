@@ -23,6 +23,9 @@ class Asked(NamedTuple):
     choice: str  # "auto", "recompute", "hidden" or "top_k"
     top_k: int
     sampled_on_the_way: bool  # answers, so that nothing about them can be stored before
+    layers: tuple[int, ...] = ()  # of the target's, that heads read at every token
+    dtype: str | None = None  # of stored hidden states; None: as they are computed
+    place: str | None = None  # of the store; None: in the workdir
 
 
 def decide(

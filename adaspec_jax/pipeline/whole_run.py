@@ -16,7 +16,16 @@ from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline import answers, teacher
 from adaspec_jax.pipeline.arms import ArmSettings, checked_arms
-from adaspec_jax.pipeline.beginnings import Start, begin, cut_out, initial, placed, restored, with_vocabulary_of
+from adaspec_jax.pipeline.beginnings import (
+    Start,
+    begin,
+    cut_out,
+    initial,
+    placed,
+    restored,
+    untrained_head,
+    with_vocabulary_of,
+)
 from adaspec_jax.pipeline.coloured import in_brackets, labelled_tokens
 from adaspec_jax.pipeline.report import write_report
 from adaspec_jax.pipeline.stage import fit_stage
@@ -47,7 +56,7 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
 
     start = begin(config, workdir, arms)
     _preview(start.text, config.data.preview)
-    wanted = Asked(config.teacher, config.teacher_top_k, config.answers.source in SAMPLED_ON_THE_WAY)
+    wanted = _asked(config, start)
     teacher.check(wanted, start.text)
     begun = {}  # what stages begin with
     if QUALIFIER in start.stages and not start.finished[QUALIFIER] and config.qualifier.init != CUT:
@@ -67,6 +76,18 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
         evaluation=config.evaluation,
         settings=dataclasses.asdict(config),
         on_data_set=config.answers.source == "dataset",
+    )
+
+
+def _asked(config: Experiment, start: Start) -> Asked:
+    """How what the frozen models say is to reach the stages."""
+    return Asked(
+        config.teacher,
+        config.teacher_top_k,
+        config.answers.source in SAMPLED_ON_THE_WAY,
+        layers=() if start.head is None else start.head.layers_on(config.target.architecture),
+        dtype=None if config.teacher_dtype == "computed" else config.teacher_dtype,
+        place=config.teacher_store,
     )
 
 
@@ -95,7 +116,7 @@ def _pair(
     """(the target as it is distilled from, the draft before any stage)."""
     given = {"text": start.text, "demands": start.demands, "seed": start.stages["draft"].seed}
     drawn, part = draft_origin.init == RANDOM, draft_origin.init == CUT
-    base = None if part else initial(draft_origin, "draft", **given)
+    base = None if part or start.head is not None else initial(draft_origin, "draft", **given)
     stage = start.stages["target"]
     if start.finished["target"]:
         target = restored(start, stage)
@@ -108,6 +129,8 @@ def _pair(
         if between is not None:
             with_vocabulary_of(model, between, drawn=between_origin.init == RANDOM, name=QUALIFIER)
         target = _fitted(start, "target", model, Frozen()) if stage.steps else _taken(start, model)
+    if start.head is not None:
+        return target, untrained_head(start)
     if base is None:
         return target, cut_out(start, draft_origin.layers, target_origin)
     return target, with_vocabulary_of(target, base, drawn=drawn)
@@ -165,15 +188,15 @@ def _distilled(
     drafts = {"base": placed(base.astype(draft.dtype), draft, start.mesh)}
     reference = None
     if "reference" in start.stages:
-        reference = drafts["reference"] = _fitted(start, "reference", base, Frozen(target=seen), store)
-    if store and reference:
+        reference = drafts["reference"] = _fitted(start, "reference", base, Frozen(target=seen), store, target)
+    if store and reference and start.head is None:  # a head's divergence is soon computed again
         shown = {"target": target, "reference": reference, "base": drafts["base"]}
         law = {"divergence": draft.divergence, "fraction": draft.fit.fraction, "chunking": draft.chunking}
         with sharding.over(start.mesh):
             teacher.add_reference(asked, store, rows, **shown, **law, workdir=start.workdir)
     arms = [label for label in start.stages if label not in STAGES]
     for label in (*arms, "draft"):
-        drafts[label] = _arm(start, label, begun.get(label, base), seen, reference, store)
+        drafts[label] = _arm(start, label, begun.get(label, base), seen, reference, store, target)
     return drafts
 
 
@@ -188,24 +211,30 @@ def _store(start: Start, rows: teacher.Rows, target: models.CausalLM, asked: Ask
         return teacher.open_store(asked, rows, target, **how)
 
 
-def _arm(start: Start, label: str, base, seen, reference, store: data.TokenStore | None) -> models.CausalLM:
+def _arm(start: Start, label: str, base, seen, reference, store: data.TokenStore | None, target) -> models.CausalLM:
     """A draft under its own settings."""
     fit = start.stages[label].fit
     selects_by_reference = isinstance(fit, Draft) and fit.reference == "trained"
     # The store has the reference's divergence in the draft's own measure.
     stored = store is not None and selects_by_reference and fit.divergence == start.stages["draft"].fit.divergence
+    stored &= start.head is None
     frozen = Frozen(target=seen, reference=reference if selects_by_reference and not stored else None)
     beside = store if stored or store is None else store.without(teacher.REFERENCE)
-    return _fitted(start, label, base, frozen, beside)
+    return _fitted(start, label, base, frozen, beside, target)
 
 
 def _fitted(
-    start: Start, label: str, model: models.CausalLM, frozen: Frozen, store: data.TokenStore | None = None
+    start: Start,
+    label: str,
+    model: models.CausalLM,
+    frozen: Frozen,
+    store: data.TokenStore | None = None,
+    target: models.CausalLM | None = None,
 ) -> models.CausalLM:
     """The stage's finished model in the compute type: restored, resumed or fitted now."""
     stage = start.stages[label]
     if start.finished[label]:
         processes.say(f"{label}: finished earlier")
-        return restored(start, stage)
+        return restored(start, stage, target)
     shared = {"text": start.text, "mesh": start.mesh, "workdir": start.workdir, "store": store}
     return fit_stage(stage, model, frozen, **shared).astype(stage.dtype)

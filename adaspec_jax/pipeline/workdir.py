@@ -202,7 +202,9 @@ def _as_json(settings: Any) -> dict[str, Any]:
 
 def _first_stage_of(key: str) -> int:
     """Index in `STAGES` of the first stage a config key matters to."""
-    if key.startswith(("teacher", "answers.", "draft.init", "draft.layers", "draft.architecture.")):
+    if key.startswith(
+        ("teacher", "answers.", "draft.init", "draft.layers", "draft.kind", "draft.head", "draft.architecture.")
+    ):
         return STAGES.index("reference")
     owner = key.partition(".")[0]
     return STAGES.index(owner) if owner in STAGES else 0

@@ -12,9 +12,11 @@ from jax.sharding import NamedSharding
 
 from adaspec_jax import models
 from adaspec_jax.config import Evaluation
-from adaspec_jax.decoding import ChainDrafter, Context, Sampling, generate
+from adaspec_jax.decoding import Context, Sampling, generate
 from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import abstract
+from adaspec_jax.methods.heads import chain_of
+from adaspec_jax.models.heads import Head
 from adaspec_jax.planning.roofline import call_seconds, size_of, verdict
 from adaspec_jax.planning.slices import Slice
 
@@ -25,7 +27,7 @@ GAMMA = 5  # guesses per round, where the evaluation chooses them by what it mea
 def plan_decoding(
     on: Slice,
     target: models.CausalLM,
-    draft: models.CausalLM,
+    draft: models.CausalLM | Head,
     *,
     table: sharding.Table,
     spec: Evaluation,
@@ -53,6 +55,8 @@ def plan_decoding(
     seconds = partial(call_seconds, chip, on.mesh, rows=rows, slots=length + spec.max_new_tokens)
     plain = seconds(target, sharding.TABLE, width=1)
     c = seconds(draft, table, width=1) / plain
+    if isinstance(draft, Head) and not draft.config.outward(draft.params, 0):  # the target's output matrix is read too
+        c += seconds(target.ends().unembedding(), sharding.TABLE, width=1) / plain
     return figures | {
         "flops": 2.0 * rows * size_of(target),
         "step_seconds": plain / DECODING_SHARE,
@@ -62,8 +66,9 @@ def plan_decoding(
     }
 
 
-def _program(on: Slice, target, draft, table: sharding.Table, spec: Evaluation, length: int, rows: int):
+def _program(on: Slice, target, draft, table: sharding.Table, spec: Evaluation, prompt: int, rows: int):
     """`Slice.program` of decoding so many prompts."""
+    length = spec.draft_length or GAMMA
     shape = partial(jax.ShapeDtypeStruct, dtype=jnp.int32, sharding=NamedSharding(on.mesh, sharding.BATCH))
     decode = partial(
         generate,
@@ -73,9 +78,9 @@ def _program(on: Slice, target, draft, table: sharding.Table, spec: Evaluation, 
         eos_id=0,
     )
     return on.program(
-        jax.jit(lambda target, drafter, prompt: decode(target, drafter, prompt)),
+        jax.jit(lambda target, draft, prompt: decode(target, chain_of(draft, target, length), prompt)),
         abstract(target, on.mesh),
-        ChainDrafter(abstract(draft, on.mesh, table), length=spec.draft_length or GAMMA),
-        Context(shape((rows, length)), shape((rows,))),
+        abstract(draft, on.mesh, table),
+        Context(shape((rows, prompt)), shape((rows,))),
         more=0,
     )

@@ -14,6 +14,8 @@ from adaspec_jax.config import Architecture, Experiment, with_cut
 from adaspec_jax.devices.ahead_of_time import bytes_limit
 from adaspec_jax.devices.topologies import Topology
 from adaspec_jax.models.causal_lm import parameter_shapes
+from adaspec_jax.models.heads import Head
+from adaspec_jax.pipeline import heads
 from adaspec_jax.pipeline.layout import check_tensor_axis, mesh_for
 from adaspec_jax.pipeline.memory import Memory
 from adaspec_jax.pipeline.stage_spec import stage_spec
@@ -25,6 +27,7 @@ from adaspec_jax.training import Frozen
 STAGES = ("target", "reference", "draft", "qualifier", "decode")
 # Rows of the training splits, where a task is not generated.
 EXAMPLES = {"gsm8k": 7473, "alpaca": 52_002, "mbpp": 374, "cnn_dailymail": 287_113, "xsum": 204_045}
+Model = models.CausalLM | Head
 _UPDATES = 1000  # a schedule needs an end; where it lies changes no size and no time
 
 
@@ -47,6 +50,8 @@ class Plan:
         kernel = {"attention": config.attention, "dtype": config.dtype, "backend": topology.backend}
         sizes = {name: fit.architecture for name, fit in fits.items() if name != "reference"}  # whose are the draft's
         self._models = {name: _model(architecture, **kernel) for name, architecture in sizes.items()}
+        if (asked := heads.asked_by(config.draft, config.target.architecture)) is not None:
+            self._models["draft"] = heads.shapes(asked, self._models["target"])
         self._evaluation, self._published = config.evaluation, config.published.adaspec
         self._examples = EXAMPLES.get(config.data.task, config.data.num_train)
 
@@ -85,5 +90,5 @@ def _model(architecture: Architecture, *, attention: str, dtype: str, backend: s
     return models.CausalLM(parameter_shapes(config), config).with_attention(attention, dtype, backend=backend)
 
 
-def _cast(model: models.CausalLM, dtype: Any) -> models.CausalLM:
+def _cast(model: Model, dtype: Any) -> Model:
     return jax.eval_shape(lambda model: model.astype(dtype), model)

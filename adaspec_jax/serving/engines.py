@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 from adaspec_jax import data
 from adaspec_jax.data.network import hub_reachable
+from adaspec_jax.drafter_file import FILE as HEAD_FILE
+from adaspec_jax.drafter_file import kind_in, kind_of_config
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import read_json
 from adaspec_jax.generation_config import FILE as GENERATION
@@ -241,9 +243,7 @@ def _vocabulary_reasons(pair: Pair) -> list[str]:
 def _read(name: str) -> Published:
     if (said := _json(name, ADAPTER)) is not None:
         raise only_an_adapter(name, said)
-    hf = _json(name, CONFIG)
-    if hf is None:
-        raise UserError(f"{name} has no config.json: it is not a Hugging Face model directory")
+    hf = config_of(name)
     text = hf if "vocab_size" in hf else hf.get("text_config") or {}
     if not isinstance(text.get("vocab_size"), int) or not isinstance(hf.get("model_type"), str):
         raise UserError(f'{name}: config.json has no "vocab_size" and "model_type" of a language model')
@@ -264,6 +264,21 @@ def _read(name: str) -> Published:
         ends=asks.ends,
         notes=(*own, *asks.notes, *misread(name, text, tokenizer)),
     )
+
+
+def head_in(name: str) -> tuple[str, dict[str, Any]] | None:
+    """(kind, config.json) of the head that a directory or hub name holds; None where it holds a plain model."""
+    config, said = _json(name, CONFIG), _json(name, HEAD_FILE)
+    local = find_local(name)
+    kind = kind_in(local) if local else kind_of_config(config or {}) if said is None else str(said.get("kind"))
+    return None if kind is None else (kind, config or {})
+
+
+def config_of(name: str) -> dict[str, Any]:
+    """The config.json of a model; UserError where there is none."""
+    if (config := _json(name, CONFIG)) is None:
+        raise UserError(f"{name} has no config.json: it is not a Hugging Face model directory")
+    return config
 
 
 def _json(name: str, file: str) -> dict[str, Any] | None:

@@ -81,6 +81,11 @@ def norm(name: str, path: str, *, bias: bool = True) -> list[Weight]:
     return [weight, Weight(f"{name}.bias", (f"{path}/bias",), same)] if bias else [weight]
 
 
+def by_path(shapes: Any) -> list[Weight]:
+    """A table of a tensor per parameter, named by its path and laid out as it is."""
+    return [Weight(path.replace("/", "."), (path,), same) for path in traverse_util.flatten_dict(shapes, sep="/")]
+
+
 def params_from_tensors(
     table: list[Weight],
     tensors: Mapping[str, StoredTensor],

@@ -3,6 +3,7 @@
 from adaspec_jax.training.objectives.batch import Batch, Frozen, Metrics, Now, Objective
 from adaspec_jax.training.objectives.distill import distill, selective_distill
 from adaspec_jax.training.objectives.fine_tune import fine_tune
+from adaspec_jax.training.objectives.heads import distill_head
 from adaspec_jax.training.objectives.stored import divergence_at_labels, top_k_at_labels
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Now",
     "Objective",
     "distill",
+    "distill_head",
     "divergence_at_labels",
     "fine_tune",
     "selective_distill",

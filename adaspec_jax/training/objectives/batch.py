@@ -19,6 +19,8 @@ class Batch:
     where it is not: the target's final hidden state, or its K likeliest tokens and their log-probabilities; and the
     reference's divergence from the target, in the measure that the objective uses.
 
+    `target_features_BTF`: the target's hidden states that a head reads, side by side, at every token.
+
     Where rows hold several examples, `segments_BT` numbers them from 1 on in every row, 0 is padding, and the first
     token of none is a label.
     """
@@ -29,6 +31,7 @@ class Batch:
     reference_divergence_BT: Array | None = None
     target_ids_BTK: Array | None = None
     target_log_probs_BTK: Array | None = None
+    target_features_BTF: Array | None = None
     segments_BT: Array | None = None
 
 

@@ -74,7 +74,7 @@ def selective_distill(
     """
     if normalize not in ("paper", "official"):
         raise ValueError(f'normalize must be "paper" or "official", not {normalize!r}')
-    select = _selecting(rule, fraction, scope, shards)
+    select = selecting(rule, fraction, scope, shards)
     per_token, features = _divergence_and_agreement(divergence), features_in_parts(micro_batches, chunking)
 
     def objective(model, frozen: Frozen, batch: Batch):
@@ -95,7 +95,7 @@ def selective_distill(
     return objective
 
 
-def _selecting(rule: Rule, fraction: float | Callable[[Array], Array], scope: str, shards: int):
+def selecting(rule: Rule, fraction: float | Callable[[Array], Array], scope: str, shards: int):
     """`(gap_BT, mask_BT, now, segments_BT or None) -> mask_BT` of the labels that are kept."""
     if not callable(fraction) and not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], not {fraction}")

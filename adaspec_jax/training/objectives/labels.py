@@ -32,32 +32,40 @@ def taught_of(target, batch: Batch, features: Features) -> Array | tuple[Array, 
 
 
 def features_in_parts(micro_batches: int, chunking: Chunking) -> Features:
-    """Final hidden states [B, T, D] of a model, computed for so many parts of the rows one after another.
-
-    Each part has rows of every group, so that no row moves to another device.
-    """
-    groups = chunking.groups
+    """Final hidden states [B, T, D] of a model, computed `in_parts`."""
 
     def features(model, given: Batch) -> Array:
         inputs = (given.tokens_BT, given.segments_BT)
-        if micro_batches == 1:
-            return _features(model, inputs)
-        batch, length = given.tokens_BT.shape
-        if batch % (groups * micro_batches):
-            parts = f"{micro_batches} micro-batches" + f" on each of {groups} groups of devices" * (groups > 1)
-            raise ValueError(f"a batch of {batch} rows does not divide into {parts}")
-        rows = batch // (groups * micro_batches)
-
-        def in_parts(rows_BT: Array) -> Array:
-            parts_MRT = jnp.asarray(rows_BT).reshape(groups, micro_batches, rows, length).swapaxes(0, 1)
-            return constrain(parts_MRT.reshape(micro_batches, groups * rows, length), None, ROWS, None)
-
-        parts = jax.tree.map(in_parts, inputs)
-        hidden_MRTD = jax.lax.map(jax.checkpoint(partial(_features, model)), parts)
-        hidden = hidden_MRTD.reshape(micro_batches, groups, rows, length, -1).swapaxes(0, 1)
-        return constrain(hidden.reshape(batch, length, -1), ROWS, None, None)
+        return in_parts(_features, model, inputs, micro_batches=micro_batches, chunking=chunking)
 
     return features
+
+
+def in_parts(function: Callable[[Any, Any], Any], model, inputs: Any, *, micro_batches: int, chunking: Chunking) -> Any:
+    """`function(model, inputs)`, arrays [B, T, ...] of arrays [B, T, ...], for parts of the rows one after another.
+
+    Each part has rows of every group, so that no row moves to another device; the backward pass computes it again.
+    """
+    if micro_batches == 1:
+        return function(model, inputs)
+    groups, batch = chunking.groups, len(jax.tree.leaves(inputs)[0])
+    if batch % (groups * micro_batches):
+        parts = f"{micro_batches} micro-batches" + f" on each of {groups} groups of devices" * (groups > 1)
+        raise ValueError(f"a batch of {batch} rows does not divide into {parts}")
+    rows = batch // (groups * micro_batches)
+
+    def parted(array: Array) -> Array:
+        rest = array.shape[1:]
+        parts = jnp.asarray(array).reshape(groups, micro_batches, rows, *rest).swapaxes(0, 1)
+        return constrain(parts.reshape(micro_batches, groups * rows, *rest), None, ROWS, *(None,) * len(rest))
+
+    def whole(parts: Array) -> Array:
+        rest = parts.shape[2:]
+        made = parts.reshape(micro_batches, groups, rows, *rest).swapaxes(0, 1)
+        return constrain(made.reshape(batch, *rest), ROWS, *(None,) * len(rest))
+
+    made = jax.lax.map(jax.checkpoint(partial(function, model)), jax.tree.map(parted, inputs))
+    return jax.tree.map(whole, made)
 
 
 def _features(model, inputs: tuple[Array, Array | None]) -> Array:

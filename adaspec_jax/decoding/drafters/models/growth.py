@@ -171,6 +171,33 @@ def grow(
     return ended.nodes.grown(), ended.state
 
 
+def grown_after(
+    context: Context, read: Callable[[Any, Beams], tuple[Array, Any]], state: Any, logits_BV: Array, **how: Any
+) -> tuple[Grown, Any]:
+    """`grow` after a context, by log-probabilities at temperature 1; with shared noise, those of the noisy logits.
+
+    `read`: (state, Beams) -> (the logits [B, W, V] after the nodes, the state). `logits_BV` are those after the root.
+    """
+    present_BV = context.present(logits_BV.shape[-1])
+
+    def logprobs(logits_BWV, depth_BW, present_BWV):
+        logits_BWV = context.sampling.processed(logits_BWV, present_BWV)
+        if context.has_noise:
+            logits_BWV = context.noisy(logits_BWV, context.lengths_B[:, None] + depth_BW)
+        return jax.nn.log_softmax(logits_BWV.astype(jnp.float32))
+
+    def expand(state, beams: Beams):
+        logits_BWV, state = read(state, beams)
+        present_BWV = None
+        if present_BV is not None:
+            present_BWV = present_in_tree(present_BV, beams.read_BR, beams.sees_BWR)[:, 1:]
+        return logprobs(logits_BWV, beams.depth_BW, present_BWV), state
+
+    present_B1V = None if present_BV is None else present_BV[:, None]
+    first_B1V = logprobs(logits_BV[:, None], jnp.zeros_like(context.lengths_B)[:, None], present_B1V)
+    return grow(expand, state, first_B1V[:, 0], **how)
+
+
 @pytree("budget", "beams", "branch", "depth", "decay", "share", "widths")
 class GrowthDrafter:
     """The `budget` likeliest continuations that a best-first search of at most `depth` draft passes finds, as a tree.
@@ -234,28 +261,15 @@ class GrowthDrafter:
         return proposal, cache if self.fallback is None else (cache, self.fallback.end(threshold_B, *grown.deepest()))
 
     def _grown(self, logits_BV, cache, context: Context, threshold_B) -> tuple[Grown, Any]:
-        slots, present_BV = context.tokens_BS.shape[1] + self._places, context.present(logits_BV.shape[-1])
+        slots = context.tokens_BS.shape[1] + self._places
 
-        def logprobs(logits_BWV, depth_BW, present_BWV):
-            logits_BWV = context.sampling.processed(logits_BWV, present_BWV)
-            if context.has_noise:
-                logits_BWV = context.noisy(logits_BWV, context.lengths_B[:, None] + depth_BW)
-            return jax.nn.log_softmax(logits_BWV.astype(jnp.float32))
+        def read(cache, beams: Beams):
+            where = {"positions_BT": context.lengths_B[:, None] - 1 + beams.depth_BW}
+            return self.model(beams.tokens_BW, cache, **where, mask_BTS=beams.attention_mask(context.lengths_B, slots))
 
-        def expand(cache, beams: Beams):
-            positions_BW = context.lengths_B[:, None] - 1 + beams.depth_BW
-            mask_BWS = beams.attention_mask(context.lengths_B, slots)
-            logits_BWV, cache = self.model(beams.tokens_BW, cache, positions_BT=positions_BW, mask_BTS=mask_BWS)
-            present_BWV = None
-            if present_BV is not None:
-                present_BWV = present_in_tree(present_BV, beams.read_BR, beams.sees_BWR)[:, 1:]
-            return logprobs(logits_BWV, beams.depth_BW, present_BWV), cache
-
-        present_B1V = None if present_BV is None else present_BV[:, None]
-        first_B1V = logprobs(logits_BV[:, None], jnp.zeros_like(context.lengths_B)[:, None], present_B1V)
         shape = {name: getattr(self, name) for name in ("budget", "beams", "branch", "depth", "decay", "share")}
         least_B = None if threshold_B is None else jnp.log(threshold_B)
-        return grow(expand, cache, first_B1V[:, 0], least_B=least_B, **shape)
+        return grown_after(context, read, cache, logits_BV, least_B=least_B, **shape)
 
     @property
     def _places(self) -> int:

@@ -1,4 +1,4 @@
-"""A method's settings, as a command line spells them."""
+"""Settings of something that is named, as a command line spells them: a method's, or a kind of head's."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _TRUTHS = {"true": True, "false": False}
 _SEVERAL = "-"  # between the numbers of a tuple, because commas stand between the values of a sweep
 
 
-def checked(method: str, known: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def checked(owner: str, known: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values, texts among them read as their default's kind; UserError for a name or a value that cannot be."""
     found = {}
     for name, value in values.items():
         if name not in known:
             hint = did_you_mean(name, known) if known else "; it has none"
-            raise UserError(f'the method {method} has no knob "{name}"{hint}')
+            raise UserError(f'{owner} has no knob "{name}"{hint}')
         try:
             found[name] = _read(known[name], value) if isinstance(value, str) else value
         except ValueError:
             kind = "a number" if known[name] is None else f"such as {spelt(known[name])}"
-            raise UserError(f'{method}.{name} is "{value}"; give {kind}') from None
+            raise UserError(f'{owner.rpartition(" ")[2]}.{name} is "{value}"; give {kind}') from None
     return found
 
 

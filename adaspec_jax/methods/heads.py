@@ -1,0 +1,101 @@
+"""Methods of heads on the target's features: rows for every kind of `models.heads`, by the kind's own shape."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import partial
+
+from adaspec_jax.decoding import ChainDrafter, Typical
+from adaspec_jax.decoding.drafters.levels import Counts
+from adaspec_jax.decoding.drafters.target.features import EAGLE_TREE, FeatureDrafter, FeatureGrowth, FeatureTree
+from adaspec_jax.decoding.drafters.target.parallel_heads import MEDUSA_TREE, ParallelChain, ParallelTree
+from adaspec_jax.decoding.drafters.target.sequential_heads import SequentialChain, SequentialTree
+from adaspec_jax.decoding.types import Drafter
+from adaspec_jax.methods.independent import LENGTH, halves, length_of
+from adaspec_jax.methods.method import Given, Method, Need
+from adaspec_jax.models import CausalLM
+from adaspec_jax.models.heads import Head, Kind, find_kind, kinds
+from adaspec_jax.models.heads.parts.recurrent import OnTarget, Recurrent
+from adaspec_jax.models.heads.parts.several import Beside, Several
+
+
+def chain_of(draft: CausalLM | Head, target: CausalLM, length: int) -> Drafter:
+    """`length` guesses in a row by whatever drafts, or as many as it can: a draft model, or a head on the target."""
+    if isinstance(draft, CausalLM):
+        return ChainDrafter(draft, length)
+    on = _on(draft, target)
+    if isinstance(on, OnTarget):
+        return FeatureDrafter(on, length)
+    return (SequentialChain if _reads_guesses(draft.config) else ParallelChain)(on, length)
+
+
+def _on(head: Head, target: CausalLM) -> OnTarget | Beside:
+    """The head with what it shares with its target."""
+    return (OnTarget if isinstance(head.config, Recurrent) else Beside)(head, target.ends())
+
+
+def _reads_guesses(kind: Several) -> bool:
+    """Whether a head of the kind reads more than the target's last hidden state."""
+    return kind.prefixed or any(kind.pieces(i) for i in range(kind.heads))
+
+
+def a_head(kind: str) -> Need:
+    return Need(f"a head of the kind {kind} (--draft DIR)", lambda given: kind in _by_kind(given))
+
+
+def _by_kind(given: Given) -> dict[str, Head]:
+    """The first head of every kind that is given."""
+    return {head.config.name: head for head in reversed(given.heads.values())}
+
+
+def _chain(given: Given, *, kind: str, draft_length: int | None) -> Drafter:
+    return chain_of(_by_kind(given)[kind], given.target, length_of(given, draft_length))
+
+
+def _static(given: Given, *, kind: str, depth: int) -> FeatureTree:
+    return FeatureTree(_on(_by_kind(given)[kind], given.target), _cut(EAGLE_TREE, depth))
+
+
+def _dynamic(given: Given, *, kind: str, budget: int, branch: int, depth: int, least: float) -> FeatureGrowth:
+    widths = halves(budget) if least else ()
+    return FeatureGrowth(_on(_by_kind(given)[kind], given.target), budget, branch, depth, least, widths)
+
+
+def _ranks(given: Given, *, kind: str, depth: int | None) -> Drafter:
+    """Medusa's tree, as deep as there are heads, or as it is set."""
+    head = _by_kind(given)[kind]
+    counts = _cut(MEDUSA_TREE, min(head.config.guesses, len(MEDUSA_TREE)) if depth is None else depth)
+    return (SequentialTree if _reads_guesses(head.config) else ParallelTree)(_on(head, given.target), counts)
+
+
+def _cut(counts: Counts, depth: int) -> Counts:
+    """The tree's first levels."""
+    if not 1 <= depth <= len(counts):
+        raise ValueError(f"depth is {depth}; the tree has levels 1 to {len(counts)}")
+    return counts[:depth]
+
+
+# Their script's 60 counts the root, and its depth of 5 the levels after the first [code]; nothing is dropped.
+_GROWTH = {"budget": 59, "branch": 10, "depth": 6, "least": 0.0}
+
+
+def _rows(kind: type[Kind]) -> tuple[Method, ...]:
+    """What is decoded with a kind's heads: its published tree, and a chain, as servers have it."""
+    row = partial(Method, paper=kind.paper, needs=(a_head(kind.name),))
+    chain = row(name=f"{kind.name}_chain", drafter=partial(_chain, kind=kind.name), knobs=LENGTH)
+    if issubclass(kind, Recurrent):
+        grown = partial(row, drafter=partial(_dynamic, kind=kind.name), knobs=_GROWTH)
+        if kind.name != "eagle":
+            return grown(name=kind.name), chain
+        static = row(name=kind.name, drafter=partial(_static, kind=kind.name), knobs={"depth": len(EAGLE_TREE)})
+        return static, grown(name="eagle2", paper="arXiv 2406.16858"), chain
+    if not issubclass(kind, Several):
+        return ()  # it has methods of its own
+    tree = partial(row, drafter=partial(_ranks, kind=kind.name), knobs={"depth": None})
+    rule = Typical()
+    numbers = tuple(each.name for each in fields(rule))
+    typical = tree(name=f"{kind.name}_typical", accept=rule, lossless=False, rule_knobs=numbers)
+    return tree(name=kind.name), chain, typical
+
+
+HEADS = tuple(method for name in kinds() for method in _rows(find_kind(name)))

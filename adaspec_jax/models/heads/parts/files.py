@@ -1,0 +1,140 @@
+"""Heads as directories: drafter.json says what one holds, config.json and model.safetensors are what servers read."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adaspec_jax.devices import processes
+from adaspec_jax.drafter_file import FILE, kind_in
+from adaspec_jax.errors import UserError
+from adaspec_jax.files import read_json, write_json
+from adaspec_jax.models.causal_lm import CausalLM
+from adaspec_jax.models.files.directories import find_directory
+from adaspec_jax.models.files.safetensors import SINGLE, open_tensors, write_tensors
+from adaspec_jax.models.files.weights import params_from_tensors, tensors_from_params
+from adaspec_jax.models.heads import find_kind, made_for
+from adaspec_jax.models.heads.parts.head import Head, Kind, Sizes
+from adaspec_jax.models.heads.parts.stored import Stored
+from adaspec_jax.models.rotary import Llama3Scaling
+
+_OF_THE_TARGET = {
+    "hidden_size": "hidden size",
+    "vocab_size": "vocabulary rows",
+    "num_layers": "layers",
+    "num_tokens": "tokens",
+}
+_IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
+
+
+def kind_of_directory(directory) -> str | None:
+    """The kind of drafter that a directory holds by its own files' word, known here or not; None: a plain model."""
+    return kind_in(directory)
+
+
+def save_head(head: Head, directory, *, fingerprint: str | None = None) -> None:
+    """A directory that `load_head` reads back to the bit; each file appears whole, drafter.json last.
+
+    Where servers read heads of the kind, config.json and model.safetensors are in their layout. `fingerprint`: SHA-256
+    of the weights of the target that it was trained on, by which another target of equal sizes is refused.
+    """
+    directory, kind = Path(directory), head.config
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = tensors_from_params(kind.table(head.params), head.params) | kind.beside(head)
+    write_tensors(directory / SINGLE, {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+    write_json(directory / "config.json", kind.hf_config() | {"torch_dtype": str(head.dtype)})
+    target = {name: getattr(kind.sizes, name) for name in _OF_THE_TARGET}
+    said = {
+        "kind": kind.name,
+        "knobs": {name: getattr(kind, name) for name in kind.knobs()},
+        "sizes": dataclasses.asdict(kind.sizes),
+        "target": target | ({} if fingerprint is None else {"fingerprint": fingerprint}),
+    }
+    write_json(directory / FILE, said)
+
+
+def load_head(directory, target: CausalLM, *, dtype=jnp.float32, fingerprint: str | None = None) -> Head:
+    """The head in a directory (or of a hub name), made here or published elsewhere, with parameters in `dtype`.
+
+    `target` is the model that it belongs to, `fingerprint` the SHA-256 of its weights, where that is known. UserError
+    says what differs of another target's head, which file is at fault, or what is not computed here.
+    """
+    directory = find_directory(directory)
+    if (name := kind_in(directory)) is None:
+        raise UserError(f"{directory} holds no head on a target's features: it has no {FILE}")
+    try:
+        made = find_kind(name)
+        stored = Stored(_config(directory), dict(open_tensors(directory)), target)
+        if (directory / FILE).is_file():
+            kind = _said(read_json(directory / FILE), name, target, fingerprint)
+        else:
+            kind = made.published(stored)
+        tables = kind.tables_of(stored)
+    except UserError as error:
+        where = "" if str(directory) in str(error) else f"{directory}: "
+        raise UserError(f"{where}{error}") from None
+    except ValueError as error:
+        raise UserError(f"{directory}: a head of the kind {name}: {error}") from None
+    shapes = _shapes(kind, target)
+    origin, ignored = str(directory), {"ignored": _IGNORED, "note": processes.note}
+    params = params_from_tensors(
+        kind.table(shapes), stored.tensors, shapes, dtype=jnp.dtype(dtype), origin=origin, **ignored
+    )
+    return Head(params, kind, tables)
+
+
+def _config(directory: Path) -> Mapping[str, Any]:
+    """config.json, which a directory with a drafter.json may lack."""
+    file = directory / "config.json"
+    return read_json(file) if file.is_file() or not (directory / FILE).is_file() else {}
+
+
+def _shapes(kind: Kind, target: CausalLM) -> Any:
+    """The head's parameters as float32 shapes; nothing is allocated."""
+    counts_V = np.zeros((kind.sizes.vocab_size,), np.int64)
+
+    def init(key, ends):
+        return kind.init(key, ends, counts_V)[0]
+
+    return jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), target.ends())
+
+
+def _said(said: Mapping[str, Any], name: str, target: CausalLM, fingerprint: str | None) -> Kind:
+    """The kind that a drafter.json describes; UserError where that is of another target, or of no use."""
+    trained_on, knobs, sizes = (said.get(key) for key in ("target", "knobs", "sizes"))
+    if not all(isinstance(value, Mapping) for value in (trained_on, knobs, sizes)):
+        raise UserError(f'{FILE} has no "target", "knobs" and "sizes" of a head; copy it again')
+    _check_target(trained_on, target, fingerprint)
+    scaling = sizes.get("rope_scaling")
+    changes = {key: value for key, value in sizes.items() if key != "rope_scaling"}
+    try:
+        made = Sizes(**changes, rope_scaling=None if scaling is None else Llama3Scaling(**scaling))
+        tokens = min(made.num_tokens, target.config.num_tokens)
+        knobs = {key: tuple(value) if isinstance(value, list) else value for key, value in knobs.items()}
+        return made_for(name, knobs, dataclasses.replace(made, num_tokens=tokens))
+    except TypeError as error:
+        raise UserError(f"{FILE} does not describe a head ({error}); copy it again") from None
+
+
+def _check_target(trained_on: Mapping[str, Any], target: CausalLM, fingerprint: str | None) -> None:
+    there, here = dict(trained_on), {name: getattr(target.config, name) for name in _OF_THE_TARGET}
+    whole = here["vocab_size"]
+    if whole in (here["num_tokens"], there.get("num_tokens")):  # of one of them it is not known
+        here.pop("num_tokens")
+    differing = [
+        f"{words} {there.get(name)} there and {here[name]} here"
+        for name, words in _OF_THE_TARGET.items()
+        if name in here and there.get(name) != here[name]
+    ]
+    known = there.get("fingerprint"), fingerprint
+    if not differing and None not in known and known[0] != known[1]:
+        differing = [f"weights {known[0][:12]} there and {known[1][:12]} here"]
+    if differing:
+        raise UserError(f"the head belongs to another target: {', '.join(differing)}; give the one it was trained on")

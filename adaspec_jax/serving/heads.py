@@ -1,0 +1,220 @@
+"""Which servers take a trained head, of which kind, beside a target of which family, and with which config.json.
+
+Read in the sources of vLLM 0.32, SGLang 0.5.23, tpu-inference 0.32 and sglang-jax; vLLM alone was run.
+
+- A layer's number: vLLM means what enters that layer, SGLang adds one. Without numbers both, and tpu-inference always,
+  read what enters layers 2, L / 2 and L - 3.
+- Classes: vLLM prefixes "Eagle" or "Eagle3" where a name has neither; SGLang knows LlamaForCausalLMEagle and
+  LlamaForCausalLMEagle3; tpu-inference Eagle3LlamaForCausalLM alone.
+- Beside the head: vLLM's EAGLE wants the target's `model.embed_tokens`, its Medusa nothing but hidden states.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from adaspec_jax.serving.engines import Verdict
+
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of vLLM's attention on CPUs
+LAYOUT = "adaspec_layout"  # in the config.json of an exported head: whose it is
+TPU_SERVERS = ("tpu-inference", "sglang-jax")
+NO_PLAIN_DRAFT = (
+    "TPU servers (tpu-inference, sglang-jax) take no plain draft: for them train an eagle3 head beside a llama target "
+    "(sglang-jax: or qwen3)"
+)
+
+
+class Server(NamedTuple):
+    """What a server takes."""
+
+    layout: str  # whose config.json it reads: "vllm" or "sglang"
+    families: Mapping[str, tuple[str, ...]]  # kind -> the model_types of targets that it serves such a head beside
+    why: Mapping[str, str]  # model_type -> why a head of EAGLE's does not run beside it
+    switches: Mapping[str, str] = {}  # key of config.json -> what it does with it, where that is set
+
+
+_EAGLE = ("llama", "phi", "qwen2", "qwen3")
+_NORMS = {key: "it does not know of it" for key in ("norm_before_residual", "fc_norm", "norm_output")}
+_NO_INTERFACE = "its class for it hands out no hidden states of layers"
+SERVERS: dict[str, Server] = {
+    "vLLM": Server(
+        layout="vllm",
+        families={"eagle": _EAGLE, "eagle3": _EAGLE, "medusa": ("gpt2", "gpt_neox", *_EAGLE)},
+        why={
+            "gpt_neox": "it looks for the target's embed_tokens, which GPT-NeoX calls embed_in",
+            "gpt2": "it looks for the target's `model`, which GPT-2 calls transformer",
+            "codegen": "it has no CodeGen",
+        },
+    ),
+    "SGLang": Server(
+        layout="sglang",
+        families={"eagle": ("llama", "qwen2", "qwen3"), "eagle3": ("llama", "qwen2", "qwen3")},
+        why={"phi": _NO_INTERFACE, "gpt2": _NO_INTERFACE, "gpt_neox": "it has no GPT-NeoX of its own"},
+        switches=_NORMS,
+    ),
+    "tpu-inference": Server(
+        layout="vllm",
+        families={"eagle3": ("llama",)},
+        why={},
+        switches={key: _NORMS[key] for key in ("fc_norm", "norm_output")}
+        | {"eagle_aux_hidden_state_layer_ids": "it reads layers 2, L / 2 and L - 3 whatever config.json says"},
+    ),
+    "sglang-jax": Server(layout="sglang", families={"eagle3": ("llama", "qwen3")}, why={}, switches=_NORMS),
+}
+
+
+def takers(kind: str, family: str | None = None) -> list[str]:
+    """The servers of heads of a kind, beside targets of a family or of any."""
+    return [
+        name for name, server in SERVERS.items() if kind in server.families and family in (None, *server.families[kind])
+    ]
+
+
+def warnings_for(kind: str, family: str) -> list[str]:
+    """What should be known before a head is trained: that no server takes it, and what is taken instead."""
+    if takers(kind, family):
+        return []
+    if not takers(kind):
+        return [f"no server takes a head of the kind {kind}: it is decoded here alone; {_instead(family)}"]
+    reasons = "; ".join(f"{name}: {_family_reason(name, kind, family)}" for name in takers(kind))
+    return [f"no server takes {kind} beside a {family} target ({reasons}); {_instead(family)}"]
+
+
+def config_for(layout: str, kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved head's config.json as the servers of a `layout` read it, "vllm" or "sglang"."""
+    config, own = dict(config), dict(config.get("eagle_config") or {})
+    classes = {
+        "vllm": {"eagle": "EagleLlamaForCausalLM", "eagle3": "Eagle3LlamaForCausalLM"},
+        "sglang": {"eagle": "LlamaForCausalLMEagle", "eagle3": "LlamaForCausalLMEagle3"},
+    }[layout]
+    config[LAYOUT] = layout
+    if kind in classes:
+        config["architectures"] = [classes[kind]]
+    if layout == "sglang" and (ids := own.get("eagle_aux_hidden_state_layer_ids")):
+        config["eagle_config"] = own | {"eagle_aux_hidden_state_layer_ids": [each - 1 for each in ids]}
+    return config
+
+
+def judge_head(
+    target: str, target_config: Mapping[str, Any], head: str, kind: str, config: Mapping[str, Any], draft_length: int
+) -> dict[str, Verdict]:
+    """Each server's verdict on a head beside a target, of their names and their config.json, by the server's name."""
+    family, verdicts = str(target_config.get("model_type")), {}
+    for name, server in SERVERS.items():
+        reasons = _sizes_reasons(target_config, config)
+        if kind not in server.families:
+            reasons.append(f"it takes no {kind} heads, only {', '.join(server.families)}")
+        elif family not in server.families[kind]:
+            reasons.append(f"{_family_reason(name, kind, family)}; {_instead(family)}")
+        else:
+            reasons += _config_reasons(name, server, kind, config, target_config)
+        command = _COMMANDS[name](target, head, kind, draft_length)
+        verdicts[name] = Verdict(reasons, command, _notes(name, kind, config))
+    return verdicts
+
+
+def refusal(kind: str, family: str, layout: str) -> str | None:
+    """Why no server of a layout takes a head of this kind beside this family; None where one does."""
+    served = [name for name in takers(kind, family) if SERVERS[name].layout == layout]
+    if served:
+        return None
+    if said := warnings_for(kind, family):
+        return said[0]
+    return (
+        f"{' and '.join(_of(layout))} take no {kind} beside a {family} target; {', '.join(takers(kind, family))} does"
+    )
+
+
+def _of(layout: str) -> list[str]:
+    return [name for name, server in SERVERS.items() if server.layout == layout]
+
+
+def _instead(family: str) -> str:
+    kinds = [kind for kind in ("eagle3", "eagle", "medusa") if takers(kind, family)]
+    if not kinds:
+        return f"none takes any head beside {family}: train a plain draft"
+    return f"beside {family}: " + ", ".join(f"{kind} ({', '.join(takers(kind, family))})" for kind in kinds)
+
+
+def _family_reason(name: str, kind: str, family: str) -> str:
+    server = SERVERS[name]
+    why = server.why.get(family)
+    known = ", ".join(server.families[kind])
+    return f"{why}" if why else f"it takes {kind} beside {known}, not beside {family}"
+
+
+def _sizes_reasons(target: Mapping[str, Any], head: Mapping[str, Any]) -> list[str]:
+    hidden = target.get("hidden_size") or target.get("n_embd")
+    sizes = {"hidden_size": (hidden, head.get("target_hidden_size") or head.get("hidden_size"))}
+    sizes["vocab_size"] = (target.get("vocab_size"), head.get("vocab_size"))
+    return [
+        f"{key} is {theirs} in the head and {own} in the target: it belongs to another"
+        for key, (own, theirs) in sizes.items()
+        if None not in (own, theirs) and own != theirs
+    ]
+
+
+def _config_reasons(
+    name: str, server: Server, kind: str, config: Mapping[str, Any], target: Mapping[str, Any]
+) -> list[str]:
+    own, reasons = config.get("eagle_config") or {}, []
+    for key, why in server.switches.items():
+        if config.get(key) or own.get(key):
+            reasons.append(f'"{key}" is set in config.json, and {why}')
+    wanted = config_for(server.layout, kind, config)["architectures"]
+    alike = [["LlamaForCausalLMEagle3"], ["Eagle3LlamaForCausalLM"]] if name == "vLLM" else [wanted]
+    if kind in ("eagle", "eagle3") and config.get("architectures") not in [*alike, wanted]:
+        reasons.append(
+            f"config.json has the class {', '.join(config.get('architectures') or ['none'])} and it knows {wanted[0]}: "
+            f"adaspec_jax.export --for {server.layout} writes that"
+        )
+    if own.get("eagle_aux_hidden_state_layer_ids") and config.get(LAYOUT) not in (None, server.layout):
+        reasons.append(
+            f"config.json numbers layers as {' and '.join(_of(config[LAYOUT]))} do: use adaspec_jax.export --for "
+            f"{server.layout}"
+        )
+    count = target.get("num_hidden_layers") or target.get("n_layer") or 0
+    if kind == "eagle3" and not own.get("eagle_aux_hidden_state_layer_ids") and count < 7:
+        reasons.append(f"config.json names no layers, and of {count} those it reads are not three")
+    return reasons
+
+
+def _notes(name: str, kind: str, config: Mapping[str, Any]) -> list[str]:
+    notes, size = [], config.get("head_dim")
+    if name == "vLLM" and size is not None and size not in CPU_HEAD_SIZES:
+        known = ", ".join(map(str, CPU_HEAD_SIZES))
+        notes.append(f"on a CPU it has no attention for head_dim {size} (only {known}), and dies at the first request")
+    if name == "vLLM" and kind == "medusa":
+        notes.append("its heads guess one chain of their likeliest tokens, no tree")
+    own = (config.get("eagle_config") or {}).get("eagle_aux_hidden_state_layer_ids")
+    if own and config.get(LAYOUT) is None and SERVERS[name].layout == "sglang":
+        notes.append(f"it adds one to the layers {own} of config.json: adaspec_jax.export --for sglang has them so")
+    if name == "vLLM" and kind == "eagle" and config.get("bias"):
+        notes.append("it leaves the bias of fc out, so that fewer guesses are right")
+    if kind == "eagle3" and name == "tpu-inference" and config.get("draft_vocab_size") == config.get("vocab_size"):
+        notes.append("it may want a d2t, which a head over all tokens has not: give the head a vocabulary of its own")
+    if name in TPU_SERVERS:
+        notes.append("it computes in bfloat16; not run here")
+    return notes
+
+
+def _vllm(target: str, head: str, kind: str, length: int) -> str:
+    settings = {"method": kind, "model": head, "num_speculative_tokens": length}
+    return f"vllm serve {shlex.quote(target)} --speculative-config {shlex.quote(json.dumps(settings))}"
+
+
+def _sglang(program: str):
+    def command(target: str, head: str, kind: str, length: int) -> str:
+        return (
+            f"python -m {program}.launch_server --model-path {shlex.quote(target)} --speculative-algorithm "
+            f"{kind.upper()} --speculative-draft-model-path {shlex.quote(head)} --speculative-num-steps {length} "
+            f"--speculative-eagle-topk 1 --speculative-num-draft-tokens {length + 1}"
+        )
+
+    return command
+
+
+_COMMANDS = {"vLLM": _vllm, "tpu-inference": _vllm, "SGLang": _sglang("sglang"), "sglang-jax": _sglang("sgl_jax")}

@@ -1,0 +1,268 @@
+"""What heads on a target's features minimise: at every guess of theirs the target's law, or the text's own tokens.
+
+A head guesses several tokens at every position (`models.heads.Term`); each guess is a label like any other, with the
+target's law at the place that predicts it. Selection is AdaSPEC's, for each of a head's terms apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from adaspec_jax.models.heads import Head, Kind, Term, features_of, following
+from adaspec_jax.training.divergences import Divergence, forward_kl, gap
+from adaspec_jax.training.label_chunks import DEFAULT, Chunking, total_at, values_at
+from adaspec_jax.training.objectives.batch import Batch, Frozen, Objective
+from adaspec_jax.training.objectives.distill import selecting
+from adaspec_jax.training.objectives.labels import in_parts, labels_of, mean_over
+from adaspec_jax.training.selection import Rule, top
+
+_LEAST = -1e9  # the gap of a label that there is nothing to learn of: kept last, and finite
+
+
+def distill_head(
+    divergence: Divergence = forward_kl,
+    *,
+    fraction: float | Callable[[Array], Array] | None = None,
+    normalize: Literal["paper", "official"] = "paper",
+    scope: Literal["global", "shard", "sequence"] = "global",
+    shards: int = 1,
+    rule: Rule = top,
+    masks: Literal["all", "laws"] = "all",
+    chunking: Chunking = DEFAULT,
+    micro_batches: int = 1,
+) -> Objective:
+    """The weighted sum over a head's terms of mean losses over labels; those selected, where a `fraction` is given.
+
+    A term's loss is `laws` times the divergence of the head from the target, over the tokens it guesses among (or, of a
+    `hard` kind, the cross entropy of the text's tokens), and `features` times the smooth L1 distance of its hidden
+    state from the target's, averaged over features: EAGLE's (arXiv 2401.15077). A label whose likeliest token under the
+    target is none that the head guesses among has no law to learn, and counts in the mean (2503.01840's code).
+
+    Args:
+      divergence: from target to head, and in the gap.
+      fraction: the share of labels that is kept, as in `selective_distill`; None: all, and no reference is read.
+      normalize, scope, shards, rule: as in `selective_distill`.
+      masks: whether the selection masks all of a term's loss, or its law's part alone.
+      chunking, micro_batches: as everywhere.
+
+    `frozen.target` needs embeddings and output matrix alone where the batch brings `target_features_BTF`, and its last
+    hidden states. Metrics: tokens, agreement and acceptance (mean of sum_x min(p, q)) of the first term, agreement_last
+    of the last; with a selection share_kept, kl_kept, kl_dropped and gap, of the first term.
+    """
+    if normalize not in ("paper", "official"):
+        raise ValueError(f'normalize must be "paper" or "official", not {normalize!r}')
+    if masks not in ("all", "laws"):
+        raise ValueError(f'masks must be "all" or "laws", not {masks!r}')
+    select = None if fraction is None else selecting(rule, fraction, scope, shards)
+
+    def objective(head: Head, frozen: Frozen, batch: Batch):
+        kind, seen = head.config, _seen(head, frozen, batch)
+        guessed = _guessed(head, frozen, batch, seen.features_BTF, chunking, micro_batches)
+        shown = guessed
+        if select is not None:
+            shown = _guessed(frozen.reference, frozen, batch, seen.features_BTF, chunking, micro_batches)
+        loss, metrics = jnp.zeros((), jnp.float32), {}
+        for several in _alike(kind):
+            at = _labels_of(seen, batch, [kind.terms[i] for i in several])
+            made_BITD, shown_BITD = (jnp.stack([each[i] for i in several], axis=1) for each in (guessed, shown))
+            kept_BIT, values = at.mask_BIT, None
+            if select is not None:
+                values = _measured(divergence, several[0], head, frozen, made_BITD, shown_BITD, at, chunking)
+                chosen = [select(values["gap"][:, n], at.mask_BIT[:, n], frozen.now, batch.segments_BT) for n in at.all]
+                kept_BIT = jnp.stack(chosen, axis=1)
+            weight_BIT = _weights(kind, several, kept_BIT if normalize == "paper" else at.mask_BIT)
+            total, said = _law_total(
+                divergence, several[0], head, frozen, made_BITD, at, kept_BIT, weight_BIT, chunking
+            )
+            loss += kind.laws * total
+            if kind.features:
+                wide_BIT = kept_BIT if masks == "all" else at.mask_BIT
+                weight_BIT = weight_BIT if masks == "all" else _weights(kind, several, at.mask_BIT)
+                loss += kind.features * _distance(made_BITD, at.hidden_BITD, wide_BIT, weight_BIT)
+            for n, i in enumerate(several):
+                metrics |= _metrics(i, len(guessed), n, at, said if values is None else values, kept_BIT)
+        return loss, metrics
+
+    return objective
+
+
+def _alike(kind: Kind) -> list[list[int]]:
+    """The terms, those together whose laws are made by one output matrix: they are walked through at once."""
+    everything = list(range(len(kind.terms)))
+    return [everything] if kind.one_output else [[i] for i in everything]
+
+
+class _Seen(NamedTuple):
+    """What the target makes of a batch."""
+
+    features_BTF: Array
+    hidden_BTD: Array  # after the final norm
+    labels_BT: Array
+    mask_BT: Array
+
+
+class _Labels(NamedTuple):
+    """What I terms guess at every position: the token, whether it is a label, the target's hidden state there."""
+
+    tokens_BIT: Array
+    mask_BIT: Array
+    hidden_BITD: Array
+
+    @property
+    def all(self) -> range:
+        return range(self.mask_BIT.shape[1])
+
+
+def _seen(head: Head, frozen: Frozen, batch: Batch) -> _Seen:
+    layers, target = head.config.layers, frozen.target
+    features_BTF = batch.target_features_BTF
+    if features_BTF is None:
+        wanted = layers if layers[-1] == -1 else (*layers, -1)
+        features_BTF = features_of(target, batch.tokens_BT, wanted, batch.segments_BT)
+    size = head.config.sizes.hidden_size
+    hidden_BTD = features_BTF[..., -size:] if batch.target_hidden_BTD is None else batch.target_hidden_BTD
+    return _Seen(features_BTF[..., : len(layers) * size], hidden_BTD, *labels_of(batch))
+
+
+def _guessed(head: Head, frozen: Frozen, batch: Batch, features_BTF, chunking: Chunking, parts: int):
+    """The head's hidden states for each of its terms."""
+    if head.config.noise and frozen.now is not None:
+        length, key = features_BTF.shape[1], jax.random.fold_in(frozen.now.key, 0)
+        uniform_BTF = jax.random.uniform(key, features_BTF.shape, jnp.float32, -0.5, 0.5)
+        features_BTF += (uniform_BTF * head.config.noise * 512 / length).astype(features_BTF.dtype)
+
+    def guessed(head, given):
+        return head.guessed(frozen.target, *given)
+
+    given = (batch.tokens_BT, features_BTF, batch.segments_BT)
+    return in_parts(guessed, head, given, micro_batches=parts, chunking=chunking)
+
+
+def _labels_of(seen: _Seen, batch: Batch, terms: Sequence[Term]) -> _Labels:
+    length, masks = seen.mask_BT.shape[1], []
+    for term in terms:
+        mask_BT = following(seen.mask_BT, term.shift) & (jnp.arange(length) < length - term.shift)[None]
+        if batch.segments_BT is not None:
+            mask_BT &= following(batch.segments_BT, term.shift) == batch.segments_BT
+        masks.append(mask_BT)
+    tokens, hidden = ([following(x, term.shift) for term in terms] for x in (seen.labels_BT, seen.hidden_BTD))
+    return _Labels(*(jnp.stack(x, axis=1) for x in (tokens, masks, hidden)))
+
+
+def _weights(kind: Kind, several: Sequence[int], counted_BIT: Array) -> Array:
+    """[B, I, T] of each label in the loss: its term's weight over the number of that term's labels."""
+    count_I = jnp.maximum(jnp.sum(counted_BIT, axis=(0, 2)), 1)
+    weight_I = jnp.asarray([kind.terms[i].weight for i in several], jnp.float32) / count_I
+    return jnp.broadcast_to(weight_I[None, :, None], counted_BIT.shape)
+
+
+def _rows(array_BIT: Array) -> Array:
+    """[B, I, T, ...] as [B I, T, ...]: the terms of a row stay beside each other, and so on its device."""
+    return array_BIT.reshape(-1, *array_BIT.shape[2:])
+
+
+def _law_total(divergence, i: int, head: Head, frozen: Frozen, made_BITD, at: _Labels, kept_BIT, weight_BIT, chunking):
+    """The weighted sum over the kept labels, and what of them goes into metrics, [B, I, T] each."""
+
+    def per_token(params, hidden_GCD, operands, frozen):
+        (taught_GCD, labels_GC, weight_GC), (tables, target) = operands, frozen
+        part = replace(head, params=params, tables=tables)
+        logits, law = _pair(i, part, target, hidden_GCD, taught_GCD)
+        said = _said(part, logits, law)
+        if part.config.hard:
+            return weight_GC * _cross_entropy(part, logits, labels_GC), said
+        lag_GC = divergence(logits, part.config.among(part, law))
+        return jnp.where(_inside(part, law), weight_GC * lag_GC, 0.0), said
+
+    operands = tuple(map(_rows, (at.hidden_BITD, at.tokens_BIT, weight_BIT)))
+    reads, beside = head.config.outward(head.params, i), (head.tables, frozen.target)
+    given = (_rows(kept_BIT), per_token, reads, _rows(made_BITD), operands, beside)
+    total, said = total_at(*given, **_sizes(frozen, at, chunking))
+    return total, _apart(said, at)
+
+
+def _apart(values: Mapping[str, Array], at: _Labels) -> dict[str, Array]:
+    return {name: value.reshape(at.mask_BIT.shape) for name, value in values.items()}
+
+
+def _measured(divergence, i: int, head: Head, frozen: Frozen, made_BITD, shown_BITD, at: _Labels, chunking):
+    """{"gap", "kl", "agreement", "acceptance"} [B, I, T] at every label, without a gradient."""
+    head = jax.lax.stop_gradient(head)
+
+    def values(operands):
+        hidden_GCD, shown_GCD, taught_GCD, labels_GC = operands
+        logits, law = _pair(i, head, frozen.target, hidden_GCD, taught_GCD)
+        reference = frozen.reference.logits(frozen.target, shown_GCD, i)
+        among = head.config.among(head, law)
+        if head.config.hard:
+            lag = _cross_entropy(head, logits, labels_GC) - _cross_entropy(head, reference, labels_GC)
+        else:
+            lag = jnp.where(_inside(head, law), gap(divergence, logits, reference, among), _LEAST)
+        return {"gap": lag, "kl": forward_kl(logits, among), **_said(head, logits, law)}
+
+    operands = tuple(map(_rows, (made_BITD, shown_BITD, at.hidden_BITD, at.tokens_BIT)))
+    return _apart(values_at(_rows(at.mask_BIT), values, operands, **_sizes(frozen, at, chunking)), at)
+
+
+def _sizes(frozen: Frozen, at: _Labels, chunking: Chunking) -> dict[str, Any]:
+    vocab_size = jax.eval_shape(lambda: frozen.target.unembed(at.hidden_BITD[:, 0])).shape[-1]
+    return {"vocab_size": vocab_size, "chunking": chunking}
+
+
+def _pair(i: int, head: Head, target, hidden, taught) -> tuple[Array, Array]:
+    """The head's logits [.., V'] and the target's [.., V]."""
+    return head.logits(target, hidden, i), target.unembed(taught)
+
+
+def _inside(head: Head, law: Array) -> Array | bool:
+    """Whether the target's likeliest token is one that the head guesses among."""
+    return jnp.max(head.config.among(head, law), axis=-1) >= jnp.max(law, axis=-1)
+
+
+def _cross_entropy(head: Head, logits: Array, labels: Array) -> Array:
+    wide = head.config.spread(head, logits)
+    return optax.losses.softmax_cross_entropy_with_integer_labels(wide, labels)
+
+
+def _said(head: Head, logits: Array, law: Array) -> dict[str, Array]:
+    """Whether the likeliest tokens are the same, and sum_x min(p, q)."""
+    wide = head.config.spread(head, logits)
+    best = law == jnp.max(law, axis=-1, keepdims=True)
+    agreement = jnp.max(jnp.where(best, wide, -jnp.inf), axis=-1) == jnp.max(wide, axis=-1)
+    overlap = jnp.sum(jnp.minimum(jax.nn.softmax(law), jax.nn.softmax(wide)), axis=-1)
+    return {"agreement": agreement, "acceptance": overlap}
+
+
+def _distance(made_BITD: Array, taught_BITD: Array, mask_BIT: Array, weight_BIT: Array) -> Array:
+    """The weighted sum over labels of the smooth L1 distance, averaged over features."""
+    each_BITD = optax.losses.huber_loss(made_BITD.astype(jnp.float32), taught_BITD.astype(jnp.float32))
+    return jnp.sum(jnp.where(mask_BIT, weight_BIT * jnp.mean(each_BITD, axis=-1), 0.0))
+
+
+def _metrics(i: int, count: int, n: int, at: _Labels, values, kept_BIT) -> dict[str, Array]:
+    """Of term i, which is the n-th here."""
+    if i not in (0, count - 1):
+        return {}
+    selected = "gap" in values
+    mask_BT, kept_BT, values = at.mask_BIT[:, n], kept_BIT[:, n], {name: x[:, n] for name, x in values.items()}
+    found, where_BT = {}, mask_BT if selected else kept_BT
+    if i == 0:
+        found = {"tokens": jnp.sum(mask_BT)}
+        found |= {name: mean_over(values[name], where_BT) for name in ("agreement", "acceptance")}
+    if i == 0 and selected:
+        found |= {
+            "share_kept": mean_over(kept_BT, mask_BT),
+            "kl_kept": mean_over(values["kl"], kept_BT),
+            "kl_dropped": mean_over(values["kl"], mask_BT & ~kept_BT),
+            "gap": mean_over(values["gap"], mask_BT & (values["gap"] > _LEAST)),
+        }
+    if i == count - 1:
+        found["agreement_last"] = mean_over(values["agreement"], where_BT)
+    return found

@@ -1,0 +1,39 @@
+"""Heads for a real pretrained Llama: what `configs/stories.py` does with a draft model, with a head on its features.
+
+    python -m adaspec_jax.train --config configs/stories_heads.py:eagle3 --workdir runs/stories_eagle3
+
+Variants: eagle, eagle3 (the default), medusa, hydra, hydra_plus. Reference and draft are heads of that kind: the
+reference on all labels, the draft on those where it lags most behind. Same target, text and prompts as in
+`configs/stories.py`. Hardware: two CPU cores, at most three minutes.
+"""
+
+from adaspec_jax.config import Data, Draft, Evaluation, Experiment, Llama, Llama3Rope, Reference, Target, Tokenizer
+from adaspec_jax.errors import UserError, did_you_mean
+
+SIZES = {"vocab_size": 512, "max_position_embeddings": 512, "rope_theta": 1e4, "hidden_size": 64}
+SIZES |= {"num_hidden_layers": 5, "num_attention_heads": 8, "num_key_value_heads": 4, "intermediate_size": 172}
+SIZES |= {"rope_scaling": Llama3Rope(rope_type="default")}
+KINDS = {"eagle": "steps=1", "eagle3": "steps=3", "medusa": "heads=4", "hydra": "heads=4", "hydra_plus": "heads=4"}
+
+
+def get_config(variant: str = "eagle3") -> Experiment:
+    kind = variant or "eagle3"
+    if kind not in KINDS:
+        raise UserError(f'stories_heads has no variant "{kind}"{did_you_mean(kind, KINDS)}')
+    fit = {"batch_size": 16, "schedule": "cosine", "warmup_steps": 20, "epochs": 2, "lr": 5e-3, "clip_norm": 0.5}
+    return Experiment(
+        data=Data(
+            task="tinystories",
+            train_rows="0:900",
+            evaluation_split="train",
+            evaluation_rows="900:1000",
+            max_length=512,
+            buckets=(256, 384, 512),
+            length_window=16,
+        ),
+        tokenizer=Tokenizer(init="stories260K-hf"),
+        target=Target(init="stories260K-hf", architecture=Llama(**SIZES), epochs=0),
+        reference=Reference(**fit),
+        draft=Draft(kind=kind, head=KINDS[kind], fraction=0.4, **fit),
+        evaluation=Evaluation(num_prompts=100, batch_size=8, max_new_tokens=96, draft_length=4),
+    )
