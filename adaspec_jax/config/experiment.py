@@ -148,7 +148,8 @@ class Draft(Fit):
     divergence: str = "forward_kl"
     fraction: float = share(0.4)  # the paper's k
     final_fraction: float | None = share(None)  # k goes to this along a line; None: it stays
-    selection: str = "top"  # or "bottom" or "random", to compare with; a name in training.selection
+    # "top", or "bottom" or "random" to compare with, or "rejected": what greedy decoding would refuse, whatever k is.
+    selection: str = "top"
     # "moving_average": of the draft itself; then reference.epochs may be 0.
     reference: str = one_of("trained", "moving_average")
     average_decay: float = below(1, 0.999, "at 1 and above the average never moves")

@@ -56,7 +56,18 @@ def random(gap_BT: Array, mask_BT: Array, fraction: float | Array, key: Array) -
     return select_top_fraction(jax.random.uniform(key, gap_BT.shape), mask_BT, fraction)
 
 
-SELECTIONS: dict[str, Rule] = {rule.__name__: rule for rule in (top, bottom, random)}
+def rejected(refused_BT: Array, mask_BT: Array, fraction: float | Array, key: Array | None = None) -> Array:
+    """The tokens whose guess greedy decoding would refuse now, however many there are: OSD (arXiv 2310.07177)."""
+    del fraction, key
+    return mask_BT.astype(bool) & (refused_BT > 0)
+
+
+SELECTIONS: dict[str, Rule] = {rule.__name__: rule for rule in (top, bottom, random, rejected)}
+
+
+def by_refusal(rule: Rule) -> bool:
+    """Whether a rule is given, in place of the gap, 1 where the draft's likeliest token is not the target's, else 0."""
+    return rule is rejected
 
 
 def find_selection(name: str) -> Rule:

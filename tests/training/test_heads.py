@@ -12,7 +12,7 @@ from adaspec_jax.models import heads
 from adaspec_jax.models.heads.parts.recurrent import OnTarget
 from adaspec_jax.training import Batch, Chunking, Frozen
 from adaspec_jax.training.objectives import Now, distill_head
-from adaspec_jax.training.selection import select_top_fraction
+from adaspec_jax.training.selection import rejected, select_top_fraction
 
 VOCABULARY, LENGTH, ROWS = 24, 17, 4
 LLAMA = {"model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24}
@@ -137,6 +137,21 @@ def test_a_selection_keeps_the_labels_where_the_head_lags_most_behind_its_refere
     everything = minimised(distill_head(fraction=1.0), head, Frozen(target=target, reference=reference), batch)
     plain = minimised(distill_head(), head, Frozen(target=target), batch)
     close((everything[0], everything[2]), (plain[0], plain[2]))
+
+
+def test_refused_labels_of_a_head_are_chosen_for_each_term(target, batch):
+    head = a_head(target, "hydra")
+    frozen = Frozen(target=target, reference=head)
+    value, metrics, _ = minimised(distill_head(fraction=0.1, rule=rejected), head, frozen, batch)
+    law = jnp.argmax(target.unembed(target.features(batch.tokens_BT)[0]), axis=-1)
+    guessed = head.guessed(target, batch.tokens_BT, heads.features_of(target, batch.tokens_BT, head.config.layers))
+
+    def refused(i):
+        shift = head.config.terms[i].shift
+        return np.asarray(jnp.argmax(head.logits(target, guessed[i], i), axis=-1) != jnp.roll(law, -shift, axis=1))
+
+    assert float(value) == pytest.approx(plain_reading(target, head, batch, refused), rel=5e-4)
+    assert float(metrics["share_kept"]) == pytest.approx(1 - float(metrics["agreement"]), rel=1e-5)
 
 
 def test_a_selection_may_mask_the_laws_alone(target, batch):

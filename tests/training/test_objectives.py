@@ -13,7 +13,7 @@ from adaspec_jax.devices import sharding
 from adaspec_jax.training import Chunking, adamw, init_state, make_step, objectives
 from adaspec_jax.training.divergences import DIVERGENCES, forward_kl, gap
 from adaspec_jax.training.optimizers import learning_rate
-from adaspec_jax.training.selection import select_top_fraction
+from adaspec_jax.training.selection import rejected, select_top_fraction
 from tests.running import optimised, slow
 from tests.training import setting
 
@@ -70,6 +70,17 @@ def test_the_shard_scope_is_the_choice_each_device_would_make_alone():
     np.testing.assert_allclose(loss, by_hand, rtol=1e-6)
     with pytest.raises(ValueError, match="shards"):
         objectives.selective_distill(scope="shard", shards=3)(model, frozen, batch)
+
+
+@pytest.mark.parametrize("scope", ["global", "sequence"])
+def test_refused_labels_are_those_whose_likeliest_token_is_not_the_targets(scope):
+    frozen, batch, model = setting.frozen(), setting.batch(0), setting.model(2)
+    loss, metrics = objectives.selective_distill(fraction=0.1, rule=rejected, scope=scope)(model, frozen, batch)
+    ours, theirs = (m(batch.tokens_BT)[0][:, :-1] for m in (model, frozen.target))
+    refused_BT = jnp.asarray(batch.loss_mask_BT[:, 1:]) & (jnp.argmax(ours, -1) != jnp.argmax(theirs, -1))
+    assert 0 < refused_BT.sum() < batch.loss_mask_BT[:, 1:].sum()
+    np.testing.assert_allclose(loss, (forward_kl(ours, theirs) * refused_BT).sum() / refused_BT.sum(), rtol=1e-6)
+    np.testing.assert_allclose(metrics["share_kept"], 1 - metrics["agreement"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("knobs", [{"fraction": 0}, {"fraction": 1.1}, {"normalize": "mean"}, {"scope": "local"}])

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.training.divergences import Divergence, forward_kl
-from adaspec_jax.training.label_chunks import DEFAULT, Chunking, total_at, values_at
+from adaspec_jax.training.label_chunks import DEFAULT, Chunking, Values, total_at, values_at
 from adaspec_jax.training.lessons import lesson_of
 from adaspec_jax.training.objectives.batch import Batch, Frozen, Now, Objective
 from adaspec_jax.training.objectives.labels import (
@@ -22,7 +22,7 @@ from adaspec_jax.training.objectives.labels import (
     taught_of,
     vocab_size_of,
 )
-from adaspec_jax.training.selection import Rule, by_rows, by_segments, top
+from adaspec_jax.training.selection import Rule, by_refusal, by_rows, by_segments, top
 
 
 def distill(divergence: Divergence = forward_kl, *, chunking: Chunking = DEFAULT, micro_batches: int = 1) -> Objective:
@@ -81,7 +81,7 @@ def selective_distill(
         mask_BT, hidden_BTD, taught, sizes = _given(model, frozen.target, batch, features, chunking)
         measured = _gap_and_more(divergence, jax.lax.stop_gradient(model.unembedding()), frozen, batch)
         values = values_at(mask_BT, measured, (hidden_BTD, taught, _shown(frozen, batch, features)), **sizes)
-        kept_BT = select(values["gap"], mask_BT, frozen.now, batch.segments_BT)
+        kept_BT = select(values, mask_BT, frozen.now, batch.segments_BT)
         total, _ = total_at(kept_BT, per_token, model.unembedding(), hidden_BTD, taught, frozen.target, **sizes)
         return total / count_of(kept_BT if normalize == "paper" else mask_BT), {
             "tokens": jnp.sum(mask_BT),
@@ -96,20 +96,21 @@ def selective_distill(
 
 
 def selecting(rule: Rule, fraction: float | Callable[[Array], Array], scope: str, shards: int):
-    """`(gap_BT, mask_BT, now, segments_BT or None) -> mask_BT` of the labels that are kept."""
+    """`({"gap", "agreement"}, mask_BT, now, segments_BT or None) -> mask_BT` of the labels that are kept."""
     if not callable(fraction) and not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], not {fraction}")
     if scope not in ("global", "shard", "sequence"):
         raise ValueError(f'scope must be "global", "shard" or "sequence", not {scope!r}')
 
-    def select(gap_BT: Array, mask_BT: Array, now: Now | None, segments_BT: Array | None) -> Array:
+    def select(values: Values, mask_BT: Array, now: Now | None, segments_BT: Array | None) -> Array:
         now = now or Now(jnp.zeros((), jnp.int32), jax.random.key(0))
         of_scope = rule
         if scope == "sequence" and segments_BT is not None:
             of_scope = by_segments(rule, segments_BT)
         elif scope != "global":
             of_scope = by_rows(rule, shards if scope == "shard" else None)
-        return of_scope(gap_BT, mask_BT, fraction(now.step) if callable(fraction) else fraction, now.key)
+        told_BT = 1 - values["agreement"] if by_refusal(rule) else values["gap"]
+        return of_scope(told_BT, mask_BT, fraction(now.step) if callable(fraction) else fraction, now.key)
 
     return select
 

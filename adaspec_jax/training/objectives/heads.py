@@ -75,8 +75,7 @@ def distill_head(
             kept_BIT, values = at.mask_BIT, None
             if select is not None:
                 values = _measured(divergence, several[0], head, frozen, made_BITD, shown_BITD, at, chunking)
-                chosen = [select(values["gap"][:, n], at.mask_BIT[:, n], frozen.now, batch.segments_BT) for n in at.all]
-                kept_BIT = jnp.stack(chosen, axis=1)
+                kept_BIT = jnp.stack([_chosen(select, values, at, n, frozen, batch) for n in at.all], axis=1)
             weight_BIT = _weights(kind, several, kept_BIT if normalize == "paper" else at.mask_BIT)
             total, said = _law_total(
                 divergence, several[0], head, frozen, made_BITD, at, kept_BIT, weight_BIT, chunking
@@ -154,6 +153,12 @@ def _labels_of(seen: _Seen, batch: Batch, terms: Sequence[Term]) -> _Labels:
         masks.append(mask_BT)
     tokens, hidden = ([following(x, term.shift) for term in terms] for x in (seen.labels_BT, seen.hidden_BTD))
     return _Labels(*(jnp.stack(x, axis=1) for x in (tokens, masks, hidden)))
+
+
+def _chosen(select, values: Mapping[str, Array], at: _Labels, n: int, frozen: Frozen, batch: Batch) -> Array:
+    """[B, T]: the labels that are kept of the n-th term."""
+    of_term = {name: value[:, n] for name, value in values.items()}
+    return select(of_term, at.mask_BIT[:, n], frozen.now, batch.segments_BT)
 
 
 def _weights(kind: Kind, several: Sequence[int], counted_BIT: Array) -> Array:
