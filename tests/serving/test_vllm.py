@@ -37,10 +37,11 @@ ROWS, PROMPT, NEW, GUESSES = 4, 8, 48, 4
 
 def texts(target, prompts_BT, new):
     """Greedy continuations, prompts included, without a cache."""
-    tokens_BT = jnp.asarray(prompts_BT)
-    for _ in range(new):
-        tokens_BT = jnp.concatenate([tokens_BT, target(tokens_BT)[0][:, -1:].argmax(-1)], axis=1)
-    return tokens_BT
+    likeliest = jax.jit(lambda target, tokens_BT: target(tokens_BT)[0].argmax(-1))
+    tokens_BT = np.pad(prompts_BT, ((0, 0), (0, new)))
+    for place in range(prompts_BT.shape[1], tokens_BT.shape[1]):
+        tokens_BT[:, place] = likeliest(target, tokens_BT)[:, place - 1]
+    return jnp.asarray(tokens_BT)
 
 
 def trained(target, kind, knobs, tokens_BT, steps=200):
@@ -62,21 +63,22 @@ def trained(target, kind, knobs, tokens_BT, steps=200):
     return replace(head, params=params)
 
 
-def guessed(head, target, tokens_1T):
-    """The next `GUESSES` after a text and the token that the target says next, which is its last."""
-    kind = head.config
-    features = heads.features_of(target, tokens_1T, kind.layers)[:, :-1]
+@jax.jit
+def guessed(head, target, tokens_1T, length):
+    """The next `GUESSES` after the first `length` tokens of a text, of which the last is what the target said last."""
+    kind, features = head.config, heads.features_of(target, tokens_1T, head.config.layers)[:, :-1]
     if kind.name == "medusa":
         made = head.guessed(target, tokens_1T[:, :-1], features)
-        return [int(head.logits(target, hidden[:, -1], i).argmax()) for i, hidden in enumerate(made)][:GUESSES]
+        return jnp.stack([head.logits(target, hidden[0, length - 2], i).argmax() for i, hidden in enumerate(made)])
     drafter, found = OnTarget(head, target), []
     cache = drafter.init_cache(1, tokens_1T.shape[1] + GUESSES)
     made, handed_on, cache = drafter.read(drafter.entered(features), tokens_1T[:, 1:], cache)
-    for i in range(GUESSES):
-        found.append(drafter.unembed(made[:, -1]).argmax(-1))
-        if i + 1 < GUESSES:
-            made, handed_on, cache = drafter.read(handed_on[:, -1:], found[-1][:, None], cache)
-    return [int(token[0]) for token in found]
+    made, handed_on = (jax.lax.dynamic_slice_in_dim(x, length - 2, 1, 1) for x in (made, handed_on))
+    cache = cache.roll_back(jnp.full((1,), length - 1, jnp.int32))
+    for _ in range(GUESSES):
+        found.append(drafter.unembed(made)[:, 0].argmax(-1))
+        made, handed_on, cache = drafter.read(handed_on, found[-1][:, None], cache)
+    return jnp.concatenate(found)
 
 
 def counted(head, target, texts_BT):
@@ -85,8 +87,8 @@ def counted(head, target, texts_BT):
     for row in np.asarray(texts_BT):
         length = PROMPT + 1
         while length < PROMPT + NEW:
-            guesses = guessed(head, target, jnp.asarray(row[None, :length]))
-            right = np.cumprod(np.asarray(guesses) == row[length : length + GUESSES])
+            guesses = np.asarray(guessed(head, target, jnp.asarray(row[None]), length))
+            right = np.cumprod(guesses == row[length : length + GUESSES])
             rounds, accepted = rounds + 1, accepted + right
             length += int(right.sum()) + 1
     return rounds, accepted.tolist()
