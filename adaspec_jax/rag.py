@@ -35,7 +35,7 @@ def main() -> None:
     from adaspec_jax.pipeline.whole_answers import SpeculativeRAG, summary
 
     found = _found(arguments)
-    given, ends = load_given(arguments.target, [arguments.draft], dtype=arguments.dtype)
+    given, ends = load_given(arguments.target, [arguments.draft], dtype=arguments.dtype, takes_heads=False)
     wording, notes = _wording(arguments, given.tokenizer, ends)
     mesh = mesh_of("data=1", 1)
     knobs = {name: getattr(arguments, name) for name in ("drafts", "max_new_tokens", "factors")}

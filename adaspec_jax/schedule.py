@@ -31,7 +31,7 @@ def main() -> None:
     sampling, mesh = sampling_of(arguments), mesh_of(arguments.mesh, math.gcd(*batch_sizes))
     where = {"path": arguments.data, "split": arguments.split, "seed": arguments.seed}
     prompts, _ = prompts_of(arguments.prompts, arguments.task, arguments.num_prompts, **where)
-    given, ends = load_given(arguments.target, [arguments.draft], dtype=arguments.dtype)
+    given, ends = load_given(arguments.target, [arguments.draft], dtype=arguments.dtype, takes_heads=False)
     check_fits(sampling, given.target.config.num_tokens)
     products = chosen(arguments.matmul, mesh)
     found = schedule(

@@ -50,6 +50,7 @@ def load_given(
     datastore: str | None = None,
     other_tokenizer: bool = False,
     qualifier: str | None = None,
+    takes_heads: bool = True,
 ):
     """(what methods are made of, where text ends); `UserError` where a draft and the target cannot work together.
 
@@ -57,7 +58,7 @@ def load_given(
     target's. `datastore`: a directory that `python -m adaspec_jax.datastore` made with the target's tokenizer.
     `other_tokenizer`: a draft may have another one, and is then among `Given.foreign`. `qualifier`: one more draft, or
     one of these, which stands between the smallest and the target. A draft that is a head on the target's features is
-    among `Given.heads`.
+    among `Given.heads`, unless `takes_heads` says that models alone will do.
     """
     if qualifier is not None and qualifier not in draft_names:
         draft_names = [*draft_names, qualifier]
@@ -67,6 +68,8 @@ def load_given(
     data.check_fits(tokenizer, target.config.vocab_size, target_name)
     store = _store(datastore, tokenizer) if datastore else None
     on_target = [name for name in draft_names if kind_of(models.find_directory(name)) != PLAIN_MODEL]
+    if on_target and not takes_heads:
+        raise UserError(f"--draft {on_target[0]} is a head on the target's features, and a draft model is needed here")
     if qualifier in on_target:
         raise UserError(f"--qualifier {qualifier} is a head on the target's features; it must be a draft model")
     drafting = [name for name in draft_names if name not in on_target]
@@ -152,7 +155,7 @@ def _fitted(draft: models.CausalLM, target: models.CausalLM, tokens: int) -> mod
 
 def load_pair(target_name: str, draft_name: str, *, dtype="float32"):
     """(target, draft, tokenizer, end-of-text ids); `UserError` where the two cannot work together."""
-    given, ends = load_given(target_name, [draft_name], dtype=dtype)
+    given, ends = load_given(target_name, [draft_name], dtype=dtype, takes_heads=False)
     return given.target, given.draft, given.tokenizer, ends
 
 

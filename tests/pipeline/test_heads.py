@@ -184,6 +184,15 @@ def test_a_head_of_another_target_is_refused_by_every_door(finished, tmp_path, c
     assert status == 2 and "hidden size" in said and said.count("\n") == 1
 
 
+@pytest.mark.parametrize("door", ["schedule", "parity"])
+def test_doors_that_need_a_draft_model_say_so(finished, door, capsys, monkeypatch):
+    directory, _ = finished
+    asked = ("--target", directory / "target", "--draft", directory / "draft", "--task", "word_problems")
+    arguments = ("--workdir", directory) if door == "parity" else asked
+    status, _, said = command_line(capsys, monkeypatch, "parity.__main__" if door == "parity" else door, *arguments)
+    assert status == 2 and "head" in said and "model" in said and said.count("\n") == 1
+
+
 def test_a_plan_has_the_heads_bytes(finished):
     plan = planning.Plan(with_head(), topologies.find("cpu"), compiling=True)
     figures = {stage: plan.stage(stage, search=False) for stage in ("reference", "decode")}

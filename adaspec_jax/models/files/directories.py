@@ -9,6 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from adaspec_jax.devices import processes
+from adaspec_jax.drafter_file import kind_in
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import read_json, write_json
 from adaspec_jax.generation_config import FILE as GENERATION
@@ -32,6 +33,8 @@ def load(path_or_name: str, *, dtype=jnp.float32, revision: str | None = None) -
     Safetensors only, single or sharded. UserError names the file at fault, or every tensor that does not fit.
     """
     directory = find_directory(path_or_name, revision=revision)
+    if (kind := kind_in(directory)) is not None:
+        raise UserError(f"{directory} holds a head of the kind {kind}, which guesses from its target: no model")
     if not (directory / "config.json").is_file():
         raise UserError(f"{directory} has no config.json: it is not a Hugging Face model directory")
     config = described(read_json(directory / "config.json"), directory)
