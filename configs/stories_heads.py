@@ -14,13 +14,21 @@ SIZES = {"vocab_size": 512, "max_position_embeddings": 512, "rope_theta": 1e4, "
 SIZES |= {"num_hidden_layers": 5, "num_attention_heads": 8, "num_key_value_heads": 4, "intermediate_size": 172}
 SIZES |= {"rope_scaling": Llama3Rope(rope_type="default")}
 KINDS = {"eagle": "steps=1", "eagle3": "steps=3", "medusa": "heads=4", "hydra": "heads=4", "hydra_plus": "heads=4"}
+EPOCHS = {"eagle": 3, "eagle3": 1, "medusa": 2, "hydra": 2, "hydra_plus": 2}  # so that each takes about as long
 
 
 def get_config(variant: str = "eagle3") -> Experiment:
     kind = variant or "eagle3"
     if kind not in KINDS:
         raise UserError(f'stories_heads has no variant "{kind}"{did_you_mean(kind, KINDS)}')
-    fit = {"batch_size": 16, "schedule": "cosine", "warmup_steps": 20, "epochs": 2, "lr": 5e-3, "clip_norm": 0.5}
+    fit = {
+        "batch_size": 16,
+        "schedule": "cosine",
+        "warmup_steps": 20,
+        "lr": 5e-3,
+        "clip_norm": 0.5,
+        "epochs": EPOCHS[kind],
+    }
     return Experiment(
         data=Data(
             task="tinystories",

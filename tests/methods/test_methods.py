@@ -215,7 +215,11 @@ def test_a_plain_models_directory_is_a_chain(tmp_path):
     ("file", "content", "kind"),
     [
         ("drafter.json", {"kind": "modle"}, '"modle"; did you mean "model"'),
-        ("config.json", {"architectures": ["LlamaForCausalLMEagle3"], "model_type": "llama"}, "LlamaForCausalLMEagle3"),
+        (
+            "config.json",
+            {"architectures": ["LlamaForCausalLMKangaroo"], "model_type": "llama"},
+            "LlamaForCausalLMKangaroo",
+        ),
         ("config.json", {"speculators_model_type": "dflash"}, "dflash"),
     ],
 )

@@ -22,7 +22,7 @@ from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.files.weights import StoredTensor, Weight, norm
 from adaspec_jax.models.files.weights import linear as linear_rows
 from adaspec_jax.models.heads.parts import layouts
-from adaspec_jax.models.heads.parts.head import Head
+from adaspec_jax.models.heads.parts.head import Head, output_matrix
 from adaspec_jax.models.heads.parts.layer import init_layer, normed, unit_norm
 from adaspec_jax.models.heads.parts.recurrent import Recurrent, linear
 from adaspec_jax.models.heads.parts.stored import Stored
@@ -72,23 +72,28 @@ class Eagle3(Recurrent):
         return bool(self.vocabulary) and self.vocabulary < self.sizes.vocab_size
 
     def init(self, key: Array, target: CausalLM, counts_V: np.ndarray):
-        """Tables are {"kept": [V'] the target's ids, ascending} where the vocabulary is its own."""
-        del target
-        keys, size, spread = jax.random.split(key, 3), self.sizes.hidden_size, self.sizes.initializer_range
+        """It begins with the target's output matrix, and the last of its taps as the residual [ours].
+
+        Tables are {"kept": [V'] the target's ids, ascending} where the vocabulary is its own.
+        """
+        keys, size, spread = jax.random.split(key, 2), self.sizes.hidden_size, self.sizes.initializer_range
+        fused = linear(keys[0], len(self.layers) * size, size, spread)["kernel"]
+        matrix_DV, tables = output_matrix(target), None
+        if self.own_vocabulary:
+            frequent_V = np.argsort(-counts_V[: self.sizes.num_tokens], kind="stable")
+            tables = {"kept": np.sort(frequent_V[: self.vocabulary]).astype(np.int32)}
+            matrix_DV = matrix_DV[:, tables["kept"]]
         params = {
-            "fc": linear(keys[0], len(self.layers) * size, size, spread),
+            "fc": {"kernel": fused.at[-size:].add(jnp.eye(size))},
             "token_norm": unit_norm(size),
             "hidden_norm": unit_norm(size),
             "layer": init_layer(self.layer, keys[1], 2 * size),
             "final_norm": unit_norm(size),
-            "head": linear(keys[2], size, self.vocabulary or self.sizes.vocab_size, spread),
+            "head": {"kernel": matrix_DV},
         }
         if self.norm_fused:
             params |= {f"fused_norm_{i}": unit_norm(size) for i in range(len(self.layers))}
-        if not self.own_vocabulary:
-            return params, None
-        frequent_V = np.argsort(-counts_V[: self.sizes.num_tokens], kind="stable")
-        return params, {"kept": np.sort(frequent_V[: self.vocabulary]).astype(np.int32)}
+        return params, tables
 
     def entered(self, params, features: Array) -> Array:
         if self.norm_fused:

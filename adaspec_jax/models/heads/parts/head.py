@@ -260,6 +260,14 @@ def features_of(target: CausalLM, tokens_BT: Array, layers: tuple[int, ...], seg
     return jax.lax.stop_gradient(jnp.concatenate(ran.taps, axis=-1))
 
 
+def output_matrix(target: CausalLM) -> Array:
+    """[D, V] float32 of a target; what its head adds as a bias is left out."""
+    size = target.config.hidden_size
+    rows_XD = jnp.concatenate([jnp.eye(size), jnp.zeros((1, size))]).astype(target.dtype)
+    logits_XV = target.unembed(rows_XD[None])[0]
+    return logits_XV[:-1] - logits_XV[-1:]
+
+
 def following(array_BT: Array, shift: int) -> Array:
     """Column t holds what stood at t + `shift`; the last columns mean nothing."""
     return jnp.roll(array_BT, -shift, axis=1)

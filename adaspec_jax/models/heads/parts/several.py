@@ -17,7 +17,7 @@ from jax import Array
 
 from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.heads.parts import layer
-from adaspec_jax.models.heads.parts.head import Head, Kind, Term, following
+from adaspec_jax.models.heads.parts.head import Head, Kind, Term, following, output_matrix
 from adaspec_jax.models.kv_cache import KVCache
 
 _OUTSIDE = -1e9  # of a row that no token owns: probability zero, and finite in float32
@@ -129,14 +129,6 @@ class Several(Kind):
             owned_V = np.arange(sizes.vocab_size) < sizes.num_tokens
             logits += np.where(owned_V, 0, _OUTSIDE).astype(np.float32).reshape((1,) * (logits.ndim - 1) + (-1,))
         return logits
-
-
-def output_matrix(target: CausalLM) -> Array:
-    """[D, V] float32 of a target; what its head adds as a bias is left out."""
-    size = target.config.hidden_size
-    rows_DD = jnp.concatenate([jnp.eye(size), jnp.zeros((1, size))]).astype(target.dtype)
-    logits_DV = target.unembed(rows_DD[None])[0]
-    return logits_DV[:-1] - logits_DV[-1:]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
