@@ -14,7 +14,7 @@ from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.pipeline.teacher_features import column_of
 from adaspec_jax.reporting import read_metrics
 from tests.pipeline.test_arms import short
-from tests.running import command_line
+from tests.running import command_line, slow
 
 STAGES = ("reference", "draft")
 
@@ -124,6 +124,13 @@ def test_stored_hidden_states_may_be_rounded(on_its_target, tmp_path):
     pipeline.run(config, on_its_target("rounded"))
     [file, *_] = store.glob("*.npy")
     assert np.load(file).dtype == np.uint16
+
+
+@pytest.mark.parametrize(("kind", "head"), [("eagle3", "steps=2,vocabulary=200"), slow("hydra_plus", "heads=2")])
+def test_a_run_in_bfloat16_decodes_its_heads(tmp_path, kind, head):
+    report = pipeline.run(with_head(kind, head, dtype="bfloat16"), tmp_path / "run")
+    assert report["drafts"]["reference"]["expected_alpha"] > report["drafts"]["base"]["expected_alpha"]
+    assert report["drafts"]["draft"]["judged"] > 0
 
 
 @pytest.mark.slow
