@@ -10,14 +10,16 @@ from typing import Any
 
 from adaspec_jax.files import read_json
 
-FILE = "drafter.json"  # {"kind": NAME, ...}, beside config.json; a plain model has none
+FILE = "drafter.json"  # {"kind": NAME, ...}, beside config.json; a plain model has none, or says so
+PLAIN_MODEL = "model"
 
 
 def kind_in(directory: str | Path) -> str | None:
     """The kind of drafter in a directory, whether it is known here or not; None: a plain model, or nothing."""
     directory = Path(directory)
     if (directory / FILE).is_file():
-        return str(read_json(directory / FILE).get("kind"))
+        kind = str(read_json(directory / FILE).get("kind"))
+        return None if kind == PLAIN_MODEL else kind
     if not (directory / "config.json").is_file():
         return None
     return kind_of_config(read_json(directory / "config.json"), _names(directory / "model.safetensors"))

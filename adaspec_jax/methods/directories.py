@@ -7,12 +7,10 @@ from pathlib import Path
 
 from adaspec_jax import models
 from adaspec_jax.decoding.types import Drafter
-from adaspec_jax.drafter_file import kind_in
+from adaspec_jax.drafter_file import PLAIN_MODEL, kind_in
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.methods.heads import chain_of
 from adaspec_jax.models import heads
-
-PLAIN_MODEL = "model"
 
 
 def load_drafter(

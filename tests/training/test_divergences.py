@@ -159,7 +159,9 @@ def test_the_other_rules_keep_the_lowest_gaps_or_a_random_share():
     rng = np.random.default_rng(3)
     gap, mask = jnp.asarray(rng.normal(size=(8, 40)), jnp.float32), jnp.asarray(rng.random((8, 40)) < 0.7)
     key = jax.random.key(0)
-    top, bottom, drawn = (np.asarray(rule(gap, mask, 0.4, key)) for rule in selection.SELECTIONS.values())
+    top, bottom, drawn = (
+        np.asarray(rule(gap, mask, 0.4, key)) for rule in (selection.top, selection.bottom, selection.random)
+    )
     assert np.asarray(gap)[bottom].max() < np.asarray(gap)[top].min()
     for kept in (top, bottom, drawn):
         assert not (kept & ~np.asarray(mask)).any() and abs(kept.sum() / mask.sum() - 0.4) < 0.01
