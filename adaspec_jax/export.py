@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaspec_jax.command_line import parse_arguments
+from adaspec_jax.drafter_file import kind_in
 from adaspec_jax.errors import UserError, exit_with_one_line
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ def main() -> None:
     parser.add_argument("--draft_length", type=int, help="guesses per round (default: the run's evaluation, else 5)")
     arguments = parse_arguments(parser)
 
-    from adaspec_jax import models
     from adaspec_jax.pipeline.workdir import Workdir
 
     workdir, out = Workdir(arguments.workdir), Path(arguments.out)
@@ -45,7 +45,7 @@ def main() -> None:
     if arguments.draft_length is not None and arguments.draft_length < 1:
         raise UserError(f"--draft_length is {arguments.draft_length}; it must be at least 1")
     finished = workdir.finished(arguments.stage) is not None
-    kind = models.kind_of_directory(workdir.stage(arguments.stage)) if finished else None
+    kind = kind_in(workdir.stage(arguments.stage)) if finished else None
     if kind is not None:
         _export_head(workdir, kind, arguments, out)
     elif arguments.reader is not None and finished:

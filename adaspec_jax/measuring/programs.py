@@ -43,6 +43,10 @@ class Program:
             self._compiled[shape] = compiled
         return self._compiled[shape](self._frozen, prompt, key)
 
+    def unload(self) -> None:
+        """Compiled programs are let go; what is called again is compiled again."""
+        self._compiled.clear()
+
     def forget(self) -> None:
         """As before the first batch."""
 

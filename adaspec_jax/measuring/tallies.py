@@ -15,7 +15,7 @@ from adaspec_jax import data, reporting
 from adaspec_jax.data.prompts import Prompt
 from adaspec_jax.decoding import Context
 from adaspec_jax.decoding.engine import checked_exactly
-from adaspec_jax.devices import processes
+from adaspec_jax.devices import mapped, processes
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.evaluation import check_contexts, prompt_batches
 from adaspec_jax.measuring.figures import Tally, part_of, speedup_interval
@@ -125,6 +125,11 @@ class Terms:
                     scored[label].extend(self._scores(made, batch, prompts[done : done + batch.valid]))
             done += batch.valid
             advance(batch.valid)
+            if mapped.nearly_full():
+                for program in ways.values():
+                    program.unload()
+                warm.clear()
+                mapped.forget_programs()
         return {label: Tally.of(rows) for label, rows in parts.items()}
 
     def _scores(self, made, batch, prompts: Sequence[Prompt]) -> list[float]:

@@ -6,7 +6,7 @@ from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families import config_from_hf
 from adaspec_jax.models.files.directories import asked_by, asked_of, described, find_directory, load, save
 from adaspec_jax.models.files.tokenizer_files import write_tokenizer
-from adaspec_jax.models.heads.parts.files import kind_of_directory, load_head, save_head
+from adaspec_jax.models.heads.parts.files import load_head, save_head
 from adaspec_jax.models.kv_cache import KVCache
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "cut_from",
     "described",
     "find_directory",
-    "kind_of_directory",
     "load",
     "load_head",
     "save",

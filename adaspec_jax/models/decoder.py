@@ -16,7 +16,6 @@ from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from adaspec_jax.devices.sharding import ROWS, constrain
@@ -27,9 +26,9 @@ from adaspec_jax.models.kv_cache import KVCache
 from adaspec_jax.models.layer import Layer, norm_of, run_equal_layer, run_layer
 from adaspec_jax.models.layer_set import sublayers_of
 from adaspec_jax.models.rotary import rotary_angles
+from adaspec_jax.models.unowned_rows import rule_out
 
 STACKED = "layers"  # the parameters of all layers, stacked
-PADDING_ROW_LOGIT = -1e9  # added to the columns no token owns: probability zero, and finite in float32
 
 
 class Head(nn.Module):
@@ -162,7 +161,4 @@ class Decoder(nn.Module):
             logits = jnp.einsum("...d,vd->...v", hidden, self.embed.embedding, preferred_element_type=jnp.float32)
         else:
             logits = self.head(hidden)
-        if c.num_tokens < c.vocab_size:
-            ruled_out_V = np.where(np.arange(c.vocab_size) < c.num_tokens, 0, PADDING_ROW_LOGIT).astype(np.float32)
-            logits = logits + ruled_out_V.reshape((1,) * (logits.ndim - 1) + (-1,))
-        return constrain(logits, ROWS, None, "tensor")
+        return constrain(rule_out(logits, c), ROWS, None, "tensor")

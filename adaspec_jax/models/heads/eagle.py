@@ -40,9 +40,7 @@ class Eagle(Recurrent):
 
     features: float = 1.0
     laws: float = 0.1
-    noise: float = (
-        0.2  # width of the uniform noise on hidden states in training, at 512 tokens; elsewhere in proportion
-    )
+    noise: float = 0.2  # width of the uniform noise on hidden states in training, at 512 tokens; else in proportion
     bias: bool = False  # of `fc`, for published heads that have one; vLLM leaves it out when it serves them
 
     def init(self, key: Array, target: CausalLM, counts_V: np.ndarray):

@@ -26,8 +26,7 @@ from adaspec_jax.models.heads.parts.head import Head, output_matrix
 from adaspec_jax.models.heads.parts.layer import init_layer, normed, unit_norm
 from adaspec_jax.models.heads.parts.recurrent import Recurrent, linear
 from adaspec_jax.models.heads.parts.stored import Stored
-
-_OUTSIDE = -1e9  # of a token that is not guessed: probability zero, and finite in float32
+from adaspec_jax.models.unowned_rows import RULED_OUT, rule_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +116,7 @@ class Eagle3(Recurrent):
         hidden = normed(self.layer, head.params["final_norm"], hidden)
         kernel_DV = head.params["head"]["kernel"]
         logits = jnp.einsum("...d,dv->...v", hidden, kernel_DV, preferred_element_type=jnp.float32)
-        if not self.own_vocabulary and self.sizes.num_tokens < self.sizes.vocab_size:
-            owned_V = np.arange(self.sizes.vocab_size) < self.sizes.num_tokens
-            logits += np.where(owned_V, 0, _OUTSIDE).astype(np.float32).reshape((1,) * (logits.ndim - 1) + (-1,))
-        return logits
+        return logits if self.own_vocabulary else rule_out(logits, self.sizes)
 
     def among(self, head: Head, logits: Array) -> Array:
         return jnp.take(logits, head.tables["kept"], axis=-1) if self.own_vocabulary else logits
@@ -128,7 +124,7 @@ class Eagle3(Recurrent):
     def spread(self, head: Head, logits: Array) -> Array:
         if not self.own_vocabulary:
             return logits
-        everything = jnp.full((*logits.shape[:-1], self.sizes.vocab_size), _OUTSIDE, logits.dtype)
+        everything = jnp.full((*logits.shape[:-1], self.sizes.vocab_size), RULED_OUT, logits.dtype)
         return everything.at[..., head.tables["kept"]].set(logits, unique_indices=True, indices_are_sorted=True)
 
     def hf_config(self) -> dict[str, Any]:

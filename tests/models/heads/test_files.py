@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from adaspec_jax import models
+from adaspec_jax.drafter_file import kind_in
 from adaspec_jax.errors import UserError
 from adaspec_jax.models import heads
 from tests.models.heads import setting
@@ -37,7 +38,7 @@ def assert_equal(one, two):
 def test_a_head_is_read_back_to_the_bit(variant, dtype, target, tmp_path):
     head = setting.new(variant, target).astype(dtype)
     models.save_head(head, tmp_path)
-    assert models.kind_of_directory(tmp_path) == head.config.name
+    assert kind_in(tmp_path) == head.config.name
     assert_equal(head, models.load_head(tmp_path, target, dtype=dtype))
     written = (tmp_path / "model.safetensors").read_bytes()
     models.save_head(models.load_head(tmp_path, target, dtype=dtype), tmp_path)
@@ -161,7 +162,7 @@ def test_a_write_that_fails_leaves_the_files_that_were_there(target, tmp_path, m
 
 def test_a_plain_model_is_no_head(target, tmp_path):
     models.save(target, tmp_path)
-    assert models.kind_of_directory(tmp_path) is None
+    assert kind_in(tmp_path) is None
     with pytest.raises(UserError, match="holds no head on a target's features"):
         models.load_head(tmp_path, target)
 

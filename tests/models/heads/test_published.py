@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adaspec_jax import models
+from adaspec_jax.drafter_file import kind_in
 from adaspec_jax.errors import UserError
 from adaspec_jax.models import heads
 from tests.models.heads import setting
@@ -58,7 +59,7 @@ def change(directory, *, rename=None, drop=(), add=None, config=None, without=()
 @pytest.mark.parametrize("variant", [name for name in setting.VARIANTS if "hydra" not in name])
 def test_a_served_layout_is_enough_to_rebuild_a_head(variant, target, published):
     head, directory = published(variant)
-    assert models.kind_of_directory(directory) == head.config.name
+    assert kind_in(directory) == head.config.name
     read = models.load_head(directory, target)
     assert read.config.layers == head.config.layers
     assert_guesses_alike(head, read, target)
@@ -77,7 +78,7 @@ def test_eagle3_has_its_layer_under_two_names(target, published):
 def test_eagle_is_recognised_by_its_tensors_where_config_json_is_a_plain_llamas(target, published):
     head, directory = published("eagle")
     change(directory, config={"architectures": ["LlamaForCausalLM"]}, without=["head_dim"])
-    assert models.kind_of_directory(directory) == "eagle"
+    assert kind_in(directory) == "eagle"
     assert_guesses_alike(head, models.load_head(directory, target), target)
 
 
@@ -116,7 +117,7 @@ def test_eagle3_of_the_speculators_library_is_read_with_its_defaults(target, pub
     said |= {"architectures": ["Eagle3Speculator"], "target_hidden_size": None}
     (directory / "config.json").write_text(json.dumps(said | {"eagle_aux_hidden_state_layer_ids": [2, 3, 4]}))
     change(directory, rename=old_layer, add={"verifier_norm.weight": np.ones(32, np.float32)})
-    assert models.kind_of_directory(directory) == "eagle3"
+    assert kind_in(directory) == "eagle3"
     read = models.load_head(directory, target)
     assert read.config.norm_residual and read.config.layers == (1, 2, 3)
     assert_guesses_alike(head, read, target)
@@ -136,7 +137,7 @@ def test_medusa_has_two_spellings(target, published):
     change(directory, rename=medusa_of_old)
     said = {"medusa_num_heads": 2, "medusa_num_layers": 2, "hidden_size": 32}
     (directory / "config.json").write_text(json.dumps(said))
-    assert models.kind_of_directory(directory) == "medusa"
+    assert kind_in(directory) == "medusa"
     assert_guesses_alike(head, models.load_head(directory, target), target)
 
 

@@ -34,11 +34,6 @@ _OF_THE_TARGET = {
 _IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 
 
-def kind_of_directory(directory) -> str | None:
-    """The kind of drafter that a directory holds by its own files' word, known here or not; None: a plain model."""
-    return kind_in(directory)
-
-
 def save_head(head: Head, directory, *, fingerprint: str | None = None) -> None:
     """A directory that `load_head` reads back to the bit; each file appears whole, drafter.json last.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -250,6 +250,16 @@ class Head:
         del products
         narrow = (backend or jax.default_backend()) == "cpu" and self.dtype == jnp.bfloat16
         return self.astype(jnp.float32) if narrow else self
+
+
+def check_knobs(kind: Kind, *, counts: Sequence[str], shares: Sequence[str]) -> None:
+    """ValueError for one of these fields that is not a count from 1 on, or not above 0 and at most 1."""
+    for name in counts:
+        if getattr(kind, name) < 1:
+            raise ValueError(f"{name} is {getattr(kind, name)}; it must be at least 1")
+    for name in shares:
+        if not 0 < getattr(kind, name) <= 1:
+            raise ValueError(f"{name} is {getattr(kind, name)}; it must be above 0 and at most 1")
 
 
 def features_of(target: CausalLM, tokens_BT: Array, layers: tuple[int, ...], segments_BT: Array | None = None) -> Array:

@@ -17,7 +17,7 @@ from jax import Array
 from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.heads.parts import layer
-from adaspec_jax.models.heads.parts.head import Head, Kind, Term, following
+from adaspec_jax.models.heads.parts.head import Head, Kind, Term, check_knobs, following
 from adaspec_jax.models.kv_cache import KVCache
 
 
@@ -29,10 +29,7 @@ class Recurrent(Kind):
     decay: float = 1.0  # of a step's weight in the loss, per step
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; it must be at least 1")
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"decay is {self.decay}; it must be above 0 and at most 1")
+        check_knobs(self, counts=("steps",), shares=("decay",))
 
     @property
     def layer(self) -> DecoderConfig:

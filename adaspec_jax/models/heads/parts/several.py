@@ -17,10 +17,9 @@ from jax import Array
 
 from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.heads.parts import layer
-from adaspec_jax.models.heads.parts.head import Head, Kind, Term, following, output_matrix
+from adaspec_jax.models.heads.parts.head import Head, Kind, Term, check_knobs, following, output_matrix
 from adaspec_jax.models.kv_cache import KVCache
-
-_OUTSIDE = -1e9  # of a row that no token owns: probability zero, and finite in float32
+from adaspec_jax.models.unowned_rows import rule_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +32,7 @@ class Several(Kind):
     bias: bool = True  # of the blocks
 
     def __post_init__(self) -> None:
-        for name in ("heads", "blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"decay is {self.decay}; it must be above 0 and at most 1")
+        check_knobs(self, counts=("heads", "blocks"), shares=("decay",))
 
     @property
     def guesses(self) -> int:
@@ -124,11 +119,8 @@ class Several(Kind):
     def logits(self, head: Head, target: CausalLM, hidden: Array, term: int = 0) -> Array:
         del target
         kernel_DV = head.params[f"head_{term}"]["head"]["kernel"]
-        logits, sizes = jnp.einsum("...d,dv->...v", hidden, kernel_DV, preferred_element_type=jnp.float32), self.sizes
-        if sizes.num_tokens < sizes.vocab_size:
-            owned_V = np.arange(sizes.vocab_size) < sizes.num_tokens
-            logits += np.where(owned_V, 0, _OUTSIDE).astype(np.float32).reshape((1,) * (logits.ndim - 1) + (-1,))
-        return logits
+        logits = jnp.einsum("...d,dv->...v", hidden, kernel_DV, preferred_element_type=jnp.float32)
+        return rule_out(logits, self.sizes)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
@@ -146,10 +138,6 @@ class Beside:
     @property
     def guesses(self) -> int:
         return self.head.config.guesses
-
-    @property
-    def one_output(self) -> bool:
-        return False
 
     @property
     def prefixed(self) -> bool:
