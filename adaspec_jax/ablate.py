@@ -19,6 +19,7 @@ from pathlib import Path
 from adaspec_jax import files
 from adaspec_jax.command_line import parse_experiment, print_config, take_option
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.options import COUNT, check_output, number_of
 from adaspec_jax.pipeline.ablation import (
     ARMS,
     parse_arms,
@@ -30,11 +31,11 @@ from adaspec_jax.pipeline.ablation import (
 
 def main() -> None:
     argv = list(sys.argv)
-    seeds = _whole("seeds", take_option(argv, "seeds") or "3")
+    seeds = number_of("seeds", take_option(argv, "seeds") or "3", COUNT)
     arms = parse_arms(take_option(argv, "arms") or ARMS, take_option(argv, "budgets") or "official")
     markdown = take_option(argv, "markdown")
-    if markdown and not Path(markdown).absolute().parent.is_dir():
-        raise UserError(f"--markdown {markdown}: there is no directory {Path(markdown).absolute().parent}")
+    if markdown is not None:
+        check_output(markdown, "markdown")
     config, flags = parse_experiment(argv, description=__doc__)
     if flags.print_config:
         return print_config(config)
@@ -69,12 +70,6 @@ def main() -> None:
     print("\n".join(lines))
     if markdown:
         files.write_text(markdown, "\n".join(lines) + "\n")
-
-
-def _whole(name: str, text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"--{name} is {text}; it must be a number of at least 1")
-    return int(text)
 
 
 if __name__ == "__main__":

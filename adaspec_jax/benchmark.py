@@ -15,21 +15,29 @@ from collections.abc import Mapping
 from functools import partial
 
 from adaspec_jax.benchmark_replay import add_replay_options, check_replay, record, replayed
-from adaspec_jax.command_line import (
+from adaspec_jax.command_line import say_notes
+from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
+from adaspec_jax.options import (
+    AT_LEAST_NONE,
+    COUNT,
+    GUESSES,
+    SEED,
+    TOKENS,
     add_assistant_roles,
     add_matmul_option,
     add_sources,
     add_template_options,
-    check_output,
+    check_outputs,
+    numbers_of,
     parse_arguments,
-    say_notes,
+    parser_of,
+    real,
 )
-from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
 from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of, spelt_out
 
 
 def main() -> None:
-    arguments = parse_arguments(_parser(), positive=("num_prompts", "max_new_tokens", "draft_length"))
+    arguments = parse_arguments(_parser())
     if arguments.methods == "list":
         from adaspec_jax import methods, reporting
 
@@ -98,7 +106,7 @@ def _told(arguments: argparse.Namespace, found: Mapping, notes: list[str], enter
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.benchmark", description=__doc__.split("\n\n", 1)[1])
+    parser = parser_of("benchmark", __doc__)
     parser.add_argument("--target", help="directory or hub name")
     add_sources(parser)
     parser.add_argument("--methods", default="all", help="all, list, or names with commas between them")
@@ -112,11 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_prompts(parser)
     parser.add_argument("--batch_size", default="1", help="one, or several with commas between them")
-    parser.add_argument("--draft_length", type=int, default=5, help="guesses in a row")
-    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--draft_length", type=GUESSES, default=5, help="guesses in a row")
+    parser.add_argument("--max_new_tokens", type=TOKENS, default=128)
     parser.add_argument(
         "--until",
-        type=float,
+        type=real(0, 1e6, above=True),
         metavar="WIDTH",
         help="time all again until no speed-up's interval is wider, as in 0.1; at most 20 times",
     )
@@ -126,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="all methods verify at one width, so that text is plain decoding's to the bit; chains alone, and dearer",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=SEED, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     add_matmul_option(parser)
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
@@ -155,10 +163,10 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="score mbpp by running what the model wrote, in a process with limits of time and memory: no sandbox",
     )
-    parser.add_argument("--num_prompts", type=int, default=100)
+    parser.add_argument("--num_prompts", type=COUNT, default=100)
     parser.add_argument(
         "--max_prompt_length",
-        type=int,
+        type=AT_LEAST_NONE,
         default=0,
         help="longer prompts lose tokens from their middle; 0: those beyond the models' context do",
     )
@@ -182,6 +190,7 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:
     """The batch sizes, and the least speed-ups by name: mistakes that can be told before jax is imported."""
     if not arguments.target:
         raise UserError("--target is missing; see --help")
+    check_outputs(arguments, "json", "svg", "record")
     check_replay(arguments)
     sources = sum(source is not None for source in (arguments.prompts, arguments.task))
     if sources > 1 or not (sources or arguments.replay):
@@ -193,16 +202,9 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:
     for option in ("chat_template", "template_options", "assistant_roles"):
         if getattr(arguments, option) and not arguments.chat:
             raise UserError(f"--{option} goes with --chat")
-    if arguments.until is not None and not arguments.until > 0:
-        raise UserError(f"--until is {arguments.until}; give the width of an interval, as in 0.1")
     if arguments.exact and (arguments.temperature or arguments.record or arguments.replay):
         raise UserError("--exact is for measuring greedy text; leave --temperature, --record and --replay out")
-    sizes = [int(size) if size.isdecimal() else 0 for size in arguments.batch_size.split(",")]
-    if min(sizes) < 1:
-        raise UserError(f"--batch_size {arguments.batch_size}: give one number above 0, or several as in 1,8")
-    for option in ("json", "svg", "record"):
-        if getattr(arguments, option):
-            check_output(getattr(arguments, option), option)
+    sizes = numbers_of("batch_size", arguments.batch_size, 2**20)
     least = {}
     for text in arguments.fail_under:
         name, _, number = text.rpartition("=")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 
 from adaspec_jax.errors import UserError
+from adaspec_jax.options import COUNT
 from adaspec_jax.sampling_options import spelt_out
 
 
@@ -18,14 +19,14 @@ def add_replay_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="counts what methods make of a recorded text, without the target's passes; without prompts, of all of it",
     )
-    parser.add_argument("--time", type=int, metavar="N", help="then measures the best N of the replay")
+    parser.add_argument("--time", type=COUNT, metavar="N", help="then measures the best N of the replay")
 
 
 def check_replay(arguments: argparse.Namespace) -> None:
     """What goes with a record: greedy decoding, no times but those that are asked for, and nothing written over."""
     _check_files(arguments)
-    if arguments.time is not None and not (arguments.replay and arguments.time > 0):
-        raise UserError("--time N measures the best N of a --replay FILE; N is at least 1")
+    if arguments.time is not None and not arguments.replay:
+        raise UserError("--time N measures the best N of a --replay FILE: give that")
     if not (arguments.record or arguments.replay):
         return
     if arguments.record and arguments.replay:
@@ -45,13 +46,7 @@ def check_replay(arguments: argparse.Namespace) -> None:
 
 
 def _check_files(arguments: argparse.Namespace) -> None:
-    """UserError where a result would take the place of what is read, of another result, or of a record."""
-    named: dict[str, str] = {}
-    for option in ("prompts", "data", "replay", "record", "json", "svg"):
-        if value := getattr(arguments, option):
-            other = named.setdefault(os.path.realpath(value), option)
-            if other != option:
-                raise UserError(f"--{option} and --{other} are the same file, {value}")
+    """UserError where a result would take the place of a record."""
     if arguments.record and os.path.exists(arguments.record):
         raise UserError(f"--record {arguments.record} is there already; choose another file")
 

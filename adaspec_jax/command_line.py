@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adaspec_jax.config import CUT, MATMUL, RANDOM, Experiment, architecture_of, flatten, validate, with_cut
+from adaspec_jax.config import CUT, RANDOM, Experiment, architecture_of, flatten, validate, with_cut
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.files import read_json
 from adaspec_jax.places import ADAPTER, file_of, find_local, only_an_adapter
@@ -32,7 +30,7 @@ class Options(NamedTuple):
     described: dict[str, dict[str, Any]]  # config.json of "target" and "draft", where that says their architecture
 
 
-def parse_experiment(argv: list[str], *, description: str) -> tuple[Experiment, Options]:
+def parse_experiment(argv: list[str], *, description: str | None) -> tuple[Experiment, Options]:
     """The overridden, validated config, in which each model has its architecture, and the other options."""
     from absl import flags
     from ml_collections import config_flags
@@ -50,7 +48,7 @@ def parse_experiment(argv: list[str], *, description: str) -> tuple[Experiment, 
     given = _config_argument(rest)
     if {"-h", "--help"} & set(argv):
         config = load_config(given) if given else Experiment()
-        print(f"usage: {description.strip()}\n\nKeys to override, with {given or 'their default'} values:")
+        print(f"usage: {(description or '').strip()}\n\nKeys to override, with {given or 'their default'} values:")
         print("\n".join(f"  --config.{key}={value}" for key, value in flatten(config).items()))
         raise SystemExit(0)
     if given:
@@ -100,80 +98,6 @@ def take_knobs(argv: list[str]) -> tuple[list[str], dict[str, str]]:
             raise UserError(f"{argument}: give {_KNOB}NAME=VALUE")
         knobs[name] = value
     return kept, knobs
-
-
-def parse_arguments(
-    parser: argparse.ArgumentParser, argv: list[str] | None = None, *, positive: tuple[str, ...] = ()
-) -> argparse.Namespace:
-    """The parsed options; those named in `positive` must be at least 1. Mistakes raise `UserError`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-
-    def complain(message: str):
-        raise UserError(f"{message}; see --help")
-
-    parser.error = complain
-    arguments = parser.parse_args(argv)
-    for name in positive:
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name} is {getattr(arguments, name)}; it must be at least 1")
-    return arguments
-
-
-def add_template_options(parser: argparse.ArgumentParser) -> None:
-    """How conversations are rendered."""
-    parser.add_argument("--chat_template", help="a Jinja file in place of the tokenizer's own template")
-    parser.add_argument("--template_options", help="of the template, as JSON: '{\"enable_thinking\": false}'")
-
-
-def add_sources(parser: argparse.ArgumentParser) -> None:
-    """What methods make their guesses of: draft models, and texts to copy from."""
-    parser.add_argument(
-        "--draft",
-        action="append",
-        default=[],
-        help="directory or hub name, for the methods that need one; given again, the smallest drafts, and in a "
-        "benchmark each other one is METHOD@DRAFT",
-    )
-    parser.add_argument("--qualifier", help="the draft between the smallest and the target (default: the next larger)")
-    parser.add_argument("--datastore", help="made by python -m adaspec_jax.datastore, for the methods that need one")
-
-
-def add_assistant_roles(parser: argparse.ArgumentParser) -> None:
-    """Who in a file of conversations is the assistant."""
-    parser.add_argument(
-        "--assistant_roles",
-        type=lambda names: tuple(name for name in names.split(",") if name),
-        default=(),
-        help="further names that the file has for the assistant, with commas between them",
-    )
-
-
-def add_matmul_option(parser: argparse.ArgumentParser) -> None:
-    """In which type decoding multiplies."""
-    parser.add_argument(
-        "--matmul",
-        type=_matmul,
-        default=MATMUL[0],
-        help=f"{', '.join(MATMUL)} (default: {MATMUL[0]}): bfloat16 with float32 sums, where the machine has matrix "
-        "units for it; auto takes it there",
-    )
-
-
-def _matmul(text: str) -> str:
-    if text not in MATMUL:
-        raise UserError(f'--matmul is "{text}"{did_you_mean(text, MATMUL)}')
-    return text
-
-
-def check_output(path: str, option: str) -> None:
-    """UserError where no file can be written at `path`, said before hours are spent on what goes into it."""
-    file = Path(path).absolute()
-    if file.is_dir():
-        raise UserError(f"--{option} {path} is a directory; name a file in it")
-    if not file.parent.is_dir():
-        raise UserError(f"--{option} {path}: there is no such directory")
-    if not os.access(file.parent, os.W_OK):
-        raise UserError(f"--{option} {path}: its directory cannot be written to")
 
 
 def say_notes(notes: Iterable[str]) -> None:

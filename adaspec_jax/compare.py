@@ -7,12 +7,11 @@ certificate yet get one (see `python -m adaspec_jax.parity`); exit status 1 if a
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from adaspec_jax.command_line import parse_arguments
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.options import COUNT, check_outputs, parse_arguments, parser_of
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -42,14 +41,13 @@ def certify(path: str, num_prompts: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.compare", description=__doc__.split("\n\n", 1)[1])
+    parser = parser_of("compare", __doc__)
     parser.add_argument("--workdir", required=True, nargs="+", help="of finished runs, or their report.json")
     parser.add_argument("--parity", action="store_true", help="with transformers, for runs that lack a certificate")
-    parser.add_argument("--num_prompts", type=int, default=20, help="of a new certificate")
+    parser.add_argument("--num_prompts", type=COUNT, default=20, help="of a new certificate")
     parser.add_argument("--json", help="where the comparison goes, unrounded")
-    arguments = parse_arguments(parser, positive=("num_prompts",))
-    if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
-        raise UserError(f"--json {arguments.json}: there is no such directory")
+    arguments = parse_arguments(parser)
+    check_outputs(arguments, "json")
 
     from adaspec_jax import reporting
     from adaspec_jax.reporting.comparison import table

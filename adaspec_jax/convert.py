@@ -5,22 +5,21 @@ Needs PyTorch (`pip install "adaspec-jax[parity]"`), and reads tensors only: a p
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from adaspec_jax.command_line import parse_arguments
 from adaspec_jax.errors import exit_with_one_line
+from adaspec_jax.options import parse_arguments, parser_of
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.convert", description=__doc__.splitlines()[0])
-    parser.add_argument("--in", dest="source", required=True, type=Path, help="directory with pytorch_model*.bin")
-    parser.add_argument("--out", dest="target", required=True, type=Path, help="directory to write; may be the same")
+    parser = parser_of("convert", __doc__)
+    parser.add_argument("--in", dest="source", required=True, help="directory with pytorch_model*.bin")
+    parser.add_argument("--out", dest="target", required=True, help="directory to write; may be the same")
     arguments = parse_arguments(parser, argv)
 
     from adaspec_jax.models.files.pickles import convert
 
-    for path in convert(arguments.source, arguments.target):
+    for path in convert(Path(arguments.source), Path(arguments.target)):
         print(path)
 
 

@@ -12,8 +12,9 @@ import argparse
 import os
 from pathlib import Path
 
-from adaspec_jax.command_line import parse_arguments, say_notes
+from adaspec_jax.command_line import say_notes
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.options import COUNT, parse_arguments, parser_of
 
 
 def main() -> None:
@@ -39,13 +40,13 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.datastore", description=__doc__.split("\n\n", 1)[1])
+    parser = parser_of("datastore", __doc__)
     parser.add_argument("action", choices=("build",))
     parser.add_argument("--data", help="a file of texts; with --task, the task's file")
     parser.add_argument("--columns", help="of a file of rows, with commas between them (default: all that are text)")
     parser.add_argument("--task", help="gsm8k, alpaca, word_problems, ...")
     parser.add_argument("--split", default="train", help="of the task")
-    parser.add_argument("--num", type=int, help="at most so many rows, the first")
+    parser.add_argument("--num", type=COUNT, help="at most so many rows, the first")
     parser.add_argument("--held_out", help="a file of evaluation prompts, as benchmark --prompts reads it")
     parser.add_argument("--tokenizer", required=True, help="the target's directory or hub name")
     parser.add_argument("--out", required=True, help="a new directory")
@@ -57,8 +58,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("give --data FILE or --task NAME")
     if arguments.columns and arguments.task:
         raise UserError("--columns goes with --data alone; a task knows its own")
-    if arguments.num is not None and arguments.num < 1:
-        raise UserError(f"--num is {arguments.num}; it must be at least 1")
     if os.path.exists(arguments.out):
         raise UserError(f"--out {arguments.out} is there already; choose another")
 

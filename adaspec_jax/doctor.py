@@ -12,22 +12,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaspec_jax.command_line import parse_arguments
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.options import GUESSES, parse_arguments, parser_of
 
 if TYPE_CHECKING:
     from adaspec_jax import serving
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.doctor", description=__doc__.split("\n\n", 1)[1])
+    parser = parser_of("doctor", __doc__)
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", required=True, help="directory or hub name")
-    parser.add_argument("--draft_length", type=int, help="guesses per round (default: as the draft says, else 5)")
+    parser.add_argument("--draft_length", type=GUESSES, help="guesses per round (default: as the draft says, else 5)")
     parser.add_argument("--json", help="also write the verdicts here")
     arguments = parse_arguments(parser)
-    if arguments.draft_length is not None and arguments.draft_length < 1:
-        raise UserError(f"--draft_length is {arguments.draft_length}; it must be at least 1")
     if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
         raise UserError(f"--json {arguments.json}: there is no such directory")
     if arguments.json and Path(arguments.json).is_dir():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from adaspec_jax.files import read_json
+from adaspec_jax.files import parsed, read_json
 
 FILE = "drafter.json"  # {"kind": NAME, ...}, beside config.json; a plain model has none, or says so
 PLAIN_MODEL = "model"
@@ -54,6 +53,6 @@ def _names(file: Path) -> Collection[str]:
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            return json.loads(stream.read(min(length, 100_000_000))).keys()
+            return parsed(stream.read(min(length, 100_000_000))).keys()
     except (OSError, ValueError, struct.error, AttributeError):
         return ()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -29,27 +33,69 @@ def first_line(error: Exception) -> str:
 
 
 def exit_with_one_line(main: Callable[[], None]) -> None:
-    """Runs a command-line `main`; a `UserError`, or a platform that jax lacks, is one line on stderr and status 2."""
+    """Runs a command-line `main`. What the user or the machine is to blame for is one line on stderr and status 2.
+
+    That is a `UserError`, a platform that jax lacks, and what the system refuses: no room, no permission, a name that
+    is too long. Where nobody reads the output any more the command ends, as others do, without a word.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a locale without UTF-8 lacks most characters
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(str(error))
     except Stopped as stop:
         print(f"{stop}; the same command goes on from there", file=sys.stderr)
         raise SystemExit(143) from None  # as a shell reports SIGTERM
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
-    except (AssertionError, RuntimeError) as error:
-        if (complaint := _absent_platform(error)) is None:
+    except BrokenPipeError:
+        _leave_output()
+        raise SystemExit(141) from None  # as a shell reports SIGPIPE
+    except Exception as error:
+        complaint = refused_by_the_system(error) or _absent_platform(error)
+        if complaint is None:
             raise
-        print(f"error: {complaint}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
-        # A path the user gave; whatever else the system refuses keeps its traceback.
-        print(f"error: {error.filename}: {error.strerror}; choose another path", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(complaint)
+
+
+def refused_by_the_system(error: BaseException) -> str | None:
+    """What to say where the system would not write, read or name a file, whichever library met it; else None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
+            where = f"{error.filename}: " if error.filename else ""
+            return f"{where}{error.strerror}; {_REFUSALS[error.errno]}"
+        for number in _TOLD:
+            if not isinstance(error, OSError) and os.strerror(number) in str(error):
+                path = re.search(r"/[^\s\"':;,\[\]]+", str(error))
+                return f"{path[0] + ': ' if path else ''}{os.strerror(number)}; {_REFUSALS[number]}"
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
+
+
+_ROOM = "make room; the same command then goes on from what is there"
+_PATH = "choose another path"
+_REFUSALS = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: _ROOM, errno.EROFS: _PATH, errno.EACCES: _PATH}
+_TOLD = tuple(_REFUSALS)  # by libraries in C++, in words alone
+_REFUSALS |= {errno.EPERM: _PATH, errno.ENOTDIR: _PATH, errno.EISDIR: _PATH, errno.ELOOP: _PATH}
+_REFUSALS |= {errno.ENAMETOOLONG: "choose a shorter path", errno.EIO: "look at the disk, or choose another path"}
+
+
+def _end(complaint: str) -> NoReturn:
+    print(f"error: {' '.join(complaint.split())}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _leave_output()
+    raise SystemExit(2) from None
+
+
+def _leave_output() -> None:
+    """Nothing more is written on standard output, not even what Python keeps for its own end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _absent_platform(error: Exception) -> str | None:

@@ -9,23 +9,30 @@ from __future__ import annotations
 import argparse
 import sys
 
-from adaspec_jax.command_line import (
+from adaspec_jax.command_line import say_notes, take_knobs
+from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.options import (
+    AT_LEAST_NONE,
+    COUNT,
+    ROWS,
+    SEED,
+    TOKENS,
     add_assistant_roles,
     add_matmul_option,
     add_sources,
     add_template_options,
-    check_output,
+    check_outputs,
     parse_arguments,
-    say_notes,
-    take_knobs,
+    parser_of,
+    real,
+    whole,
 )
-from adaspec_jax.errors import UserError, exit_with_one_line
 from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of
 
 
 def main() -> None:
     argv, knobs = take_knobs(sys.argv[1:])
-    arguments = parse_arguments(_parser(), argv, positive=("num_prompts", "batch_size", "max_new_tokens"))
+    arguments = parse_arguments(_parser(), argv)
     _check(arguments)
 
     from adaspec_jax import data, methods, reporting
@@ -87,7 +94,7 @@ def _lenience(arguments: argparse.Namespace, method):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.evaluate", description=__doc__.split("\n\n", 1)[1])
+    parser = parser_of("evaluate", __doc__)
     parser.add_argument("--target", required=True, help="directory or hub name")
     add_sources(parser)
     parser.add_argument(
@@ -103,21 +110,26 @@ def _parser() -> argparse.ArgumentParser:
     add_assistant_roles(parser)
     parser.add_argument("--split", default="test")
     parser.add_argument("--rows", help='a slice of the split, as in "0:800"')
-    parser.add_argument("--seed", type=int, default=0, help="of a generated task and of sampling")
-    parser.add_argument("--num_prompts", type=int, default=200)
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--seed", type=SEED, default=0, help="of a generated task and of sampling")
+    parser.add_argument("--num_prompts", type=COUNT, default=200)
+    parser.add_argument("--batch_size", type=ROWS, default=8)
     parser.add_argument(
-        "--draft_length", type=int, default=5, help="guesses per round; 0 takes the best by measured costs"
+        "--draft_length", type=whole(0, 4096), default=5, help="guesses per round; 0 takes the best by measured costs"
     )
-    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--max_new_tokens", type=TOKENS, default=128)
     add_sampling(parser)
-    parser.add_argument("--lenience", type=float, default=1.0, help="below 1: lossy acceptance, by p / lenience")
+    parser.add_argument(
+        "--lenience", type=real(0, 1, above=True), default=1.0, help="below 1: lossy acceptance, by p / lenience"
+    )
     parser.add_argument(
         "--lenience_form", choices=("linear", "square", "exponential"), default="linear", help="see decoding.Lenient"
     )
-    parser.add_argument("--max_length", type=int, default=512, help="longer prompts are left out")
+    parser.add_argument("--max_length", type=whole(1, 2**24), default=512, help="longer prompts are left out")
     parser.add_argument(
-        "--max_prompt_length", type=int, default=0, help="above 0: longer prompts lose tokens from their middle"
+        "--max_prompt_length",
+        type=AT_LEAST_NONE,
+        default=0,
+        help="above 0: longer prompts lose tokens from their middle",
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     add_matmul_option(parser)
@@ -156,15 +168,11 @@ def _check_chat(arguments: argparse.Namespace, examples) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Mistakes that can be told before jax is imported."""
-    if arguments.draft_length < 0:
-        raise UserError(f"--draft_length is {arguments.draft_length}; give 0 to have it chosen, or a number of guesses")
-    check_output(arguments.json, "json")
+    check_outputs(arguments, "json")
     if arguments.task is None and arguments.prompt_column is None:
         raise UserError("--task is missing: name one, or give --data with --prompt_column")
     if arguments.lenience != 1 and not arguments.temperature:
         raise UserError("--lenience changes nothing in greedy decoding; give a --temperature above 0")
-    if arguments.max_prompt_length < 0:
-        raise UserError(f"--max_prompt_length is {arguments.max_prompt_length}; give a number of tokens, or 0")
     if arguments.max_prompt_length >= arguments.max_length:
         raise UserError(f"--max_prompt_length {arguments.max_prompt_length} must be below --max_length")
 

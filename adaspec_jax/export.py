@@ -13,9 +13,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaspec_jax.command_line import parse_arguments
 from adaspec_jax.drafter_file import kind_in
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.options import GUESSES, parse_arguments, parser_of
 
 if TYPE_CHECKING:
     from adaspec_jax.pipeline.workdir import Workdir
@@ -24,7 +24,7 @@ OURS = "adaspec_jax"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.export", description=__doc__.split("\n\n", 1)[1])
+    parser = parser_of("export", __doc__)
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--stage", required=True, help="target, reference, draft, or another draft of the run")
     parser.add_argument("--out", required=True)
@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument(
         "--for", dest="reader", choices=("vllm", "sglang", OURS), help="who reads a head (default: vllm)"
     )
-    parser.add_argument("--draft_length", type=int, help="guesses per round (default: the run's evaluation, else 5)")
+    parser.add_argument(
+        "--draft_length", type=GUESSES, help="guesses per round (default: the run's evaluation, else 5)"
+    )
     arguments = parse_arguments(parser)
 
     from adaspec_jax.pipeline.workdir import Workdir
@@ -42,8 +44,6 @@ def main() -> None:
         raise UserError(f"--workdir {workdir.path} does not exist")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} is there already and not an empty directory; choose another")
-    if arguments.draft_length is not None and arguments.draft_length < 1:
-        raise UserError(f"--draft_length is {arguments.draft_length}; it must be at least 1")
     finished = workdir.finished(arguments.stage) is not None
     kind = kind_in(workdir.stage(arguments.stage)) if finished else None
     if kind is not None:

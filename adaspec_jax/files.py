@@ -78,14 +78,30 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def read_json(path: str | os.PathLike, *, mend: str = "copy or download it again") -> dict[str, Any]:
     """The object that a JSON file holds; UserError with the file, what is wrong and `mend` where it holds none."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = parsed(ordinary(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {mend}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); {mend}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} does not hold a JSON object; {mend}")
     return value
+
+
+def parsed(text: str | bytes) -> Any:
+    """What JSON says; ValueError where it is none, and where it is nested deeper than Python reads it."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep to be read") from None
+
+
+def ordinary(path: str | os.PathLike) -> Path:
+    """The path; UserError for a pipe, a device and the like, which end only once, late or never when they are read."""
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is no ordinary file, and it is read more than once; copy it into one first")
+    return path
 
 
 class Journal:
@@ -101,11 +117,11 @@ class Journal:
         if not self._path.exists():
             write_text(self._path, _line(about))
             return
-        said = self._path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        said = ordinary(self._path).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         if len(said) > 1 and not said[-1].endswith("\n") and not _is_json(said[-1]):
             said.pop()
         try:
-            first, *self.rows = [dict(json.loads(line)) for line in said] or [{}]
+            first, *self.rows = [dict(parsed(line)) for line in said] or [{}]
         except (ValueError, TypeError):
             raise UserError(f"{path} is no journal of a {what}; {mend}") from None
         # What the first line does not say was not asked when the journal was begun.
@@ -129,7 +145,7 @@ def _line(row: Mapping[str, Any]) -> str:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
+        parsed(text)
     except ValueError:
         return False
     return True
@@ -137,7 +153,7 @@ def _is_json(text: str) -> bool:
 
 def open_unpacked(path: str | os.PathLike) -> BinaryIO:
     """The file's content, unpacked where it is gzip, whatever its name."""
-    with open(path, "rb") as file:
+    with ordinary(path).open("rb") as file:
         packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     return gzip.open(path) if packed else open(path, "rb")
 

@@ -11,21 +11,25 @@ import argparse
 import json
 import sys
 
-from adaspec_jax.command_line import (
+from adaspec_jax.command_line import say_notes, take_knobs
+from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.options import (
+    AT_LEAST_NONE,
+    GUESSES,
+    SEED,
+    TOKENS,
     add_matmul_option,
     add_sources,
     add_template_options,
     parse_arguments,
-    say_notes,
-    take_knobs,
+    parser_of,
 )
-from adaspec_jax.errors import UserError, exit_with_one_line
 from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of
 
 
 def main() -> None:
     argv, knobs = take_knobs(sys.argv[1:])
-    arguments = parse_arguments(_parser(), argv, positive=("draft_length", "max_new_tokens"))
+    arguments = parse_arguments(_parser(), argv)
     _check(arguments)
 
     from adaspec_jax import methods
@@ -132,8 +136,6 @@ def _check(arguments: argparse.Namespace) -> None:
                 raise UserError(f"--{option} goes with --chat")
     elif arguments.stop:
         raise UserError("--stop is for texts; a conversation's turns end where its template ends them")
-    if arguments.logprobs is not None and arguments.logprobs < 0:
-        raise UserError(f"--logprobs is {arguments.logprobs}; give 0 or more likeliest tokens beside each")
     if not all(arguments.stop):
         raise UserError("--stop is empty; give at least one character")
     if arguments.exact is not None and (arguments.chat or arguments.temperature):
@@ -143,7 +145,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.generate", description=__doc__.split("\n\n", 1)[1])
+    parser = parser_of("generate", __doc__)
     parser.add_argument("--target", required=True, help="directory or hub name")
     add_sources(parser)
     parser.add_argument(
@@ -157,12 +159,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--chat", action="store_true", help="prompts are turns of a conversation")
     parser.add_argument("--system", help="what the conversation begins with")
     add_template_options(parser)
-    parser.add_argument("--draft_length", type=int, default=5)
-    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--draft_length", type=GUESSES, default=5)
+    parser.add_argument("--max_new_tokens", type=TOKENS, default=128)
     add_sampling(parser)
     parser.add_argument(
         "--logprobs",
-        type=int,
+        type=AT_LEAST_NONE,
         metavar="K",
         help="after the text a line of JSON for each new token: its log-probability in nats by the target's logits as "
         "they are, and the K likeliest tokens there",
@@ -170,13 +172,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--exact",
         nargs="?",
-        type=int,
+        type=GUESSES,
         const=True,
         metavar="N",
         help="text that is to the bit that of every chain, and of plain decoding, with room for so many guesses in "
         "each target call; without a number, for as many as the method makes",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=SEED, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     add_matmul_option(parser)
     parser.add_argument("--mesh", help="as in tensor=4: models cut over so many devices; default: one device")

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from adaspec_jax import files
 from adaspec_jax.command_line import Options, parse_experiment, print_config, say_notes, take_option
 from adaspec_jax.config import CUT, Experiment
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
+from adaspec_jax.options import check_output
 
 
 def main() -> None:
@@ -29,8 +29,8 @@ def main() -> None:
     config, options = parse_experiment(arguments, description=__doc__)
     if options.print_config:
         return print_config(config)
-    if out and not Path(out).absolute().parent.is_dir():
-        raise UserError(f"--json {out}: there is no directory {Path(out).absolute().parent}")
+    if out is not None:
+        check_output(out, "json")
     if config.answers.source in ("draft", "mixed"):
         print("planned on the data set's answers: what sampling others on the way costs is not counted", flush=True)
         config.answers.source = "dataset"

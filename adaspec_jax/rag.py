@@ -13,16 +13,25 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from adaspec_jax.command_line import add_template_options, check_output, parse_arguments, say_notes
+from adaspec_jax.command_line import say_notes
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.options import (
+    COUNT,
+    SEED,
+    TOKENS,
+    add_template_options,
+    check_outputs,
+    parse_arguments,
+    parser_of,
+    whole,
+)
 
 _FACTORS = ("draft", "consistency", "reflection")
-_POSITIVE = ("num_questions", "drafts", "per_draft", "passages", "max_new_tokens")
 _MEND = "delete it, or choose another --json"
 
 
 def main() -> None:
-    arguments = parse_arguments(_parser(), positive=_POSITIVE)
+    arguments = parse_arguments(_parser())
     _check(arguments)
 
     from adaspec_jax import reporting
@@ -138,12 +147,10 @@ def _check(arguments: argparse.Namespace) -> None:
     for option in ("questions", "corpus"):
         if (file := getattr(arguments, option)) and not Path(file).is_file():
             raise UserError(f"--{option} {file}: there is no such file")
-    if arguments.seed < 0:
-        raise UserError(f"--seed is {arguments.seed}; it must be 0 or positive")
     for option in ("chat_template", "template_options"):
         if getattr(arguments, option) is not None and not arguments.chat:
             raise UserError(f"--{option} goes with --chat")
-    check_output(arguments.json, "json")
+    check_outputs(arguments, "json")
     needed = [("sklearn", "scikit-learn")] * (arguments.per_draft > 1) + [("bm25s", "bm25s")] * bool(arguments.corpus)
     if missing := [name for module, name in needed if importlib.util.find_spec(module) is None]:
         raise UserError(f'passages are found and sorted by {" and ".join(missing)}: pip install "adaspec-jax[rag]"')
@@ -157,18 +164,18 @@ def _factors(text: str) -> tuple[str, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.rag", description=__doc__.split("\n\n", 1)[1])
+    parser = parser_of("rag", __doc__)
     parser.add_argument("--target", required=True, help="directory or hub name; it judges, and answers in plain RAG")
     parser.add_argument("--draft", required=True, help="directory or hub name; it writes the drafts")
     parser.add_argument("--questions", required=True, help="a file of rows with a question, or Spec-Bench's")
     parser.add_argument("--question_column", default="question")
-    parser.add_argument("--num_questions", type=int, default=100, help="the first of them")
+    parser.add_argument("--num_questions", type=COUNT, default=100, help="the first of them")
     parser.add_argument("--corpus", help="a file of rows with a passage each; default: the questions' own passages")
     parser.add_argument("--corpus_column", default="text")
-    parser.add_argument("--passages", type=int, default=10, help="of a question, the best so many")
-    parser.add_argument("--drafts", type=int, default=5, help="of a question")
+    parser.add_argument("--passages", type=whole(1, 2**16), default=10, help="of a question, the best so many")
+    parser.add_argument("--drafts", type=whole(1, 2**12), default=5, help="of a question")
     parser.add_argument(
-        "--per_draft", type=int, default=2, help="passages of a draft, one from each of so many clusters"
+        "--per_draft", type=whole(1, 2**12), default=2, help="passages of a draft, one from each of so many clusters"
     )
     parser.add_argument(
         "--factors", type=_factors, default=_FACTORS, help=f"of a score: {','.join(_FACTORS)}, or fewer"
@@ -176,9 +183,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompts", help='a JSON file of templates in place of the defaults: {"draft": "..."}')
     parser.add_argument("--chat", action="store_true", help="prompts go through the target's chat template")
     add_template_options(parser)
-    parser.add_argument("--max_new_tokens", type=int, default=128, help="of a draft, and of plain RAG's answer")
+    parser.add_argument("--max_new_tokens", type=TOKENS, default=128, help="of a draft, and of plain RAG's answer")
     parser.add_argument("--json", required=True, help="where the report goes")
-    parser.add_argument("--seed", type=int, default=0, help="of clusters and subsets")
+    parser.add_argument("--seed", type=SEED, default=0, help="of clusters and subsets")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     return parser
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
 from adaspec_jax.errors import UserError
+from adaspec_jax.files import parsed
+from adaspec_jax.options import AT_LEAST_NONE, real
 
 if TYPE_CHECKING:
     from adaspec_jax.decoding import Sampling
@@ -23,17 +24,19 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--repetition_penalty",
-        type=float,
+        type=real(0, 1e6, above=True),
         default=1.0,
         help="above 1: tokens that stand in prompt or text become less likely, as in transformers",
     )
     parser.add_argument(
         "--suppress_tokens", type=_ids, default=(), metavar="ID,...", help="tokens that are never written"
     )
-    parser.add_argument("--temperature", type=float, default=0.0, help="0, the default: the likeliest token")
-    parser.add_argument("--top_k", type=int, default=0)
-    parser.add_argument("--top_p", type=float, default=1.0)
-    parser.add_argument("--min_p", type=float, default=0.0, help="the least share of the likeliest token's probability")
+    parser.add_argument("--temperature", type=real(0, 1e6), default=0.0, help="0, the default: the likeliest token")
+    parser.add_argument("--top_k", type=AT_LEAST_NONE, default=0)
+    parser.add_argument("--top_p", type=real(0, 1, above=True), default=1.0)
+    parser.add_argument(
+        "--min_p", type=real(0, 1), default=0.0, help="the least share of the likeliest token's probability"
+    )
     parser.add_argument(
         "--shared_noise",
         action="store_true",
@@ -79,7 +82,7 @@ def check_fits(sampling: Sampling, vocab_size: int) -> None:
 def _bias(text: str) -> dict[int, float]:
     try:
         if text.lstrip().startswith("{"):
-            pairs = json.loads(text).items()
+            pairs = parsed(text).items()
         else:
             pairs = [part.split("=") for part in text.split(",")]
         found = {int(token): float(value) for token, value in pairs}

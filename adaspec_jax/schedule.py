@@ -11,13 +11,24 @@ import argparse
 import math
 from typing import Any
 
-from adaspec_jax.command_line import add_matmul_option, check_output, parse_arguments, say_notes
+from adaspec_jax.command_line import say_notes
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.options import (
+    AT_LEAST_NONE,
+    COUNT,
+    SEED,
+    TOKENS,
+    add_matmul_option,
+    check_outputs,
+    numbers_of,
+    parse_arguments,
+    parser_of,
+)
 from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of
 
 
 def main() -> None:
-    arguments = parse_arguments(_parser(), positive=("num_prompts", "max_new_tokens"))
+    arguments = parse_arguments(_parser())
     batch_sizes, lengths = _check(arguments)
 
     from adaspec_jax import reporting
@@ -61,22 +72,17 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], list[int]]:
     """The batch sizes and the candidates: mistakes that can be told before jax is imported."""
     if (arguments.prompts is None) == (arguments.task is None):
         raise UserError("a schedule is measured: give either --prompts FILE or --task NAME")
-    for option in ("json", "svg"):
-        if getattr(arguments, option):
-            check_output(getattr(arguments, option), option)
+    check_outputs(arguments, "json", "svg")
     return _numbers(arguments.batch_sizes, "batch_sizes"), _numbers(arguments.draft_lengths, "draft_lengths")
 
 
 def _numbers(text: str, option: str) -> list[int]:
     """In order and each once."""
-    numbers = {int(part) if part.isdecimal() else 0 for part in text.split(",")}
-    if min(numbers) < 1:
-        raise UserError(f"--{option} {text}: give numbers above 0 with commas between them, as in 1,4,16")
-    return sorted(numbers)
+    return sorted(set(numbers_of(option, text, 2**16)))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.schedule", description=__doc__.split("\n\n", 1)[1])
+    parser = parser_of("schedule", __doc__)
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", required=True, help="directory or hub name of the draft model")
     parser.add_argument(
@@ -90,11 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", help="or the held-out prompts of a task: gsm8k, alpaca, word_problems, ...")
     parser.add_argument("--data", help="the task's file (default: ADASPEC_DATA, tensorflow-datasets, hub)")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--num_prompts", type=int, default=64, help="at least as many as the largest batch has rows")
-    parser.add_argument("--max_prompt_length", type=int, default=0, help="longer prompts lose tokens from their middle")
-    parser.add_argument("--max_new_tokens", type=int, default=64)
+    parser.add_argument("--num_prompts", type=COUNT, default=64, help="at least as many as the largest batch has rows")
+    parser.add_argument(
+        "--max_prompt_length", type=AT_LEAST_NONE, default=0, help="longer prompts lose tokens from their middle"
+    )
+    parser.add_argument("--max_new_tokens", type=TOKENS, default=64)
     add_sampling(parser)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=SEED, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     add_matmul_option(parser)
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")

@@ -13,16 +13,29 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from adaspec_jax.command_line import check_output, parse_arguments, say_notes
+from adaspec_jax.command_line import say_notes
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.options import (
+    AT_LEAST_NONE,
+    COUNT,
+    GUESSES,
+    ROWS,
+    SEED,
+    TOKENS,
+    check_outputs,
+    parse_arguments,
+    parser_of,
+    real,
+    whole,
+)
 
 FINALISTS, AGAIN = 4, 5  # so many of the sets are measured again with the default one, so many times in turn
 
-_POSITIVE = ("trials", "num_prompts", "batch_size", "max_new_tokens", "length")
+_RECORDED = ("num_prompts", "batch_size", "max_new_tokens", "length", "threshold", "dtype")
 
 
 def main() -> None:
-    arguments = parse_arguments(_parser(), positive=_POSITIVE)
+    arguments = parse_arguments(_parser())
     _check(arguments)
 
     from adaspec_jax import reporting
@@ -68,11 +81,7 @@ def _in_words(out: str, best: tuple[int, ...], layers: int, about: dict[str, Any
 def _check(arguments: argparse.Namespace) -> None:
     if (arguments.prompts is None) == (arguments.task is None):
         raise UserError("give either --prompts FILE or --task NAME")
-    if not 0 < arguments.threshold < 1:
-        raise UserError(f"--threshold is {arguments.threshold}; it must be between 0 and 1")
-    if arguments.seed < 0:
-        raise UserError(f"--seed is {arguments.seed}; it must be 0 or positive")
-    check_output(arguments.out, "out")
+    check_outputs(arguments, "out")
     if importlib.util.find_spec("optuna") is None:
         raise UserError('the search needs optuna: pip install "adaspec-jax[search]"')
 
@@ -108,29 +117,37 @@ def _about(arguments: argparse.Namespace, speed, layers: int) -> dict[str, Any]:
     from adaspec_jax import reporting
 
     texts = b"".join(np.asarray(made.tokens_BS, np.int32).tobytes() for made in speed.made)
-    settings = {name: getattr(arguments, name) for name in (*_POSITIVE[1:], "threshold", "dtype")}
+    settings = {name: getattr(arguments, name) for name in _RECORDED}
     there = reporting.environment(jax.devices()[0].device_kind)
     settings["machine"] = [there[name] for name in ("platform", "cpu_count", "device")]
     return settings | {"num_layers": layers, "texts_sha256": hashlib.sha256(texts).hexdigest()}
 
 
 def _parser() -> argparse.ArgumentParser:
-    described = __doc__.split("\n\n", 1)[1]
-    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.search_layers", description=described)
+    parser = parser_of("search_layers", __doc__)
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--out", required=True, help="where the set goes, a .json file")
-    parser.add_argument("--trials", type=int, default=200, help="sets to try in all; the paper's code goes up to 1000")
+    parser.add_argument(
+        "--trials", type=whole(1, 10**7), default=200, help="sets to try in all; the paper's code goes up to 1000"
+    )
     parser.add_argument("--prompts", help='a .jsonl file of rows with "prompt"')
     parser.add_argument("--task", help="or the prompts of a task: gsm8k, alpaca, word_problems, ...")
     parser.add_argument("--data", help="the task's file")
     parser.add_argument("--split", default="train", help="of the task")
-    parser.add_argument("--num_prompts", type=int, default=8, help="the first of them; each trial decodes all")
-    parser.add_argument("--batch_size", type=int, default=1)
-    parser.add_argument("--max_new_tokens", type=int, default=64)
-    parser.add_argument("--max_prompt_length", type=int, default=0, help="longer prompts lose tokens from their middle")
-    parser.add_argument("--length", type=int, default=8, help="guesses in a row, as draft_and_verify takes it")
-    parser.add_argument("--threshold", type=float, default=0.8, help="of a chain's end, as draft_and_verify takes it")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_prompts", type=COUNT, default=8, help="the first of them; each trial decodes all")
+    parser.add_argument("--batch_size", type=ROWS, default=1)
+    parser.add_argument("--max_new_tokens", type=TOKENS, default=64)
+    parser.add_argument(
+        "--max_prompt_length", type=AT_LEAST_NONE, default=0, help="longer prompts lose tokens from their middle"
+    )
+    parser.add_argument("--length", type=GUESSES, default=8, help="guesses in a row, as draft_and_verify takes it")
+    parser.add_argument(
+        "--threshold",
+        type=real(0, 0.999_999, above=True),
+        default=0.8,
+        help="of a chain's end, as draft_and_verify takes it",
+    )
+    parser.add_argument("--seed", type=SEED, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     return parser
 

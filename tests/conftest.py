@@ -65,11 +65,30 @@ FIRST += [f"tests/{name}.py" for name in ("pipeline/test_teacher", "planning/tes
 FIRST += [f"tests/{name}.py" for name in ("pipeline/test_chat", "pipeline/test_cut", "decoding/test_dialogue")]
 
 
+SLOW = [line for line in Path(__file__).with_name("slow.txt").read_text().splitlines() if not line.startswith("#")]
+
+
+@pytest.hookimpl(tryfirst=True)  # before the marks are asked for
 def pytest_collection_modifyitems(config, items):
+    _mark_slow(config, items)
     if not hasattr(config, "workerinput"):  # one process runs files as they are given
         return
     order = {file: place for place, file in enumerate(FIRST)}
     items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
+
+
+def _mark_slow(config, items):
+    """As tests/slow.txt has it; an error where it names what is not there any more."""
+    by_name = {}
+    for item in items:
+        name = item.nodeid.removeprefix("tests/")
+        for key in {name, name.partition("[")[0]}:
+            by_name.setdefault(key, []).append(item)
+    for line in SLOW:
+        for item in by_name.get(line, ()):
+            item.add_marker(pytest.mark.slow)
+    if not config.args_source.name == "ARGS":  # all files were read
+        assert not (gone := [line for line in SLOW if line not in by_name]), f"tests/slow.txt names {gone[0]}"
 
 
 def _folder(variable: str, *parts: str) -> Path:

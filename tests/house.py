@@ -17,7 +17,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 
 DOORS = set("train evaluate generate export plan convert doctor parity compare ablate benchmark datastore".split())
 BETWEEN_DOORS = {("compare", "parity"), ("benchmark", "benchmark_replay")}
-OF_ALL_DOORS = {"command_line", "sampling_options"}
+OF_ALL_DOORS = {"command_line", "options", "sampling_options"}
 COMMANDS = sorted(DOORS | {"search_layers", "rag", "schedule"})
 DOORS |= {*COMMANDS, "benchmark_replay", *OF_ALL_DOORS}
 # From the top floor down: a file may import from its own room and from floors below.

@@ -218,9 +218,9 @@ MISTAKES = {
     "a directory": (["--svg", "{root}"], "is a directory; name a file in it"),
     "no file": (["--prompts", "{root}/nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
     "too long": (["--max_new_tokens", "500"], "the target has a context of 128 tokens"),
-    "no width": (["--until", "0"], "--until is 0.0; give the width of an interval"),
+    "no width": (["--until", "0"], "--until is 0; it must be above 0"),
     "one batch": (["--until", "0.1", "--batch_size", "8"], "--until is for an interval, and one batch has none"),
-    "no length": (["--max_prompt_length", "-1"], "--max_prompt_length is -1; give a number of tokens, or 0"),
+    "no length": (["--max_prompt_length", "-1"], "--max_prompt_length is -1; it must be at least 0"),
     "bad mesh": (["--mesh", "data=3"], "1 rows do not divide over 3"),
 }
 

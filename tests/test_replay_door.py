@@ -176,7 +176,7 @@ MISTAKES = {
     "a picture": (["--replay", "b", "--svg", "s"], "leave --svg out"),
     "conversations": (["--replay", "b", "--chat"], "leave --chat out"),
     "times of nothing": (["--time", "3"], "--time N measures the best N of a --replay FILE"),
-    "no number": (["--replay", "b", "--time", "0"], "N is at least 1"),
+    "no number": (["--replay", "b", "--time", "0"], "--time is 0; it must be at least 1"),
     "some methods": (["--record", "a", "--methods", "llma"], "leave --methods out"),
     "a report": (["--record", "a", "--json", "b"], "--record measures nothing; leave --json out"),
     "no folder": (["--record", "{root}/nowhere/r.json"], "there is no such directory"),

@@ -71,9 +71,9 @@ PROMPTS = ["--prompts", "{root}/prompts.jsonl"]
 MISTAKES = {
     "nothing to measure": ([], "a schedule is measured: give either --prompts FILE or --task NAME"),
     "two sources": ([*PROMPTS, "--task", "gsm8k"], "give either --prompts FILE or --task NAME"),
-    "sizes": ([*PROMPTS, "--batch_sizes", "1,many"], "--batch_sizes 1,many: give numbers above 0"),
-    "no size": ([*PROMPTS, "--batch_sizes", "0,2"], "--batch_sizes 0,2: give numbers above 0"),
-    "lengths": ([*PROMPTS, "--draft_lengths", "-1"], "--draft_lengths -1: give numbers above 0"),
+    "sizes": ([*PROMPTS, "--batch_sizes", "1,many"], "--batch_sizes is many; give a whole number"),
+    "no size": ([*PROMPTS, "--batch_sizes", "0,2"], "--batch_sizes is 0; it must be at least 1"),
+    "lengths": ([*PROMPTS, "--draft_lengths", "-1"], "--draft_lengths is -1; it must be at least 1"),
     "no directory": ([*PROMPTS, "--json", "{root}/nowhere/s.json"], "there is no such directory"),
     "few prompts": ([*PROMPTS, "--batch_sizes", "1,8"], "4 prompts do not fill a batch of 8: give more of them"),
     "no prompt": ([*PROMPTS, "--num_prompts", "0"], "--num_prompts is 0; it must be at least 1"),

@@ -11,6 +11,7 @@ from adaspec_jax.config.architectures import (
     Qwen2,
     Qwen3,
 )
+from adaspec_jax.config.bounds import MOST
 from adaspec_jax.config.checks import validate
 from adaspec_jax.config.cutting import with_cut
 from adaspec_jax.config.described import architecture_of
@@ -44,6 +45,7 @@ __all__ = [
     "CUT",
     "MATMUL",
     "MODEL",
+    "MOST",
     "FREE_TO_CHANGE",
     "GPT2",
     "QUALIFIER",

@@ -8,7 +8,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from adaspec_jax.config.bounds import one_of, positive
+from adaspec_jax.config.bounds import one_of, positive, share, within
+
+_ROWS, _WIDE, _MANY = 2**24, 2**20, 2**16  # the most of a vocabulary, of features, and of layers or heads
 
 
 class Architecture:
@@ -46,20 +48,20 @@ class Architecture:
 class GPTNeoX(Architecture):
     """Pythia-31M."""
 
-    vocab_size: int = positive(50304)
-    hidden_size: int = positive(256)
-    num_hidden_layers: int = positive(6)
-    num_attention_heads: int = positive(8)
-    intermediate_size: int = positive(1024)
+    vocab_size: int = positive(50304, _ROWS)
+    hidden_size: int = positive(256, _WIDE)
+    num_hidden_layers: int = positive(6, _MANY)
+    num_attention_heads: int = positive(8, _MANY)
+    intermediate_size: int = positive(1024, _WIDE)
     max_position_embeddings: int = positive(2048)
-    rotary_pct: float = 0.25
-    rotary_emb_base: float = 10000.0
+    rotary_pct: float = share(0.25)
+    rotary_emb_base: float = positive(10000.0, 1e12)
     hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: float = within(0, 1, 1e-5)
     use_parallel_residual: bool = True
     attention_bias: bool = True
     tie_word_embeddings: bool = False
-    initializer_range: float = 0.02
+    initializer_range: float = within(0, 1000, 0.02)
     model_type: str = "gpt_neox"
 
     CLASS = "GPTNeoXForCausalLM"
@@ -72,17 +74,17 @@ class GPTNeoX(Architecture):
 class CodeGen(Architecture):
     """CodeGen-350M."""
 
-    vocab_size: int = positive(51200)
-    n_embd: int = positive(1024)
-    n_layer: int = positive(20)
-    n_head: int = positive(16)
-    n_inner: int | None = positive(None)  # None: 4 * n_embd
+    vocab_size: int = positive(51200, _ROWS)
+    n_embd: int = positive(1024, _WIDE)
+    n_layer: int = positive(20, _MANY)
+    n_head: int = positive(16, _MANY)
+    n_inner: int | None = positive(None, _WIDE)  # None: 4 * n_embd
     n_positions: int = positive(2048)
-    rotary_dim: int = positive(32)
+    rotary_dim: int = positive(32, _WIDE)
     activation_function: str = "gelu_new"
-    layer_norm_epsilon: float = 1e-5
+    layer_norm_epsilon: float = within(0, 1, 1e-5)
     tie_word_embeddings: bool = False
-    initializer_range: float = 0.02
+    initializer_range: float = within(0, 1000, 0.02)
     model_type: str = "codegen"
 
     CLASS = "CodeGenForCausalLM"
@@ -98,16 +100,16 @@ class CodeGen(Architecture):
 class GPT2(Architecture):
     """GPT-2 small."""
 
-    vocab_size: int = positive(50257)
-    n_embd: int = positive(768)
-    n_layer: int = positive(12)
-    n_head: int = positive(12)
-    n_inner: int | None = positive(None)  # None: 4 * n_embd
+    vocab_size: int = positive(50257, _ROWS)
+    n_embd: int = positive(768, _WIDE)
+    n_layer: int = positive(12, _MANY)
+    n_head: int = positive(12, _MANY)
+    n_inner: int | None = positive(None, _WIDE)  # None: 4 * n_embd
     n_positions: int = positive(1024)
     activation_function: str = "gelu_new"
-    layer_norm_epsilon: float = 1e-5
+    layer_norm_epsilon: float = within(0, 1, 1e-5)
     tie_word_embeddings: bool = True
-    initializer_range: float = 0.02
+    initializer_range: float = within(0, 1000, 0.02)
     model_type: str = "gpt2"
 
     CLASS = "GPT2LMHeadModel"
@@ -129,19 +131,19 @@ class Grouped(Architecture):
 class Phi(Grouped):
     """Phi-1.5."""
 
-    vocab_size: int = positive(51200)
-    hidden_size: int = positive(2048)
-    num_hidden_layers: int = positive(24)
-    num_attention_heads: int = positive(32)
-    num_key_value_heads: int | None = positive(None)  # None: as many as query heads
-    intermediate_size: int = positive(8192)
+    vocab_size: int = positive(51200, _ROWS)
+    hidden_size: int = positive(2048, _WIDE)
+    num_hidden_layers: int = positive(24, _MANY)
+    num_attention_heads: int = positive(32, _MANY)
+    num_key_value_heads: int | None = positive(None, _MANY)  # None: as many as query heads
+    intermediate_size: int = positive(8192, _WIDE)
     max_position_embeddings: int = positive(2048)
-    partial_rotary_factor: float = 0.5
-    rope_theta: float = 10000.0
+    partial_rotary_factor: float = share(0.5)
+    rope_theta: float = positive(10000.0, 1e12)
     hidden_act: str = "gelu_new"
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: float = within(0, 1, 1e-5)
     tie_word_embeddings: bool = False
-    initializer_range: float = 0.02
+    initializer_range: float = within(0, 1000, 0.02)
     model_type: str = "phi"
 
     CLASS = "PhiForCausalLM"
@@ -154,10 +156,10 @@ class Phi(Grouped):
 class Llama3Rope:
     """How Llama 3.2 stretches its rotary frequencies (`factor` 8 in Llama 3.1); `rope_type` "default" does not."""
 
-    factor: float = 32.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_position_embeddings: int = 8192
+    factor: float = positive(32.0, 1e6)
+    low_freq_factor: float = positive(1.0, 1e6)
+    high_freq_factor: float = positive(4.0, 1e6)
+    original_max_position_embeddings: int = positive(8192)
     rope_type: str = one_of("default", "llama3", default="llama3")
 
 
@@ -165,22 +167,22 @@ class Llama3Rope:
 class Llama(Grouped):
     """Llama-3.2-1B. Llama 2 has the `rope_type` "default", `rope_theta` 1e4 and as many key heads as query heads."""
 
-    vocab_size: int = positive(128256)
-    hidden_size: int = positive(2048)
-    num_hidden_layers: int = positive(16)
-    num_attention_heads: int = positive(32)
-    num_key_value_heads: int = positive(8)
-    head_dim: int | None = positive(None)  # None: hidden_size / num_attention_heads
-    intermediate_size: int = positive(8192)
+    vocab_size: int = positive(128256, _ROWS)
+    hidden_size: int = positive(2048, _WIDE)
+    num_hidden_layers: int = positive(16, _MANY)
+    num_attention_heads: int = positive(32, _MANY)
+    num_key_value_heads: int = positive(8, _MANY)
+    head_dim: int | None = positive(None, _WIDE)  # None: hidden_size / num_attention_heads
+    intermediate_size: int = positive(8192, _WIDE)
     max_position_embeddings: int = positive(131072)
-    rope_theta: float = 500000.0
+    rope_theta: float = positive(500000.0, 1e12)
     rope_scaling: Llama3Rope = field(default_factory=Llama3Rope)
     hidden_act: str = "silu"
-    rms_norm_eps: float = 1e-5
+    rms_norm_eps: float = within(0, 1, 1e-5)
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = True
-    initializer_range: float = 0.02
+    initializer_range: float = within(0, 1000, 0.02)
     model_type: str = "llama"
 
     CLASS = "LlamaForCausalLM"
@@ -193,21 +195,21 @@ class Llama(Grouped):
 class Qwen2(Grouped):
     """Qwen2.5-0.5B."""
 
-    vocab_size: int = positive(151936)
-    hidden_size: int = positive(896)
-    num_hidden_layers: int = positive(24)
-    num_attention_heads: int = positive(14)
-    num_key_value_heads: int = positive(2)
-    head_dim: int | None = positive(None)  # None: hidden_size / num_attention_heads
-    intermediate_size: int = positive(4864)
+    vocab_size: int = positive(151936, _ROWS)
+    hidden_size: int = positive(896, _WIDE)
+    num_hidden_layers: int = positive(24, _MANY)
+    num_attention_heads: int = positive(14, _MANY)
+    num_key_value_heads: int = positive(2, _MANY)
+    head_dim: int | None = positive(None, _WIDE)  # None: hidden_size / num_attention_heads
+    intermediate_size: int = positive(4864, _WIDE)
     max_position_embeddings: int = positive(32768)
-    rope_theta: float = 1000000.0
+    rope_theta: float = positive(1000000.0, 1e12)
     rope_scaling: Llama3Rope | None = None
     hidden_act: str = "silu"
-    rms_norm_eps: float = 1e-6
+    rms_norm_eps: float = within(0, 1, 1e-6)
     tie_word_embeddings: bool = True
     use_sliding_window: bool = False
-    initializer_range: float = 0.02
+    initializer_range: float = within(0, 1000, 0.02)
     model_type: str = "qwen2"
 
     CLASS = "Qwen2ForCausalLM"
@@ -217,22 +219,22 @@ class Qwen2(Grouped):
 class Qwen3(Grouped):
     """Qwen3-0.6B."""
 
-    vocab_size: int = positive(151936)
-    hidden_size: int = positive(1024)
-    num_hidden_layers: int = positive(28)
-    num_attention_heads: int = positive(16)
-    num_key_value_heads: int = positive(8)
-    head_dim: int = positive(128)
-    intermediate_size: int = positive(3072)
+    vocab_size: int = positive(151936, _ROWS)
+    hidden_size: int = positive(1024, _WIDE)
+    num_hidden_layers: int = positive(28, _MANY)
+    num_attention_heads: int = positive(16, _MANY)
+    num_key_value_heads: int = positive(8, _MANY)
+    head_dim: int = positive(128, _WIDE)
+    intermediate_size: int = positive(3072, _WIDE)
     max_position_embeddings: int = positive(40960)
-    rope_theta: float = 1000000.0
+    rope_theta: float = positive(1000000.0, 1e12)
     rope_scaling: Llama3Rope | None = None
     hidden_act: str = "silu"
-    rms_norm_eps: float = 1e-6
+    rms_norm_eps: float = within(0, 1, 1e-6)
     attention_bias: bool = False
     tie_word_embeddings: bool = True
     use_sliding_window: bool = False
-    initializer_range: float = 0.02
+    initializer_range: float = within(0, 1000, 0.02)
     model_type: str = "qwen3"
 
     CLASS = "Qwen3ForCausalLM"

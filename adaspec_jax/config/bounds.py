@@ -12,6 +12,7 @@ from typing import Any
 from adaspec_jax.errors import did_you_mean
 
 Complaint = Callable[[Any], str | None]
+MOST = 2**31 - 1  # of a number with no limit of its own: what a 32-bit integer holds
 _KEY = "complaint"
 
 
@@ -21,36 +22,43 @@ def bounded(default: Any, complaint: Complaint) -> Any:
 
 
 def complaint_of(item: dataclasses.Field, value: Any) -> str | None:
-    """What is wrong with a field's value."""
+    """What is wrong with a field's value; a text is nowhere empty that is not so by default."""
+    if isinstance(value, str) and not value.strip() and item.default != "":
+        return "is empty; give a value, or leave it out"
     return item.metadata[_KEY](value) if _KEY in item.metadata else None
 
 
-def positive(default: Any) -> Any:
+def positive(default: Any, most: float = MOST) -> Any:
     """A number above 0, or None where the default's type has that."""
-    return bounded(default, _unless(lambda value: value > 0, "it must be positive"))
+    return bounded(default, _all(_unless(lambda value: value > 0, "it must be positive"), _at_most(most)))
 
 
-def not_negative(default: Any) -> Any:
-    return bounded(default, _unless(lambda value: value >= 0, "it must not be negative"))
+def not_negative(default: Any, most: float = MOST) -> Any:
+    return bounded(default, _all(_unless(lambda value: value >= 0, "it must not be negative"), _at_most(most)))
 
 
 def share(default: float | None) -> Any:
     """In (0, 1]."""
     at_most_all = _unless(lambda value: value <= 1, "it must be at most 1, which is all")
-    above_none = _unless(lambda value: value > 0, "it must be positive")
-    return bounded(default, lambda value: above_none(value) or at_most_all(value))
+    return bounded(default, _all(_unless(lambda value: value > 0, "it must be positive"), at_most_all))
+
+
+def within(least: float, most: float, default: Any) -> Any:
+    """In [least, most], or None where the default's type has that."""
+    valid = _unless(lambda value: least <= value <= most, f"it must be from {least:,} to {most:,}")
+    return bounded(default, valid)
 
 
 def below(limit: float, default: float, why: str) -> Any:
     """In [0, limit)."""
     not_less = _unless(lambda value: value >= 0, "it must not be negative")
-    return bounded(default, lambda value: not_less(value) or _unless(lambda v: v < limit, why)(value))
+    return bounded(default, _all(not_less, _unless(lambda value: value < limit, why)))
 
 
 def axis(default: int) -> Any:
     """A number of devices along an axis of the mesh, or -1."""
-    valid = _unless(lambda value: value > 0 or value == -1, "give a number of devices, or -1 for as many as fit")
-    return bounded(default, valid)
+    what = "give a number of devices, or -1 for as many as fit"
+    return bounded(default, _unless(lambda value: 0 < value <= MOST or value == -1, what))
 
 
 def one_of(*choices: str, default: str | None = None) -> Any:
@@ -71,11 +79,13 @@ def named(*choices: str) -> Any:
     return bounded(choices[0], complaint)
 
 
-def increasing(*lengths: int) -> Any:
-    """A tuple, not empty, of numbers in increasing order."""
+def increasing(*lengths: int, most: int = MOST) -> Any:
+    """A tuple, not empty, of numbers from 1 to `most` in increasing order."""
 
     def complaint(value: tuple[int, ...]) -> str | None:
-        return None if value and sorted(value) == list(value) else f"{value} must be lengths in increasing order"
+        if value and sorted(value) == list(value) and 0 < value[0] and value[-1] <= most:
+            return None
+        return f"{value} must be lengths in increasing order, from 1 to {most:,}"
 
     return bounded(lengths, complaint)
 
@@ -84,12 +94,21 @@ def numbered(*numbers: int) -> Any:
     """A tuple, maybe empty, of different numbers from 0 on, in increasing order."""
 
     def complaint(value: Any) -> str | None:
-        whole = isinstance(value, tuple) and all(type(number) is int and number >= 0 for number in value)
+        whole = isinstance(value, tuple) and all(type(number) is int and 0 <= number <= MOST for number in value)
         if whole and list(value) == sorted(set(value)):
             return None
         return f"is {value!r}; give different numbers from 0 on in increasing order, as in 0,2,5"
 
     return bounded(numbers, complaint)
+
+
+def _all(*complaints: Complaint) -> Complaint:
+    """The first complaint there is."""
+    return lambda value: next(filter(None, (complaint(value) for complaint in complaints)), None)
+
+
+def _at_most(most: float) -> Complaint:
+    return _unless(lambda value: value <= most, f"it must be at most {most:,}")
 
 
 def _unless(valid: Callable[[Any], bool], what: str) -> Complaint:

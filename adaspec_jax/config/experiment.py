@@ -11,7 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adaspec_jax.config.architectures import Architecture, GPTNeoX
-from adaspec_jax.config.bounds import axis, below, increasing, named, not_negative, numbered, one_of, positive, share
+from adaspec_jax.config.bounds import (
+    axis,
+    below,
+    increasing,
+    named,
+    not_negative,
+    numbered,
+    one_of,
+    positive,
+    share,
+    within,
+)
 
 MODEL = "model"  # value of `draft.kind` that names no kind of head
 RANDOM, CUT = "random", "cut"  # values of `init` that name no place
@@ -46,17 +57,17 @@ class Data:
     evaluation_rows: str | None = None
     num_train: int = positive(4000)  # generated tasks only
     num_evaluation: int = positive(200)
-    seed: int | None = None  # of generated tasks; None: the run's
+    seed: int | None = not_negative(None)  # of generated tasks; None: the run's
     prompt_column: str | None = None  # with answer_column: any jsonl, prompt and answer taken as they are
     answer_column: str | None = None  # None will do where a target that is not fitted answers
     text_column: str | None = None  # any jsonl of plain texts: the first sentences are the prompt
     chat_template: str | None = None  # a Jinja file in place of the tokenizer's own
     chat: Chat = field(default_factory=Chat)
     preview: int = not_negative(0)  # rows that are shown, labels marked, before training starts
-    max_length: int = positive(512)  # tokens of prompt and answer together; what is longer is cut
+    max_length: int = positive(512, 2**24)  # tokens of prompt and answer together; what is longer is cut
     max_prompt_length: int = not_negative(0)  # a longer prompt loses its middle; 0: it is left out where no answer fits
     contamination: str = one_of("remove", "allow")  # training rows with an evaluation prompt
-    buckets: tuple[int, ...] = increasing(128, 192, 256, 384, 512)  # padded batch lengths: one compiled step each
+    buckets: tuple[int, ...] = increasing(128, 192, 256, 384, 512, most=2**24)  # padded lengths: a compiled step each
     length_window: int = positive(1)  # batches regrouped by length among so many: less padding, less random batches
     # Whole examples share rows of up to max_length tokens, each attending to itself alone; once, by seed, before rows
     # are shuffled. Then batch_size counts such rows, and the number of steps follows from theirs.
@@ -68,25 +79,25 @@ class Tokenizer:
     """`init` "train" fits a byte-level BPE to the training split, "target" takes its; or a directory or a hub name."""
 
     init: str = "train"
-    vocab_size: int = positive(1024)  # when trained here
+    vocab_size: int = positive(1024, 2**24)  # when trained here
 
 
 @dataclass
 class Fit:
     """How a stage optimises: AdamW, global-norm clipping, one schedule."""
 
-    epochs: float = not_negative(3.0)
-    batch_size: int = positive(16)
-    lr: float = positive(3e-4)
+    epochs: float = not_negative(3.0, 1e6)
+    batch_size: int = positive(16, 2**20)
+    lr: float = positive(3e-4, 1000)
     schedule: str = one_of("constant", "linear", "cosine")  # the last two go down to zero at the last step
     warmup_steps: int = not_negative(0)
-    weight_decay: float = not_negative(0.1)
-    clip_norm: float = not_negative(1.0)  # 0: off
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    accumulate: int = positive(1)  # batches per update
-    micro_batches: int = positive(1)  # parts of a batch that go through the layers in turn; results do not change
+    weight_decay: float = not_negative(0.1, 1000)
+    clip_norm: float = not_negative(1.0, 1e9)  # 0: off
+    beta1: float = below(1, 0.9, "at 1 and above nothing is learnt")
+    beta2: float = below(1, 0.999, "at 1 and above nothing is learnt")
+    eps: float = positive(1e-8, 1)
+    accumulate: int = positive(1, 2**20)  # batches per update
+    micro_batches: int = positive(1, 2**20)  # parts of a batch that go through the layers in turn; same results
     rematerialise: bool = False  # compute a layer's inside again in the backward pass; results do not change
     moments: str = one_of("float32", "bfloat16", "factored")  # "factored": Adafactor's, and no first moment
     master: str = one_of("float32", "bfloat16")  # what parameters are kept in; "bfloat16" rounds updates stochastically
@@ -101,8 +112,8 @@ class Target(Fit):
 
     init: str = RANDOM
     architecture: Architecture | None = field(default_factory=GPTNeoX)
-    lora_rank: int = not_negative(0)  # above 0: adapters are fitted instead of the whole model, and merged at the end
-    lora_lr: float = positive(2e-4)
+    lora_rank: int = not_negative(0, 2**16)  # above 0: adapters are fitted instead of the whole model, then merged
+    lora_lr: float = positive(2e-4, 1000)
 
 
 @dataclass
@@ -115,8 +126,8 @@ class Answers:
     """
 
     source: str = one_of("dataset", "target", "draft", "mixed")
-    temperature: float = not_negative(1.0)
-    max_new_tokens: int = positive(128)  # of a sampled answer
+    temperature: float = not_negative(1.0, 1e6)
+    max_new_tokens: int = positive(128, 2**24)  # of a sampled answer
     share: float = share(0.5)
 
 
@@ -157,7 +168,7 @@ class Draft(Fit):
     normalize: str = one_of("paper", "official")
     # The quantile over the whole batch, over each of `shards` runs of rows, or over each row.
     scope: str = one_of("global", "shard", "sequence")
-    shards: int = positive(1)
+    shards: int = positive(1, 2**20)
     # Epochs / k at batch / k, the reference's number of steps; or both as written.
     budget: str = one_of("official", "equal_compute")
 
@@ -169,7 +180,7 @@ class Qualifier(Fit):
     `epochs` 0: there is none. `init`, `layers` and `architecture` as the draft's.
     """
 
-    epochs: float = not_negative(0.0)
+    epochs: float = not_negative(0.0, 1e6)
     init: str = RANDOM
     layers: tuple[int, ...] = numbered()
     architecture: Architecture | None = field(default_factory=GPTNeoX)
@@ -184,11 +195,11 @@ class Evaluation:
     """How acceptance is measured; none of it affects training."""
 
     num_prompts: int = positive(200)
-    batch_size: int = positive(8)
-    draft_length: int = not_negative(5)  # guesses per round; 0: the best by measured costs and acceptance
-    max_new_tokens: int = positive(128)
-    temperature: float = not_negative(0.0)
-    resamples: int = positive(10_000)
+    batch_size: int = positive(8, 2**20)
+    draft_length: int = not_negative(5, 4096)  # guesses per round; 0: the best by measured costs and acceptance
+    max_new_tokens: int = positive(128, 2**24)
+    temperature: float = not_negative(0.0, 1e6)
+    resamples: int = positive(10_000, 10_000_000)
     # Products of the measured models; "float32": in the parameters' type; "bfloat16", "auto": in bfloat16 with float32
     # sums where the machine has matrix units for it, which a short measurement decides.
     matmul: str = named(*MATMUL)
@@ -209,29 +220,29 @@ class Mesh:
 class Published:
     """Acceptance that the paper reports for this row, in percent; nothing is computed from it."""
 
-    distillspec: float | None = None
-    adaspec: float | None = None
+    distillspec: float | None = within(0, 100, None)
+    adaspec: float | None = within(0, 100, None)
 
 
 @dataclass
 class Experiment:
     """One run of the pipeline: target, reference, draft, evaluation."""
 
-    seed: int = 0
+    seed: int = not_negative(0)
     dtype: str = one_of("float32", "bfloat16")  # of the computation; parameters in training and moments stay float32
     attention: str = one_of("xla", "cudnn")  # "cudnn": NVIDIA's fused kernel, in training and with dtype bfloat16
     # Frozen models: "recompute" at every step, or store "hidden" states, or "top_k" (inexact).
     teacher: str = one_of("auto", "recompute", "hidden", "top_k")
     teacher_store: str | None = None  # a directory that runs on the same target and text share; None: in the workdir
     teacher_dtype: str = one_of("computed", "bfloat16")  # of stored hidden states
-    teacher_top_k: int = positive(64)  # entries of the target's law stored per label; the rest becomes one event
+    teacher_top_k: int = positive(64, 2**24)  # entries of the target's law stored per label; the rest becomes one event
     # "auto": each stage gives up what it must, in the order of docs/plan.md, to fit.
     memory: str = one_of("as_written", "auto")
     layers: str = one_of("auto", "unrolled", "scanned")  # scanned: stacked, one compiled; auto: so on accelerators
     accelerator: str = one_of("any", "gpu", "tpu")  # "gpu" or "tpu": refuse to run where there is none
     # "auto": one run of several processes, found by the cluster or JAX_COORDINATOR_ADDRESS.
     distributed: str = one_of("off", "auto")
-    loss_chunk: int = not_negative(0)  # logits a loss holds at once, per device; 0: 2**23 on CPUs, 2**27 elsewhere
+    loss_chunk: int = not_negative(0, 2**40)  # logits held at once, per device; 0: 2**23 on CPUs, 2**27 elsewhere
     data: Data = field(default_factory=Data)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     target: Target = field(default_factory=Target)

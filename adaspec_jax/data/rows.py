@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from adaspec_jax.errors import UserError, did_you_mean
-from adaspec_jax.files import open_unpacked
+from adaspec_jax.errors import UserError, did_you_mean, first_line
+from adaspec_jax.files import open_unpacked, ordinary, parsed
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
@@ -105,7 +105,7 @@ def _parquet_rows(path: Path, digest) -> Iterator[tuple[str, object]]:
     except ImportError:
         raise UserError(f"{path}: .parquet is read by pyarrow, which is not installed (pip install pyarrow)") from None
     try:
-        content = path.read_bytes()
+        content = ordinary(path).read_bytes()
         rows = parquet.read_table(pyarrow.BufferReader(content)).to_pylist()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -139,12 +139,12 @@ def _text(line: bytes, where: str) -> str:
 
 def _json(text: str, where: str) -> object:
     try:
-        return json.loads(text)
+        return parsed(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} character {error.colno}" if error.lineno > 1 else f"character {error.colno}"
         raise UserError(f"{where}: not JSON ({error.msg} at {place})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON that can be read ({type(error).__name__})") from error
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON that can be read ({first_line(error)})") from error
 
 
 def _kind(value: object) -> str:

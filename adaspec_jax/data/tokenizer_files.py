@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adaspec_jax.data.network import hub_reachable
 from adaspec_jax.errors import UserError, first_line
-from adaspec_jax.files import read_json
+from adaspec_jax.files import ordinary, read_json
 from adaspec_jax.places import ADAPTER, find_below, only_an_adapter
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _from_json(directory: Path) -> PreTrainedTokenizerBase:
 
     file = directory / _JSON
     try:
-        content = file.read_bytes()
+        content = ordinary(file).read_bytes()
         backend = Tokenizer.from_buffer(content)
     except Exception as error:  # the library's own errors are plain Exceptions
         raise UserError(

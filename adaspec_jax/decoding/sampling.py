@@ -42,8 +42,10 @@ class Sampling:
         self._check()
 
     def _check(self) -> None:
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature must be 0 (greedy) or positive, not {self.temperature}")
+        if self.temperature != 0 and not _COLDEST <= self.temperature <= _HOTTEST:
+            raise ValueError(
+                f"temperature must be 0 (greedy) or from {_COLDEST} to {_HOTTEST:.0e}, not {self.temperature}"
+            )
         if self.top_k < 0:
             raise ValueError(f"top_k must be 0 (off) or positive, not {self.top_k}")
         if not 0 < self.top_p <= 1:
@@ -120,7 +122,10 @@ class Sampling:
 
     def filtered(self, logits_V: Array) -> Array:
         """Float32 logits at the temperature, which must not be 0; -inf for tokens that the filters leave out."""
-        logits_V = logits_V.astype(jnp.float32) / self.temperature
+        logits_V = logits_V.astype(jnp.float32)
+        if self.temperature < _COLD:
+            logits_V -= jnp.max(logits_V, axis=-1, keepdims=True)
+        logits_V /= self.temperature
         if 0 < self.top_k < logits_V.shape[-1]:
             kth = jax.lax.top_k(logits_V, self.top_k)[0][..., -1:]
             logits_V = jnp.where(logits_V < kth, -jnp.inf, logits_V)
@@ -188,6 +193,8 @@ def _first_past(uniform: Array, weights_X: Array) -> Array:
     return jnp.minimum(jnp.min(jnp.where(past_X, index_X, len(index_X)), axis=-1), last)
 
 
+# Below, a logit over the temperature is too large for float32 to hold the differences that make the law.
+_COLD, _COLDEST, _HOTTEST = 0.05, 1e-30, 1e6
 _COLUMN = 128  # tokens: about the square root of V, where both levels are short
 
 GREEDY = Sampling(temperature=0.0)

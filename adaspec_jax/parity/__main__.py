@@ -9,20 +9,19 @@ Needs `pip install "adaspec-jax[parity]"`.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from adaspec_jax.command_line import parse_arguments
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.options import COUNT, parse_arguments, parser_of
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m adaspec_jax.parity", description=__doc__.split("\n\n", 1)[1])
+    parser = parser_of("parity", __doc__)
     parser.add_argument("--workdir", required=True, help="of a finished run")
-    parser.add_argument("--num_prompts", type=int, default=20, help="of the run's held-out prompts")
+    parser.add_argument("--num_prompts", type=COUNT, default=20, help="of the run's held-out prompts")
     parser.add_argument("--draft_stage", choices=("draft", "reference"), default="draft")
     parser.add_argument("--json", help="where the certificate goes as well")
-    arguments = parse_arguments(parser, positive=("num_prompts",))
+    arguments = parse_arguments(parser)
     if not Path(arguments.workdir).is_dir():
         raise UserError(f"--workdir {arguments.workdir} is not a directory; give that of a finished run")
     if arguments.json and not Path(arguments.json).absolute().parent.is_dir():

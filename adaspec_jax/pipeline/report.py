@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 
-from adaspec_jax import data, models, reporting
+from adaspec_jax import data, files, models, reporting
 from adaspec_jax.config import MODEL, QUALIFIER, Evaluation
 from adaspec_jax.decoding import Sampling
 from adaspec_jax.devices import processes, sharding
@@ -110,7 +109,7 @@ def _teacher(workdir: Workdir) -> dict[str, Any] | None:
 def _written(workdir: Workdir, report: dict[str, Any]) -> dict[str, Any]:
     file = workdir.path / "report.json"
     reporting.write_json(file, report)
-    return json.loads(file.read_text())  # what a later run will find
+    return files.parsed(file.read_text(encoding="utf-8"))  # what a later run will find
 
 
 def _write_page(workdir: Workdir, report, labels: Sequence[str], decoded, selected) -> None:

@@ -161,7 +161,7 @@ class Workdir:
         if not (file.is_file() and (self.path / "report.html").is_file() and all(map(self.finished, stages))):
             return None
         try:
-            report = json.loads(file.read_text())
+            report = files.parsed(file.read_text(encoding="utf-8"))
             same = report["settings"]["evaluation"] == json.loads(json.dumps(vars(evaluation)))
             same &= all(
                 files.sha256(path, unpacked=True) == sha256 for path, sha256 in _read_from(data, report["data"])

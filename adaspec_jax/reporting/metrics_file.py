@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adaspec_jax.errors import UserError
-from adaspec_jax.files import write_text
+from adaspec_jax.files import parsed, write_text
 from adaspec_jax.reporting.report import plain
 
 
@@ -65,7 +65,7 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        entry = json.loads(line)
+        entry = parsed(line)
     except ValueError:  # JSONDecodeError and UnicodeDecodeError: both are what a torn line raises
         return None
     return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None

@@ -1,12 +1,16 @@
 """What a config's fields may hold, said beside them; and what several must have in common."""
 
 import dataclasses
-from dataclasses import dataclass, field, replace
+import math
+import typing
+from dataclasses import dataclass, field
 
 import pytest
 
-from adaspec_jax.config import Answers, Data, Draft, Evaluation, Experiment, Mesh, Reference, Target, flatten, validate
+from adaspec_jax.config import Answers, Data, Draft, Evaluation, Experiment, Mesh, Reference, Target, validate
+from adaspec_jax.config.architectures import Llama3Rope
 from adaspec_jax.config.bounds import complaint_of, positive
+from adaspec_jax.config.described import FAMILIES
 from adaspec_jax.errors import UserError
 
 
@@ -23,6 +27,10 @@ def test_the_defaults_pass():
         (Experiment(target=Target(lr=0.0)), "target.lr is 0.0; it must be positive"),
         (Experiment(target=Target(epochs=-1)), "target.epochs is -1; it must not be negative"),
         (Experiment(reference=Reference(moments="half")), 'reference.moments is "half"; it must be one of float32, '),
+        (Experiment(data=Data(train="")), "data.train is empty; give a value, or leave it out"),
+        (Experiment(target=Target(lr=math.inf)), "target.lr is inf; it must be at most 1,000"),
+        (Experiment(target=Target(lr=math.nan)), "target.lr is nan; it must be positive"),
+        (Experiment(draft=Draft(beta1=1.5)), "draft.beta1 is 1.5; at 1 and above nothing is learnt"),
         (Experiment(draft=Draft(fraction=0.0)), "draft.fraction is 0.0; it must be positive"),
         (
             Experiment(draft=Draft(final_fraction=1.5)),
@@ -64,23 +72,24 @@ def test_a_field_that_is_new_brings_its_bound_along():
         validate(Experiment(draft=Longer(inner=Inner(0))))
 
 
-def test_every_number_that_sizes_something_has_a_bound():
-    """A count or rate of 0 or below is refused wherever it stands; the exceptions are named here."""
-    free = {"seed", "beta1", "beta2", "eps", "distillspec", "adaspec"}  # anything goes, or the formula itself says
-    free |= {"rotary_pct", "rotary_emb_base", "layer_norm_eps", "initializer_range"}
-
-    def unbounded(group, prefix=""):
-        for item in dataclasses.fields(group):
-            value = getattr(group, item.name)
-            if dataclasses.is_dataclass(value):
-                yield from unbounded(value, f"{prefix}{item.name}.")
-            elif type(value) in (int, float) and item.name not in free and not complaint_of(item, -3):
-                yield f"{prefix}{item.name}"
-
-    assert list(unbounded(Experiment())) == []
+def numbers(group, prefix=""):
+    """(key, field) of all numbers of a config."""
+    for item in dataclasses.fields(group):
+        value, kinds = getattr(group, item.name), typing.get_args(item.type) or (item.type,)
+        if dataclasses.is_dataclass(value):
+            yield from numbers(value, f"{prefix}{item.name}.")
+        elif {int, float} & set(kinds):
+            yield f"{prefix}{item.name}", item
 
 
-def test_bounds_leave_values_replacement_and_flattening_as_they_were():
-    assert Draft().fraction == 0.4 and Draft.fraction == 0.4 and Data().buckets == (128, 192, 256, 384, 512)
-    assert replace(Draft(), fraction=0.2) == Draft(fraction=0.2) != Draft()
-    assert flatten(Experiment())["draft.scope"] == "global" and flatten(Experiment())["draft.final_fraction"] is None
+ARCHITECTURES = [*FAMILIES.values(), Llama3Rope]
+
+
+@pytest.mark.parametrize("group", [Experiment, *ARCHITECTURES], ids=lambda group: group.__name__)
+@pytest.mark.parametrize("value", [-3, math.inf, -math.inf, math.nan, 10**13])
+def test_every_number_has_a_range(group, value):
+    """Not finite, below nothing and absurdly large: refused wherever it stands, before anything is computed with it."""
+    found = {
+        key: (item, (value,) if typing.get_origin(item.type) is tuple else value) for key, item in numbers(group())
+    }
+    assert found and [key for key, given in found.items() if not complaint_of(*given)] == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from adaspec_jax.data.prompts import check_given
 from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.files import parsed
 
 # Columns that hold turns, what a turn says, and who.
 _COLUMNS = ("messages", "conversations")
@@ -244,7 +244,7 @@ def _tools(tools: Any, where: str) -> tuple[Mapping[str, Any], ...]:
 
 def _json(text: str, what: str) -> Any:
     try:
-        return json.loads(text)
+        return parsed(text)
     except ValueError as error:
         raise UserError(f"{what} is not JSON ({error})") from None
 

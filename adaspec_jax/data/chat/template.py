@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 import re
 import signal
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adaspec_jax import files
 from adaspec_jax.data.chat.conversation import Message
 from adaspec_jax.data.tokenizer_files import quiet_transformers
 from adaspec_jax.errors import UserError, first_line
@@ -143,7 +143,7 @@ def special_tokens(source: str) -> list[str]:
 def read_template(file: str | os.PathLike) -> str:
     """A Jinja file's text; UserError where it cannot be read."""
     try:
-        return Path(file).expanduser().read_text(encoding="utf-8")
+        return files.ordinary(Path(file).expanduser()).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the chat template {file} cannot be read ({first_line(error)})") from None
 
@@ -151,7 +151,7 @@ def read_template(file: str | os.PathLike) -> str:
 def _options(options: str | Mapping | None) -> Mapping[str, Any]:
     if isinstance(options, str):
         try:
-            options = json.loads(options or "{}")
+            options = files.parsed(options or "{}")
         except ValueError as error:
             raise UserError(f"data.chat.options is not JSON ({error}); write it as in '{{\"key\": true}}'") from None
     if options is not None and not isinstance(options, Mapping):

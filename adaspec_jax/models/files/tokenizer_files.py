@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from adaspec_jax.files import read_json, replacing, write_json
+from adaspec_jax.files import ordinary, parsed, read_json, replacing, write_json
 
 _JSON, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _OWN = ("is_local", "local_files_only", "backend")  # of how transformers 5 loaded it
@@ -41,7 +40,7 @@ def _for_all_readers(settings: dict[str, Any], file: Path) -> dict[str, Any]:
         kept["additional_special_tokens"] = more
     if file.is_file():
         kept["tokenizer_class"] = "PreTrainedTokenizerFast"
-        pre_tokenizer = json.loads(file.read_text(encoding="utf-8")).get("pre_tokenizer") or {}
+        pre_tokenizer = parsed(ordinary(file).read_text(encoding="utf-8")).get("pre_tokenizer") or {}
         if "add_prefix_space" in pre_tokenizer:  # which transformers 4 sets to this, false if absent
             kept["add_prefix_space"] = pre_tokenizer["add_prefix_space"]
     return kept

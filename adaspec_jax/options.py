@@ -1,0 +1,153 @@
+"""Options of the programs that argparse reads: their numbers' ranges, what several share, and where results may go."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from adaspec_jax.config import MATMUL, MOST
+from adaspec_jax.errors import UserError, did_you_mean
+
+
+def parser_of(command: str, doc: str | None) -> argparse.ArgumentParser:
+    """Of a module that is run; its docstring but for the first line says what it does (None under `python -OO`)."""
+    description = (doc or "").partition("\n\n")[2]
+    formatter = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(
+        prog=f"python -m adaspec_jax.{command}", description=description, formatter_class=formatter
+    )
+
+
+def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
+    """The parsed options. Mistakes raise `UserError`."""
+
+    def complain(message: str):
+        of_a_number = re.fullmatch(r"argument (--\w+): (is .*)", message)
+        raise UserError(" ".join(of_a_number.groups()) if of_a_number else f"{message}; see --help")
+
+    parser.error = complain
+    arguments = parser.parse_args(argv)
+    for action in parser._actions:
+        value = getattr(arguments, action.dest, None)
+        if "" in (value if isinstance(value, list) else [value]):
+            raise UserError(f"{action.option_strings[-1]} is empty; give a value, or leave it out")
+    return arguments
+
+
+def whole(least: int, most: int = MOST) -> Callable[[str], int]:
+    """The `type` of an option that is a whole number in this range."""
+    return partial(_number, int, least, most)
+
+
+def real(least: float, most: float, *, above: bool = False) -> Callable[[str], float]:
+    """The `type` of an option that is a number in this range; `above`: and more than its lower end."""
+    return partial(_number, float, least, most, above=above)
+
+
+def _number(kind: type, least: float, most: float, text: str, *, above: bool = False) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"is {text[:40]}; give a {'whole ' if kind is int else ''}number") from None
+    if value > least or (value == least and not above):
+        if value <= most:
+            return value
+        raise argparse.ArgumentTypeError(f"is {text}; it must be at most {most:,}")
+    raise argparse.ArgumentTypeError(f"is {text}; it must be {'above' if above else 'at least'} {least:,}")
+
+
+def number_of(option: str, text: str, kind: Callable[[str], Any]) -> Any:
+    """A number that argparse does not read; UserError that names the option."""
+    try:
+        return kind(text)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--{option} {error}") from None
+
+
+def numbers_of(option: str, text: str, most: int = MOST) -> list[int]:
+    """Whole numbers from 1 on with commas between them; UserError that names the option."""
+    return [number_of(option, part, whole(1, most)) for part in text.split(",")]
+
+
+SEED = AT_LEAST_NONE = whole(0)
+COUNT = whole(1)
+ROWS = whole(1, 2**20)  # of a batch
+TOKENS = whole(1, 2**24)  # to be written
+GUESSES = whole(1, 4096)  # in a row
+
+
+def add_template_options(parser: argparse.ArgumentParser) -> None:
+    """How conversations are rendered."""
+    parser.add_argument("--chat_template", help="a Jinja file in place of the tokenizer's own template")
+    parser.add_argument("--template_options", help="of the template, as JSON: '{\"enable_thinking\": false}'")
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """What methods make their guesses of: draft models, and texts to copy from."""
+    parser.add_argument(
+        "--draft",
+        action="append",
+        default=[],
+        help="directory or hub name, for the methods that need one; given again, the smallest drafts, and in a "
+        "benchmark each other one is METHOD@DRAFT",
+    )
+    parser.add_argument("--qualifier", help="the draft between the smallest and the target (default: the next larger)")
+    parser.add_argument("--datastore", help="made by python -m adaspec_jax.datastore, for the methods that need one")
+
+
+def add_assistant_roles(parser: argparse.ArgumentParser) -> None:
+    """Who in a file of conversations is the assistant."""
+    parser.add_argument(
+        "--assistant_roles",
+        type=lambda names: tuple(name for name in names.split(",") if name),
+        default=(),
+        help="further names that the file has for the assistant, with commas between them",
+    )
+
+
+def add_matmul_option(parser: argparse.ArgumentParser) -> None:
+    """In which type decoding multiplies."""
+    parser.add_argument(
+        "--matmul",
+        type=_matmul,
+        default=MATMUL[0],
+        help=f"{', '.join(MATMUL)} (default: {MATMUL[0]}): bfloat16 with float32 sums, where the machine has matrix "
+        "units for it; auto takes it there",
+    )
+
+
+def _matmul(text: str) -> str:
+    if text not in MATMUL:
+        raise UserError(f'--matmul is "{text}"{did_you_mean(text, MATMUL)}')
+    return text
+
+
+def check_outputs(arguments: argparse.Namespace, *options: str) -> None:
+    """`check_output` of these options, where they are given; UserError also for a file that another option names."""
+    others: dict[str, str] = {}
+    for name, value in vars(arguments).items():
+        if name not in options:
+            texts = value if isinstance(value, list) else [value]
+            others |= {os.path.realpath(text): name for text in texts if isinstance(text, str)}
+    for option in options:
+        if (path := getattr(arguments, option)) is not None:
+            check_output(path, option)
+            if other := others.get(os.path.realpath(path)):
+                raise UserError(f"--{option} and --{other} are the same file, {path}")
+            others[os.path.realpath(path)] = option
+
+
+def check_output(path: str, option: str) -> None:
+    """UserError where no file can be written at `path`, said before hours are spent on what goes into it."""
+    file = Path(path).absolute()
+    if file.is_dir():
+        raise UserError(f"--{option} {path} is a directory; name a file in it")
+    if not file.parent.is_dir():
+        raise UserError(f"--{option} {path}: there is no such directory")
+    if not os.access(file.parent, os.W_OK):
+        raise UserError(f"--{option} {path}: its directory cannot be written to")
