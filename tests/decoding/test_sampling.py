@@ -109,3 +109,25 @@ def test_greedy_takes_the_mode_whatever_the_key():
 def test_rows_without_a_law_still_give_a_token_of_the_vocabulary():
     for row in (np.nan, 0.0):
         assert 0 <= draw(jax.random.key(0), jnp.full((300,), row)) < 300
+
+
+@pytest.mark.parametrize("jitted", [True, False])
+@pytest.mark.parametrize("temperature", [1e-3, 1e-9, 1e-20, 1e-30])
+@pytest.mark.parametrize("filters", [{}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}])
+def test_the_law_near_zero_is_that_of_the_likeliest_tokens(temperature, filters, jitted):
+    """Optimised as it is outside the tests, where logits over the temperature were rounded apart from their maximum."""
+    logits_BV = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32) * 5
+    logits_BV[:, -3:] -= 1e9
+    logits_BV[1, [4, 7]] = logits_BV[1].max() + 1  # a tie
+    exact_BV = logits_BV.astype(np.float64) - logits_BV.max(-1, keepdims=True)
+    exact_BV = np.exp(exact_BV / temperature) / np.exp(exact_BV / temperature).sum(-1, keepdims=True)
+    probs = Sampling(temperature, **filters).probs
+    if jitted:
+        probs = jax.jit(probs).lower(logits_BV).compile(compiler_options={"xla_backend_optimization_level": 3})
+    np.testing.assert_allclose(probs(jnp.asarray(logits_BV)), exact_BV, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [-1.0, 1e-31, 1e7, float("inf"), float("nan")])
+def test_a_temperature_that_no_law_has_is_refused(temperature):
+    with pytest.raises(ValueError, match="temperature must be 0 .greedy. or from 1e-30 to 1e.06"):
+        Sampling(temperature)
