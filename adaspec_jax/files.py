@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from adaspec_jax.errors import UserError
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_LARGEST = 2**28  # bytes of a JSON file that is read at once
 
 
 @contextmanager
@@ -78,7 +79,9 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def read_json(path: str | os.PathLike, *, mend: str = "copy or download it again") -> dict[str, Any]:
     """The object that a JSON file holds; UserError with the file, what is wrong and `mend` where it holds none."""
     try:
-        value = parsed(ordinary(path).read_text(encoding="utf-8"))
+        if (size := ordinary(path).stat().st_size) > _LARGEST:
+            raise UserError(f"{path} has {size:,} bytes, which no such file has; {mend}")
+        value = parsed(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {mend}") from None
     except ValueError as error:

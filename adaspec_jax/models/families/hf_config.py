@@ -13,7 +13,7 @@ from adaspec_jax.models.rotary import Llama3Scaling
 
 def positive_int(hf: dict, key: str, *, default: int | None = None, null: int | None = None) -> int:
     """`hf[key]`, `default` where it is absent, `null` where it is null; UserError unless an integer above zero."""
-    return _checked(hf, key, default, null, lambda x: type(x) is int and x > 0, "a positive integer")
+    return _checked(hf, key, default, null, lambda x: type(x) is int and 0 < x < 2**31, "a positive integer of 32 bits")
 
 
 def whole_number(hf: dict, key: str, *, default: int) -> int:

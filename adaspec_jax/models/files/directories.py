@@ -41,10 +41,14 @@ def load(path_or_name: str, *, dtype=jnp.float32, revision: str | None = None) -
     generation = read_generation_config(directory)
     asked(config.hf_config(), generation, origin=f"{directory}/")  # said before the weights are read
     config = dataclasses.replace(config, generation=json.dumps(generation))
-    rules = family(config.model_type)
+    rules, tensors = family(config.model_type), open_tensors(directory)
+    if config.num_layers > len(tensors):  # said before there is a row for each of a stranger's number
+        raise UserError(
+            f"{directory}: the tensors do not fit config.json: {config.num_layers} layers there, {len(tensors)} tensors"
+        )
     params = params_from_tensors(
         rules.table(config),
-        open_tensors(directory),
+        tensors,
         parameter_shapes(config),
         dtype=jnp.dtype(dtype),
         ignored=rules.IGNORED,

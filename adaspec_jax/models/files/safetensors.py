@@ -50,6 +50,8 @@ def listed_shards(index: Path) -> list[Path]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f'{index} has no "weight_map"; copy or download it again')
     names = sorted(set(map(str, weight_map.values())))
+    if outside := [name for name in names if Path(name).name != name]:
+        raise UserError(f"{index} lists {outside[0]!r}, which is not the name of a file beside it")
     if absent := [name for name in names if not (index.parent / name).is_file()]:
         raise UserError(f"{index.parent}: {index.name} lists shards that are not there: {', '.join(absent)}")
     return [index.parent / name for name in names]

@@ -11,11 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
 from adaspec_jax.errors import UserError
 
+_GREATEST = float(np.finfo(np.float32).max)
+# All ones in infinity and NaN.
+_EXPONENTS = {np.dtype(ml_dtypes.bfloat16): np.uint16(0x7F80), np.dtype(np.float16): np.uint16(0x7C00)}
 FLOATS = ("F32", "F16", "BF16", "F64")
 # Heads that other trainers leave beside a language model's own: values, rewards, classes.
 HEADS = re.compile(r"(v_head|value_head|reward_head|score|multiple_choice_head)\..+")
@@ -116,10 +120,22 @@ def params_from_tensors(
                     'set "tie_word_embeddings": false there to keep both'
                 )
             continue
-        for path, part in zip(row.paths, row.layout.split(tensors[name].read()), strict=True):
+        array = tensors[name].read()
+        if not is_finite(array):
+            raise UserError(
+                f"{origin}: {name} holds NaN or infinity (float16 that overflowed?); download or train it again"
+            )
+        for path, part in zip(row.paths, row.layout.split(array), strict=True):
             # A copy: an array that shares memory with NumPy must not be donated later.
             params[path] = jnp.array(part, dtype)
     return traverse_util.unflatten_dict(params, sep="/")
+
+
+def is_finite(array: np.ndarray) -> bool:
+    """Whether all values are, in float32 too."""
+    if (ones := _EXPONENTS.get(array.dtype)) is not None:  # whose least and greatest NumPy finds very slowly
+        return not np.any(array.view(np.uint16) & ones == ones)
+    return not array.size or bool(np.min(array) >= -_GREATEST and np.max(array) <= _GREATEST)
 
 
 def tensors_from_params(table: list[Weight], params: Any) -> dict[str, np.ndarray]:

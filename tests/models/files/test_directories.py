@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -211,9 +212,51 @@ def spoil_model_type(directory):
     (directory / "config.json").write_text('{"model_type": "bert"}')
 
 
+def spoil_index_outside(directory):
+    shard(directory)
+    outside = directory.parent / "outside.safetensors"
+    (directory / "model-00002-of-00002.safetensors").rename(outside)
+    index = directory / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace("model-00002-of-00002.safetensors", "../outside.safetensors"))
+
+
+def spoil_layers(directory):
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 10**9}))
+
+
+def spoil_size(directory):
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"vocab_size": 10**15}))
+
+
+def spoil_deep(directory):
+    (directory / "config.json").write_text("[" * 200_000)
+
+
+def spoil_value(value, kind, directory):
+    """One value of one tensor, stored as this kind."""
+    tensors = load_file(directory / "model.safetensors")
+    spoilt = tensors["gpt_neox.layers.0.mlp.dense_h_to_4h.weight"].astype(jnp.dtype(kind))
+    with np.errstate(over="ignore"):
+        spoilt[3, 5] = value
+    save_file(tensors | {"gpt_neox.layers.0.mlp.dense_h_to_4h.weight": spoilt}, directory / "model.safetensors")
+
+
+NOT_FINITE = "gpt_neox.layers.0.mlp.dense_h_to_4h.weight holds NaN or infinity"
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
+        *((partial(spoil_value, value, "float32"), NOT_FINITE) for value in (np.nan, np.inf, -np.inf)),
+        *((partial(spoil_value, value, "float64"), NOT_FINITE) for value in (np.nan, 1e300)),
+        *((partial(spoil_value, value, "float16"), NOT_FINITE) for value in (np.nan, 1e6)),
+        *((partial(spoil_value, value, "bfloat16"), NOT_FINITE) for value in (np.nan, -np.inf)),
+        (spoil_index_outside, "lists '../outside.safetensors', which is not the name of a file beside it"),
+        (spoil_layers, r"the tensors do not fit config.json: 1000000000 layers there, \d+ tensors"),
+        (spoil_size, '"vocab_size" is 1000000000000000; a positive integer of 32 bits is needed'),
+        (spoil_deep, "config.json is not valid JSON .nested too deep to be read"),
         (spoil_missing_shard, "not there: model-00002-of-00002.safetensors"),
         (spoil_empty_index, 'model.safetensors.index.json has no "weight_map"'),
         (spoil_truncated, "model.safetensors cannot be read; is it truncated"),
@@ -225,7 +268,7 @@ def spoil_model_type(directory):
         (spoil_config_list, "config.json does not hold a JSON object"),
         (spoil_model_type, 'config.json: model_type "bert" is not supported; .*gpt_neox'),
     ],
-    ids=lambda x: x.__name__[6:] if callable(x) else "",
+    ids=lambda x: (x.__name__[6:] if hasattr(x, "__name__") else "-".join(map(str, x.args))) if callable(x) else "",
 )
 def test_a_spoilt_directory_is_a_user_error_that_names_the_file(saved, spoil, words):
     _, directory = saved()
