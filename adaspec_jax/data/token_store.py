@@ -2,14 +2,16 @@
 
 A store is a directory of `.npy` files, `COLUMN-00000.npy` and so on, each with one column of one block of rows: the
 entries [tokens, ...] of its rows one after another. Rows are put into blocks by length, so that a block can be computed
-with little padding. `store.json` says what the entries were computed from. A file appears whole or not at all; one that
-is missing or cut short is written again, one of other origin is refused.
+with little padding. `store.json` says what the entries were computed from. A file appears whole or not at all, and ends
+with a checksum; one that is missing, cut short or damaged is written again, one of other origin is refused.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -164,16 +166,25 @@ class _Column:
 
     def block(self, number: int) -> np.ndarray:
         if number not in self._open:
-            entries = np.load(self._file(number), mmap_mode="r", allow_pickle=False)
+            file = self._file(number)
+            entries = np.load(file, mmap_mode="r", allow_pickle=False)
             if entries.shape[1:] != self.shape or entries.dtype != self._on_disk:
-                raise ValueError(f"{self._file(number)} holds {entries.dtype} {entries.shape}")
+                raise ValueError(f"{file} holds {entries.dtype} {entries.shape}")
+            with file.open("rb") as opened:
+                opened.seek(entries.offset + entries.nbytes)
+                if opened.read() != _checksum(entries):
+                    raise ValueError(f"{file} is damaged")
             self._open[number] = entries.view(self.dtype)
         return self._open[number]
 
     def write(self, number: int, entries: np.ndarray) -> None:
         self._open.pop(number, None)
         with files.replacing(self._file(number)) as temporary, temporary.open("wb") as file:
-            np.save(file, np.ascontiguousarray(entries.astype(self.dtype)).view(self._on_disk), allow_pickle=False)
+            entries = np.ascontiguousarray(entries.astype(self.dtype)).view(self._on_disk)
+            np.save(file, entries, allow_pickle=False)
+            file.write(_checksum(entries))
+            file.flush()
+            os.fsync(file.fileno())
         self.unwritten.discard(number)
 
     @property
@@ -182,6 +193,11 @@ class _Column:
 
     def _file(self, number: int) -> Path:
         return self.path / f"{self.name}-{number:05d}.npy"
+
+
+def _checksum(entries: np.ndarray) -> bytes:
+    """What follows the entries in their file."""
+    return b"crc32 " + zlib.crc32(np.ravel(entries).view(np.uint8)).to_bytes(4, "little")
 
 
 def size_in_words(size: int) -> str:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
 
 from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
 
+_SUMS, _DATA = "checksums", "data"  # keys of what lies beside a state
+
 
 class Checkpoints:
-    """The last few training states of one stage below `directory`."""
+    """The last few training states of one stage below `directory`.
+
+    Beside each lies a checksum of every array and of the position, so that a state that changed on the disk is not gone
+    on with: an older one is.
+    """
 
     def __init__(self, directory: str | Path, *, keep: int = 2):
         from orbax.checkpoint import v1 as ocp
@@ -36,26 +47,70 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, position: dict) -> None:
         """Writes in the background; a process killed meanwhile leaves the previous checkpoint intact."""
-        self._checkpointer.save_checkpointables_async(step, {"state": state, "position": position}, force=True)
+        beside = {_DATA: position, _SUMS: [*checksums(state), _checksum(position)]}
+        self._checkpointer.save_checkpointables_async(step, {"state": state, "position": beside}, force=True)
 
     def restore(self, like: Any) -> tuple[int, Any, dict] | None:
-        """The newest (step, state, data position), laid out on devices as `like`; None where there is none.
+        """The newest intact (step, state, data position), laid out on devices as `like`; None where there is none.
 
-        UserError where what lies there is no such state.
+        Damaged newer ones are deleted, and said. UserError where what lies there is no such state.
         """
-        if (step := self.newest) is None:
-            return None
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        try:
-            loaded = self._checkpointer.load_checkpointables(step, {"state": abstract, "position": None})
-        except (ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:300]
+        steps = processes.once(lambda: [checkpoint.step for checkpoint in self._checkpointer.checkpoints])
+        reasons = {}
+        for step in reversed(steps):
+            try:
+                state, position = self._read(step, like)
+            except Exception as error:  # orbax, tensorstore and JSON each have their own
+                reasons[step] = error
+                continue
+            for damaged in reasons:
+                processes.say(f"{self._directory}: the checkpoint of step {damaged} is damaged; step {step} is taken")
+                self._checkpointer.delete(damaged)
+            return step, state, position
+        if reasons:
+            reason = " ".join(str(reasons[steps[-1]]).split())[:300]
             raise UserError(
                 f"{self._directory}: the checkpoint there is not one of this model and optimiser ({reason}); use the "
                 "config it was made with, or delete that directory to start the stage again"
-            ) from error
-        return step, loaded["state"], loaded["position"]
+            ) from reasons[steps[-1]]
+        return None
+
+    def _read(self, step: int, like: Any) -> tuple[Any, dict]:
+        """The state and the position of a step; ValueError where they are not what was written."""
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+        loaded = self._checkpointer.load_checkpointables(step, {"state": abstract, "position": None})
+        state, beside = loaded["state"], loaded["position"]
+        if _SUMS not in beside:  # written before there were any
+            return state, beside
+        if beside[_SUMS] != [*checksums(state), _checksum(beside[_DATA])]:
+            raise ValueError("its checksums are not those of what was written")
+        return state, beside[_DATA]
 
     def close(self) -> None:
         """Waits for the write under way."""
         self._checkpointer.close()
+
+
+def checksums(tree: Any) -> list[int]:
+    """Of each array of a tree, whatever its layout on devices: any one bit changes it, and so do two values swapped."""
+    return [int(np.asarray(total)) for total in _sums(jax.tree.leaves(tree))]
+
+
+@jax.jit
+def _sums(leaves: list[Array]) -> list[Array]:
+    return [_sum(leaf) for leaf in leaves]
+
+
+def _sum(leaf: Array) -> Array:
+    """sum_i bits_i (2 i + 1) modulo 2^32: integers add up alike in any order, and odd factors lose no bit."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    leaf = jnp.asarray(leaf)
+    leaf = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
+    bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
+    place = jnp.arange(bits.size, dtype=jnp.uint32).reshape(bits.shape)
+    return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)
+
+
+def _checksum(position: Any) -> int:
+    return zlib.crc32(json.dumps(position, sort_keys=True).encode())

@@ -8,6 +8,7 @@ import pytest
 from adaspec_jax.devices import sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.training import Checkpoints, adamw, init_state
+from adaspec_jax.training.checkpoints import checksums
 from tests.training import setting
 
 
@@ -53,3 +54,103 @@ def test_a_checkpoint_of_another_model_or_optimiser_is_refused_in_one_line(tmp_p
     for other in (wider, factored, stacked):
         with pytest.raises(UserError, match="the checkpoint there is not one of this model and optimiser"):
             Checkpoints(tmp_path).restore(other)
+
+
+def files_of(step):
+    """The largest files of a checkpoint, where its arrays lie, and those of its position."""
+    files = [file for file in step.rglob("*") if file.is_file() and file.stat().st_size]
+    return sorted(files, key=lambda file: -file.stat().st_size)
+
+
+def flip(file, place=0.5):
+    content = bytearray(file.read_bytes())
+    content[int(len(content) * place)] ^= 0x10
+    file.write_bytes(content)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A function that says how the checkpoints of steps 1 and 2 below a directory are restored."""
+    state = init_state(setting.model(2), adamw(1e-2), jax.random.key(3))
+    later = jax.tree.map(lambda leaf: leaf if leaf.dtype == state.key.dtype else leaf + 1, state)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, state, {"next_index": 1})
+    checkpoints.save(2, later, {"next_index": 2})
+    checkpoints.close()
+
+    def restored():
+        found = Checkpoints(tmp_path).restore(state)
+        wanted = {1: state, 2: later}[found[0]]
+        for ours, theirs in zip(jax.tree.leaves(found[1].model), jax.tree.leaves(wanted.model), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        return found[0], found[2]["next_index"]
+
+    return tmp_path, restored
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.9])
+def test_a_checkpoint_whose_arrays_changed_on_the_disk_is_passed_over_and_said(saved, place, capsys):
+    directory, restored = saved
+    assert restored() == (2, 2)
+    flip(files_of(directory / "2")[0], place)
+    assert restored() == (1, 1)
+    assert "the checkpoint of step 2 is damaged; step 1 is taken" in capsys.readouterr().out
+    assert sorted(path.name for path in directory.iterdir()) == ["1"]  # so that it is not found again
+
+
+def test_any_file_of_a_checkpoint_may_be_damaged(saved):
+    """Emptied or gone: the older one, or the same where the file says nothing of the state."""
+    directory, restored = saved
+    for number, file in enumerate(files_of(directory / "2")):
+        file.write_bytes(b"") if number % 2 else file.unlink()
+    assert restored() == (1, 1)
+
+
+def test_where_all_are_damaged_the_directory_is_named(saved):
+    directory, restored = saved
+    for step in "12":
+        flip(files_of(directory / step)[0])
+    with pytest.raises(
+        UserError, match=f"{directory}: the checkpoint there is not one of this .* delete that directory"
+    ):
+        restored()
+
+
+def test_a_position_that_changed_is_found(saved, monkeypatch):
+    directory, restored = saved
+    read = Checkpoints._read
+
+    def other(self, step, like):
+        load = self._checkpointer.load_checkpointables
+
+        def changed(step, abstract):
+            loaded = load(step, abstract)
+            if step == 2:
+                loaded["position"]["data"]["next_index"] = 6
+            return loaded
+
+        monkeypatch.setattr(self._checkpointer, "load_checkpointables", changed)
+        return read(self, step, like)
+
+    monkeypatch.setattr(Checkpoints, "_read", other)
+    assert restored() == (1, 1)
+
+
+MESH = sharding.make_mesh(2, 2, 2)
+
+
+def test_checksums_are_those_of_any_layout_and_change_with_any_bit():
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(8, 6, 4)).astype(np.float32), rng.integers(0, 9, 16).astype(np.int32)]
+    arrays += [np.asarray(arrays[0], jnp.bfloat16), rng.integers(0, 2, 24).astype(bool), np.float32(3)]
+    spread = [jax.device_put(x, jax.sharding.NamedSharding(MESH, jax.sharding.PartitionSpec())) for x in arrays]
+    cut = jax.device_put(arrays[0], jax.sharding.NamedSharding(MESH, jax.sharding.PartitionSpec(*MESH.axis_names)))
+    whole = checksums([jnp.asarray(x) for x in arrays])
+    assert checksums(spread) == whole and checksums([cut]) == whole[:1]
+    for _ in range(100):
+        number = rng.integers(len(arrays) - 2)
+        changed = [np.array(x) for x in arrays]
+        changed[number].reshape(-1).view(np.uint8)[rng.integers(changed[number].nbytes)] ^= 1 << rng.integers(8)
+        found = checksums([jnp.asarray(x) for x in changed])
+        assert [a != b for a, b in zip(found, whole, strict=True)] == [n == number for n in range(len(arrays))]
+    assert checksums([jnp.asarray(arrays[0][::-1])]) != whole[:1]

@@ -1,7 +1,12 @@
-"""Safetensors on disk: tensors of a directory opened lazily, and written as transformers reads them."""
+"""Safetensors on disk: tensors of a directory opened lazily, and written as transformers reads them.
+
+Files written here carry a checksum of each tensor, which is held against what is read.
+"""
 
 from __future__ import annotations
 
+import json
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -10,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from adaspec_jax.errors import UserError
-from adaspec_jax.files import read_json, replacing
+from adaspec_jax.files import parsed, read_json, replacing
 from adaspec_jax.models.files.weights import StoredTensor
 
+_SUMS = "crc32"  # in a file's metadata: of each tensor's bytes
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -40,8 +46,22 @@ def open_tensors(directory: Path) -> dict[str, StoredTensor]:
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     """`tensors` as one safetensors file that transformers accepts."""
+    sums = {name: _checksum(array) for name, array in tensors.items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        save_file(tensors, temporary, metadata={"format": "pt", _SUMS: json.dumps(sums)})
+        _put_metadata_in_order(temporary)
+
+
+def _put_metadata_in_order(file: Path) -> None:
+    """The library writes it in a random order, and equal tensors are to make equal files."""
+    with file.open("r+b") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(ordered) <= length:  # spaces at its end are the format's own padding
+            opened.seek(8)
+            opened.write(ordered.ljust(length))
 
 
 def listed_shards(index: Path) -> list[Path]:
@@ -61,9 +81,24 @@ def _tensors_of(file: Path) -> dict[str, StoredTensor]:
     try:
         handle = safe_open(file, framework="numpy")
         slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (not iterable itself)
-    except (SafetensorError, OSError) as error:
+        sums = parsed((handle.metadata() or {}).get(_SUMS, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read; is it truncated? ({error})") from None
     return {
-        name: StoredTensor(tuple(piece.get_shape()), piece.get_dtype(), partial(handle.get_tensor, name))
+        name: StoredTensor(
+            tuple(piece.get_shape()), piece.get_dtype(), partial(_read, file, handle, name, sums.get(name))
+        )
         for name, piece in slices.items()
     }
+
+
+def _read(file: Path, handle, name: str, checksum: int | None) -> np.ndarray:
+    """A tensor; UserError where a checksum was written and is not its."""
+    array = handle.get_tensor(name)
+    if checksum is not None and _checksum(array) != checksum:
+        raise UserError(f"{file} is damaged: {name} is not what was written; copy it again, or have it made again")
+    return array
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
