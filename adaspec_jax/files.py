@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO
 from adaspec_jax.errors import UserError
 
 _GZIP_MAGIC = b"\x1f\x8b"
+SEAL = "checksum"  # key
 _LARGEST = 2**28  # bytes of a JSON file that is read at once
 
 
@@ -89,6 +91,24 @@ def read_json(path: str | os.PathLike, *, mend: str = "copy or download it again
     if not isinstance(value, dict):
         raise UserError(f"{path} does not hold a JSON object; {mend}")
     return value
+
+
+def write_sealed(path: str | os.PathLike, value: Mapping[str, Any]) -> None:
+    """`write_text` of the value, which JSON holds as it is, with a checksum that `read_sealed` asks for."""
+    write_text(path, json.dumps({**value, SEAL: _seal(value)}, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_sealed(path: str | os.PathLike, *, mend: str) -> dict[str, Any]:
+    """What `write_sealed` wrote; UserError where that is damaged. A file without a checksum is taken as it is."""
+    value = read_json(path, mend=mend)
+    if SEAL in value and value[SEAL] != _seal(value):
+        raise UserError(f"{path} is damaged: its checksum is not that of what was written; {mend}")
+    return value
+
+
+def _seal(value: Mapping[str, Any]) -> int:
+    others = {key: item for key, item in value.items() if key != SEAL}
+    return zlib.crc32(json.dumps(others, sort_keys=True).encode())
 
 
 def parsed(text: str | bytes) -> Any:

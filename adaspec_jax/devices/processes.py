@@ -99,6 +99,11 @@ def listening() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def stopped() -> bool:
+    """Whether this process was told to stop while it listened, and has not stopped yet; of several, none is asked."""
+    return jax.process_count() == 1 and _stop.is_set()
+
+
 def stopping(step: int) -> bool:
     """Whether all processes should stop after this step, because one was told to."""
     if jax.process_count() == 1:

@@ -149,6 +149,7 @@ def store(workdir: str | Path, found: Mapping[str, Any]) -> None:
     """Puts a certificate into the run's report.json; its other keys stay as they are."""
     key = "parity" if found["draft_stage"] == "draft" else f"parity_{found['draft_stage']}"
     reporting.write_json(Path(workdir) / "report.json", reporting.read_report(workdir) | {key: found})
+    Workdir(workdir).seal_report()
 
 
 def _check_installed() -> None:

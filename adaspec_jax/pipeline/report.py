@@ -68,6 +68,7 @@ def write_report(
         shown = shown or labelled_tokens(text.tokenizer, text.train[:BATCH_ROWS_SHOWN])
         decoded = decoded_tokens(text.tokenizer, measured["draft"].sample, 0, text.held_out[0])
         processes.once(lambda: _write_page(workdir, report, list(start.stages), decoded, shown))
+        processes.once(workdir.seal_report)
     return report
 
 

@@ -14,7 +14,7 @@ import jax
 from adaspec_jax import data, models
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import bytes_limit, compiled_or_needed, lowered, short_of_memory
-from adaspec_jax.errors import UserError
+from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.models.heads import Head
 from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.layout import row_groups
@@ -74,6 +74,8 @@ def fit_stage(
     seconds = {"seconds_of_last_session": time.perf_counter() - began, "compile_seconds": log.compile_seconds}
     done = {"steps": stage.steps, "epochs": stage.epochs, "batch_size": stage.batch_size, **text.examples}
     _keep(fitted, workdir, stage.label, text.tokenizer, done | seconds | {"memory": dataclasses.asdict(memory)})
+    if processes.stopped():  # at the last step, after which there is none to stop at
+        raise Stopped(f"stopped by a signal after the {stage.label} stage, which is finished")
     return fitted
 
 

@@ -33,6 +33,10 @@ class StageLog:
         self._file.write(step, **values)
         self._progress.advance(1, loss=values["loss"])
 
+    def settle(self) -> None:
+        if self._file is not None:
+            self._file.settle()
+
     def __exit__(self, *exception) -> None:
         if self._progress is not None:
             self._progress.__exit__(*exception)

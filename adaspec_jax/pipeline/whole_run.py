@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from adaspec_jax.pipeline.beginnings import (
     with_vocabulary_of,
 )
 from adaspec_jax.pipeline.coloured import in_brackets, labelled_tokens
+from adaspec_jax.pipeline.holder import held
 from adaspec_jax.pipeline.report import write_report
 from adaspec_jax.pipeline.stage import fit_stage
 from adaspec_jax.pipeline.stage_spec import SAMPLED_ON_THE_WAY
@@ -48,35 +50,37 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
     arms = checked_arms(config, arms or {})
     settings = {f"arm {name}": flatten(arm) for name, arm in arms.items()}
     processes.agree(flatten(config) | settings | {"workdir": str(directory), "version": __version__}, "config")
-    processes.once(lambda: workdir.claim(config, arms))
-    asked = config.evaluation, config.data, (*stages_of(config.reference), *arms)
-    if (report := processes.once(lambda: workdir.finished_report(*asked))) is not None:
-        return report
-    _keep_compiled_programs(workdir)
+    with contextlib.ExitStack() as alone:
+        processes.each(lambda: processes.first() and alone.enter_context(held(workdir.path, processes.say)))
+        processes.once(lambda: workdir.claim(config, arms))
+        asked = config.evaluation, config.data, (*stages_of(config.reference), *arms)
+        if (report := processes.once(lambda: workdir.finished_report(*asked))) is not None:
+            return report
+        _keep_compiled_programs(workdir)
 
-    start = begin(config, workdir, arms)
-    _preview(start.text, config.data.preview)
-    wanted = _asked(config, start)
-    teacher.check(wanted, start.text)
-    begun = {}  # what stages begin with
-    if QUALIFIER in start.stages and not start.finished[QUALIFIER] and config.qualifier.init != CUT:
-        begun[QUALIFIER] = _initial_between(start, config.qualifier)
-    target, begun["draft"] = _pair(start, config.target, config.draft, config.qualifier, begun.get(QUALIFIER))
-    rows = config.reference.batch_size
-    if config.answers.source == "target":
-        start = _on_the_targets_answers(start, target, config.answers, rows, config.data.max_length)
-        _preview(start.text, config.data.preview, "with the target's own answers ")
-    if QUALIFIER in start.stages and not start.finished[QUALIFIER]:
-        begun[QUALIFIER] = _between(start, target, config.qualifier, config.target, begun.get(QUALIFIER))
-    drafts = _distilled(start, target, begun, wanted, rows)
-    return write_report(
-        start,
-        target,
-        drafts,
-        evaluation=config.evaluation,
-        settings=dataclasses.asdict(config),
-        on_data_set=config.answers.source == "dataset",
-    )
+        start = begin(config, workdir, arms)
+        _preview(start.text, config.data.preview)
+        wanted = _asked(config, start)
+        teacher.check(wanted, start.text)
+        begun = {}  # what stages begin with
+        if QUALIFIER in start.stages and not start.finished[QUALIFIER] and config.qualifier.init != CUT:
+            begun[QUALIFIER] = _initial_between(start, config.qualifier)
+        target, begun["draft"] = _pair(start, config.target, config.draft, config.qualifier, begun.get(QUALIFIER))
+        rows = config.reference.batch_size
+        if config.answers.source == "target":
+            start = _on_the_targets_answers(start, target, config.answers, rows, config.data.max_length)
+            _preview(start.text, config.data.preview, "with the target's own answers ")
+        if QUALIFIER in start.stages and not start.finished[QUALIFIER]:
+            begun[QUALIFIER] = _between(start, target, config.qualifier, config.target, begun.get(QUALIFIER))
+        drafts = _distilled(start, target, begun, wanted, rows)
+        return write_report(
+            start,
+            target,
+            drafts,
+            evaluation=config.evaluation,
+            settings=dataclasses.asdict(config),
+            on_data_set=config.answers.source == "dataset",
+        )
 
 
 def _asked(config: Experiment, start: Start) -> Asked:

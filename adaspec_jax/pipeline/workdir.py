@@ -15,11 +15,14 @@ from adaspec_jax import files, models
 from adaspec_jax.config import FREE_TO_CHANGE, QUALIFIER, Data, Draft, Evaluation, Experiment, Reference, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline.examples import weighted
-from adaspec_jax.reporting import write_json
+from adaspec_jax.reporting.report import plain
 
 STAGES = ("target", "reference", "draft")
 _ARM = "arm "  # before the name of a further draft, in decisions.json
 _EXAMPLES = "examples of "  # before the name of a stage, there
+_REPORT = "report"  # in decisions.json: SHA-256 of its files
+_FILES = "files"  # key of stage.json: SHA-256 of each of these, where it is there
+_SEALED = ("config.json", "drafter.json", "metrics.jsonl")
 
 
 def stages_of(reference: Reference) -> tuple[str, ...]:
@@ -59,7 +62,7 @@ class Workdir:
         file = self.path / "config.json"
         if not file.is_file():
             self._claim_new()
-            return write_json(file, ours)
+            return _write(file, ours)
         # A key that is new since then had its default's meaning.
         before = _as_json(Experiment()) | _read(file)
         changed = [key for key in ours if ours[key] != before.get(key) and not key.startswith(FREE_TO_CHANGE)]
@@ -75,7 +78,7 @@ class Workdir:
             begun = {self.stage(stage) for key in changed for stage in self._following(key)}
             for beginning in [*begun, *([self.tokenizer] if first == 0 else [])]:
                 shutil.rmtree(beginning, ignore_errors=True)
-        write_json(file, ours)
+        _write(file, ours)
 
     def _following(self, key: str) -> list[str]:
         """The stages and arms that come from what the key changes, in their order.
@@ -101,12 +104,24 @@ class Workdir:
         return self.path / name
 
     def finished(self, name: str) -> dict[str, Any] | None:
-        """What stage.json records of a finished stage, else None."""
-        file = self.stage(name) / "stage.json"
-        return _read(file) if file.is_file() else None
+        """What stage.json records of a finished stage, else None; UserError where its files changed since."""
+        directory = self.stage(name)
+        if not (directory / "stage.json").is_file():
+            return None
+        record = _read(directory / "stage.json")
+        for file, sha256 in record.pop(_FILES, {}).items():
+            if not (directory / file).is_file() or files.sha256(directory / file) != sha256:
+                raise UserError(
+                    f"{directory / file} is damaged: it is not what the finished stage wrote; copy it back, or delete "
+                    f"{directory} to redo it"
+                )
+        return record
 
     def finish(self, name: str, record: dict[str, Any]) -> None:
-        write_json(self.stage(name) / "stage.json", record)
+        """The stage's other files are there. Weights carry checksums of their own, and users may edit the rest."""
+        directory = self.stage(name)
+        kept = [directory / file for file in _SEALED if (directory / file).is_file()]
+        _write(directory / "stage.json", record | {_FILES: {file.name: files.sha256(file) for file in kept}})
 
     def begin(self, name: str, examples: dict[str, str]) -> None:
         """Notes what text a stage is trained on, before its first checkpoint."""
@@ -132,7 +147,7 @@ class Workdir:
         return self._decisions().get(name)
 
     def decide(self, name: str, decision: dict[str, Any]) -> None:
-        write_json(self.path / "decisions.json", self._decisions() | {name: decision})
+        _write(self.path / "decisions.json", self._decisions() | {name: decision})
 
     def _decisions(self) -> dict[str, Any]:
         file = self.path / "decisions.json"
@@ -162,14 +177,23 @@ class Workdir:
             return None
         try:
             report = files.parsed(file.read_text(encoding="utf-8"))
+            whole = self.decision(_REPORT) in (None, self._report_sums())
             same = report["settings"]["evaluation"] == json.loads(json.dumps(vars(evaluation)))
             same &= all(
                 files.sha256(path, unpacked=True) == sha256 for path, sha256 in _read_from(data, report["data"])
             )
             same &= report["stages"] == {name: self.finished(name) for name in stages}
-        except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error):
+        except (UserError, ValueError, KeyError, TypeError, OSError, EOFError, zlib.error):
             return None  # damaged or moved: looked at again
-        return report if same else None
+        return report if same and whole else None
+
+    def seal_report(self) -> None:
+        """The report as it is now is the one that a later run finds; any other is measured anew."""
+        self.decide(_REPORT, self._report_sums())
+
+    def _report_sums(self) -> dict[str, str]:
+        names = ("report.json", "report.html", "counts.json")
+        return {name: files.sha256(self.path / name) for name in names if (self.path / name).is_file()}
 
     @property
     def tokenizer(self) -> Path:
@@ -211,4 +235,10 @@ def _first_stage_of(key: str) -> int:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    return files.read_json(file, mend="use another --workdir")
+    value = files.read_sealed(file, mend="use another --workdir")
+    value.pop(files.SEAL, None)
+    return value
+
+
+def _write(file: Path, value: Mapping[str, Any]) -> None:
+    files.write_sealed(file, plain(value))

@@ -24,6 +24,7 @@ class MetricsFile:
         self.path = Path(path)
         self._tensorboard = _summary_writer(self.path.parent / "tensorboard", resume_at) if tensorboard else None
         old = self.path.read_bytes() if self.path.exists() else b""
+        _check_order(old, resume_at, self.path)
         kept = "".join(line + "\n" for line in _lines_through(old, resume_at))
         if kept.encode() != old:
             write_text(self.path, kept)
@@ -40,7 +41,12 @@ class MetricsFile:
                 if name != "step" and isinstance(value, (int, float)):
                     self._tensorboard.add_scalar(name, value, int(step))
 
+    def settle(self) -> None:
+        """What was written is on the disk when this returns."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
+        self.settle()
         self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
@@ -69,6 +75,19 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:  # JSONDecodeError and UnicodeDecodeError: both are what a torn line raises
         return None
     return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None
+
+
+def _check_order(content: bytes, step: int, path: Path) -> None:
+    """UserError where steps up to `step`, which a checkpoint is past, are damaged, missing or there twice."""
+    steps = [
+        entry["step"] for entry in map(_parse, content.split(b"\n")) if entry is not None and entry["step"] <= step
+    ]
+    for expected, found in zip(range(1, step + 1), [*steps, *[0] * step], strict=False):
+        if found != expected:
+            raise UserError(
+                f"{path} has no entry of step {expected} where it belongs, and a checkpoint is at step {step}: copy it "
+                f"back, or delete {path.parent} to start that stage again"
+            )
 
 
 def _lines_through(content: bytes, step: int) -> list[str]:

@@ -121,10 +121,14 @@ class Batches(Protocol):
 
 
 class Log(Protocol):
-    """Receives one dict of floats per step; `rewind` forgets what lies past a restored step."""
+    """Receives one dict of floats per step; `rewind` forgets what lies past a restored step.
+
+    After `settle`, what was written outlasts a power cut: a checkpoint must not know of steps that the log has lost.
+    """
 
     def rewind(self, step: int) -> None: ...
     def write(self, step: int, values: dict[str, float]) -> None: ...
+    def settle(self) -> None: ...
 
 
 def fit(
@@ -174,6 +178,7 @@ def fit(
             _flush(pending[: len(pending) - running], log, stage, began + compiling, clock)
             pending, began, compiling = pending[len(pending) - running :], clock(), 0.0
         if saves:
+            log.settle()
             checkpoints.save(number, state, batches.get_state())
         if stops:
             checkpoints.close()

@@ -107,6 +107,22 @@ def test_tensorboard_gets_every_scalar_and_purges_what_was_lost(tmp_path, monkey
             calls.append("closed")
 
     monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=SummaryWriter))
+    with MetricsFile(tmp_path / "metrics.jsonl") as metrics:
+        for step in range(1, 6):
+            metrics.write(step, loss=0.9)
     with MetricsFile(tmp_path / "metrics.jsonl", resume_at=4, tensorboard=True) as metrics:
         metrics.write(5, loss=0.5, note="text", nothing=None)
     assert calls == [("tensorboard", 5), ("loss", 0.5, 5), "closed"]
+
+
+@pytest.mark.parametrize("spoil", [b'{"step": 2, "lo', b"", b'{"step": 3, "loss": 1.0}', b"\xff\xfe"])
+def test_a_step_that_is_damaged_missing_or_there_twice_is_named(tmp_path, spoil):
+    path = tmp_path / "draft" / "metrics.jsonl"
+    path.parent.mkdir()
+    lines = [b'{"step": %d, "loss": 1.0}' % step for step in range(1, 6)]
+    lines[1] = spoil
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(UserError, match=f"{path} has no entry of step 2 where it belongs, and a checkpoint is at s"):
+        MetricsFile(path, resume_at=4)
+    MetricsFile(path, resume_at=1).close()
+    assert [entry["step"] for entry in read_metrics(path)] == [1]

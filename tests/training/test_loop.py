@@ -27,6 +27,9 @@ class Log:
     def __init__(self):
         self.lines = []
 
+    def settle(self):
+        pass
+
     def rewind(self, step):
         assert step == 0
 
