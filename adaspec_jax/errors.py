@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import errno
 import io
+import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -41,6 +43,8 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a locale without UTF-8 lacks most characters
+    threading.excepthook = _of_a_thread
+    logging.getLogger("absl").addFilter(_of_a_log)
     try:
         main()
         sys.stdout.flush()
@@ -70,7 +74,7 @@ def refused_by_the_system(error: BaseException) -> str | None:
             return f"{where}{error.strerror}; {_REFUSALS[error.errno]}"
         for number in _TOLD:
             if not isinstance(error, OSError) and os.strerror(number) in str(error):
-                path = re.search(r"/[^\s\"':;,\[\]]+", str(error))
+                path = re.search(r"(?<![^\s\"'=])/[^\s\"':;,\[\]]+", str(error))
                 return f"{path[0] + ': ' if path else ''}{os.strerror(number)}; {_REFUSALS[number]}"
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
@@ -82,6 +86,17 @@ _REFUSALS = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: _ROOM, errno
 _TOLD = tuple(_REFUSALS)  # by libraries in C++, in words alone
 _REFUSALS |= {errno.EPERM: _PATH, errno.ENOTDIR: _PATH, errno.EISDIR: _PATH, errno.ELOOP: _PATH}
 _REFUSALS |= {errno.ENAMETOOLONG: "choose a shorter path", errno.EIO: "look at the disk, or choose another path"}
+
+
+def _of_a_thread(said: threading.ExceptHookArgs) -> None:
+    """What the system refuses a library's thread, the thread that waits for it says."""
+    if said.exc_value is None or refused_by_the_system(said.exc_value) is None:
+        threading.__excepthook__(said)
+
+
+def _of_a_log(record: logging.LogRecord) -> bool:
+    """The same of what orbax logs of its threads, each with its traceback."""
+    return not (record.exc_info and record.exc_info[1] and refused_by_the_system(record.exc_info[1]))
 
 
 def _end(complaint: str) -> NoReturn:

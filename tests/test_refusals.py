@@ -155,3 +155,32 @@ def test_json_that_python_does_not_read_is_no_json(text, tmp_path):
 def test_settings_without_sense_are_said_before_anything_is_loaded(module, arguments, says):
     done = command(module, *arguments, stdout=subprocess.PIPE)
     assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_libraries_that_log_and_raise_in_threads_of_their_own_leave_it_one_line():
+    """As orbax does where a disk is full: each of its threads logs the error, and raises it where nobody catches."""
+    program = f"""
+import logging, threading
+from adaspec_jax.errors import exit_with_one_line
+full = ValueError({str(LIBRARYS)!r})
+def write():
+    try:
+        raise full
+    except ValueError:
+        logging.getLogger("absl").error("a thread failed", exc_info=True)
+        raise
+def main():
+    thread = threading.Thread(target=write)
+    thread.start(), thread.join()
+    raise RuntimeError("waited for it") from full
+exit_with_one_line(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: /full/run/draft/3/state: No space left on device"), (
+        done
+    )
+    assert done.stderr.count("\n") == 1
+    other = subprocess.run(
+        [sys.executable, "-c", program.replace("No space", "Some room")], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    assert other.returncode == 1 and other.stderr.count("Traceback") >= 3

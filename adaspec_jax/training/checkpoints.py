@@ -47,7 +47,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, position: dict) -> None:
         """Writes in the background; a process killed meanwhile leaves the previous checkpoint intact."""
-        beside = {_DATA: position, _SUMS: [*checksums(state), _checksum(position)]}
+        beside = {_DATA: position, _SUMS: np.array([*checksums(state), _checksum(position)], np.uint32)}
         self._checkpointer.save_checkpointables_async(step, {"state": state, "position": beside}, force=True)
 
     def restore(self, like: Any) -> tuple[int, Any, dict] | None:
@@ -82,7 +82,7 @@ class Checkpoints:
         state, beside = loaded["state"], loaded["position"]
         if _SUMS not in beside:  # written before there were any
             return state, beside
-        if beside[_SUMS] != [*checksums(state), _checksum(beside[_DATA])]:
+        if [*map(int, beside[_SUMS])] != [*checksums(state), _checksum(beside[_DATA])]:
             raise ValueError("its checksums are not those of what was written")
         return state, beside[_DATA]
 
