@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -17,6 +19,7 @@ from typing import Any, BinaryIO
 
 from adaspec_jax.errors import UserError
 
+_BEGINNING = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # as `_beside` names them
 _GZIP_MAGIC = b"\x1f\x8b"
 SEAL = "checksum"  # key
 _LARGEST = 2**28  # bytes of a JSON file that is read at once
@@ -27,8 +30,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """An empty file beside `path` that takes its place when the block succeeds, and is gone where it fails.
 
     No other writer has its name, in any process of any host that shares the directory: of several, the last one's file
-    stands, whole. A kill leaves the old file, and one named `.NAME.*.tmp`. Readable by whoever may read ordinary files.
-    What is no file, such as /dev/null or a pipe, is written to and not replaced.
+    stands, whole, and outlasts a power cut. A kill leaves the old file, and one named `.NAME.*.tmp`. Readable by whoever
+    may read ordinary files. What is no file, such as /dev/null or a pipe, is written to and not replaced.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -42,7 +45,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         if stat.S_IMODE(temporary.stat().st_mode) != mode:  # safetensors makes its files the owner's alone
             temporary.chmod(mode)
+        _settle(temporary)
         os.replace(temporary, path)
+        _settle(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -55,8 +60,11 @@ def making_folder(path: str | os.PathLike) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for inside in [*temporary.rglob("*"), temporary]:
+            _settle(inside)
         try:
             temporary.rename(path)
+            _settle(path.parent)
         except OSError:
             if not path.is_dir():
                 raise
@@ -64,13 +72,30 @@ def making_folder(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _settle(path: Path) -> None:
+    """What was written of a file, or which names a folder has, is on the disk when this returns."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # where a file system has no such thing
+            raise
+    finally:
+        os.close(opened)
+
+
+def clear_beginnings(directory: str | os.PathLike) -> None:
+    """Takes away what killed writers began below a folder that nobody else writes to."""
+    for path in [path for path in Path(directory).rglob(".*.tmp") if _BEGINNING.fullmatch(path.name)]:
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """`path` holds either its old content or all of `text` in UTF-8, after a kill and after a power cut."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(text.encode("utf-8", "replace"))  # a token may hold half a surrogate pair
-        file.flush()
-        if temporary.is_file():  # a pipe has no disk to reach
-            os.fsync(file.fileno())
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

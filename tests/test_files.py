@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -173,3 +174,72 @@ def test_a_journal_keeps_every_row_that_is_whole(tmp_path):
     assert journal({"sizes": [1, 2], "asked since": 1}).rows == journal().rows  # when it was begun nobody could say
     with pytest.raises(UserError, match=r"is of another run \(everything\)"):
         journal({"asked since": 1})
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What is asked of the system, in order: ("fsync", name of a file or folder) and ("rename", old name)."""
+    seen, fsync, replace, rename = [], os.fsync, os.replace, Path.rename
+
+    def synced(number):
+        seen.append(("fsync", Path(os.readlink(f"/proc/self/fd/{number}")).name))
+        fsync(number)
+
+    def replaced(old, new):
+        seen.append(("rename", Path(old).name))
+        replace(old, new)
+
+    def renamed(self, new):
+        seen.append(("rename", self.name))
+        return rename(self, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    return seen
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="Linux alone names open files so")
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_then_the_name_is(tmp_path, calls):
+    """Else a power cut may leave the new name beside no content, as of a finished stage without weights."""
+    files.write_text(tmp_path / "stage.json", "{}")
+    (_, temporary), *others = calls
+    assert calls == [("fsync", temporary), ("rename", temporary), ("fsync", tmp_path.name)] and others
+    calls.clear()
+    with files.making_folder(tmp_path / "store") as folder:
+        (folder / "tokens.npy").write_text("1")
+    made = folder.name
+    assert calls == [("fsync", "tokens.npy"), ("fsync", made), ("rename", made), ("fsync", tmp_path.name)]
+
+
+def test_what_killed_writers_began_is_taken_away_and_nothing_else(tmp_path):
+    kept = [tmp_path / ".hidden.tmp", tmp_path / "a.tmp", tmp_path / "draft" / "x.json", tmp_path / ".x.123.tmp"]
+    (tmp_path / "draft").mkdir()
+    for path in kept:
+        path.write_text("")
+    with pytest.raises(KeyboardInterrupt), files.replacing(tmp_path / "draft" / "x.json") as temporary:
+        begun = temporary.name
+        raise KeyboardInterrupt
+    (tmp_path / "draft" / begun).write_text("half")
+    (tmp_path / begun.replace("x.json", "store")).mkdir()
+    files.clear_beginnings(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir() and path.name != "draft"]
+
+
+def test_what_is_sealed_is_read_back_and_a_change_is_named(tmp_path):
+    value = {"steps": 3, "loss": 0.1 + 0.2, "text": "é", "nested": {"b": [1.5e-8, None, True]}}
+    files.write_sealed(tmp_path / "stage.json", value)
+    read = files.read_sealed(tmp_path / "stage.json", mend="redo it")
+    assert read.pop(files.SEAL) and read == value
+    content = (tmp_path / "stage.json").read_bytes()
+    for place in range(0, len(content), 3):
+        changed = bytearray(content)
+        changed[place] ^= 0x02
+        (tmp_path / "stage.json").write_bytes(changed)
+        try:
+            found = files.read_sealed(tmp_path / "stage.json", mend="redo it")
+        except UserError as error:
+            assert str(tmp_path / "stage.json") in str(error) and "redo it" in str(error)
+            continue
+        assert {key: found.get(key) for key in value} == value  # a space, or the seal's own key

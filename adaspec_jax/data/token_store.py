@@ -9,7 +9,6 @@ with a checksum; one that is missing, cut short or damaged is written again, one
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
@@ -183,8 +182,6 @@ class _Column:
             entries = np.ascontiguousarray(entries.astype(self.dtype)).view(self._on_disk)
             np.save(file, entries, allow_pickle=False)
             file.write(_checksum(entries))
-            file.flush()
-            os.fsync(file.fileno())
         self.unwritten.discard(number)
 
     @property
