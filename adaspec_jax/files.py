@@ -30,8 +30,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """An empty file beside `path` that takes its place when the block succeeds, and is gone where it fails.
 
     No other writer has its name, in any process of any host that shares the directory: of several, the last one's file
-    stands, whole, and outlasts a power cut. A kill leaves the old file, and one named `.NAME.*.tmp`. Readable by whoever
-    may read ordinary files. What is no file, such as /dev/null or a pipe, is written to and not replaced.
+    stands, whole, and outlasts a power cut. A kill leaves the old file, and one named `.NAME.*.tmp`. Readable by whom
+    ordinary files are. What is no file, such as /dev/null or a pipe, is written to and not replaced.
     """
     path = Path(path)
     if path.exists() and not path.is_file():

@@ -92,6 +92,7 @@ def listening() -> Iterator[None]:
         _stop.set()
         signal.signal(signal.SIGTERM, before)
 
+    _stop.clear()
     before = signal.signal(signal.SIGTERM, note)
     try:
         yield

@@ -60,13 +60,17 @@ def test_a_column_that_is_not_whole_is_in_no_batch(tmp_path, rows):
     assert set(store.padded([0], 24)) == {"hidden"}
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "not numpy", "another width"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "not numpy", "another width", "bits"])
 def test_a_torn_block_and_only_it_is_written_again(tmp_path, rows, damage):
     written(tmp_path, rows)
     file = tmp_path / "hidden-00002.npy"
     content = file.read_bytes()
     if damage == "missing":
         file.unlink()
+    elif damage == "bits":  # which NumPy reads as other numbers
+        changed = bytearray(content)
+        changed[len(content) // 2] ^= 0x40
+        file.write_bytes(changed)
     elif damage == "another width":
         np.save(file, np.zeros((9, 3), np.float32))
     else:

@@ -18,6 +18,7 @@ from adaspec_jax.devices import sharding
 from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.measuring import Contender, measure
 from adaspec_jax.pipeline import report, seeds, whole_run
+from adaspec_jax.pipeline.stage_log import StageLog
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.reporting import read_metrics, summarize
 from tests.running import CHECKOUT, command_line, slow
@@ -139,6 +140,64 @@ def test_too_little_memory_for_measuring_keeps_the_stages_and_names_the_key(fini
     with pytest.raises(UserError, match="measuring the drafts needs more memory .* lower config.evaluation.batch_size"):
         pipeline.run(experiment(), tmp_path / "run")
     assert all(map(Workdir(tmp_path / "run").finished, ("target", "reference", "draft")))
+
+
+def test_a_signal_at_a_stages_last_step_ends_the_run_after_that_stage(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished[0], tmp_path / "run")
+    for leftover in ("report.json", "draft"):
+        path = tmp_path / "run" / leftover
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write = StageLog.write
+
+    def signalled(self, step, values):
+        write(self, step, values)
+        if step == 24:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StageLog, "write", signalled)
+        with pytest.raises(Stopped, match="stopped by a signal after the draft stage, which is finished"):
+            pipeline.run(experiment(), tmp_path / "run")
+    assert (
+        Workdir(tmp_path / "run").finished("draft")["steps"] == 24 and not (tmp_path / "run" / "report.json").exists()
+    )
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "draft/config.json",
+            "draft/config.json is damaged: it is not what the finished stage wrote; copy it back, or de",
+        ),
+        ("reference/metrics.jsonl", "reference/metrics.jsonl is damaged: it is not what the finished stage wrote"),
+        ("target/stage.json", "target/stage.json is (damaged|not valid JSON)"),
+        ("decisions.json", "decisions.json is (damaged|not valid JSON)"),
+        ("config.json", "config.json is (damaged|not valid JSON)"),
+        ("draft/model.safetensors", "draft/model.safetensors (is damaged: .* is not what was written|cannot be read)"),
+    ],
+)
+@pytest.mark.parametrize("place", [0.4, 0.8])
+def test_a_bit_that_changed_in_what_a_run_reads_back_is_named(finished, tmp_path, name, says, place):
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "report.html").unlink()  # so that all is looked at again
+    file = tmp_path / "run" / name
+    content = bytearray(file.read_bytes())
+    content[int(len(content) * place)] ^= 0x01
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        pipeline.run(experiment(), tmp_path / "run")
+
+
+def test_a_report_that_changed_is_measured_anew(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished[0], tmp_path / "run")
+    file = tmp_path / "run" / "report.json"
+    file.write_text(file.read_text().replace('"rounds": ', '"rounds": 1', 1))
+    measured = []
+    monkeypatch.setattr(whole_run, "write_report", lambda *_, **__: measured.append(1))
+    pipeline.run(experiment(), tmp_path / "run")
+    assert measured == [1]
 
 
 def test_a_workdir_of_another_config_is_refused_by_key(finished):
