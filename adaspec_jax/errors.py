@@ -69,6 +69,9 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
 def refused_by_the_system(error: BaseException) -> str | None:
     """What to say where the system would not write, read or name a file, whichever library met it; else None."""
     while error is not None:
+        if isinstance(error, MemoryError) or "Out of memory" in str(error):  # the latter of XLA
+            said = " ".join(str(error).split())[:200] or "out of memory"
+            return f"there is not enough memory ({said}); take less at once"
         if isinstance(error, OSError) and error.errno in _REFUSALS:
             where = f"{error.filename}: " if error.filename else ""
             return f"{where}{error.strerror}; {_REFUSALS[error.errno]}"

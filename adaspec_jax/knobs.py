@@ -8,6 +8,7 @@ from typing import Any
 
 from adaspec_jax.errors import UserError, did_you_mean
 
+_MOST = 2**24  # of a whole number, whatever it counts
 _TRUTHS = {"true": True, "false": False}
 _SEVERAL = "-"  # between the numbers of a tuple, because commas stand between the values of a sweep
 
@@ -22,9 +23,13 @@ def checked(owner: str, known: Mapping[str, Any], values: Mapping[str, Any]) -> 
         try:
             found[name] = _read(known[name], value) if isinstance(value, str) else value
         except ValueError:
-            kind = "a number" if known[name] is None else f"such as {spelt(known[name])}"
+            kind = f"a number up to {_MOST:,}" if known[name] is None else f"such as {spelt(known[name])}{_up_to(known[name])}"
             raise UserError(f'{owner.rpartition(" ")[2]}.{name} is "{value}"; give {kind}') from None
     return found
+
+
+def _up_to(default: Any) -> str:
+    return f", up to {_MOST:,}" if type(default) is int else ""
 
 
 def spelt(value: Any) -> str:
@@ -43,4 +48,8 @@ def _read(default: Any, text: str) -> Any:
         if not math.isfinite(float(text)):
             raise ValueError(text)  # a report, which is JSON, could not hold it
         return float(text)
-    return text if isinstance(default, str) else int(text)
+    if isinstance(default, str):
+        return text
+    if abs(number := int(text)) > _MOST:
+        raise ValueError(text)
+    return number

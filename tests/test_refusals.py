@@ -184,3 +184,31 @@ exit_with_one_line(main)
         [sys.executable, "-c", program.replace("No space", "Some room")], cwd=CHECKOUT, capture_output=True, text=True
     )
     assert other.returncode == 1 and other.stderr.count("Traceback") >= 3
+
+
+STORIES = "--target", "{stories}", "--prompt", "Once"
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "says"),
+    [
+        ("generate", [*STORIES, "--method", "lookahead", "--method.window=1000000000"], "up to 16,777,216"),
+        (
+            "generate",
+            [*STORIES, "--method", "prompt_lookup", "--method.length=100000"],
+            "makes 100,000 guesses; at most",
+        ),
+        (
+            "train",
+            ["--config", "configs/quickstart.py", "--config.data.mixture=('word_problems*1e30',)"],
+            "up to 1,000,000",
+        ),
+        ("train", ["--config", "configs/quickstart.py", "--config.data.num_train=2000000000"], "at most 10,000,000"),
+    ],
+)
+def test_numbers_that_would_take_all_memory_or_time_are_said_at_once(module, arguments, says, shared_weights, tmp_path):
+    stories = str(shared_weights("stories260K-hf"))
+    where = ["--workdir", str(tmp_path / "run")] if module == "train" else []
+    done = command(module, *(text.replace("{stories}", stories) for text in arguments), *where, stdout=subprocess.PIPE)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("error: ") == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")

@@ -55,8 +55,8 @@ class Data:
     evaluation_split: str = "test"
     train_rows: str | None = None  # "0:7000"
     evaluation_rows: str | None = None
-    num_train: int = positive(4000)  # generated tasks only
-    num_evaluation: int = positive(200)
+    num_train: int = positive(4000, 10_000_000)  # generated tasks only
+    num_evaluation: int = positive(200, 10_000_000)
     seed: int | None = not_negative(None)  # of generated tasks; None: the run's
     prompt_column: str | None = None  # with answer_column: any jsonl, prompt and answer taken as they are
     answer_column: str | None = None  # None will do where a target that is not fitted answers

@@ -157,9 +157,17 @@ class Method:
         self.check(given)
         knobs = {name: value for name, value in {**self.knobs, **self.chosen}.items() if name not in self._fields}
         try:
-            return self.drafter(given, **knobs)
-        except ValueError as error:  # a drafter's own word on a number that it cannot work with
+            drafter = self.drafter(given, **knobs)
+        except (ValueError, MemoryError) as error:  # a drafter's own word on a number that it cannot work with
             raise UserError(f"the method {self.label}: {error}") from None
+        if drafter.num_nodes > MOST_GUESSES:
+            raise UserError(
+                f"the method {self.label} makes {drafter.num_nodes:,} guesses; at most {MOST_GUESSES:,} fit"
+            )
+        return drafter
+
+
+MOST_GUESSES = 4096  # in a round: the target reads them all at once
 
 
 def _label(name: str, chosen: Mapping[str, Any]) -> str:

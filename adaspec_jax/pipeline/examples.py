@@ -86,6 +86,9 @@ def _mixed(spec: Data, seed: int) -> tuple[data.Source, data.Source, int]:
     return train, held_out, removed + shared
 
 
+_OFTEN = 1_000_000  # times that a part's rows may come in an epoch
+
+
 def weighted(text: str) -> tuple[str, float]:
     """A part of a mixture: its name, and how often its rows come; UserError where that is no number above 0."""
     name, star, weight = text.rpartition("*")
@@ -93,8 +96,10 @@ def weighted(text: str) -> tuple[str, float]:
         found = (name, float(weight)) if star else (text, 1.0)
     except ValueError:
         found = name, math.nan
-    if not 0 < found[1] < math.inf:
-        raise UserError(f'data.mixture: "{text}" has no weight above 0 after the *; write NAME or NAME*WEIGHT')
+    if not 0 < found[1] <= _OFTEN:
+        raise UserError(
+            f'data.mixture: "{text}" has no weight above 0 and up to {_OFTEN:,} after the *; write NAME or NAME*WEIGHT'
+        )
     return found
 
 
