@@ -23,7 +23,11 @@ def checked(owner: str, known: Mapping[str, Any], values: Mapping[str, Any]) -> 
         try:
             found[name] = _read(known[name], value) if isinstance(value, str) else value
         except ValueError:
-            kind = f"a number up to {_MOST:,}" if known[name] is None else f"such as {spelt(known[name])}{_up_to(known[name])}"
+            kind = (
+                f"a number up to {_MOST:,}"
+                if known[name] is None
+                else f"such as {spelt(known[name])}{_up_to(known[name])}"
+            )
             raise UserError(f'{owner.rpartition(" ")[2]}.{name} is "{value}"; give {kind}') from None
     return found
 
