@@ -89,6 +89,8 @@ def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings])
     longest = _longest_row(text, config.answers, config.data.max_length)
     how = {"attention": config.attention, "dtype": config.dtype}
     demands = demands_of(text, config.evaluation, longest=longest, **how)
+    if head is not None:
+        head.check_on(config.target.architecture, demands.vocabulary)
     return Start(workdir, mesh, text, stages, finished, head, demands)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,10 @@ class HeadAsked(NamedTuple):
     def layers_on(self, target: Architecture) -> tuple[int, ...]:
         """The target's layers that it reads."""
         return self.made_for(models.config_from_hf(target.hf_config())).layers
+
+    def check_on(self, target: Architecture, num_tokens: int) -> None:
+        """UserError where it cannot be on such a target of so many tokens."""
+        self.made_for(replace(models.config_from_hf(target.hf_config()), num_tokens=num_tokens))
 
 
 def asked_by(draft: Draft, target: Architecture) -> HeadAsked | None:

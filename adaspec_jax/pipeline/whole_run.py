@@ -66,6 +66,8 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
     if config.answers.source == "target":
         start = _on_the_targets_answers(start, target, config.answers, rows, config.data.max_length)
         _preview(start.text, config.data.preview, "with the target's own answers ")
+    if start.head is not None:
+        begun["draft"] = untrained_head(start)  # on the text that it is trained on
     if QUALIFIER in start.stages and not start.finished[QUALIFIER]:
         begun[QUALIFIER] = _between(start, target, config.qualifier, config.target, begun.get(QUALIFIER))
     drafts = _distilled(start, target, begun, wanted, rows)
@@ -112,8 +114,8 @@ def _pair(
     draft_origin: Draft,
     between_origin: Qualifier,
     between: models.CausalLM | None,
-) -> tuple[models.CausalLM, models.CausalLM]:
-    """(the target as it is distilled from, the draft before any stage)."""
+) -> tuple[models.CausalLM, models.CausalLM | None]:
+    """(the target as it is distilled from, the draft before any stage; None where that is a head)."""
     given = {"text": start.text, "demands": start.demands, "seed": start.stages["draft"].seed}
     drawn, part = draft_origin.init == RANDOM, draft_origin.init == CUT
     base = None if part or start.head is not None else initial(draft_origin, "draft", **given)
@@ -130,7 +132,7 @@ def _pair(
             with_vocabulary_of(model, between, drawn=between_origin.init == RANDOM, name=QUALIFIER)
         target = _fitted(start, "target", model, Frozen()) if stage.steps else _taken(start, model)
     if start.head is not None:
-        return target, untrained_head(start)
+        return target, None
     if base is None:
         return target, cut_out(start, draft_origin.layers, target_origin)
     return target, with_vocabulary_of(target, base, drawn=drawn)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from adaspec_jax import methods, models, pipeline, planning
-from adaspec_jax.config import Draft, Llama, Llama3Rope, validate, with_cut
+from adaspec_jax.config import Answers, Draft, GPTNeoX, Llama, Llama3Rope, validate, with_cut
 from adaspec_jax.devices import topologies
 from adaspec_jax.errors import Stopped, UserError
+from adaspec_jax.pipeline import whole_run
 from adaspec_jax.pipeline.teacher_features import column_of
 from adaspec_jax.reporting import read_metrics
 from tests.pipeline.test_arms import short
@@ -176,6 +177,40 @@ def test_mistakes_are_said_before_anything_is_done(tmp_path):
     }.items():
         with pytest.raises(UserError, match=config):
             validate(said)
+
+
+@pytest.mark.parametrize("count", [310, 320])
+def test_a_vocabulary_of_more_tokens_than_there_are_is_refused_before_anything_is_done(tmp_path, count):
+    config = with_head(head=f"vocabulary={count}")
+    config.tokenizer.vocab_size = 300
+    with pytest.raises(UserError, match=f"vocabulary is {count}; the target has 30. tokens"):
+        pipeline.run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "target").exists()
+
+
+@pytest.mark.parametrize("kind", ["eagle", "hydra_plus"])
+def test_a_target_whose_attention_heads_no_layer_can_turn_is_refused_before_anything_is_done(tmp_path, kind):
+    config = with_head(kind, "")
+    sizes = {"hidden_size": 45, "num_attention_heads": 3, "intermediate_size": 96, "rotary_pct": 0.4}
+    config.target.architecture = GPTNeoX(vocab_size=320, num_hidden_layers=1, **sizes)
+    assert config.target.architecture.mistake() is None
+    with pytest.raises(UserError, match=f'a head of the kind "{kind}": rotary size 15 must be even'):
+        pipeline.run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "target").exists()
+
+
+def test_an_own_vocabulary_is_that_of_the_text_that_is_trained_on(on_its_target, monkeypatch):
+    answered, sample = [], whole_run.answers.targets_own
+    monkeypatch.setattr(
+        whole_run.answers, "targets_own", lambda *given, **how: answered.append(sample(*given, **how)) or answered[-1]
+    )
+    directory, config = on_its_target("answered"), with_head(head="steps=1,vocabulary=40")
+    config.answers = Answers("target", temperature=1.0, max_new_tokens=16)
+    pipeline.run(config, directory)
+    head = models.load_head(directory / "draft", models.load(directory / "target").with_vocabulary(320))
+    [text] = answered
+    counts_V = np.bincount(np.concatenate([row.tokens[row.labels_T] for row in text.train]), minlength=320)
+    assert head.tables["kept"].tolist() == sorted(np.argsort(-counts_V, kind="stable")[:40])
 
 
 def test_a_head_of_another_target_is_refused_by_every_door(finished, tmp_path, capsys, monkeypatch):

@@ -30,6 +30,7 @@ class Recurrent(Kind):
 
     def __post_init__(self) -> None:
         check_knobs(self, counts=("steps",), shares=("decay",))
+        layer.layer_config(self.sizes)  # which refuses sizes that it cannot have
 
     @property
     def layer(self) -> DecoderConfig:

@@ -33,6 +33,8 @@ class Several(Kind):
 
     def __post_init__(self) -> None:
         check_knobs(self, counts=("heads", "blocks"), shares=("decay",))
+        if self.prefixed:
+            layer.layer_config(self.sizes)  # which refuses sizes that it cannot have
 
     @property
     def guesses(self) -> int:
