@@ -148,7 +148,8 @@ class Draft(Fit):
     divergence: str = "forward_kl"
     fraction: float = share(0.4)  # the paper's k
     final_fraction: float | None = share(None)  # k goes to this along a line; None: it stays
-    # "top", or "bottom" or "random" to compare with, or "rejected": what greedy decoding would refuse, whatever k is.
+    # "top", or "bottom" or "random" to compare with, or "rejected": what greedy decoding would refuse, however much it
+    # is; k then sets the budget alone, and the reference is no more than the baseline.
     selection: str = "top"
     # "moving_average": of the draft itself; then reference.epochs may be 0.
     reference: str = one_of("trained", "moving_average")
