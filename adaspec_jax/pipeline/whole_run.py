@@ -10,7 +10,19 @@ from typing import Any
 import jax
 
 from adaspec_jax import __version__, data, models
-from adaspec_jax.config import CUT, QUALIFIER, RANDOM, Answers, Draft, Experiment, Qualifier, Target, flatten, with_cut
+from adaspec_jax.config import (
+    CUT,
+    MODEL,
+    QUALIFIER,
+    RANDOM,
+    Answers,
+    Draft,
+    Experiment,
+    Qualifier,
+    Target,
+    flatten,
+    with_cut,
+)
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
@@ -221,7 +233,11 @@ def _arm(start: Start, label: str, base, seen, reference, store: data.TokenStore
     stored = store is not None and selects_by_reference and fit.divergence == start.stages["draft"].fit.divergence
     stored &= start.head is None
     frozen = Frozen(target=seen, reference=reference if selects_by_reference and not stored else None)
-    beside = store if stored or store is None else store.without(teacher.REFERENCE)
+    beside = store
+    if store is not None and start.head is not None:
+        beside = store.for_models() if start.stages[label].kind == MODEL else store
+    elif store is not None and not stored:
+        beside = store.without(teacher.REFERENCE)
     return _fitted(start, label, base, frozen, beside, target)
 
 
