@@ -140,7 +140,7 @@ class Draft(Fit):
     # with random weights, and in the sizes that follow from the target's: init, layers and architecture say nothing.
     kind: str = MODEL
     head: str = ""  # what that kind lets one set: "steps=3,vocabulary=8000"
-    masks: str = one_of("all", "laws")  # of a head's loss at labels that are not selected: all, or the divergence alone
+    masks: str = one_of("all", "laws")  # at labels that are not selected of a head's loss: all, or the divergence alone
     init: str = RANDOM
     # Of a draft that is cut, by number from 0; (): a quarter of all, evenly spaced, with first and last [ours].
     layers: tuple[int, ...] = numbered()
@@ -223,7 +223,8 @@ class Experiment:
     attention: str = one_of("xla", "cudnn")  # "cudnn": NVIDIA's fused kernel, in training and with dtype bfloat16
     # Frozen models: "recompute" at every step, or store "hidden" states, or "top_k" (inexact).
     teacher: str = one_of("auto", "recompute", "hidden", "top_k")
-    teacher_store: str | None = None  # a directory that runs on the same target and text share; None: in the workdir
+    # Where what the target says is stored: a directory that runs on the same target and text share; None: the workdir.
+    teacher_store: str | None = None
     teacher_dtype: str = one_of("computed", "bfloat16")  # of stored hidden states
     teacher_top_k: int = positive(64)  # entries of the target's law stored per label; the rest becomes one event
     # "auto": each stage gives up what it must, in the order of docs/plan.md, to fit.

@@ -63,7 +63,7 @@ class Demands:
 def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings]) -> Start:
     """Reads the text and resolves the stages; whatever cannot be done is said here, before anything is."""
     own = {name: getattr(config, name) for name in stages_of(config.reference)}
-    head = heads.asked_by(config.draft, config.target.architecture)
+    head = heads.asked_by(config.draft, config.target.architecture, {**own, **arms})
     fits = {"target": config.target, "reference": config.reference, "draft": config.draft}
     fits |= {QUALIFIER: arms[QUALIFIER]} if QUALIFIER in arms else {}
     rows = {f"the arm {name}": schedule(arm)[1] for name, arm in arms.items() if name != QUALIFIER}

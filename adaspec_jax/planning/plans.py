@@ -50,7 +50,7 @@ class Plan:
         kernel = {"attention": config.attention, "dtype": config.dtype, "backend": topology.backend}
         sizes = {name: fit.architecture for name, fit in fits.items() if name != "reference"}  # whose are the draft's
         self._models = {name: _model(architecture, **kernel) for name, architecture in sizes.items()}
-        if (asked := heads.asked_by(config.draft, config.target.architecture)) is not None:
+        if (asked := heads.asked_by(config.draft, config.target.architecture, fits)) is not None:
             self._models["draft"] = heads.shapes(asked, self._models["target"])
         self._evaluation, self._published = config.evaluation, config.published.adaspec
         self._examples = EXAMPLES.get(config.data.task, config.data.num_train)
