@@ -153,7 +153,8 @@ def untrained_head(start: Start) -> Head:
     """The head that reference and draft begin with, on the finished target; the same bits in every session."""
     with sharding.on_host():
         target = models.load(start.workdir.stage("target")).with_vocabulary(start.demands.vocabulary)
-    return heads.untrained(start.head, target, start.text, start.stages["draft"].seed)
+    head = heads.untrained(start.head, target, start.text, start.stages["draft"].seed)
+    return head.with_attention(start.demands.attention, start.demands.dtype)
 
 
 def cut_out(start: Start, layers: Sequence[int], origin: Target, name: str = "draft") -> models.CausalLM:
@@ -178,6 +179,7 @@ def restored(start: Start, stage: StageSpec, target: models.CausalLM | None = No
     with sharding.on_host():
         if stage.kind != MODEL:
             head = models.load_head(start.workdir.stage(stage.label), target, dtype=start.demands.dtype)
+            head = head.with_attention(start.demands.attention, start.demands.dtype)
             return placed(head, stage, start.mesh)
         model = models.load(start.workdir.stage(stage.label), dtype=start.demands.dtype)
         model = prepared(model, f"the {stage.label}", start.demands)

@@ -148,6 +148,19 @@ def test_a_model_between_reads_what_is_stored_for_heads(on_its_target, kind):
     np.testing.assert_allclose(found["hidden"], found["recompute"], rtol=2e-3)
 
 
+def test_heads_are_trained_with_the_runs_attention(on_its_target, monkeypatch):
+    begun = []
+
+    def fit_stage(stage, model, *_, **__):
+        begun.append(model)
+        raise Stopped("as far as its head")
+
+    monkeypatch.setattr(whole_run, "fit_stage", fit_stage)
+    with pytest.raises(Stopped):
+        pipeline.run(with_head("eagle", ""), on_its_target("run"))
+    assert begun[0].config.attention_block == 64
+
+
 def test_auto_may_be_told_of_a_store_that_is_not_there_yet(on_its_target, tmp_path, capsys):
     config = with_head("medusa", "heads=2", teacher="auto", teacher_store=str(tmp_path / "new" / "store"))
     report = pipeline.run(config, on_its_target("auto"))

@@ -69,3 +69,10 @@ def test_a_guess_costs_what_is_read_for_it(kind):
     plain = read(size_of(target), target.config)
     found = figures["break_even"]["draft_step_cost"]
     assert found == pytest.approx((its_own + shared) / plain, rel=1e-6)
+
+
+def test_a_head_is_planned_with_the_attention_of_the_topology():
+    topology = topologies.Topology("v5e:1x1", jax.devices("cpu")[:1], "tpu", CHIP)
+    plan = planning.Plan(with_head(), topology, compiling=False)
+    target, draft = (plan._models[name].config.attention_block for name in ("target", "draft"))
+    assert target == draft == 1024

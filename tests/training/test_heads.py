@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from adaspec_jax import models
+from adaspec_jax.errors import UserError
 from adaspec_jax.models import heads
+from adaspec_jax.models.heads.parts import layer
 from adaspec_jax.models.heads.parts.recurrent import OnTarget
 from adaspec_jax.training import Batch, Chunking, Frozen
 from adaspec_jax.training.objectives import Now, distill_head
@@ -238,6 +240,22 @@ def test_parts_chunks_and_rematerialisation_change_nothing(target, batch, name):
     in_parts = distill_head(fraction=0.5, micro_batches=2, chunking=Chunking(logits=VOCABULARY * 5))
     close(minimised(in_parts, head, frozen, batch), whole)
     close(minimised(distill_head(fraction=0.5), head.with_rematerialisation(True), frozen, batch), whole)
+
+
+@pytest.mark.parametrize("name", ["eagle unrolled", "hydra_plus"])
+def test_a_head_attends_by_the_kernel_and_the_blocks_it_is_told(target, batch, name, monkeypatch):
+    head, told, attend = a_head(target, name), [], layer.causal_attention
+    monkeypatch.setattr(layer, "causal_attention", lambda *qkv, **how: told.append(how) or attend(*qkv, **how))
+    whole = minimised(distill_head(), head, Frozen(target=target), batch)
+    in_blocks = dataclasses.replace(head, config=dataclasses.replace(head.config, attention_block=5))
+    close(minimised(distill_head(), in_blocks, Frozen(target=target), batch), whole)
+    assert [each["block"] for each in told] == [0, 5] and {each["kernel"] for each in told} == {"xla"}
+    elsewhere = head.with_attention("xla", "float32", backend="tpu")
+    assert elsewhere.config.attention_block == 1024 and "attention_block" not in head.config.knobs()
+    fused = dataclasses.replace(head.config, attention="cudnn")
+    assert layer.layer_config(fused).attention == "cudnn"
+    with pytest.raises(UserError, match="needs an NVIDIA GPU, and this is cpu"):
+        head.with_attention("cudnn", "bfloat16", backend="cpu")
 
 
 @pytest.mark.parametrize("name", ["eagle", "eagle3"])
