@@ -35,11 +35,10 @@ from adaspec_jax.config.experiment import (
     Reference,
     Target,
     Tokenizer,
-    draft_schedule,
     flatten,
-    on_the_data_of,
     prompts_alone,
 )
+from adaspec_jax.config.schedule import draft_schedule, on_the_data_of
 
 __all__ = [
     "CUT",

@@ -14,9 +14,9 @@ from adaspec_jax.config.experiment import (
     Qualifier,
     Reference,
     Target,
-    draft_schedule,
     prompts_alone,
 )
+from adaspec_jax.config.schedule import draft_schedule
 from adaspec_jax.errors import UserError
 
 
@@ -35,10 +35,13 @@ def validate(config: Experiment) -> None:
         )
     if config.draft.kind != MODEL:
         _check_head(config)
-    elif config.draft.head:
-        raise UserError(f'draft.head "{config.draft.head}" is for a head, and draft.kind is "{MODEL}"')
+    else:
+        for key in ("head", "masks"):
+            if (value := getattr(config.draft, key)) != getattr(Draft(), key):
+                raise UserError(f'draft.{key} "{value}" is for a head, and draft.kind is "{MODEL}"')
     if config.teacher == "top_k":
         _check_known_law(reference=config.reference, **small)
+    _check_store(config)
     _check_shards(config.draft)
     if config.data.packing:
         _check_packing(config)
@@ -134,6 +137,24 @@ def _check_known_law(**stages: Reference | Draft | Qualifier) -> None:
                 f'{name}.divergence is "{stage.divergence}", and teacher "top_k" knows the forward_kl alone; '
                 'use teacher "hidden"'
             )
+
+
+def _check_store(config: Experiment) -> None:
+    """A store is named, or its type, where there may be one."""
+    key = "teacher_store" if config.teacher_store else "teacher_dtype" if config.teacher_dtype != "computed" else None
+    if key is None:
+        return
+    said = f'{key} is "{getattr(config, key)}"'
+    if config.teacher == "recompute":
+        raise UserError(f'{said}, and teacher "recompute" stores nothing: set teacher="hidden", or leave {key} out')
+    if config.answers.source in ("draft", "mixed"):
+        source = config.answers.source
+        raise UserError(f'{said}, and nothing can be stored of answers.source "{source}": leave {key} out')
+    if config.teacher == "top_k" and config.teacher_dtype != "computed":
+        raise UserError(
+            f'teacher_dtype is "{config.teacher_dtype}", which is of stored hidden states, and teacher "top_k" stores '
+            "none: leave teacher_dtype out"
+        )
 
 
 def _check_packing(config: Experiment) -> None:

@@ -151,7 +151,7 @@ class Draft(Fit):
     # with random weights, and in the sizes that follow from the target's: init, layers and architecture say nothing.
     kind: str = MODEL
     head: str = ""  # what that kind lets one set: "steps=3,vocabulary=8000"
-    masks: str = one_of("all", "laws")  # of a head's loss at labels that are not selected: all, or the divergence alone
+    masks: str = one_of("all", "laws")  # at labels that are not selected of a head's loss: all, or the divergence alone
     init: str = RANDOM
     # Of a draft that is cut, by number from 0; (): a quarter of all, evenly spaced, with first and last [ours].
     layers: tuple[int, ...] = numbered()
@@ -159,7 +159,8 @@ class Draft(Fit):
     divergence: str = "forward_kl"
     fraction: float = share(0.4)  # the paper's k
     final_fraction: float | None = share(None)  # k goes to this along a line; None: it stays
-    # "top", or "bottom" or "random" to compare with, or "rejected": what greedy decoding would refuse, whatever k is.
+    # "top", or "bottom" or "random" to compare with, or "rejected": what greedy decoding would refuse, however much it
+    # is; k then sets the budget alone, and the reference is no more than the baseline.
     selection: str = "top"
     # "moving_average": of the draft itself; then reference.epochs may be 0.
     reference: str = one_of("trained", "moving_average")
@@ -233,7 +234,8 @@ class Experiment:
     attention: str = one_of("xla", "cudnn")  # "cudnn": NVIDIA's fused kernel, in training and with dtype bfloat16
     # Frozen models: "recompute" at every step, or store "hidden" states, or "top_k" (inexact).
     teacher: str = one_of("auto", "recompute", "hidden", "top_k")
-    teacher_store: str | None = None  # a directory that runs on the same target and text share; None: in the workdir
+    # Where what the target says is stored: a directory that runs on the same target and text share; None: the workdir.
+    teacher_store: str | None = None
     teacher_dtype: str = one_of("computed", "bfloat16")  # of stored hidden states
     teacher_top_k: int = positive(64, 2**24)  # entries of the target's law stored per label; the rest becomes one event
     # "auto": each stage gives up what it must, in the order of docs/plan.md, to fit.
@@ -279,22 +281,3 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 def prompts_alone(answers: Answers, target: Target) -> bool:
     """Whether the training data is read for its prompts alone: the target is as it is, and answers them itself."""
     return answers.source == "target" and not target.epochs
-
-
-def draft_schedule(draft: Draft) -> tuple[float, int]:
-    """(epochs, batch size) of the selective stage.
-
-    The released code's "3 epochs at batch 16" are 3/k epochs at batch 16/k: the baseline's number of steps and of
-    back-propagated labels, on 1/k times its data. That is budget "official"; "equal_compute" takes both as written.
-    Where k changes, its mean counts.
-    """
-    if draft.budget == "equal_compute":
-        return draft.epochs, draft.batch_size
-    kept = (draft.fraction + (draft.final_fraction or draft.fraction)) / 2
-    return draft.epochs / kept, max(round(draft.batch_size / kept), 1)
-
-
-def on_the_data_of(draft: Draft, reference: Reference) -> Reference:
-    """Plain distillation on as many batches of the same size as this draft's."""
-    epochs, batch_size = draft_schedule(draft)
-    return dataclasses.replace(reference, epochs=epochs, batch_size=batch_size, equal_data=False)

@@ -70,43 +70,67 @@ class TokenStore:
         """{column: (shape of an entry, its type)} of what `padded` gives."""
         return {name: (column.shape, column.dtype) for name, column in self._columns.items() if not column.unwritten}
 
+    def holds(self, column: str) -> bool:
+        """Whether the directory has it, as far as it is written."""
+        return column in _manifest(self.path)
+
     def begin(
-        self, column: str, *, shape: tuple[int, ...], dtype, origin: dict[str, str], every_token: bool = False
+        self,
+        column: str,
+        *,
+        shape: tuple[int, ...],
+        dtype,
+        origin: dict[str, str],
+        every_token: bool = False,
+        directory: Path | None = None,
     ) -> list[int]:
         """Declares a column and returns the numbers of the blocks that are still to be written, longest rows first.
 
         With `every_token` its entries are of all tokens of a row, else of those that predict labels. `origin` names
-        what its entries follow from ({"target weights": sha256, ...}). UserError where the directory holds this column
-        from another origin.
+        what its entries follow from ({"target weights": sha256, ...}). `directory` is where it lies, if not beside the
+        others. UserError where the directory holds this column from another origin.
         """
-        dtype = np.dtype(dtype)
+        path, dtype = directory or self.path, np.dtype(dtype)
         ours = {"origin": origin, "shape": list(shape), "dtype": dtype.name}
         ours |= {"every_token": True} if every_token else {}
-        manifest = self._manifest()
+        manifest = _manifest(path)
         if (theirs := manifest.get(column)) is not None and theirs != ours:
-            kept = theirs.get("origin", {})
-            differing = [name for name in origin if kept.get(name) != origin[name]] or ["shape"]
             raise UserError(
-                f"{self.path} holds {column} computed from other {', '.join(differing)}; "
-                f"delete {self.path} to have it written again, or use another --workdir"
+                f"{path} holds {column} computed from other {_differing(theirs, ours)}; delete {path} to have it "
+                "written again, or use another --workdir or --config.teacher_store"
             )
         if theirs is None:
-            files.write_json(self.path / _MANIFEST, manifest | {column: ours})
-        begun = self._columns[column] = _Column(self.path, column, tuple(shape), dtype, every_token)
-        begun.unwritten = {number for number in range(len(self.blocks)) if not self._is_whole(column, number)}
+            files.write_json(path / _MANIFEST, manifest | {column: ours})
+        begun = self._columns[column] = _Column(path, column, tuple(shape), dtype, every_token)
+        begun.unwritten = self._not_whole(begun)
         return sorted(begun.unwritten, reverse=True)
 
     def begun_elsewhere(
-        self, column: str, unwritten: Sequence[int], *, shape: tuple[int, ...], dtype, every_token: bool = False
+        self,
+        column: str,
+        unwritten: Sequence[int],
+        *,
+        shape: tuple[int, ...],
+        dtype,
+        every_token: bool = False,
+        directory: Path | None = None,
     ) -> None:
         """Another process that shares the directory has begun this column, and found these blocks unwritten."""
-        begun = self._columns[column] = _Column(self.path, column, tuple(shape), np.dtype(dtype), every_token)
+        path, dtype = directory or self.path, np.dtype(dtype)
+        begun = self._columns[column] = _Column(path, column, tuple(shape), dtype, every_token)
         begun.unwritten = set(unwritten)
 
     def bytes_of(self, *, shape: tuple[int, ...], dtype, every_token: bool = False) -> int:
         """What a whole column takes."""
-        entries = sum(self._entries_of(i, every_token) for i in range(len(self._rows)))
-        return entries * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        return sum(self._bytes_of(number, shape, dtype, every_token) for number in range(len(self.blocks)))
+
+    def bytes_missing(self, column: str, *, shape: tuple[int, ...], dtype, every_token: bool = False) -> int:
+        """What of a column is still to be written takes."""
+        missing = self._not_whole(_Column(self.path, column, tuple(shape), np.dtype(dtype), every_token))
+        return sum(self._bytes_of(number, shape, dtype, every_token) for number in missing)
+
+    def _bytes_of(self, block: int, shape: tuple[int, ...], dtype, every_token: bool) -> int:
+        return self._entries_in(block, every_token) * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
 
     def check_room(self, needed: int, what: str) -> None:
         """UserError, with the size, where the disk has not `needed` bytes left."""
@@ -114,7 +138,7 @@ class TokenStore:
         if free < needed:
             raise UserError(
                 f"{what} takes {size_in_words(needed)} and {self.path} has {size_in_words(free)} free; free some disk, "
-                'put --workdir elsewhere, or set --config.teacher="recompute"'
+                'put --workdir or --config.teacher_store elsewhere, or set --config.teacher="recompute"'
             )
 
     def write(self, column: str, number: int, entries: list[np.ndarray]) -> None:
@@ -142,17 +166,32 @@ class TokenStore:
             dense[b, at] = self.read(column.name, i)
         return dense
 
-    def _is_whole(self, column: str, number: int) -> bool:
+    def _not_whole(self, column: _Column) -> set[int]:
+        """The blocks of which there is no file with all entries."""
+        return {number for number in range(len(self.blocks)) if not self._is_whole(column, number)}
+
+    def _is_whole(self, column: _Column, number: int) -> bool:
         try:
-            begun = self._columns[column]
-            return len(begun.block(number)) == self._place[begun.every_token][self.blocks[number][-1]][2]
+            return len(column.block(number)) == self._entries_in(number, column.every_token)
         except (OSError, ValueError, EOFError):
             return False
 
-    def _manifest(self) -> dict:
-        file = self.path / _MANIFEST
-        mend = f"delete {self.path} to have it written again"
-        return files.read_json(file, mend=mend) if file.is_file() else {}
+    def _entries_in(self, block: int, every_token: bool) -> int:
+        return self._place[every_token][self.blocks[block][-1]][2]
+
+
+def _manifest(path: Path) -> dict:
+    file = path / _MANIFEST
+    return files.read_json(file, mend=f"delete {path} to have it written again") if file.is_file() else {}
+
+
+def _differing(theirs: dict, ours: dict) -> str:
+    """In what two columns of a name differ: what their entries follow from, their type, their shape."""
+    kept, origin = theirs.get("origin", {}), ours["origin"]
+    names = [name for name in origin if kept.get(name) != origin[name]]
+    if theirs.get("dtype") != ours["dtype"]:
+        names.append(f"type ({theirs.get('dtype')} there, {ours['dtype']} here)")
+    return ", ".join(names or ["shape"])
 
 
 class _Column:

@@ -105,10 +105,15 @@ def positions_within(segments_BT: Array) -> Array:
     return steps_BT - jax.lax.cummax(jnp.where(begins_BT, steps_BT, 0), axis=1)
 
 
-def check_kernel(kernel: str, *, head_dim: int, dtype, backend: str) -> None:
-    """UserError where "cudnn" cannot run on this backend."""
-    if kernel != "cudnn":
-        return
+def block_of(kernel: str, *, head_dim: int, dtype, backend: str | None = None) -> int:
+    """Queries at once, as it suits a backend (default: the one here); UserError where the kernel cannot run there."""
+    backend = backend or jax.default_backend()
+    if kernel == "cudnn":
+        _check_cudnn(head_dim, dtype, backend)
+    return BLOCK.get(backend, BLOCK_ELSEWHERE)
+
+
+def _check_cudnn(head_dim: int, dtype, backend: str) -> None:
     if backend != "gpu":
         raise UserError(f'attention "cudnn" needs an NVIDIA GPU, and this is {backend}; use "xla"')
     if jnp.dtype(dtype) == jnp.float32:

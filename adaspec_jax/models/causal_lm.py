@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.errors import UserError
-from adaspec_jax.models.attention import BLOCK, BLOCK_ELSEWHERE, check_kernel
+from adaspec_jax.models.attention import block_of
 from adaspec_jax.models.decoder import STACKED, Decoder
 from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.decoding_layout import laid_out
@@ -175,9 +175,7 @@ class CausalLM:
 
         UserError where the kernel cannot run there.
         """
-        backend = backend or jax.default_backend()
-        check_kernel(kernel, head_dim=self.config.head_dim, dtype=dtype, backend=backend)
-        block = BLOCK.get(backend, BLOCK_ELSEWHERE)
+        block = block_of(kernel, head_dim=self.config.head_dim, dtype=dtype, backend=backend)
         return replace(self, config=replace(self.config, attention=kernel, attention_block=block))
 
     def with_rematerialisation(self, rematerialise: bool) -> CausalLM:

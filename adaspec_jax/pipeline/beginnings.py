@@ -63,7 +63,7 @@ class Demands:
 def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings]) -> Start:
     """Reads the text and resolves the stages; whatever cannot be done is said here, before anything is."""
     own = {name: getattr(config, name) for name in stages_of(config.reference)}
-    head = heads.asked_by(config.draft, config.target.architecture)
+    head = heads.asked_by(config.draft, config.target.architecture, {**own, **arms})
     fits = {"target": config.target, "reference": config.reference, "draft": config.draft}
     fits |= {QUALIFIER: arms[QUALIFIER]} if QUALIFIER in arms else {}
     rows = {f"the arm {name}": schedule(arm)[1] for name, arm in arms.items() if name != QUALIFIER}
@@ -89,6 +89,8 @@ def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings])
     longest = _longest_row(text, config.answers, config.data.max_length)
     how = {"attention": config.attention, "dtype": config.dtype}
     demands = demands_of(text, config.evaluation, longest=longest, **how)
+    if head is not None:
+        head.check_on(config.target.architecture, demands.vocabulary)
     return Start(workdir, mesh, text, stages, finished, head, demands)
 
 
@@ -151,7 +153,8 @@ def untrained_head(start: Start) -> Head:
     """The head that reference and draft begin with, on the finished target; the same bits in every session."""
     with sharding.on_host():
         target = models.load(start.workdir.stage("target")).with_vocabulary(start.demands.vocabulary)
-    return heads.untrained(start.head, target, start.text, start.stages["draft"].seed)
+    head = heads.untrained(start.head, target, start.text, start.stages["draft"].seed)
+    return head.with_attention(start.demands.attention, start.demands.dtype)
 
 
 def cut_out(start: Start, layers: Sequence[int], origin: Target, name: str = "draft") -> models.CausalLM:
@@ -176,6 +179,7 @@ def restored(start: Start, stage: StageSpec, target: models.CausalLM | None = No
     with sharding.on_host():
         if stage.kind != MODEL:
             head = models.load_head(start.workdir.stage(stage.label), target, dtype=start.demands.dtype)
+            head = head.with_attention(start.demands.attention, start.demands.dtype)
             return placed(head, stage, start.mesh)
         model = models.load(start.workdir.stage(stage.label), dtype=start.demands.dtype)
         model = prepared(model, f"the {stage.label}", start.demands)

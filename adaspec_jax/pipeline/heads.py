@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from adaspec_jax import models
-from adaspec_jax.config import MODEL, Draft
+from adaspec_jax.config import MODEL, Draft, Fit, Reference
 from adaspec_jax.config.architectures import Architecture
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
@@ -32,9 +33,16 @@ class HeadAsked(NamedTuple):
         """The target's layers that it reads."""
         return self.made_for(models.config_from_hf(target.hf_config())).layers
 
+    def check_on(self, target: Architecture, num_tokens: int) -> None:
+        """UserError where it cannot be on such a target of so many tokens."""
+        self.made_for(replace(models.config_from_hf(target.hf_config()), num_tokens=num_tokens))
 
-def asked_by(draft: Draft, target: Architecture) -> HeadAsked | None:
-    """What the config asks for; None for a draft that is a model; UserError for what cannot be on such a target."""
+
+def asked_by(draft: Draft, target: Architecture, others: Mapping[str, Fit]) -> HeadAsked | None:
+    """What the config asks for; None for a draft that is a model; UserError for what cannot be on such a target.
+
+    `others`: the run's stages by name, which may set nothing that such a head does not read.
+    """
     if draft.kind == MODEL:
         return None
     known, values = heads.find_kind(draft.kind).knobs(), {}
@@ -44,8 +52,25 @@ def asked_by(draft: Draft, target: Architecture) -> HeadAsked | None:
             raise UserError(f'config.draft.head is "{draft.head}"; give KNOB=VALUE,KNOB=VALUE, as in steps=3')
         values[name] = value
     asked = HeadAsked(draft.kind, checked(f"config.draft.head: the kind {draft.kind}", known, values))
-    asked.layers_on(target)
+    kind = asked.made_for(models.config_from_hf(target.hf_config()))
+    for name, fit in {"draft": draft, **others}.items():
+        if isinstance(fit, Reference | Draft):
+            _check_read(name, fit, kind)
     return asked
+
+
+def _check_read(name: str, fit: Reference | Draft, kind: heads.Kind) -> None:
+    """UserError for what is set of a stage and nothing to such a head."""
+    if kind.hard and fit.divergence != type(fit)().divergence:
+        raise UserError(
+            f'{name}.divergence is "{fit.divergence}", and a head of the kind "{kind.name}" learns the text\'s own '
+            "tokens: leave it out, or add hard=false to draft.head"
+        )
+    if isinstance(fit, Draft) and fit.masks != "all" and not kind.features:
+        raise UserError(
+            f'{name}.masks is "{fit.masks}", and the loss of a head of the kind "{kind.name}" has no part beside the '
+            "divergence: leave it out"
+        )
 
 
 def untrained(asked: HeadAsked, target: models.CausalLM, text: Text, seed: int) -> heads.Head:

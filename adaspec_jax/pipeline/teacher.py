@@ -9,9 +9,9 @@ merges all other tokens into one; what that changes is measured and recorded.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +19,11 @@ import jax
 import numpy as np
 
 from adaspec_jax import data, models, reporting
-from adaspec_jax.devices import processes, sharding
+from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline.teacher_choice import Asked, decide
-from adaspec_jax.pipeline.teacher_features import FEATURES, HIDDEN, ForHeads, feature_columns
+from adaspec_jax.pipeline.teacher_features import FEATURES, HIDDEN, LAST, ForHeads, column_of, feature_columns
+from adaspec_jax.pipeline.teacher_rows import Rows
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.training import Batch, Chunking, objectives
@@ -31,17 +32,28 @@ from adaspec_jax.training.divergences import Divergence, forward_kl
 # Columns of the store, named as the fields of `Batch` that take them.
 IDS, LOG_PROBS = "target_ids_BTK", "target_log_probs_BTK"
 REFERENCE = "reference_divergence_BT"
-_COMPUTED_BY = (  # heads and families, objectives and divergences, and how rows become batches and entries of the store
-    *("models/**/*.py", "training/**/*.py", "devices/sharding.py"),
+_COMPUTED_BY = (  # models, objectives and divergences, and how rows become batches and entries of the store
+    *("models/*.py", "models/families/**/*.py", "models/files/**/*.py", "models/heads/parts/head.py"),
+    *("training/**/*.py", "devices/sharding.py"),
     *("data/batches.py", "data/packing.py", "data/token_store.py", "pipeline/teacher*.py"),
 )
 _SAMPLED = 4  # blocks of rows on which the error of "top_k" is measured
 
 
 def check(asked: Asked, text: Text) -> None:
-    """UserError where what is asked for cannot be had with this vocabulary."""
+    """UserError where what is asked for cannot be had with this vocabulary, or where it is to lie."""
+    if asked.place:
+        processes.once(lambda: _make(Path(asked.place)))
     if asked.choice == "top_k" and asked.top_k > len(text.tokenizer):
         raise UserError(f"config.teacher_top_k is {asked.top_k}, and the vocabulary has {len(text.tokenizer)} tokens")
+
+
+def _make(place: Path) -> None:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise UserError(f"config.teacher_store {place} cannot be written to: {error.strerror}") from None
 
 
 def open_store(
@@ -58,13 +70,14 @@ def open_store(
         processes.say(f"teacher: {why}")
         _note(workdir, asked, {"choice": "recompute", "why": why})
         return None
-    store = data.TokenStore(Path(asked.place).resolve() if asked.place else workdir.path / "teacher", rows.text.rows)
-    columns, values = _columns(asked, target, chunking)
+    store = data.TokenStore(Path(asked.place).resolve() if asked.place else workdir.teacher, rows.text.rows)
+    columns, values = _columns(asked, target, chunking, store)
     size = sum(store.bytes_of(**column) for column in columns.values())
+    missing = processes.once(lambda: sum(store.bytes_missing(name, **column) for name, column in columns.items()))
     decision = processes.once(lambda: workdir.decision("teacher"))
     if decision is None or decision["asked"] != asked.choice:
         forward = partial(_seconds_of_a_pass, store, rows, target)
-        decision = decide(asked, store, size, passes=passes, seconds_of_a_pass=forward)
+        decision = decide(asked, store, size, missing, passes=passes, seconds_of_a_pass=forward)
         _note(workdir, asked, decision)
     processes.say(f"teacher: {decision['why']}")
     if decision["choice"] == "recompute":
@@ -76,20 +89,20 @@ def open_store(
         "tokens": rows.text.tokens_sha256,
         "code": processes.once(code_sha256),
     }
-    found = {n for name, column in columns.items() for n in _begin(store, name, origin, **column)}
-    blocks = sorted(found, reverse=True)
-    if blocks:
-        room = size * len(blocks) // len(store.blocks)
-        processes.once(lambda: store.check_room(room, "the teacher store"))
-    _write(store, list(columns), blocks, rows, values, "target's answers")
+    blocks = {name: _begin(store, name, origin, **column) for name, column in columns.items()}
+    processes.once(lambda: store.check_room(missing, "the teacher store"))
+    _write(store, blocks, rows, values, "target's answers")
     return ForHeads(store, asked.layers) if asked.layers else store
 
 
-def _columns(asked: Asked, target: models.CausalLM, chunking: Chunking) -> tuple[dict[str, dict], Callable]:
+def _columns(
+    asked: Asked, target: models.CausalLM, chunking: Chunking, store: data.TokenStore
+) -> tuple[dict[str, dict], Callable]:
     """({column: shape and type}, batch -> {column: [B, T, ...]}) of what is stored of the target."""
     dtype = asked.dtype or target.dtype
     if asked.layers:
-        return feature_columns(asked.layers, target, dtype)
+        there = processes.once(lambda: store.holds(column_of(LAST)) and not store.holds(HIDDEN))
+        return feature_columns(asked.layers, target, dtype, last_is_there=there)
     if asked.choice != "top_k":
         hidden = {"shape": (target.config.hidden_size,), "dtype": dtype}
         return {HIDDEN: hidden}, lambda batch: {HIDDEN: _features(target, batch)}
@@ -149,9 +162,10 @@ def add_reference(
         "training examples": rows.text.train_sha256,
         "code": processes.once(code_sha256),
     }
-    blocks = _begin(store, REFERENCE, origin, shape=(), dtype=np.float32)
+    column = {"shape": (), "dtype": np.float32, "directory": workdir.teacher}  # other runs share the target's words
+    blocks = _begin(store, REFERENCE, origin, **column)
     compute = partial(_divergence, divergence, chunking, reference, taught_by(target, store))
-    _write(store, [REFERENCE], blocks, rows, lambda batch: {REFERENCE: compute(batch)}, "reference's divergence")
+    _write(store, {REFERENCE: blocks}, rows, lambda batch: {REFERENCE: compute(batch)}, "reference's divergence")
     if k is not None and (blocks or processes.once(lambda: workdir.decision("teacher_error")) is None):
         error = _error(store, rows, chunking, fraction, target, reference, base)
         processes.once(lambda: workdir.decide("teacher_error", error))
@@ -172,17 +186,20 @@ def _seconds_of_a_pass(store: data.TokenStore, rows: Rows, target) -> float:
     return (time.perf_counter() - began) / len(numbers) * sum(map(len, store.blocks))
 
 
-def _write(store: data.TokenStore, columns: list[str], blocks: list[int], rows: Rows, values, what: str) -> None:
-    """`values(batch)`, {column: [B, T, ...]}, of every row of these blocks.
+def _write(store: data.TokenStore, missing: dict[str, list[int]], rows: Rows, values, what: str) -> None:
+    """`values(batch)`, {column: [B, T, ...]}, of every row of the blocks that each column misses.
 
     All processes compute, each its rows of every batch; the first one writes, to a directory that all can read.
     """
     processes.together("what is to be stored is known")
+    blocks = sorted(set().union(*missing.values()), reverse=True)
     if not blocks:
         return
     with reporting.track(sum(len(store.blocks[n]) for n in blocks), description=what, unit="row") as progress:
         for number in blocks:
-            found = rows.entries(store.blocks[number], values, every_token=store.of_every_token)
+            columns = [column for column, its in missing.items() if number in its]
+            wanted = partial(_of_columns, values, columns)
+            found = rows.entries(store.blocks[number], wanted, every_token=store.of_every_token)
             for column in columns:
                 if processes.first():
                     store.write(column, number, found[column])
@@ -190,6 +207,11 @@ def _write(store: data.TokenStore, columns: list[str], blocks: list[int], rows: 
                     store.written_elsewhere(column, number)
             progress.advance(len(store.blocks[number]))
     processes.together("stored")
+
+
+def _of_columns(values: Callable, columns: list[str], batch: Batch) -> dict:
+    made = values(batch)
+    return {column: made[column] for column in columns}
 
 
 def _error(store, rows: Rows, chunking: Chunking, fraction: float, target, reference, base) -> dict[str, float]:
@@ -220,49 +242,6 @@ def _error(store, rows: Rows, chunking: Chunking, fraction: float, target, refer
         "kl_top_k": float(found["reference top_k"].mean()),
         "selected_alike": float((selected[0] & selected[1]).sum() / selected[0].sum()),
     }
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The training rows as batches on the mesh, in the shapes of the reference stage."""
-
-    text: Text
-    mesh: sharding.Mesh
-    batch_size: int
-    buckets: Sequence[int]
-    stored: data.TokenStore | None = None  # goes with the rows
-
-    def beside(self, store: data.TokenStore) -> Rows:
-        """The same rows with what this store has of them."""
-        return replace(self, stored=store)
-
-    def batches(self, block: Sequence[int]) -> Iterator[tuple[list[int], Batch]]:
-        """(row numbers, batch) over a block."""
-        shapes = {"buckets": self.buckets, "pad_id": self.text.eos_id, "beside": self.stored}
-        for numbers, batch in data.row_batches(self.text.rows, block, self.batch_size, **shapes):
-            yield numbers, sharding.shard_rows(Batch(**sharding.my_rows(batch, self.mesh)), self.mesh)
-
-    def entries(
-        self, block: Sequence[int], values: Callable, *, every_token: Container[str] = ()
-    ) -> dict[str, list[np.ndarray]]:
-        """{name: [entries [tokens, ...] of each row]} of `values(batch)`, {name: [B, T, ...]}.
-
-        They are those where labels are predicted; of names in `every_token`, at all of a row's tokens.
-        """
-        found: dict[str, list[np.ndarray]] = {}
-        for numbers, batch in self.batches(block):
-            for name, array in values(batch).items():
-                dense = processes.fetch(array)
-                at = self._tokens_of if name in every_token else self.predicting
-                found.setdefault(name, []).extend(dense[b][at(i)] for b, i in enumerate(numbers))
-        return found
-
-    def _tokens_of(self, row: int) -> slice:
-        return slice(len(self.text.rows[row].tokens))
-
-    def predicting(self, row: int) -> np.ndarray | slice:
-        """The positions that predict a row's labels."""
-        return self.text.rows[row].predicting
 
 
 @jax.jit

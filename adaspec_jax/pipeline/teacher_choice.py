@@ -29,37 +29,48 @@ class Asked(NamedTuple):
 
 
 def decide(
-    asked: Asked, store: data.TokenStore, size: int, *, passes: float, seconds_of_a_pass: Callable[[], float]
+    asked: Asked,
+    store: data.TokenStore,
+    size: int,
+    missing: int,
+    *,
+    passes: float,
+    seconds_of_a_pass: Callable[[], float],
 ) -> dict[str, str]:
     """{"choice": "recompute" | "hidden" | "top_k", "why"}, the same in all processes; "auto" never takes "top_k".
 
-    It compares `passes` of the target over the text, those still to be trained, with writing `size` bytes once and
-    reading them in every pass, by times measured here. UserError where the store asked for cannot be.
+    It compares `passes` of the target over the text, those still to be trained, with writing what is `missing` of
+    `size` bytes once and reading them all in every pass, by times measured here. UserError where the store asked for
+    cannot be.
     """
     if asked.choice == "recompute":
         return {"choice": "recompute", "why": "frozen models run at every step (config.teacher)"}
     if asked.choice != "auto":
-        processes.once(lambda: store.check_room(size, "the teacher store"))
+        processes.once(lambda: store.check_room(missing, "the teacher store"))
         what = "hidden states" if asked.choice == "hidden" else f"{asked.top_k} likeliest tokens per label"
         why = f"the target's {what} are stored in {store.path}, {data.size_in_words(size)} (config.teacher)"
         return {"choice": asked.choice, "why": why}
     free = processes.once(lambda: data.free_bytes(store.path))
-    if free < _SPARE * size:
-        needed, left = data.size_in_words(size), data.size_in_words(free)
-        why = f"frozen models run at every step: storing {needed} would fill the disk ({left} free)"
+    unused = f"; config.teacher_store {asked.place} is left as it is" if asked.place else ""
+    if free < _SPARE * missing:
+        needed, left = data.size_in_words(missing), data.size_in_words(free)
+        why = f"frozen models run at every step: storing {needed} would fill the disk ({left} free){unused}"
         return {"choice": "recompute", "why": why}
     forward = seconds_of_a_pass()  # all measure, because all must compute; what the first one finds holds
-    return processes.once(lambda: _weighed(store, size, passes, forward))
+    return processes.once(lambda: _weighed(store, size, missing, passes, forward, unused))
 
 
-def _weighed(store: data.TokenStore, size: int, passes: float, forward: float) -> dict[str, str]:
-    write, read = (size * seconds for seconds in _seconds_per_byte(store.path.parent))
-    recomputed, stored = passes * forward, forward + write + passes * read
+def _weighed(
+    store: data.TokenStore, size: int, missing: int, passes: float, forward: float, unused: str
+) -> dict[str, str]:
+    write, read = _seconds_per_byte(store.path.parent)
+    recomputed = passes * forward
+    stored = forward * missing / size + missing * write + passes * size * read
     sums = f"{passes:g} passes over the text, {recomputed:.0f} s of target forwards against {stored:.0f} s with"
     if stored < _WORTH * recomputed:
         why = f"the target's hidden states are stored in {store.path}: {sums} a store of {data.size_in_words(size)}"
         return {"choice": "hidden", "why": why}
-    return {"choice": "recompute", "why": f"frozen models run at every step: {sums} a store"}
+    return {"choice": "recompute", "why": f"frozen models run at every step: {sums} a store{unused}"}
 
 
 def _seconds_per_byte(folder: Path, size: int = 2**24) -> tuple[float, float]:

@@ -11,7 +11,19 @@ from typing import Any
 import jax
 
 from adaspec_jax import __version__, data, files, models
-from adaspec_jax.config import CUT, QUALIFIER, RANDOM, Answers, Draft, Experiment, Qualifier, Target, flatten, with_cut
+from adaspec_jax.config import (
+    CUT,
+    MODEL,
+    QUALIFIER,
+    RANDOM,
+    Answers,
+    Draft,
+    Experiment,
+    Qualifier,
+    Target,
+    flatten,
+    with_cut,
+)
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
@@ -71,6 +83,8 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
         if config.answers.source == "target":
             start = _on_the_targets_answers(start, target, config.answers, rows, config.data.max_length)
             _preview(start.text, config.data.preview, "with the target's own answers ")
+        if start.head is not None:
+            begun["draft"] = untrained_head(start)  # on the text that it is trained on
         if QUALIFIER in start.stages and not start.finished[QUALIFIER]:
             begun[QUALIFIER] = _between(start, target, config.qualifier, config.target, begun.get(QUALIFIER))
         drafts = _distilled(start, target, begun, wanted, rows)
@@ -117,8 +131,8 @@ def _pair(
     draft_origin: Draft,
     between_origin: Qualifier,
     between: models.CausalLM | None,
-) -> tuple[models.CausalLM, models.CausalLM]:
-    """(the target as it is distilled from, the draft before any stage)."""
+) -> tuple[models.CausalLM, models.CausalLM | None]:
+    """(the target as it is distilled from, the draft before any stage; None where that is a head)."""
     given = {"text": start.text, "demands": start.demands, "seed": start.stages["draft"].seed}
     drawn, part = draft_origin.init == RANDOM, draft_origin.init == CUT
     base = None if part or start.head is not None else initial(draft_origin, "draft", **given)
@@ -135,7 +149,7 @@ def _pair(
             with_vocabulary_of(model, between, drawn=between_origin.init == RANDOM, name=QUALIFIER)
         target = _fitted(start, "target", model, Frozen()) if stage.steps else _taken(start, model)
     if start.head is not None:
-        return target, untrained_head(start)
+        return target, None
     if base is None:
         return target, cut_out(start, draft_origin.layers, target_origin)
     return target, with_vocabulary_of(target, base, drawn=drawn)
@@ -224,7 +238,11 @@ def _arm(start: Start, label: str, base, seen, reference, store: data.TokenStore
     stored = store is not None and selects_by_reference and fit.divergence == start.stages["draft"].fit.divergence
     stored &= start.head is None
     frozen = Frozen(target=seen, reference=reference if selects_by_reference and not stored else None)
-    beside = store if stored or store is None else store.without(teacher.REFERENCE)
+    beside = store
+    if store is not None and start.head is not None:
+        beside = store.for_models() if start.stages[label].kind == MODEL else store
+    elif store is not None and not stored:
+        beside = store.without(teacher.REFERENCE)
     return _fitted(start, label, base, frozen, beside, target)
 
 

@@ -199,6 +199,11 @@ class Workdir:
     def tokenizer(self) -> Path:
         return self.path / "tokenizer"
 
+    @property
+    def teacher(self) -> Path:
+        """What frozen models say, where it is stored."""
+        return self.path / "teacher"
+
     def _holds_work(self, name: str) -> bool:
         checkpoints = self.stage(name) / "checkpoints"
         saved = checkpoints.is_dir() and any(step.name.isdigit() for step in checkpoints.iterdir())

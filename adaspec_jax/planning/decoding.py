@@ -55,8 +55,10 @@ def plan_decoding(
     seconds = partial(call_seconds, chip, on.mesh, rows=rows, slots=length + spec.max_new_tokens)
     plain = seconds(target, sharding.TABLE, width=1)
     c = seconds(draft, table, width=1) / plain
-    if isinstance(draft, Head) and not draft.config.outward(draft.params, 0):  # the target's output matrix is read too
-        c += seconds(target.ends().unembedding(), sharding.TABLE, width=1) / plain
+    if isinstance(draft, Head):
+        c /= draft.config.guesses or 1  # of one call
+        if not draft.config.outward(draft.params, 0):  # the target's output matrix is read too, and no cache of it
+            c += seconds(target.unembedding(), sharding.TABLE, width=1, slots=0) / plain
     return figures | {
         "flops": 2.0 * rows * size_of(target),
         "step_seconds": plain / DECODING_SHARE,

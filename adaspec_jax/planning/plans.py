@@ -47,11 +47,11 @@ class Plan:
         self._stages = {
             name: stage_spec(config, fit, steps=_UPDATES * fit.accumulate, **where) for name, fit in fits.items()
         }
-        kernel = {"attention": config.attention, "dtype": config.dtype, "backend": topology.backend}
+        kernel = {"kernel": config.attention, "dtype": config.dtype, "backend": topology.backend}
         sizes = {name: fit.architecture for name, fit in fits.items() if name != "reference"}  # whose are the draft's
         self._models = {name: _model(architecture, **kernel) for name, architecture in sizes.items()}
-        if (asked := heads.asked_by(config.draft, config.target.architecture)) is not None:
-            self._models["draft"] = heads.shapes(asked, self._models["target"])
+        if (asked := heads.asked_by(config.draft, config.target.architecture, fits)) is not None:
+            self._models["draft"] = heads.shapes(asked, self._models["target"]).with_attention(**kernel)
         self._evaluation, self._published = config.evaluation, config.published.adaspec
         self._examples = EXAMPLES.get(config.data.task, config.data.num_train)
 
@@ -84,10 +84,10 @@ def left_out(architecture: Architecture, hf: Mapping[str, Any], place: str) -> l
     return [f"{place}: {name} is {there}, planned as {here}" for name, (there, here) in values.items() if there != here]
 
 
-def _model(architecture: Architecture, *, attention: str, dtype: str, backend: str) -> models.CausalLM:
+def _model(architecture: Architecture, **kernel: str) -> models.CausalLM:
     """In float32 and on abstract values, with the kernel chosen."""
     config = models.config_from_hf(architecture.hf_config())
-    return models.CausalLM(parameter_shapes(config), config).with_attention(attention, dtype, backend=backend)
+    return models.CausalLM(parameter_shapes(config), config).with_attention(**kernel)
 
 
 def _cast(model: Model, dtype: Any) -> Model:

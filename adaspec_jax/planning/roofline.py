@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from adaspec_jax import models
 from adaspec_jax.decoding.speedup import best_draft_length, break_even_alpha, speedup
@@ -35,7 +34,7 @@ def call_seconds(
     chip: Chip, mesh: sharding.Mesh, model: models.CausalLM, table: sharding.Table, *, rows: int, width: int, slots: int
 ) -> float:
     """The bound of one cached call: weights and a half-full cache are read, or the products computed."""
-    c, item = model.config, jnp.dtype(model.dtype).itemsize
+    c, item = model.config, jax.tree.leaves(model.params)[0].dtype.itemsize
     cut = 1 if table is sharding.REPLICATED else mesh.shape["tensor"]
     groups = row_groups(mesh)
     # Parts cut along fsdp are gathered, so that every device reads all of them; rows are shared out.

@@ -8,6 +8,7 @@ from typing import Any
 
 from adaspec_jax import models
 from adaspec_jax.devices.ahead_of_time import Needed, needed
+from adaspec_jax.models.heads import Head, Term
 from adaspec_jax.pipeline.memory import SPARE, Memory, descend
 from adaspec_jax.pipeline.program import program, step_arguments
 from adaspec_jax.pipeline.stage_spec import StageSpec
@@ -34,7 +35,7 @@ class StepPrograms:
             made, length = program(self._stage, memory), self._stage.buckets[-1]
             arguments = step_arguments(made, self._model, self._frozen, mesh=self._on.mesh, rows=rows, length=length)
             tokens = rows * length // memory.micro_batches // self._on.groups
-            more = activations(self._model, memory, self._on.mesh, tokens)
+            more = activations(self._model, memory, self._on.mesh, tokens * len(_terms(self._model)))
             self._found[memory, rows] = self._on.program(made.step, *arguments, more=more)
         return self._found[memory, rows]
 
@@ -61,8 +62,7 @@ def plan_training(
     programs, rows, length = StepPrograms(on, stage, model, frozen), stage.batch_size, stage.buckets[-1]
     memory = memory or _chosen(on, stage, programs)
     jaxpr, compiled, size = programs.of(memory)
-    chunk = stage.chunking.size(rows * length // on.groups, model.config.vocab_size)
-    rounds = math.ceil(SUPERVISED * rows * length / on.groups / chunk)
+    rounds = _rounds(stage, model, rows * length // on.groups)
     counted = flops(jaxpr, rounds=rounds)
     figures = on.figures(compiled, size, rows=rows, length=length) | {
         "chosen": memory.in_words(),
@@ -79,6 +79,18 @@ def plan_training(
         step = on.groups * memory.micro_batches
         figures["largest_batch"] = on.largest(rows, size, step, lambda n: programs.bytes_of(memory, n))
     return figures
+
+
+def _terms(model: models.CausalLM | Head) -> tuple[Term, ...]:
+    """What a step goes over a text for: a head's guesses, or the next token."""
+    return model.config.terms if isinstance(model, Head) else (Term(0),)
+
+
+def _rounds(stage: StageSpec, model: models.CausalLM | Head, positions: int) -> int:
+    """Of the loop over chunks of labels among so many positions; a head's guesses by one matrix are walked at once."""
+    if isinstance(model, Head) and model.config.one_output:
+        positions *= len(_terms(model))
+    return math.ceil(SUPERVISED * positions / stage.chunking.size(positions, model.config.vocab_size))
 
 
 def _chosen(on: Slice, stage: StageSpec, programs: StepPrograms) -> Memory:

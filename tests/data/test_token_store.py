@@ -60,6 +60,27 @@ def test_a_column_that_is_not_whole_is_in_no_batch(tmp_path, rows):
     assert set(store.padded([0], 24)) == {"hidden"}
 
 
+def test_a_column_may_lie_in_a_directory_of_its_own(tmp_path, rows):
+    store = written(tmp_path / "shared", rows)
+    for number in store.begin("own", shape=(), dtype=np.float32, origin=ORIGIN, directory=tmp_path / "own"):
+        store.write("own", number, [entries_of(rows, i)[:, 0] for i in store.blocks[number]])
+    assert set(store.padded([0], 24)) == {"hidden", "own"}
+    assert store.holds("hidden") and not store.holds("own")
+    assert {file.name.rpartition("-")[0] for file in (tmp_path / "own").glob("*.npy")} == {"own"}
+
+
+def test_what_is_missing_is_counted_in_blocks(tmp_path, rows):
+    column = {"shape": (4,), "dtype": np.float32}
+    assert data.TokenStore(tmp_path, rows).bytes_missing("hidden", **column) == written(tmp_path, rows).bytes_of(
+        **column
+    )
+    store, _ = begun(tmp_path, rows)
+    assert store.bytes_missing("hidden", **column) == 0
+    (tmp_path / "hidden-00002.npy").unlink()
+    store, _ = begun(tmp_path, rows)
+    assert store.bytes_missing("hidden", **column) == 16 * sum(len(entries_of(rows, i)) for i in store.blocks[2])
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "not numpy", "another width", "bits"])
 def test_a_torn_block_and_only_it_is_written_again(tmp_path, rows, damage):
     written(tmp_path, rows)
@@ -100,8 +121,10 @@ def test_a_store_of_other_origin_is_refused_by_name(tmp_path, rows):
     written(tmp_path, rows)
     with pytest.raises(UserError, match=f"hidden computed from other target weights; delete {tmp_path}"):
         begun(tmp_path, rows, origin=ORIGIN | {"target weights": "c"})
-    with pytest.raises(UserError, match="other shape"):
+    with pytest.raises(UserError, match=r"other type \(float32 there, bfloat16 here\); .* or --config.teacher_store"):
         begun(tmp_path, rows, dtype=ml_dtypes.bfloat16)
+    with pytest.raises(UserError, match="other shape"):
+        begun(tmp_path, rows, shape=(5,))
     manifest = tmp_path / "store.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()))[:-9])
     with pytest.raises(UserError, match="store.json is not valid JSON.*; delete"):

@@ -1,5 +1,6 @@
 """Heads on the target's features in a run: stages, store, resumption and report are those of any draft."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,13 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from adaspec_jax import methods, models, pipeline, planning
-from adaspec_jax.config import Draft, Llama, Llama3Rope, validate, with_cut
-from adaspec_jax.devices import topologies
+from adaspec_jax import methods, models, pipeline
+from adaspec_jax.config import Answers, Draft, GPTNeoX, Llama, Llama3Rope, validate, with_cut
 from adaspec_jax.errors import Stopped, UserError
+from adaspec_jax.pipeline import whole_run
 from adaspec_jax.pipeline.teacher_features import column_of
 from adaspec_jax.reporting import read_metrics
 from tests.pipeline.test_arms import short
+from tests.pipeline.test_qualifier import between
 from tests.running import command_line, slow
 
 STAGES = ("reference", "draft")
@@ -23,6 +25,10 @@ def with_head(kind="eagle3", head="steps=2,vocabulary=200", **changes):
     config = short(**changes)
     config.draft = Draft(kind=kind, head=head, epochs=0.4, batch_size=8, lr=5e-3)
     return config
+
+
+def stage_of(config, name, **changes):
+    return dataclasses.replace(config, **{name: dataclasses.replace(getattr(config, name), **changes)})
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +114,67 @@ def test_hidden_states_may_be_computed_again_at_every_step(finished, on_its_targ
 
 
 def test_kinds_share_a_store_and_write_the_layers_that_are_new(finished, on_its_target, tmp_path):
-    store, config = tmp_path / "store", with_head("medusa", "heads=2", teacher_store=str(tmp_path / "store"))
-    pipeline.run(config, on_its_target("medusa"))
-    kept = {file: file.stat().st_mtime_ns for file in store.glob("*.npy")}
-    assert {file.name.rpartition("-")[0] for file in kept} == {column_of(-1)}
-    other = with_head("hydra", "heads=2,hard=false", teacher_store=str(store))
-    report = pipeline.run(other, on_its_target("hydra"))
-    assert {file: file.stat().st_mtime_ns for file in store.glob("*.npy")} == kept
+    store, given = tmp_path / "new" / "store", {"teacher_store": str(tmp_path / "new" / "store")}
+
+    def files():
+        return {file: file.stat().st_mtime_ns for file in store.glob("*.npy")}
+
+    def columns(found):
+        return {file.name.rpartition("-")[0] for file in found}
+
+    pipeline.run(with_head("medusa", "heads=2", **given), on_its_target("medusa"))
+    kept = files()
+    assert columns(kept) == {column_of(-1)}
+    report = pipeline.run(with_head("hydra", "heads=2,hard=false", **given), on_its_target("hydra"))
+    assert files() == kept
     assert report["drafts"]["draft"]["judged"] > 0 and report["speed"]["draft_length"] == 2
+    directory = on_its_target("eagle3")
+    pipeline.run(with_head(**given), directory)
+    assert columns(files()) == {column_of(-1), column_of(0)} and kept.items() <= files().items()
+    for stage in STAGES:
+        ours, theirs = (read_metrics(path / stage / "metrics.jsonl") for path in (directory, finished[0]))
+        for a, b in zip(ours, theirs, strict=True):
+            assert a["loss"] == pytest.approx(b["loss"], rel=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["medusa", slow("eagle3")])
+def test_a_model_between_reads_what_is_stored_for_heads(on_its_target, kind):
+    found, head = {}, "heads=2" if kind == "medusa" else "steps=1,vocabulary=200"
+    for choice in ("hidden", "recompute"):
+        directory = on_its_target(choice)
+        config = with_head(kind, head, teacher=choice)
+        pipeline.run(between(config, architecture=short().draft.architecture), directory)
+        found[choice] = [line["loss"] for line in read_metrics(directory / "qualifier" / "metrics.jsonl")]
+    np.testing.assert_allclose(found["hidden"], found["recompute"], rtol=2e-3)
+
+
+def test_heads_are_trained_with_the_runs_attention(on_its_target, monkeypatch):
+    begun = []
+
+    def fit_stage(stage, model, *_, **__):
+        begun.append(model)
+        raise Stopped("as far as its head")
+
+    monkeypatch.setattr(whole_run, "fit_stage", fit_stage)
+    with pytest.raises(Stopped):
+        pipeline.run(with_head("eagle", ""), on_its_target("run"))
+    assert begun[0].config.attention_block == 64
+
+
+def test_auto_may_be_told_of_a_store_that_is_not_there_yet(on_its_target, tmp_path, capsys):
+    config = with_head("medusa", "heads=2", teacher="auto", teacher_store=str(tmp_path / "new" / "store"))
+    report = pipeline.run(config, on_its_target("auto"))
+    stored = report["teacher"]["choice"] == "hidden"
+    assert any((tmp_path / "new" / "store").iterdir()) == stored
+    assert stored or "store is left as it is" in report["teacher"]["why"]
+
+
+def test_a_place_that_no_store_can_be_in_is_said_before_anything_is_done(tmp_path):
+    (tmp_path / "file").write_text("")
+    config = with_head(teacher_store=str(tmp_path / "file" / "store"))
+    with pytest.raises(UserError, match="config.teacher_store .*store cannot be written to: Not a directory"):
+        pipeline.run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "target").exists()
 
 
 def test_stored_hidden_states_may_be_rounded(on_its_target, tmp_path):
@@ -156,6 +215,23 @@ def test_mistakes_are_said_before_anything_is_done(tmp_path):
         "no such layer": (with_head(head="taps=0-7"), r"taps has 7; the target has layers 0 to"),
         "too many tokens": (with_head(head="vocabulary=999"), r"vocabulary is 999; the target has 320 tokens"),
         "not spelt": (with_head(head="steps"), r'config.draft.head is "steps"; give KNOB=VALUE'),
+        "hard": (
+            stage_of(with_head("medusa", ""), "draft", divergence="reverse_kl"),
+            r"draft.divergence is .*hard=false",
+        ),
+        "reference": (
+            stage_of(with_head("hydra", ""), "reference", divergence="reverse_kl"),
+            r"reference.divergence is",
+        ),
+        "masks": (
+            stage_of(with_head(), "draft", masks="laws"),
+            r'draft.masks is "laws", and the loss .*"eagle3" has no',
+        ),
+        "recompute": (
+            with_head(teacher="recompute", teacher_store="x"),
+            r'teacher_store is "x", and .* stores nothing',
+        ),
+        "type": (with_head(teacher="recompute", teacher_dtype="bfloat16"), r"teacher_dtype is .* stores nothing"),
         "top_k": (with_head(teacher="top_k"), r'teacher "top_k" knows no hidden states'),
     }
     for name, (config, said) in mistakes.items():
@@ -169,13 +245,53 @@ def test_mistakes_are_said_before_anything_is_done(tmp_path):
     begun.draft.init = "somewhere"
     idle = short()
     idle.draft.head = "steps=2"
+    masking = stage_of(short(), "draft", masks="laws")
+    rounding = short(teacher="top_k", teacher_dtype="bfloat16")
+    sampling = short(teacher_store="x", answers=Answers("draft"))
     for config, said in {
+        r'draft.masks "laws" is for a head, and draft.kind is "model"': masking,
+        r"teacher_dtype is .*which is of stored hidden states": rounding,
+        r'teacher_store is "x", and nothing can be stored of answers.source "draft"': sampling,
         r'answers.source "draft" samples from a draft that is a model': on_policy,
         r"a head begins at random": begun,
         r'draft.head "steps=2" is for a head, and draft.kind is "model"': idle,
     }.items():
         with pytest.raises(UserError, match=config):
             validate(said)
+
+
+@pytest.mark.parametrize("count", [310, 320])
+def test_a_vocabulary_of_more_tokens_than_there_are_is_refused_before_anything_is_done(tmp_path, count):
+    config = with_head(head=f"vocabulary={count}")
+    config.tokenizer.vocab_size = 300
+    with pytest.raises(UserError, match=f"vocabulary is {count}; the target has 30. tokens"):
+        pipeline.run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "target").exists()
+
+
+@pytest.mark.parametrize("kind", ["eagle", "hydra_plus"])
+def test_a_target_whose_attention_heads_no_layer_can_turn_is_refused_before_anything_is_done(tmp_path, kind):
+    config = with_head(kind, "")
+    sizes = {"hidden_size": 45, "num_attention_heads": 3, "intermediate_size": 96, "rotary_pct": 0.4}
+    config.target.architecture = GPTNeoX(vocab_size=320, num_hidden_layers=1, **sizes)
+    assert config.target.architecture.mistake() is None
+    with pytest.raises(UserError, match=f'a head of the kind "{kind}": rotary size 15 must be even'):
+        pipeline.run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "target").exists()
+
+
+def test_an_own_vocabulary_is_that_of_the_text_that_is_trained_on(on_its_target, monkeypatch):
+    answered, sample = [], whole_run.answers.targets_own
+    monkeypatch.setattr(
+        whole_run.answers, "targets_own", lambda *given, **how: answered.append(sample(*given, **how)) or answered[-1]
+    )
+    directory, config = on_its_target("answered"), with_head(head="steps=1,vocabulary=40")
+    config.answers = Answers("target", temperature=1.0, max_new_tokens=16)
+    pipeline.run(config, directory)
+    head = models.load_head(directory / "draft", models.load(directory / "target").with_vocabulary(320))
+    [text] = answered
+    counts_V = np.bincount(np.concatenate([row.tokens[row.labels_T] for row in text.train]), minlength=320)
+    assert head.tables["kept"].tolist() == sorted(np.argsort(-counts_V, kind="stable")[:40])
 
 
 def test_a_head_of_another_target_is_refused_by_every_door(finished, tmp_path, capsys, monkeypatch):
@@ -198,9 +314,3 @@ def test_doors_that_need_a_draft_model_say_so(finished, door, capsys, monkeypatc
     arguments = ("--workdir", directory) if door == "parity" else asked
     status, _, said = command_line(capsys, monkeypatch, "parity.__main__" if door == "parity" else door, *arguments)
     assert status == 2 and "head" in said and "model" in said and said.count("\n") == 1
-
-
-def test_a_plan_has_the_heads_bytes(finished):
-    plan = planning.Plan(with_head(), topologies.find("cpu"), compiling=True)
-    figures = {stage: plan.stage(stage, search=False) for stage in ("reference", "decode")}
-    assert all(each["fits"] and each["hbm_bytes"] > 0 for each in figures.values())

@@ -25,7 +25,7 @@ QUESTIONS = {
         *("claim", "finished_report", "finished", "trained_on", "decision", "weights_sha256", "vocab_size"),
         *("draft_length", "begin", "decide", "finish"),
     ],
-    data.TokenStore: ["begin", "check_room"],
+    data.TokenStore: ["begin", "check_room", "holds", "bytes_missing"],
 }
 OF_A_PATH = ("is_file", "is_dir", "exists", "iterdir", "glob", "read_text", "stat")
 

@@ -218,7 +218,8 @@ def test_a_store_of_another_target_is_refused_and_rebuilt_once_deleted(unfinishe
     [
         ("models/decoder.py", True),
         ("models/families/gpt_neox.py", True),
-        ("models/heads/of_a_kind_to_come.py", True),
+        ("models/heads/of_a_kind_to_come.py", False),
+        ("models/heads/parts/head.py", True),
         ("training/lessons.py", True),
         ("training/objectives/stored.py", True),
         ("data/token_store.py", True),
@@ -331,3 +332,28 @@ def test_a_disk_too_small_for_the_store_asked_for_is_said_before_anything_is_wri
     with pytest.raises(UserError, match="the teacher store takes .* MB"):
         pipeline.run(short("hidden"), unfinished)
     assert not (unfinished / "teacher").exists()
+
+
+def test_runs_that_share_a_store_keep_what_their_references_say_apart(stored, tmp_path):
+    found = {}
+    for lr in (5e-3, 1e-3):
+        directory = tmp_path / f"run_{lr}"
+        for folder in ("tokenizer", "target"):
+            shutil.copytree(stored[0] / folder, directory / folder)
+        shutil.copy(stored[0] / "config.json", directory)
+        config = short("hidden")
+        config.teacher_store, config.reference.lr = str(tmp_path / "store"), lr
+        pipeline.run(config, directory)
+        files = {file.name.rpartition("-")[0] for file in (directory / "teacher").glob("*.npy")}
+        assert files == {teacher.REFERENCE}
+        found[lr] = np.load(directory / "teacher" / f"{teacher.REFERENCE}-00000.npy")
+    assert {file.name.rpartition("-")[0] for file in (tmp_path / "store").glob("*.npy")} == {teacher.HIDDEN}
+    assert not np.array_equal(*found.values())
+
+
+def test_a_store_that_is_whole_needs_no_room(unfinished, monkeypatch):
+    (unfinished / "decisions.json").unlink()
+    monkeypatch.setattr(data.token_store, "free_bytes", lambda path: 10)
+    monkeypatch.setattr(whole_run, "fit_stage", None)  # the run gets as far as its draft
+    with pytest.raises(TypeError):
+        pipeline.run(short("hidden"), unfinished)

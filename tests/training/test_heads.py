@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from adaspec_jax import models
+from adaspec_jax.errors import UserError
 from adaspec_jax.models import heads
+from adaspec_jax.models.heads.parts import layer
 from adaspec_jax.models.heads.parts.recurrent import OnTarget
 from adaspec_jax.training import Batch, Chunking, Frozen
 from adaspec_jax.training.objectives import Now, distill_head
-from adaspec_jax.training.selection import rejected, select_top_fraction
+from adaspec_jax.training.selection import bottom, random, rejected, select_top_fraction
 
 VOCABULARY, LENGTH, ROWS = 24, 17, 4
 LLAMA = {"model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24}
@@ -108,50 +110,113 @@ def test_the_loss_is_that_of_a_plain_reading(target, batch, name):
     assert float(metrics["tokens"]) == np.roll(batch.loss_mask_BT, -2, axis=1)[:, : LENGTH - 2].sum()
 
 
+class Lags:
+    """How far a head is behind another at every label of a term, and which labels have a law to learn."""
+
+    def __init__(self, target, head, reference, batch):
+        self.law = jax.nn.log_softmax(target.unembed(target.features(batch.tokens_BT)[0]))
+        self.head, self.batch = head, batch
+        given = batch.tokens_BT, heads.features_of(target, batch.tokens_BT, head.config.layers)
+        self.logits = [
+            [each.logits(target, hidden, i) for i, hidden in enumerate(each.guessed(target, *given))]
+            for each in (head, reference)
+        ]
+
+    def taught(self, i):
+        return jnp.roll(self.law, -self.head.config.terms[i].shift, axis=1)
+
+    def mask(self, i):
+        shift = self.head.config.terms[i].shift
+        within = (jnp.arange(LENGTH) < LENGTH - shift - 1)[None]
+        return jnp.roll(self.batch.loss_mask_BT, -shift - 1, axis=1) & within
+
+    def inside(self, i):
+        law = self.taught(i)
+        return jnp.max(self.head.config.among(self.head, law), -1) >= jnp.max(law, -1)
+
+    def gap(self, i):
+        p = jnp.exp(jax.nn.log_softmax(self.head.config.among(self.head, self.taught(i))))
+        ours, theirs = (-jnp.sum(p * jax.nn.log_softmax(each[i]), -1) for each in self.logits)
+        return ours - theirs
+
+    def refused(self, i):
+        guess = jnp.argmax(self.head.config.spread(self.head, self.logits[0][i]), axis=-1)
+        return guess != jnp.argmax(self.taught(i), axis=-1)
+
+    def kept(self, select):
+        """`kept(i)` for `plain_reading`: what `select(i, mask_BT)` has of the labels with a law, and all others."""
+
+        def of_term(i):
+            mask, inside = self.mask(i), self.inside(i)
+            return np.asarray(select(i, mask & inside) | (mask & ~inside))
+
+        return of_term
+
+
+@pytest.fixture(scope="module")
+def few_owned(target):
+    """The same target, of whose vocabulary rows the last two belong to no token."""
+    return target.with_vocabulary(VOCABULARY - 2)
+
+
 @pytest.mark.parametrize("name", ["eagle", "eagle3", "hydra"])
 def test_a_selection_keeps_the_labels_where_the_head_lags_most_behind_its_reference(target, batch, name):
     head, reference = a_head(target, name), a_head(target, name, seed=3)
     objective = distill_head(fraction=0.4)
     value, metrics, _ = minimised(objective, head, Frozen(target=target, reference=reference), batch)
-    last, _ = target.features(batch.tokens_BT)
-    features = heads.features_of(target, batch.tokens_BT, head.config.layers)
-    law = jax.nn.log_softmax(target.unembed(last))
-
-    def kept(i):
-        shift = head.config.terms[i].shift
-        p = head.config.among(head, jnp.roll(law, -shift, axis=1))
-        p = jax.nn.log_softmax(p)
-        inside = jnp.max(head.config.among(head, jnp.roll(law, -shift, axis=1)), -1) >= jnp.max(
-            jnp.roll(law, -shift, axis=1), -1
-        )
-        lag = [
-            -jnp.sum(jnp.exp(p) * jax.nn.log_softmax(each.logits(target, each.guessed(target, *given)[i], i)), -1)
-            for each in (head, reference)
-            for given in [(batch.tokens_BT, features)]
-        ]
-        mask = jnp.roll(batch.loss_mask_BT, -shift - 1, axis=1) & (jnp.arange(LENGTH) < LENGTH - shift - 1)[None]
-        return np.asarray(select_top_fraction(jnp.where(inside, lag[0] - lag[1], -1e9), mask, 0.4))
-
+    lags = Lags(target, head, reference, batch)
+    kept = lags.kept(lambda i, mask_BT: select_top_fraction(lags.gap(i), mask_BT, 0.4))
     assert float(value) == pytest.approx(plain_reading(target, head, batch, kept), rel=5e-4)
-    assert 0.35 < float(metrics["share_kept"]) < 0.5
+    of_first = lags.mask(0) & lags.inside(0)
+    assert float(metrics["share_kept"]) == pytest.approx((kept(0) & of_first).sum() / of_first.sum())
+    assert float(metrics["gap"]) == pytest.approx(float(lags.gap(0)[of_first].mean()), rel=1e-3)
     everything = minimised(distill_head(fraction=1.0), head, Frozen(target=target, reference=reference), batch)
     plain = minimised(distill_head(), head, Frozen(target=target), batch)
     close((everything[0], everything[2]), (plain[0], plain[2]))
 
 
-def test_refused_labels_of_a_head_are_chosen_for_each_term(target, batch):
-    head = a_head(target, "hydra")
-    frozen = Frozen(target=target, reference=head)
-    value, metrics, _ = minimised(distill_head(fraction=0.1, rule=rejected), head, frozen, batch)
-    law = jnp.argmax(target.unembed(target.features(batch.tokens_BT)[0]), axis=-1)
-    guessed = head.guessed(target, batch.tokens_BT, heads.features_of(target, batch.tokens_BT, head.config.layers))
+RULES = {
+    "bottom": (bottom, lambda lags: lambda i, mask_BT: select_top_fraction(-lags.gap(i), mask_BT, 0.3)),
+    "random": (random, lambda lags: lambda i, mask_BT: random(lags.gap(i), mask_BT, 0.3, jax.random.key(0))),
+    "rejected": (rejected, lambda lags: lambda i, mask_BT: mask_BT & lags.refused(i)),
+}
 
-    def refused(i):
-        shift = head.config.terms[i].shift
-        return np.asarray(jnp.argmax(head.logits(target, guessed[i], i), axis=-1) != jnp.roll(law, -shift, axis=1))
 
-    assert float(value) == pytest.approx(plain_reading(target, head, batch, refused), rel=5e-4)
-    assert float(metrics["share_kept"]) == pytest.approx(1 - float(metrics["agreement"]), rel=1e-5)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", ["eagle3", "hydra"])
+def test_other_rules_choose_among_the_labels_that_have_a_law(few_owned, batch, name, rule):
+    """For each term; a label whose likeliest token a head does not guess is of no choice, and counts in the mean."""
+    batch = dataclasses.replace(batch, tokens_BT=batch.tokens_BT % few_owned.config.num_tokens)
+    head, reference = a_head(few_owned, name), a_head(few_owned, name, seed=3)
+    chosen, plainly = RULES[rule]
+    objective = distill_head(fraction=0.3, rule=chosen)
+    value, metrics, _ = minimised(objective, head, Frozen(target=few_owned, reference=reference), batch)
+    lags = Lags(few_owned, head, reference, batch)
+    kept, of_first = lags.kept(plainly(lags)), lags.mask(0) & lags.inside(0)
+    assert float(value) == pytest.approx(plain_reading(few_owned, head, batch, kept), rel=5e-4)
+    assert float(metrics["share_kept"]) == pytest.approx((kept(0) & of_first).sum() / of_first.sum())
+    assert bool(of_first.sum() < lags.mask(0).sum()) == (name == "eagle3")
+
+
+def test_the_sum_over_the_selected_labels_may_be_divided_by_all(target, batch):
+    head, reference = (a_head(target, "medusa", seed=seed, heads=1) for seed in (2, 3))
+    frozen, found = Frozen(target=target, reference=reference), {}
+    for normalize in ("paper", "official"):
+        objective = distill_head(fraction=0.4, normalize=normalize)
+        found[normalize], metrics, _ = minimised(objective, head, frozen, batch)
+    assert float(found["official"]) == pytest.approx(float(found["paper"] * metrics["share_kept"]), rel=1e-5)
+
+
+def test_labels_may_be_chosen_in_each_row_apart(target, batch):
+    head, reference = a_head(target, "hydra"), a_head(target, "hydra", seed=3)
+    frozen, lags = Frozen(target=target, reference=reference), Lags(target, head, reference, batch)
+    value, _, _ = minimised(distill_head(fraction=0.4, scope="sequence"), head, frozen, batch)
+
+    def in_rows(i, mask_BT):
+        gap_BT = lags.gap(i)
+        return jnp.stack([select_top_fraction(gap_BT[b], mask_BT[b], 0.4) for b in range(ROWS)])
+
+    assert float(value) == pytest.approx(plain_reading(target, head, batch, lags.kept(in_rows)), rel=5e-4)
 
 
 def test_a_selection_may_mask_the_laws_alone(target, batch):
@@ -177,6 +242,22 @@ def test_parts_chunks_and_rematerialisation_change_nothing(target, batch, name):
     close(minimised(distill_head(fraction=0.5), head.with_rematerialisation(True), frozen, batch), whole)
 
 
+@pytest.mark.parametrize("name", ["eagle unrolled", "hydra_plus"])
+def test_a_head_attends_by_the_kernel_and_the_blocks_it_is_told(target, batch, name, monkeypatch):
+    head, told, attend = a_head(target, name), [], layer.causal_attention
+    monkeypatch.setattr(layer, "causal_attention", lambda *qkv, **how: told.append(how) or attend(*qkv, **how))
+    whole = minimised(distill_head(), head, Frozen(target=target), batch)
+    in_blocks = dataclasses.replace(head, config=dataclasses.replace(head.config, attention_block=5))
+    close(minimised(distill_head(), in_blocks, Frozen(target=target), batch), whole)
+    assert [each["block"] for each in told] == [0, 5] and {each["kernel"] for each in told} == {"xla"}
+    elsewhere = head.with_attention("xla", "float32", backend="tpu")
+    assert elsewhere.config.attention_block == 1024 and "attention_block" not in head.config.knobs()
+    fused = dataclasses.replace(head.config, attention="cudnn")
+    assert layer.layer_config(fused).attention == "cudnn"
+    with pytest.raises(UserError, match="needs an NVIDIA GPU, and this is cpu"):
+        head.with_attention("cudnn", "bfloat16", backend="cpu")
+
+
 @pytest.mark.parametrize("name", ["eagle", "eagle3"])
 def test_features_may_be_given_with_the_batch(target, batch, name):
     head = a_head(target, name)
@@ -190,7 +271,7 @@ def test_features_may_be_given_with_the_batch(target, batch, name):
 @pytest.mark.parametrize("name", ["eagle unrolled", "eagle3 normed", "hydra_plus"])
 def test_packed_examples_are_those_of_rows_of_their_own(target, name):
     tokens_BT = jax.random.randint(jax.random.key(5), (2, 9), 0, VOCABULARY)
-    labels_BT = jnp.asarray(np.arange(9)[None] >= np.asarray([[3], [4]]))
+    labels_BT = jnp.asarray(np.arange(9)[None] >= np.asarray([[3], [1]]))  # the second's begin at its second token
     apart = Batch(tokens_BT, labels_BT)
     segments_BT = jnp.asarray([[1] * 9 + [2] * 9])
     packed = Batch(tokens_BT.reshape(1, 18), labels_BT.reshape(1, 18), segments_BT=segments_BT)
@@ -226,6 +307,21 @@ def test_noise_on_hidden_states_is_drawn_anew_at_every_step(target, batch):
 
     assert at(1) == at(1) != at(2)
     assert at(1) != float(minimised(distill_head(), head, Frozen(target=target), batch)[0])
+
+
+def test_noise_has_the_width_that_is_set_at_512_tokens(target, batch):
+    head, seen = a_head(target, "eagle", noise=0.2), []
+
+    class Looking(type(head.config)):
+        def guessed(self, head, target, tokens_BT, features_BTF, segments_BT):
+            seen.append(features_BTF)
+            return super().guessed(head, target, tokens_BT, features_BTF, segments_BT)
+
+    head = dataclasses.replace(head, config=Looking(**vars(head.config)))
+    distill_head()(head, Frozen(target=target, now=Now(jnp.int32(0), jax.random.key(0))), batch)
+    noise_BTF, half = seen[0] - heads.features_of(target, batch.tokens_BT, (-1,)), 0.1 * 512 / LENGTH
+    assert 0.98 * half < float(jnp.max(jnp.abs(noise_BTF))) <= half * 1.0001
+    assert abs(float(jnp.mean(noise_BTF))) < 0.1 * half
 
 
 def test_an_own_vocabulary_is_the_most_frequent_tokens_and_leaves_the_others_no_probability(target):

@@ -37,7 +37,7 @@ def made_for(kind: str, knobs: Mapping[str, Any], sizes: Sizes) -> Kind:
         raise UserError(f'a head of the kind "{kind}" has no "{unknown[0]}"{did_you_mean(unknown[0], made.knobs())}')
     try:
         return made(sizes=sizes, **knobs)
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         raise UserError(f'a head of the kind "{kind}": {error}') from None
 
 

@@ -21,9 +21,7 @@ from adaspec_jax.training.label_chunks import DEFAULT, Chunking, total_at, value
 from adaspec_jax.training.objectives.batch import Batch, Frozen, Objective
 from adaspec_jax.training.objectives.distill import selecting
 from adaspec_jax.training.objectives.labels import in_parts, labels_of, mean_over
-from adaspec_jax.training.selection import Rule, top
-
-_LEAST = -1e9  # the gap of a label that there is nothing to learn of: kept last, and finite
+from adaspec_jax.training.selection import Rule, by_refusal, top
 
 
 def distill_head(
@@ -43,7 +41,8 @@ def distill_head(
     A term's loss is `laws` times the divergence of the head from the target, over the tokens it guesses among (or, of a
     `hard` kind, the cross entropy of the text's tokens), and `features` times the smooth L1 distance of its hidden
     state from the target's, averaged over features: EAGLE's (arXiv 2401.15077). A label whose likeliest token under the
-    target is none that the head guesses among has no law to learn, and counts in the mean (2503.01840's code).
+    target is none that the head guesses among has no law to learn, as in 2503.01840; it counts in the mean, and no
+    selection is made among such labels [ours].
 
     Args:
       divergence: from target to head, and in the gap.
@@ -61,6 +60,7 @@ def distill_head(
     if masks not in ("all", "laws"):
         raise ValueError(f'masks must be "all" or "laws", not {masks!r}')
     select = None if fraction is None else selecting(rule, fraction, scope, shards)
+    asks_agreement = by_refusal(rule)
 
     def objective(head: Head, frozen: Frozen, batch: Batch):
         kind, seen = head.config, _seen(head, frozen, batch)
@@ -71,15 +71,16 @@ def distill_head(
         loss, metrics = jnp.zeros((), jnp.float32), {}
         for several in _alike(kind):
             at = _labels_of(seen, batch, [kind.terms[i] for i in several])
+            says = bool({0, len(guessed) - 1} & set(several))  # in metrics
             made_BITD, shown_BITD = (jnp.stack([each[i] for i in several], axis=1) for each in (guessed, shown))
             kept_BIT, values = at.mask_BIT, None
             if select is not None:
-                values = _measured(divergence, several[0], head, frozen, made_BITD, shown_BITD, at, chunking)
+                given = (divergence, several[0], head, frozen, made_BITD, shown_BITD, at, chunking)
+                values = _measured(*given, says=says or asks_agreement)
                 kept_BIT = jnp.stack([_chosen(select, values, at, n, frozen, batch) for n in at.all], axis=1)
             weight_BIT = _weights(kind, several, kept_BIT if normalize == "paper" else at.mask_BIT)
-            total, said = _law_total(
-                divergence, several[0], head, frozen, made_BITD, at, kept_BIT, weight_BIT, chunking
-            )
+            given = (divergence, several[0], head, frozen, made_BITD, at, kept_BIT, weight_BIT, chunking)
+            total, said = _law_total(*given, says=says and values is None)
             loss += kind.laws * total
             if kind.features:
                 wide_BIT = kept_BIT if masks == "all" else at.mask_BIT
@@ -156,9 +157,10 @@ def _labels_of(seen: _Seen, batch: Batch, terms: Sequence[Term]) -> _Labels:
 
 
 def _chosen(select, values: Mapping[str, Array], at: _Labels, n: int, frozen: Frozen, batch: Batch) -> Array:
-    """[B, T]: the labels that are kept of the n-th term."""
-    of_term = {name: value[:, n] for name, value in values.items()}
-    return select(of_term, at.mask_BIT[:, n], frozen.now, batch.segments_BT)
+    """[B, T]: the labels that are kept of the n-th term: of those with a law the selected, and all others."""
+    of_term, mask_BT = {name: value[:, n] for name, value in values.items()}, at.mask_BIT[:, n]
+    inside_BT = of_term["inside"] > 0
+    return select(of_term, mask_BT & inside_BT, frozen.now, batch.segments_BT) | (mask_BT & ~inside_BT)
 
 
 def _weights(kind: Kind, several: Sequence[int], counted_BIT: Array) -> Array:
@@ -173,14 +175,26 @@ def _rows(array_BIT: Array) -> Array:
     return array_BIT.reshape(-1, *array_BIT.shape[2:])
 
 
-def _law_total(divergence, i: int, head: Head, frozen: Frozen, made_BITD, at: _Labels, kept_BIT, weight_BIT, chunking):
-    """The weighted sum over the kept labels, and what of them goes into metrics, [B, I, T] each."""
+def _law_total(
+    divergence,
+    i: int,
+    head: Head,
+    frozen: Frozen,
+    made_BITD,
+    at: _Labels,
+    kept_BIT,
+    weight_BIT,
+    chunking,
+    *,
+    says: bool,
+):
+    """The weighted sum over the kept labels; and where it `says` that, what metrics tell of them, [B, I, T] each."""
 
     def per_token(params, hidden_GCD, operands, frozen):
         (taught_GCD, labels_GC, weight_GC), (tables, target) = operands, frozen
         part = replace(head, params=params, tables=tables)
         logits, law = _pair(i, part, target, hidden_GCD, taught_GCD)
-        said = _said(part, logits, law)
+        said = _said(part, logits, law) if says else {}
         if part.config.hard:
             return weight_GC * _cross_entropy(part, logits, labels_GC), said
         lag_GC = divergence(logits, part.config.among(part, law))
@@ -197,8 +211,13 @@ def _apart(values: Mapping[str, Array], at: _Labels) -> dict[str, Array]:
     return {name: value.reshape(at.mask_BIT.shape) for name, value in values.items()}
 
 
-def _measured(divergence, i: int, head: Head, frozen: Frozen, made_BITD, shown_BITD, at: _Labels, chunking):
-    """{"gap", "kl", "agreement", "acceptance"} [B, I, T] at every label, without a gradient."""
+def _measured(
+    divergence, i: int, head: Head, frozen: Frozen, made_BITD, shown_BITD, at: _Labels, chunking, *, says: bool
+):
+    """{"gap", "inside": whether there is a law} [B, I, T] at every label, without a gradient.
+
+    Where it `says` more, "kl", "agreement" and "acceptance" too.
+    """
     head = jax.lax.stop_gradient(head)
 
     def values(operands):
@@ -209,8 +228,10 @@ def _measured(divergence, i: int, head: Head, frozen: Frozen, made_BITD, shown_B
         if head.config.hard:
             lag = _cross_entropy(head, logits, labels_GC) - _cross_entropy(head, reference, labels_GC)
         else:
-            lag = jnp.where(_inside(head, law), gap(divergence, logits, reference, among), _LEAST)
-        return {"gap": lag, "kl": forward_kl(logits, among), **_said(head, logits, law)}
+            lag = gap(divergence, logits, reference, among)
+        inside = jnp.ones_like(lag) if head.config.hard else _inside(head, law)
+        more = {"kl": forward_kl(logits, among), **_said(head, logits, law)} if says else {}
+        return {"gap": lag, "inside": inside, **more}
 
     operands = tuple(map(_rows, (made_BITD, shown_BITD, at.hidden_BITD, at.tokens_BIT)))
     return _apart(values_at(_rows(at.mask_BIT), values, operands, **_sizes(frozen, at, chunking)), at)
@@ -226,7 +247,7 @@ def _pair(i: int, head: Head, target, hidden, taught) -> tuple[Array, Array]:
     return head.logits(target, hidden, i), target.unembed(taught)
 
 
-def _inside(head: Head, law: Array) -> Array | bool:
+def _inside(head: Head, law: Array) -> Array:
     """Whether the target's likeliest token is one that the head guesses among."""
     return jnp.max(head.config.among(head, law), axis=-1) >= jnp.max(law, axis=-1)
 
@@ -262,11 +283,12 @@ def _metrics(i: int, count: int, n: int, at: _Labels, values, kept_BIT) -> dict[
         found = {"tokens": jnp.sum(mask_BT)}
         found |= {name: mean_over(values[name], where_BT) for name in ("agreement", "acceptance")}
     if i == 0 and selected:
+        inside_BT = mask_BT & (values["inside"] > 0)
         found |= {
-            "share_kept": mean_over(kept_BT, mask_BT),
-            "kl_kept": mean_over(values["kl"], kept_BT),
-            "kl_dropped": mean_over(values["kl"], mask_BT & ~kept_BT),
-            "gap": mean_over(values["gap"], mask_BT & (values["gap"] > _LEAST)),
+            "share_kept": mean_over(kept_BT, inside_BT),
+            "kl_kept": mean_over(values["kl"], kept_BT & inside_BT),
+            "kl_dropped": mean_over(values["kl"], inside_BT & ~kept_BT),
+            "gap": mean_over(values["gap"], inside_BT),
         }
     if i == count - 1:
         found["agreement_last"] = mean_over(values["agreement"], where_BT)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from adaspec_jax.errors import UserError
+from adaspec_jax.models.attention import block_of
 from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.files.weights import Weight, by_path
@@ -61,7 +62,7 @@ class Kind:
 
     A kind is a subclass in a file of `models/heads/`, named there `KIND`. Training asks `layers`, `init`, `terms`,
     `guessed` and `logits`; decoding asks what its drafter needs (see the shapes beside this file). Every field but
-    `sizes` is a knob, with its default. A knob that cannot work is a ValueError when the kind is made.
+    those here is a knob, with its default. A knob that cannot work is a ValueError when the kind is made.
     """
 
     name: ClassVar[str]
@@ -74,12 +75,16 @@ class Kind:
     noise: ClassVar[float] = 0.0  # width of the uniform noise on the hidden states it reads, at 512 tokens
 
     sizes: Sizes
-    rematerialise: bool = dataclasses.field(default=False, repr=False)  # the backward pass computes insides again
+    # How its layer is computed, as in a `DecoderConfig`; no knobs.
+    rematerialise: bool = dataclasses.field(default=False, repr=False)
+    attention: Literal["xla", "cudnn"] = dataclasses.field(default="xla", repr=False)
+    attention_block: int = dataclasses.field(default=0, repr=False)
 
     @classmethod
     def knobs(cls) -> Mapping[str, Any]:
         """{name: default} of all that may be set."""
-        own = [each for each in dataclasses.fields(cls) if each.name not in ("sizes", "rematerialise")]
+        others = {each.name for each in dataclasses.fields(Kind)}
+        own = [each for each in dataclasses.fields(cls) if each.name not in others]
         return MappingProxyType({each.name: each.default for each in own})
 
     # What a plan asks of any model's config.
@@ -236,6 +241,11 @@ class Head:
 
     def with_rematerialisation(self, rematerialise: bool) -> Head:
         return replace(self, config=replace(self.config, rematerialise=rematerialise))
+
+    def with_attention(self, kernel: str, dtype, *, backend: str | None = None) -> Head:
+        """The same head with this attention kernel, as `CausalLM.with_attention`."""
+        block = block_of(kernel, head_dim=self.config.head_dim, dtype=dtype, backend=backend)
+        return replace(self, config=replace(self.config, attention=kernel, attention_block=block))
 
     # A head has one layer: it is laid out as it is.
 

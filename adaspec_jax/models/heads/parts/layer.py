@@ -16,7 +16,7 @@ from jax import Array
 
 from adaspec_jax.models.attention import BLOCK, BLOCK_ELSEWHERE, causal_attention, positions_within
 from adaspec_jax.models.decoder_config import DecoderConfig
-from adaspec_jax.models.heads.parts.head import Sizes
+from adaspec_jax.models.heads.parts.head import Kind
 from adaspec_jax.models.kv_cache import KVCache
 from adaspec_jax.models.layer import MLP, Attention, norm_of
 from adaspec_jax.models.rotary import rotary_angles, rotate
@@ -24,8 +24,9 @@ from adaspec_jax.models.rotary import rotary_angles, rotate
 _NEVER = -1e30
 
 
-def layer_config(sizes: Sizes) -> DecoderConfig:
-    """Llama's layer in the target's sizes."""
+def layer_config(kind: Kind) -> DecoderConfig:
+    """Llama's layer in the target's sizes; UserError where those are of none."""
+    sizes = kind.sizes
     return DecoderConfig(
         model_type="llama",
         vocab_size=sizes.vocab_size,
@@ -47,6 +48,8 @@ def layer_config(sizes: Sizes) -> DecoderConfig:
         mlp_bias=False,
         max_positions=sizes.max_positions,
         initializer_range=sizes.initializer_range,
+        attention=kind.attention,
+        attention_block=kind.attention_block,
     )
 
 
@@ -77,6 +80,7 @@ class Unrolled:
 
     A query at position t of step i sees the keys of step 0 up to t, and of each later step the one at t itself: what
     it would see in decoding, where the steps' own outputs follow the target's features. Its rotary position is t + i.
+    The kernel that the config names is step 0's; later steps have "xla", because of the keys of their own.
     """
 
     def __init__(self, config: DecoderConfig, params: dict, segments_BT: Array | None, *, rematerialise: bool) -> None:
@@ -112,9 +116,10 @@ def _unrolled_step(config: DecoderConfig, count: int, params, inputs_BTW, residu
     query_BTHK, key_BTGK = (rotate(x, rotation, interleaved=False) for x in (query_BTHK, key_BTGK))
     made = key_BTGK, value_BTGK
     if first is None:
-        mixed_BTHK = causal_attention(query_BTHK, *made, segments_BT=segments_BT)
+        how = {"kernel": config.attention, "block": config.attention_block, "segments_BT": segments_BT}
+        mixed_BTHK = causal_attention(query_BTHK, *made, **how)
     else:
-        mixed_BTHK = _attend_with_own(query_BTHK, first, (*own, made), segments_BT)
+        mixed_BTHK = _attend_with_own(query_BTHK, first, (*own, made), segments_BT, config.attention_block)
     attended_BTD = Attention(config).apply(attention, mixed_BTHK.reshape(batch, length, -1), method="outward")
     return _mixed(config, params, residual_BTD + attended_BTD), made
 
@@ -123,13 +128,13 @@ def _mixed(config: DecoderConfig, params, hidden_BTD: Array) -> Array:
     return hidden_BTD + MLP(config).apply({"params": params["mlp"]}, normed(config, params["mlp_norm"], hidden_BTD))
 
 
-def _attend_with_own(query_BTHK: Array, first, own, segments_BT: Array | None) -> Array:
+def _attend_with_own(query_BTHK: Array, first, own, segments_BT: Array | None, block: int) -> Array:
     """Attention to the first step's keys causally, and to one key of each later step at the query's own position."""
     batch, length, heads, features = query_BTHK.shape
     groups = first[0].shape[2]
     query_BTGRK = query_BTHK.reshape(batch, length, groups, heads // groups, features) * features**-0.5
     own_BTGIK, own_values_BTGIK = (jnp.stack([pair[part] for pair in own], axis=3) for part in (0, 1))
-    block = BLOCK.get(jax.default_backend(), BLOCK_ELSEWHERE)
+    block = block or BLOCK.get(jax.default_backend(), BLOCK_ELSEWHERE)
 
     def attend(start: int) -> Array:
         end = min(start + block, length)

@@ -30,10 +30,11 @@ class Recurrent(Kind):
 
     def __post_init__(self) -> None:
         check_knobs(self, counts=("steps",), shares=("decay",))
+        layer.layer_config(self)  # which refuses sizes that it cannot have
 
     @property
     def layer(self) -> DecoderConfig:
-        return layer.layer_config(self.sizes)
+        return layer.layer_config(self)
 
     def entered(self, params: Any, features: Array) -> Array:
         """A hidden state [..., D] of the target's, [..., n D]."""

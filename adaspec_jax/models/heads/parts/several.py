@@ -33,6 +33,8 @@ class Several(Kind):
 
     def __post_init__(self) -> None:
         check_knobs(self, counts=("heads", "blocks"), shares=("decay",))
+        if self.prefixed:
+            layer.layer_config(self)  # which refuses sizes that it cannot have
 
     @property
     def guesses(self) -> int:
@@ -67,7 +69,7 @@ class Several(Kind):
                 part["skip"] = {"kernel": kernel.at[:size].set(jnp.eye(size))}
             params[f"head_{i}"] = part | {"head": {"kernel": matrix_DV}}
         if self.prefixed:
-            params["prefix"] = layer.init_layer(layer.layer_config(self.sizes), keys[-1], size)
+            params["prefix"] = layer.init_layer(layer.layer_config(self), keys[-1], size)
             params["prefix_norm"] = layer.unit_norm(size)
         return params, None
 
@@ -93,7 +95,7 @@ class Several(Kind):
         """The target's hidden states, through the layer of the head's own where it has one; whole texts."""
         if not self.prefixed:
             return features_BTD
-        config = layer.layer_config(self.sizes)
+        config = layer.layer_config(self)
         run = layer.Unrolled(config, params["prefix"], segments_BT, rematerialise=self.rematerialise)
         return run.step(layer.normed(config, params["prefix_norm"], features_BTD), features_BTD)
 
@@ -151,7 +153,7 @@ class Beside:
 
     def prefix(self, features_BTD: Array, cache: KVCache) -> tuple[Array, KVCache]:
         """(what heads read in place of hidden states, the longer cache of their own layer)."""
-        config, params = layer.layer_config(self.head.config.sizes), self.head.params
+        config, params = layer.layer_config(self.head.config), self.head.params
         inputs_BTD = layer.normed(config, params["prefix_norm"], features_BTD)
         return layer.read(config, params["prefix"], inputs_BTD, features_BTD, cache)
 
@@ -161,4 +163,4 @@ class Beside:
         return config.logits(self.head, self.target, config.mixed(params, i, inputs), i)
 
     def init_cache(self, batch_size: int, slots: int) -> KVCache:
-        return layer.empty_cache(layer.layer_config(self.head.config.sizes), batch_size, slots, self.head.dtype)
+        return layer.empty_cache(layer.layer_config(self.head.config), batch_size, slots, self.head.dtype)
