@@ -16,7 +16,7 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.models.attention import block_of
 from adaspec_jax.models.decoder import STACKED, Decoder
 from adaspec_jax.models.decoder_config import DecoderConfig
-from adaspec_jax.models.decoding_layout import laid_out
+from adaspec_jax.models.decoding_layout import WEIGHT, laid_out
 from adaspec_jax.models.families import config_from_hf
 from adaspec_jax.models.key_attention import attention_to_keys
 from adaspec_jax.models.kv_cache import KVCache
@@ -122,6 +122,13 @@ class CausalLM:
         """The same model with only the parameters that `unembed` reads."""
         name = "head" if "head" in self.params else "embed"
         return replace(self, params={name: self.params[name]})
+
+    def output_matrix(self) -> Array:
+        """[D, V]: what `unembed` multiplies hidden states by; a bias, where there is one, is left out."""
+        if "head" not in self.params:
+            return self.params["embed"]["embedding"].T
+        head = self.params["head"]
+        return head[WEIGHT].T if WEIGHT in head else head["kernel"]
 
     def ends(self) -> CausalLM:
         """The same model with only the parameters that `embedded` and `unembed` read: all that heads need of it."""

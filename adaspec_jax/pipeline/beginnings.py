@@ -152,7 +152,7 @@ def initial(
 def untrained_head(start: Start) -> Head:
     """The head that reference and draft begin with, on the finished target; the same bits in every session."""
     with sharding.on_host():
-        target = models.load(start.workdir.stage("target")).with_vocabulary(start.demands.vocabulary)
+        target = models.load(start.workdir.stage("target")).with_vocabulary(start.demands.vocabulary).ends()
     head = heads.untrained(start.head, target, start.text, start.stages["draft"].seed)
     return head.with_attention(start.demands.attention, start.demands.dtype)
 

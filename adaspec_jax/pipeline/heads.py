@@ -50,6 +50,8 @@ def asked_by(draft: Draft, target: Architecture, others: Mapping[str, Fit]) -> H
         name, equals, value = part.partition("=")
         if not equals:
             raise UserError(f'config.draft.head is "{draft.head}"; give KNOB=VALUE,KNOB=VALUE, as in steps=3')
+        if name in values:
+            raise UserError(f'config.draft.head "{draft.head}" gives {name} twice')
         values[name] = value
     asked = HeadAsked(draft.kind, checked(f"config.draft.head: the kind {draft.kind}", known, values))
     kind = asked.made_for(models.config_from_hf(target.hf_config()))

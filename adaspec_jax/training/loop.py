@@ -44,10 +44,9 @@ def init_state(
 
     In bfloat16, updates are added in float32 and rounded stochastically, so that small ones are not lost.
     """
-    # A copy: the state is donated, and the caller's model must outlive the first step.
-    kept = _with_params(
-        jax.tree.map(jnp.array, model), jax.tree.map(lambda leaf: jnp.array(leaf, master), model.params)
-    )
+    # Copies, of each array once: the state is donated, and the caller's model must outlive the first step.
+    beside = jax.tree.map(jnp.array, _with_params(model, None))
+    kept = _with_params(beside, jax.tree.map(lambda leaf: jnp.array(leaf, master), model.params))
     moments = optimizer.init(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), model.params))
     average = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), model.params) if averaged else None
     return State(kept, moments, jnp.zeros((), jnp.int32), key, average)

@@ -160,3 +160,15 @@ def test_another_vocabulary_size_is_the_same_model_stacked_or_not_and_in_config_
     np.testing.assert_allclose(back(TOKENS_BT % 50)[0], small(TOKENS_BT % 50)[0][..., :50], atol=1e-5)
     with pytest.raises(UserError, match="49 rows has no room for the tokenizer's 50 tokens"):
         padded.with_vocabulary_size(49)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "phi"])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("products", [None, "bfloat16"])
+def test_the_output_matrix_is_what_hidden_states_are_multiplied_by(tiny_of, family, tied, products):
+    model = tiny_of(family, tie_word_embeddings=tied and family != "phi")
+    hidden_1TD = np.random.default_rng(1).normal(size=(1, 3, model.config.hidden_size)).astype(np.float32)
+    logits = model.unembed(hidden_1TD) - model.unembed(0 * hidden_1TD)
+    found = model.for_decoding(products).output_matrix().astype(np.float32)
+    close = {"rtol": 2e-2, "atol": 2e-2} if products else {"rtol": 1e-5, "atol": 1e-5}
+    np.testing.assert_allclose(hidden_1TD @ np.asarray(found), logits, **close)

@@ -22,7 +22,7 @@ from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.files.weights import StoredTensor, Weight, norm
 from adaspec_jax.models.files.weights import linear as linear_rows
 from adaspec_jax.models.heads.parts import layouts
-from adaspec_jax.models.heads.parts.head import Head, output_matrix
+from adaspec_jax.models.heads.parts.head import Head
 from adaspec_jax.models.heads.parts.layer import init_layer, normed, unit_norm
 from adaspec_jax.models.heads.parts.recurrent import Recurrent, linear
 from adaspec_jax.models.heads.parts.stored import Stored
@@ -77,7 +77,7 @@ class Eagle3(Recurrent):
         """
         keys, size, spread = jax.random.split(key, 2), self.sizes.hidden_size, self.sizes.initializer_range
         fused = linear(keys[0], len(self.layers) * size, size, spread)["kernel"]
-        matrix_DV, tables = output_matrix(target), None
+        matrix_DV, tables = target.output_matrix().astype(jnp.float32), None
         if self.own_vocabulary:
             frequent_V = np.argsort(-counts_V[: self.sizes.num_tokens], kind="stable")
             tables = {"kept": np.sort(frequent_V[: self.vocabulary]).astype(np.int32)}

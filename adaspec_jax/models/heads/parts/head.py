@@ -262,14 +262,25 @@ class Head:
         return self.astype(jnp.float32) if narrow else self
 
 
-def check_knobs(kind: Kind, *, counts: Sequence[str], shares: Sequence[str]) -> None:
-    """ValueError for one of these fields that is not a count from 1 on, or not above 0 and at most 1."""
+def check_knobs(kind: Kind, *, counts: Sequence[str] = (), shares: Sequence[str] = ()) -> None:
+    """ValueError for one of these fields that is no count within the target's context, or not above 0 and at most 1.
+
+    Also where a weight of the loss or the noise is below 0, and where nothing is left of the loss.
+    """
     for name in counts:
         if getattr(kind, name) < 1:
             raise ValueError(f"{name} is {getattr(kind, name)}; it must be at least 1")
+        if getattr(kind, name) >= kind.sizes.max_positions:
+            context = kind.sizes.max_positions
+            raise ValueError(f"{name} is {getattr(kind, name)}; it must be below the target's context of {context}")
     for name in shares:
         if not 0 < getattr(kind, name) <= 1:
             raise ValueError(f"{name} is {getattr(kind, name)}; it must be above 0 and at most 1")
+    for name in ("laws", "features", "noise"):
+        if not 0 <= getattr(kind, name) < float("inf"):
+            raise ValueError(f"{name} is {getattr(kind, name)}; it must be a number from 0 on")
+    if not kind.laws and not kind.features:
+        raise ValueError("laws and features are 0: there is nothing to learn")
 
 
 def features_of(target: CausalLM, tokens_BT: Array, layers: tuple[int, ...], segments_BT: Array | None = None) -> Array:
@@ -280,14 +291,6 @@ def features_of(target: CausalLM, tokens_BT: Array, layers: tuple[int, ...], seg
     last = None if layers[-1] == -1 else max(layers) + 1
     ran = target.run(tokens_BT, taps=layers, last=last, **where)
     return jax.lax.stop_gradient(jnp.concatenate(ran.taps, axis=-1))
-
-
-def output_matrix(target: CausalLM) -> Array:
-    """[D, V] float32 of a target; what its head adds as a bias is left out."""
-    size = target.config.hidden_size
-    rows_XD = jnp.concatenate([jnp.eye(size), jnp.zeros((1, size))]).astype(target.dtype)
-    logits_XV = target.unembed(rows_XD[None])[0]
-    return logits_XV[:-1] - logits_XV[-1:]
 
 
 def following(array_BT: Array, shift: int) -> Array:

@@ -103,8 +103,8 @@ def drop_copy(stored: Stored, name: str) -> None:
 
 def target_rows(target: CausalLM, name: str) -> np.ndarray:
     """[V, D]: the target's embeddings or its output matrix, whichever has that `name` in a head's file."""
-    if name == EMBEDDING or "head" not in target.params:
+    if name == EMBEDDING:
         return np.asarray(target.params["embed"]["embedding"])
-    if "bias" in target.params["head"]:
+    if target.config.head_bias:
         raise UserError("the head shares the target's output matrix, and that of this target has a bias")
-    return np.asarray(target.params["head"]["kernel"]).T
+    return np.asarray(target.output_matrix()).T

@@ -17,7 +17,7 @@ from jax import Array
 
 from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.heads.parts import layer
-from adaspec_jax.models.heads.parts.head import Head, Kind, Term, check_knobs, following, output_matrix
+from adaspec_jax.models.heads.parts.head import Head, Kind, Term, check_knobs, following
 from adaspec_jax.models.kv_cache import KVCache
 from adaspec_jax.models.unowned_rows import rule_out
 
@@ -57,7 +57,7 @@ class Several(Kind):
     def init(self, key: Array, target: CausalLM, counts_V: np.ndarray):
         del counts_V
         size, keys = self.sizes.hidden_size, jax.random.split(key, self.heads + 1)
-        matrix_DV = output_matrix(target)
+        matrix_DV = target.output_matrix().astype(jnp.float32)
         params: dict[str, Any] = {}
         for i in range(self.heads):
             wide = (1 + self.pieces(i)) * size
