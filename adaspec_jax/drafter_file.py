@@ -12,6 +12,7 @@ from adaspec_jax.files import read_json
 
 FILE = "drafter.json"  # {"kind": NAME, ...}, beside config.json; a plain model has none, or says so
 PLAIN_MODEL = "model"
+LAYOUT = "adaspec_layout"  # in the config.json of an exported head: whose it is, "vllm" or "sglang"
 
 
 def kind_in(directory: str | Path) -> str | None:
