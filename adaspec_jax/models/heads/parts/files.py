@@ -59,6 +59,13 @@ def save_head(
     write_json(directory / FILE, said)
 
 
+def trained_on(directory) -> str | None:
+    """The SHA-256 of the weights that the target had of a head in a directory; None where it does not say."""
+    file = find_directory(directory) / FILE
+    target = read_json(file).get("target") if file.is_file() else None
+    return target.get("fingerprint") if isinstance(target, Mapping) else None
+
+
 def load_head(directory, target: CausalLM, *, dtype=jnp.float32, fingerprint: str | None = None) -> Head:
     """The head in a directory (or of a hub name), made here or published elsewhere, with parameters in `dtype`.
 
