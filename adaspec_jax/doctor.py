@@ -53,11 +53,12 @@ def _judge_head(arguments: argparse.Namespace, kind: str, config: dict) -> None:
     from adaspec_jax import serving
 
     target = serving.config_of(arguments.target)
-    length = arguments.draft_length or serving.DRAFT_LENGTH
+    length = serving.in_a_row(kind, config, arguments.draft_length or serving.DRAFT_LENGTH)
     verdicts = serving.judge_head(arguments.target, target, arguments.draft, kind, config, length)
     print(f"target: {arguments.target} ({target.get('model_type')})")
     print(f"draft:  {arguments.draft} (a head of the kind {kind} on the target's features)")
-    print(*(f"  note: {line}\n" for line in serving.warnings_for(kind, str(target.get("model_type")))), sep="", end="")
+    notes = serving.warnings_for(kind, str(target.get("model_type"))) if serving.is_known(kind, config) else []
+    print(*(f"  note: {line}\n" for line in notes), sep="", end="")
     _print_verdicts(verdicts)
     if arguments.json:
         from adaspec_jax import reporting

@@ -11,23 +11,32 @@ from adaspec_jax.files import parsed, read_json
 
 FILE = "drafter.json"  # {"kind": NAME, ...}, beside config.json; a plain model has none, or says so
 PLAIN_MODEL = "model"
+LAYOUT = "adaspec_layout"  # in the config.json of an exported head: whose it is, "vllm" or "sglang"
 
 
 def kind_in(directory: str | Path) -> str | None:
     """The kind of drafter in a directory, whether it is known here or not; None: a plain model, or nothing."""
     directory = Path(directory)
-    if (directory / FILE).is_file():
-        kind = str(read_json(directory / FILE).get("kind"))
-        return None if kind == PLAIN_MODEL else kind
-    if not (directory / "config.json").is_file():
-        return None
-    return kind_of_config(read_json(directory / "config.json"), _names(directory / "model.safetensors"))
+    said, config = (
+        read_json(directory / file) if (directory / file).is_file() else None for file in (FILE, "config.json")
+    )
+    return kind_said(said, config, () if said is not None else _names(directory))
+
+
+def kind_said(
+    said: Mapping[str, Any] | None, config: Mapping[str, Any] | None, names: Collection[str] = ()
+) -> str | None:
+    """The kind by a drafter.json, or for lack of one by config.json and tensors' names; None: a plain model."""
+    if said is not None:
+        return None if said.get("kind") == PLAIN_MODEL else str(said.get("kind"))
+    return kind_of_config(config or {}, names)
 
 
 def kind_of_config(config: Mapping[str, Any], names: Collection[str] = ()) -> str | None:
     """The kind of head that was made elsewhere, of its config.json and its tensors' names; None: a plain model.
 
-    A class that is not known comes back as it calls itself: it is no plain model.
+    A class that is not known comes back as it calls itself where it is no plain model's by its name, or by what else
+    is there.
     """
     if "speculators_model_type" in config:
         return str(config["speculators_model_type"])
@@ -41,18 +50,33 @@ def kind_of_config(config: Mapping[str, Any], names: Collection[str] = ()) -> st
         for kind, words in beginnings.items():
             if name.startswith(words) or name.endswith(words):
                 return kind
-        if name.rpartition("ForCausalLM")[2] not in ("", name):
+        if name.rpartition("ForCausalLM")[2] not in ("", name) or name.endswith(("DraftModel", "Speculator")):
             return name
+    kind = None
     if "eagle_config" in config or "draft_vocab_size" in config or "midlayer.hidden_norm.weight" in names:
-        return "eagle3"
-    return "eagle" if "fc.weight" in names else None  # EAGLE's config.json is often a plain Llama's
+        kind = "eagle3"
+    elif "fc.weight" in names:
+        kind = "eagle"
+    # A head's config.json is often a plain model's; a class that is not such a model's is of another kind.
+    plain = f"{config.get('model_type', 'llama')}ForCausalLM".replace("_", "").lower()
+    others = [name for name in classes if name.lower() != plain]
+    return others[0] if kind and others else kind
 
 
-def _names(file: Path) -> Collection[str]:
-    """The tensors' names in a safetensors file; none of one that is not there or cannot be read."""
+def may_hide_a_head(config: Mapping[str, Any]) -> bool:
+    """Whether only tensors' names could tell that config.json is of a head: it has one layer, as EAGLE's have."""
+    return kind_of_config(config) is None and config.get("num_hidden_layers") == 1
+
+
+def _names(directory: Path) -> Collection[str]:
+    """The names of a directory's tensors in safetensors files, one or several; none where they cannot be read."""
     try:
-        with file.open("rb") as stream:
+        with (directory / "model.safetensors").open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             return parsed(stream.read(min(length, 100_000_000))).keys()
+    except FileNotFoundError:
+        index = directory / "model.safetensors.index.json"
+        named = read_json(index).get("weight_map") if index.is_file() else None
+        return named if isinstance(named, dict) else ()
     except (OSError, ValueError, struct.error, AttributeError):
         return ()

@@ -77,22 +77,17 @@ def _export_head(workdir: Workdir, kind: str, arguments: argparse.Namespace, out
     """Refused before anything is written where none of the layout's servers takes such a head beside such a target."""
     from adaspec_jax import files, models, serving
 
-    target = workdir.load("target", dtype=arguments.dtype)
-    family, layout = target.config.model_type, arguments.reader or "vllm"
-    if layout != OURS and (why := serving.refusal(kind, family, layout)):
-        raise UserError(f"{why}; --for {OURS} writes it for this package alone")
-    sha256 = workdir.weights_sha256("target")
+    target, sha256 = workdir.load("target", dtype=arguments.dtype), workdir.weights_sha256("target")
     head = models.load_head(workdir.stage(arguments.stage), target, dtype=arguments.dtype, fingerprint=sha256)
+    config, layout = head.config.hf_config(), arguments.reader or "vllm"
+    target_config = files.read_json(workdir.stage("target") / "config.json")
     if layout != OURS:
-        head = head.with_other_rows_ruled_out()
-    models.save_head(head, out, fingerprint=sha256)
-    config = files.read_json(out / "config.json")
-    if layout != OURS:
-        config = serving.config_for(layout, kind, config)
-        files.write_json(out / "config.json", config)
+        config, head = serving.config_for(layout, kind, config), head.with_other_rows_ruled_out()
+        if why := serving.refusal(kind, target_config, config, layout):
+            raise UserError(f"{why}; --for {OURS} writes it for this package alone")
+    models.save_head(head, out, config=config, fingerprint=sha256)
     print(f"{out}: {arguments.stage}, a head of the kind {kind}, {head.num_params:,} parameters, {arguments.dtype}")
     length = arguments.draft_length or workdir.draft_length() or serving.DRAFT_LENGTH
-    target_config = files.read_json(workdir.stage("target") / "config.json")
     names = str(workdir.stage("target")), str(out)
     verdicts = serving.judge_head(names[0], target_config, names[1], kind, config, length)
     print(*(verdict.in_one_line(engine) for engine, verdict in verdicts.items()), sep="\n")

@@ -212,5 +212,13 @@ def sha256(path: str | os.PathLike, *, unpacked: bool = False) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def weights_sha256(directory: str | os.PathLike) -> str:
+    """Of all safetensors files in a directory, by their names' order (hex)."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(directory).glob("*.safetensors")):
+        digest.update(bytes.fromhex(sha256(file)))
+    return digest.hexdigest()
+
+
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

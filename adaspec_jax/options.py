@@ -93,8 +93,8 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         "--draft",
         action="append",
         default=[],
-        help="directory or hub name, for the methods that need one; given again, the smallest drafts, and in a "
-        "benchmark each other one is METHOD@DRAFT",
+        help="directory or hub name, for the methods that need one, a draft model or a head; of several models the "
+        "smallest drafts, and in a benchmark each other one, or other head of a kind, is METHOD@DRAFT",
     )
     parser.add_argument("--qualifier", help="the draft between the smallest and the target (default: the next larger)")
     parser.add_argument("--datastore", help="made by python -m adaspec_jax.datastore, for the methods that need one")

@@ -122,10 +122,12 @@ def test_methods_without_what_they_need_are_skipped_with_the_reason(root, capsys
     monkeypatch.setattr("adaspec_jax.methods.table.METHODS", few)
     report, out = measured(capsys, monkeypatch, root, json_file=tmp_path / "b.json")
     assert report["methods"].pop("prompt_lookup")["identical_to_plain"] == 5
-    assert report["methods"] == dict.fromkeys(("vanilla", "specinfer"), {"skipped": "needs a draft (--draft PATH)"})
+    assert report["methods"] == dict.fromkeys(
+        ("vanilla", "specinfer"), {"skipped": "needs a draft model (--draft PATH)"}
+    )
     assert "vanilla: skipped, needs a draft" in out and report["plain"]["prompts"] == 5
     status, _, errors = run(capsys, monkeypatch, root, "--methods", "vanilla")
-    assert (status, errors) == (2, "error: the method vanilla needs a draft (--draft PATH)\n")
+    assert (status, errors) == (2, "error: the method vanilla needs a draft model (--draft PATH)\n")
 
 
 def test_all_is_timed_again_until_the_intervals_are_as_narrow_as_asked(root, capsys, monkeypatch, tmp_path):
@@ -191,7 +193,7 @@ def test_the_list_needs_nothing(capsys, monkeypatch):
     status, out, _ = command_line(capsys, monkeypatch, "benchmark", "--methods", "list")
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()[2:]] == list(METHODS)
-    assert "a draft (--draft PATH)" in out and "2305.09781" in out
+    assert "a draft model (--draft PATH)" in out and "2305.09781" in out
 
 
 def test_prompts_come_from_a_task_too(root, capsys, monkeypatch, tmp_path):

@@ -71,7 +71,8 @@ def test_generate_says_how_a_draft_may_be_used(root, capsys, monkeypatch):
     status, _, errors = command_line(capsys, monkeypatch, "generate", *shared, root / "draft")
     assert status == 2 and errors.count("\n") == 1 and "or decode with the method tli or slem" in errors
     status, _, errors = command_line(capsys, monkeypatch, "generate", *shared, root / "same", "--method", "tli")
-    assert (status, errors) == (2, "error: the method tli needs a draft with a tokenizer of its own (--draft PATH)\n")
+    needs = "error: the method tli needs a draft with a tokenizer of its own (--draft PATH)"
+    assert (status, errors) == (2, f"{needs}; given: {root / 'same'} (a draft model)\n")
 
 
 def test_a_benchmark_measures_them_beside_others(root, capsys, monkeypatch, tmp_path):

@@ -190,7 +190,8 @@ def entries(
 ) -> tuple[dict[str, tuple[Method, Given]], dict[str, str]]:
     """({label: method and what it is made of}, {name: why it is skipped}), plain decoding left out.
 
-    Of several drafts the smallest goes by the method's own name, each other one by NAME@DRAFT.
+    Of several drafts the smallest goes by the method's own name, each other one by NAME@DRAFT; of several heads the
+    first.
     """
     entered, skipped = {}, {}
     for method in methods:
@@ -202,7 +203,8 @@ def entries(
         if lossless_alone and not method.lossless:
             skipped[method.label] = "with shared noise all methods write one text, and a lossy one does not"
             continue
-        entered[method.label] = method, given
+        heads = method.heads_in(given)
+        entered[method.label] = method, _with_head(given, heads[0]) if heads else given
         for name, alone in _others(method, given):
             if not method.lacks(alone):
                 entered[f"{method.label}@{name}"] = method, alone
@@ -210,10 +212,16 @@ def entries(
 
 
 def _others(method: Method, given: Given) -> Iterator[tuple[str, Given]]:
-    """Every draft that the method could have but the smallest, and what is given with that alone."""
+    """Every draft or head that the method could have but the first, and what is given with that alone."""
     for kind, takes in (("drafts", A_DRAFT in method.needs), ("foreign", method.translates)):
         for name, draft in list(getattr(given, kind).items())[1:] if takes else ():
             yield name, dataclasses.replace(given, **{kind: {name: draft}})
+    for name in method.heads_in(given)[1:]:
+        yield name, _with_head(given, name)
+
+
+def _with_head(given: Given, name: str) -> Given:
+    return dataclasses.replace(given, heads={name: given.heads[name]})
 
 
 def _cold_and_warm(size: Size, label: str, *, settled: bool) -> dict[str, Any]:

@@ -84,6 +84,11 @@ def length_of(drafter: Drafter) -> int | None:
     return getattr(drafter, "length", None) if same else None
 
 
+def priced(drafter: Drafter) -> bool:
+    """Whether `round_costs` says what its rounds cost, so that its length can be chosen: it is a chain of a model's."""
+    return model_of(drafter) is not None and length_of(drafter) is not None
+
+
 def _has_rounds_inside(drafter: Drafter) -> bool:
     """Whether it takes rounds of another drafter's, as many as their text asks for: what it costs depends on that."""
     return hasattr(drafter, "drafter")
@@ -146,7 +151,7 @@ def round_costs(
     verification = verification_seconds(target, batch=shape_BT[0], slots=slots, longest=longest, place=place)
     shape, first, further = {"batch": shape_BT[0], "slots": slots, "sampling": sampling, "place": place}, {}, {}
     for name, drafter in drafters.items():
-        if model_of(drafter) is None or length_of(drafter) is None:
+        if not priced(drafter):
             continue
         first[name], whole = (drafting_seconds(lengthened(drafter, n), **shape) for n in (1, longest))
         further[name] = max(whole - first[name], 0.0) / (longest - 1)

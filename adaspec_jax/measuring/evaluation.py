@@ -16,7 +16,7 @@ from adaspec_jax.decoding import Accept, Sampling
 from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
-from adaspec_jax.measuring.costs import length_of, rounds_priced
+from adaspec_jax.measuring.costs import priced, rounds_priced
 from adaspec_jax.measuring.measure import measure, report_fields
 from adaspec_jax.measuring.own_turns import TurnPrompt, turn_prompts
 from adaspec_jax.measuring.pair import notes_on
@@ -76,7 +76,7 @@ def evaluate(
     shape_BT, how = batches[0]["tokens_BT"].shape, {"max_new_tokens": max_new_tokens, "sampling": sampling}
     there = dataclasses.replace(there, costs=partial(rounds_priced, shapes_BT=(shape_BT,), mesh=mesh, **how))
     contender = Contender(method.make(there), accept or method.accept)
-    if choose_length and length_of(contender.drafter) is None:
+    if choose_length and not priced(contender.drafter):
         raise UserError(f"the method {method.name} has no length to choose; give one above 0")
     tracked = reporting.track(len(encoded), description="evaluation", unit="prompt")
     shortage = short_of_memory("decoding", "lower --batch_size or --max_new_tokens")
@@ -107,7 +107,7 @@ def evaluate(
 def _sizes(given: Given, method: Method) -> dict[str, int]:
     """Parameters of the models that ran."""
     drafts = [each.model for each in given.foreign.values()] if method.translates else list(given.drafts.values())
-    drafts = drafts or list(given.heads.values())
+    drafts = [given.heads[name] for name in method.heads_in(given)] or drafts
     found = {"target": given.target.num_params, **({"draft": drafts[0].num_params} if drafts else {})}
     takes_two = A_DRAFT not in method.needs and given.between is not None
     return found | ({"qualifier": given.between.num_params} if takes_two else {})

@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax.numpy as jnp
 
 from adaspec_jax import data, models, retrieval
 from adaspec_jax.decoding.drafters.models.foreign import Foreign, Spelling
 from adaspec_jax.decoding.drafters.text.datastore import Datastore
+from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError
+from adaspec_jax.files import weights_sha256
 from adaspec_jax.measuring.costs import rounds_priced
 from adaspec_jax.methods import Given
 from adaspec_jax.methods.directories import PLAIN_MODEL, kind_of
+from adaspec_jax.models.heads import Head
+
+STAGE = "stage.json"  # lies in a run's finished stages
 
 
 def has_another_tokenizer(model: str, tokenizer) -> bool:
@@ -63,15 +69,15 @@ def load_given(
     if qualifier is not None and qualifier not in draft_names:
         draft_names = [*draft_names, qualifier]
     directory = models.find_directory(target_name)  # a wrong path is said as such, not as a missing tokenizer
-    tokenizer = data.load_tokenizer(target_name)
-    target = models.load(target_name, dtype=dtype)
-    data.check_fits(tokenizer, target.config.vocab_size, target_name)
-    store = _store(datastore, tokenizer) if datastore else None
     on_target = [name for name in draft_names if kind_of(models.find_directory(name)) != PLAIN_MODEL]
     if on_target and not takes_heads:
         raise UserError(f"--draft {on_target[0]} is a head on the target's features, and a draft model is needed here")
     if qualifier in on_target:
         raise UserError(f"--qualifier {qualifier} is a head on the target's features; it must be a draft model")
+    tokenizer = data.load_tokenizer(target_name)
+    target = models.load(target_name, dtype=dtype)
+    data.check_fits(tokenizer, target.config.vocab_size, target_name)
+    store = _store(datastore, tokenizer) if datastore else None
     drafting = [name for name in draft_names if name not in on_target]
     foreign = [name for name in drafting if other_tokenizer and has_another_tokenizer(name, tokenizer)]
     same = [name for name in drafting if name not in foreign]
@@ -82,7 +88,7 @@ def load_given(
     ends = data.ends_of_text(tokenizer, asked.ends, otherwise=asked.closing)
     tokens = data.rows_needed(tokenizer)
     unequal = any(draft.config.vocab_size != target.config.vocab_size for draft in loaded.values())
-    a_stage = (directory / "stage.json").is_file()  # of a run, which before said nothing of it in config.json
+    a_stage = (directory / STAGE).is_file()  # which before said nothing of it in config.json
     target = target.with_vocabulary(tokens if unequal or a_stage else target.config.owned())
     smallest_first = sorted(loaded.items(), key=lambda item: item[1].num_params)
     drafts = {name: _fitted(draft, target, tokens) for name, draft in smallest_first}
@@ -90,16 +96,34 @@ def load_given(
         raise UserError(f"--qualifier {qualifier} stands above a smaller draft, and there is none: give it as --draft")
     others = {name: _foreign_of(name, target, target_name, tokenizer, dtype) for name in foreign}
     others = dict(sorted(others.items(), key=lambda item: item[1].model.num_params))
-    there = {name: models.load_head(models.find_directory(name), target, dtype=dtype) for name in on_target}
     parts = {
         "foreign": others,
-        "heads": there,
+        "heads": _heads_of(on_target, target, directory, dtype),
         "tokenizer": tokenizer,
         "datastore": store,
         "draft_length": draft_length,
     }
     parts |= {"costs": rounds_priced, "qualifier": qualifier}
     return Given(target=target, drafts=drafts, **parts), ends
+
+
+def _heads_of(names: Sequence[str], target: models.CausalLM, directory: Path, dtype) -> dict[str, Head]:
+    """The heads of these names, for the target from a directory.
+
+    Another target than theirs, by its weights' sum, is a UserError where it is a run's own, and said of any other: one
+    that was exported in another dtype has another sum.
+    """
+    wanted = {name: models.trained_on(name) for name in names}
+    sha256 = weights_sha256(directory) if any(wanted.values()) else None
+    a_stage = (directory / STAGE).is_file()
+    for name in names:
+        if not a_stage and wanted[name] not in (None, sha256):
+            processes.note(
+                f"{name} was trained on a target with the weights {wanted[name][:12]}, and {directory} has "
+                f"{sha256[:12]}: the same in another form, or another, whose text it does not guess"
+            )
+    known = {"dtype": dtype, "fingerprint": sha256 if a_stage else None}
+    return {name: models.load_head(models.find_directory(name), target, **known) for name in names}
 
 
 def _store(directory: str, tokenizer) -> Datastore:

@@ -44,8 +44,8 @@ def a_head(kind: str) -> Need:
 
 
 def _by_kind(given: Given) -> dict[str, Head]:
-    """The first head of every kind that is given."""
-    return {head.config.name: head for head in reversed(given.heads.values())}
+    """The heads by their kinds; a method is made where there is one of its own."""
+    return {head.config.name: head for head in given.heads.values()}
 
 
 def _chain(given: Given, *, kind: str, draft_length: int | None) -> Drafter:

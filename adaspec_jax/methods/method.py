@@ -51,6 +51,13 @@ class Given:
             foreign={name: replace(each, model=change(each.model)) for name, each in self.foreign.items()},
         )
 
+    def in_words(self) -> str:
+        """Each draft's name and what it is."""
+        said = dict.fromkeys(self.drafts, "a draft model")
+        said |= dict.fromkeys(self.foreign, "a draft with a tokenizer of its own")
+        said |= {name: f"a head of the kind {head.config.name}" for name, head in self.heads.items()}
+        return ", ".join(f"{name} ({what})" for name, what in said.items())
+
     @property
     def between(self) -> Model | None:
         """The draft that stands between the smallest one and the target; None where there is none."""
@@ -65,7 +72,7 @@ class Need(NamedTuple):
     is_met: Callable[[Given], bool]
 
 
-A_DRAFT = Need("a draft (--draft PATH)", lambda given: bool(given.drafts))
+A_DRAFT = Need("a draft model (--draft PATH)", lambda given: bool(given.drafts))
 COSTS = Need("a target whose rounds can be timed", lambda given: given.costs is not None)
 A_FOREIGN_DRAFT = Need("a draft with a tokenizer of its own (--draft PATH)", lambda given: bool(given.foreign))
 A_DATASTORE = Need("a datastore (--datastore DIR)", lambda given: given.datastore is not None)
@@ -136,14 +143,21 @@ class Method:
         return replace(self, chosen=chosen, accept=accept)
 
     def lacks(self, given: Given) -> str | None:
-        """What is missing, in words: "needs a draft (--draft PATH)"; None where nothing is."""
+        """What is missing, in words: "needs a draft model (--draft PATH)"; None where nothing is."""
         missing = [need.words for need in self.needs if not need.is_met(given)]
         return f"needs {' and '.join(missing)}" if missing else None
 
     def check(self, given: Given) -> None:
         """`UserError` where something it needs is not given."""
         if lack := self.lacks(given):
-            raise UserError(f"the method {self.name} {lack}")
+            there = given.in_words()
+            raise UserError(f"the method {self.name} {lack}{f'; given: {there}' if there else ''}")
+
+    def heads_in(self, given: Given) -> list[str]:
+        """The names of the given heads of which it could make its drafter, each alone."""
+        if not self.lacks(replace(given, heads={})):
+            return []
+        return [name for name, head in given.heads.items() if not self.lacks(replace(given, heads={name: head}))]
 
     def check_sampling(self, sampling: Sampling) -> None:
         """`UserError` where its rule has no say in text so sampled."""
@@ -153,8 +167,14 @@ class Method:
             )
 
     def make(self, given: Given) -> Drafter:
-        """The drafter; `UserError` where something it needs is not given, or a knob cannot be what it was set to."""
+        """The drafter.
+
+        `UserError` where something it needs is not given, or a second head that could be it, or a knob cannot be what
+        it was set to.
+        """
         self.check(given)
+        if len(heads := self.heads_in(given)) > 1:
+            raise UserError(f"the method {self.name} takes one head, and {' and '.join(heads)} are of its kind")
         knobs = {name: value for name, value in {**self.knobs, **self.chosen}.items() if name not in self._fields}
         try:
             drafter = self.drafter(given, **knobs)

@@ -6,7 +6,7 @@ from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families import config_from_hf
 from adaspec_jax.models.files.directories import asked_by, asked_of, described, find_directory, load, save
 from adaspec_jax.models.files.tokenizer_files import write_tokenizer
-from adaspec_jax.models.heads.parts.files import load_head, save_head
+from adaspec_jax.models.heads.parts.files import load_head, save_head, trained_on
 from adaspec_jax.models.kv_cache import KVCache
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "load_head",
     "save",
     "save_head",
+    "trained_on",
     "write_tokenizer",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import zlib
@@ -165,10 +164,7 @@ class Workdir:
 
     def weights_sha256(self, name: str) -> str:
         """Of a stage's weights (hex)."""
-        digest = hashlib.sha256()
-        for file in sorted(self.stage(name).glob("*.safetensors")):
-            digest.update(bytes.fromhex(files.sha256(file)))
-        return digest.hexdigest()
+        return files.weights_sha256(self.stage(name))
 
     def finished_report(self, evaluation: Evaluation, data: Data, stages: Sequence[str]) -> dict[str, Any] | None:
         """The report of an earlier run of this config, if it measured the same and nothing is missing."""

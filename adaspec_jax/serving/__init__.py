@@ -12,7 +12,16 @@ from adaspec_jax.serving.engines import (
     read_pair,
     vocabulary_in_words,
 )
-from adaspec_jax.serving.heads import NO_PLAIN_DRAFT, config_for, judge_head, refusal, takers, warnings_for
+from adaspec_jax.serving.heads import (
+    NO_PLAIN_DRAFT,
+    config_for,
+    in_a_row,
+    is_known,
+    judge_head,
+    refusal,
+    takers,
+    warnings_for,
+)
 
 __all__ = [
     "DRAFT_LENGTH",
@@ -23,6 +32,8 @@ __all__ = [
     "config_of",
     "ends_in_words",
     "head_in",
+    "in_a_row",
+    "is_known",
     "judge",
     "judge_head",
     "pinned_generation",

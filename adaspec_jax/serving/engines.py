@@ -16,13 +16,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from adaspec_jax import data
 from adaspec_jax.data.network import hub_reachable
 from adaspec_jax.drafter_file import FILE as HEAD_FILE
-from adaspec_jax.drafter_file import kind_in, kind_of_config
+from adaspec_jax.drafter_file import kind_in, kind_said, may_hide_a_head
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import read_json
 from adaspec_jax.generation_config import FILE as GENERATION
@@ -169,7 +169,8 @@ ENGINES: dict[str, Engine] = {
 
 def read_pair(target: str, draft: str, *, draft_length: int | None = None) -> Pair:
     """Both as they are published; UserError where a config.json, or the target's tokenizer, is missing or of no use."""
-    pair = [_read(name) for name in (target, draft)]
+    pair = [_read(target), _read(draft)]
+    pair[1] = replace(pair[1], notes=pair[1].notes + _unseen(draft))
     if pair[0].tokenizer is None:
         data.load_tokenizer(target)  # raises, saying why
     length = draft_length or pair[1].generation.get("num_assistant_tokens") or DRAFT_LENGTH
@@ -268,10 +269,21 @@ def _read(name: str) -> Published:
 
 def head_in(name: str) -> tuple[str, dict[str, Any]] | None:
     """(kind, config.json) of the head that a directory or hub name holds; None where it holds a plain model."""
-    config, said = _json(name, CONFIG), _json(name, HEAD_FILE)
-    local = find_local(name)
-    kind = kind_in(local) if local else kind_of_config(config or {}) if said is None else str(said.get("kind"))
+    config, local = _json(name, CONFIG), find_local(name)
+    kind = kind_in(local) if local else kind_said(_json(name, HEAD_FILE), config)
     return None if kind is None else (kind, config or {})
+
+
+def _unseen(name: str) -> tuple[str, ...]:
+    """What should be known of a draft that may be a head, where no tensors' names can be looked at."""
+    said, local = _json(name, HEAD_FILE), find_local(name)
+    seen = said is not None or local and any(local.glob("*.safetensors"))
+    if seen or not may_hide_a_head(config_of(name)):
+        return ()
+    return (
+        "its tensors were not looked at: it has one layer, and where it is a head of EAGLE's, only their names say so; "
+        "then give a directory with its model.safetensors",
+    )
 
 
 def config_of(name: str) -> dict[str, Any]:

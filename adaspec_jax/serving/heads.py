@@ -16,10 +16,11 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from adaspec_jax.drafter_file import LAYOUT
 from adaspec_jax.serving.engines import Verdict
 
+_SPECULATORS = ("eagle3", "llama")  # the kind and the layer of which vLLM makes its own class
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of vLLM's attention on CPUs
-LAYOUT = "adaspec_layout"  # in the config.json of an exported head: whose it is
 TPU_SERVERS = ("tpu-inference", "sglang-jax")
 NO_PLAIN_DRAFT = (
     "TPU servers (tpu-inference, sglang-jax) take no plain draft: for them train an eagle3 head beside a llama target "
@@ -34,11 +35,19 @@ class Server(NamedTuple):
     families: Mapping[str, tuple[str, ...]]  # kind -> the model_types of targets that it serves such a head beside
     why: Mapping[str, str]  # model_type -> why a head of EAGLE's does not run beside it
     switches: Mapping[str, str] = {}  # key of config.json -> what it does with it, where that is set
+    classes: Mapping[str, tuple[str, ...]] = {}  # kind -> the classes that it knows; the first is written for it
+    last: int = 0  # the highest number that a layer may have, beside the count of the target's
+    own_layers: bool = False  # whether it reads the same three whatever config.json says
 
 
 _EAGLE = ("llama", "phi", "qwen2", "qwen3")
 _NORMS = {key: "it does not know of it" for key in ("norm_before_residual", "fc_norm", "norm_output")}
 _NO_INTERFACE = "its class for it hands out no hidden states of layers"
+_VLLM = {
+    "eagle": ("EagleLlamaForCausalLM", "LlamaForCausalLM"),
+    "eagle3": ("Eagle3LlamaForCausalLM", "LlamaForCausalLMEagle3", "LlamaForCausalLM"),
+}
+_SGLANG = {"eagle": ("LlamaForCausalLMEagle",), "eagle3": ("LlamaForCausalLMEagle3",)}
 SERVERS: dict[str, Server] = {
     "vLLM": Server(
         layout="vllm",
@@ -48,21 +57,32 @@ SERVERS: dict[str, Server] = {
             "gpt2": "it looks for the target's `model`, which GPT-2 calls transformer",
             "codegen": "it has no CodeGen",
         },
+        classes=_VLLM,
     ),
     "SGLang": Server(
         layout="sglang",
         families={"eagle": ("llama", "qwen2", "qwen3"), "eagle3": ("llama", "qwen2", "qwen3")},
         why={"phi": _NO_INTERFACE, "gpt2": _NO_INTERFACE, "gpt_neox": "it has no GPT-NeoX of its own"},
         switches=_NORMS,
+        classes=_SGLANG,
+        last=-2,
     ),
     "tpu-inference": Server(
         layout="vllm",
         families={"eagle3": ("llama",)},
         why={},
-        switches={key: _NORMS[key] for key in ("fc_norm", "norm_output")}
-        | {"eagle_aux_hidden_state_layer_ids": "it reads layers 2, L / 2 and L - 3 whatever config.json says"},
+        switches={key: _NORMS[key] for key in ("fc_norm", "norm_output")},
+        classes={"eagle3": _VLLM["eagle3"][:1]},
+        own_layers=True,
     ),
-    "sglang-jax": Server(layout="sglang", families={"eagle3": ("llama", "qwen3")}, why={}, switches=_NORMS),
+    "sglang-jax": Server(
+        layout="sglang",
+        families={"eagle3": ("llama", "qwen3")},
+        why={},
+        switches=_NORMS,
+        classes={"eagle3": _SGLANG["eagle3"]},
+        last=-2,
+    ),
 }
 
 
@@ -86,13 +106,10 @@ def warnings_for(kind: str, family: str) -> list[str]:
 def config_for(layout: str, kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """A saved head's config.json as the servers of a `layout` read it, "vllm" or "sglang"."""
     config, own = dict(config), dict(config.get("eagle_config") or {})
-    classes = {
-        "vllm": {"eagle": "EagleLlamaForCausalLM", "eagle3": "Eagle3LlamaForCausalLM"},
-        "sglang": {"eagle": "LlamaForCausalLMEagle", "eagle3": "LlamaForCausalLMEagle3"},
-    }[layout]
+    classes = {"vllm": _VLLM, "sglang": _SGLANG}[layout]
     config[LAYOUT] = layout
     if kind in classes:
-        config["architectures"] = [classes[kind]]
+        config["architectures"] = [classes[kind][0]]
     if layout == "sglang" and (ids := own.get("eagle_aux_hidden_state_layer_ids")):
         config["eagle_config"] = own | {"eagle_aux_hidden_state_layer_ids": [each - 1 for each in ids]}
     return config
@@ -104,28 +121,54 @@ def judge_head(
     """Each server's verdict on a head beside a target, of their names and their config.json, by the server's name."""
     family, verdicts = str(target_config.get("model_type")), {}
     for name, server in SERVERS.items():
-        reasons = _sizes_reasons(target_config, config)
-        if kind not in server.families:
+        read = _read(config, server)
+        reasons = _sizes_reasons(target_config, read)
+        if not is_known(kind, config):
+            reasons.append(f"heads of the kind {kind} are not known here: look for it in {name}'s own documentation")
+        elif kind not in server.families:
             reasons.append(f"it takes no {kind} heads, only {', '.join(server.families)}")
         elif family not in server.families[kind]:
             reasons.append(f"{_family_reason(name, kind, family)}; {_instead(family)}")
         else:
-            reasons += _config_reasons(name, server, kind, config, target_config)
-        command = _COMMANDS[name](target, head, kind, draft_length)
-        verdicts[name] = Verdict(reasons, command, _notes(name, kind, config))
+            reasons += _config_reasons(server, kind, read, target_config)
+        command = _COMMANDS[name](target, head, kind, in_a_row(kind, config, draft_length))
+        verdicts[name] = Verdict(reasons, command, _notes(name, kind, read, family))
     return verdicts
 
 
-def refusal(kind: str, family: str, layout: str) -> str | None:
-    """Why no server of a layout takes a head of this kind beside this family; None where one does."""
-    served = [name for name in takers(kind, family) if SERVERS[name].layout == layout]
-    if served:
-        return None
+def is_known(kind: str, config: Mapping[str, Any]) -> bool:
+    """Whether it is known here who takes heads of the kind, or that nobody does: it is one of this project's."""
+    return bool(takers(kind)) or config.get("model_type") == f"adaspec_{kind}"
+
+
+def in_a_row(kind: str, config: Mapping[str, Any], draft_length: int) -> int:
+    """How many guesses a server should be asked for: vLLM does not start where Medusa's heads are fewer."""
+    heads = config.get("num_heads", config.get("medusa_num_heads")) if kind == "medusa" else None
+    return min(draft_length, heads) if heads else draft_length
+
+
+def refusal(kind: str, target: Mapping[str, Any], config: Mapping[str, Any], layout: str) -> str | None:
+    """Why no server of a layout takes a head of this config.json beside a target of that one; None where one does."""
+    family = str(target.get("model_type"))
     if said := warnings_for(kind, family):
         return said[0]
-    return (
-        f"{' and '.join(_of(layout))} take no {kind} beside a {family} target; {', '.join(takers(kind, family))} does"
-    )
+    served = [name for name in takers(kind, family) if SERVERS[name].layout == layout]
+    if not served:
+        others = ", ".join(takers(kind, family))
+        return f"{' and '.join(_of(layout))} take no {kind} beside a {family} target; {others} does"
+    reasons = {name: _config_reasons(SERVERS[name], kind, config, target) for name in served}
+    return None if not all(reasons.values()) else "; ".join(f"{name}: {said[0]}" for name, said in reasons.items())
+
+
+def _read(config: Mapping[str, Any], server: Server) -> Mapping[str, Any]:
+    """A config.json as a server sees it; vLLM knows EAGLE-3 in the speculators library's, whose layer lies apart."""
+    layer = config.get("transformer_layer_config")
+    if not isinstance(layer, Mapping):
+        return config
+    read = {**layer, "norm_before_residual": True, **config}
+    if server.layout == "vllm" and (config.get("speculators_model_type"), layer.get("model_type")) == _SPECULATORS:
+        read["architectures"] = [_VLLM["eagle3"][0]]
+    return read
 
 
 def _of(layout: str) -> list[str]:
@@ -157,43 +200,68 @@ def _sizes_reasons(target: Mapping[str, Any], head: Mapping[str, Any]) -> list[s
     ]
 
 
-def _config_reasons(
-    name: str, server: Server, kind: str, config: Mapping[str, Any], target: Mapping[str, Any]
-) -> list[str]:
-    own, reasons = config.get("eagle_config") or {}, []
+def _config_reasons(server: Server, kind: str, config: Mapping[str, Any], target: Mapping[str, Any]) -> list[str]:
+    own, reasons = _own(config), []
     for key, why in server.switches.items():
         if config.get(key) or own.get(key):
             reasons.append(f'"{key}" is set in config.json, and {why}')
-    wanted = config_for(server.layout, kind, config)["architectures"]
-    alike = [["LlamaForCausalLMEagle3"], ["Eagle3LlamaForCausalLM"]] if name == "vLLM" else [wanted]
-    if kind in ("eagle", "eagle3") and config.get("architectures") not in [*alike, wanted]:
+    known, classes = server.classes.get(kind, ()), config.get("architectures") or ["none"]
+    if known and (len(classes) != 1 or classes[0] not in known):
         reasons.append(
-            f"config.json has the class {', '.join(config.get('architectures') or ['none'])} and it knows {wanted[0]}: "
-            f"adaspec_jax.export --for {server.layout} writes that"
+            f"config.json has the class {', '.join(map(str, classes))} and it knows {known[0]}: that is what "
+            f"adaspec_jax.export --for {server.layout} writes of a run's stage; in another's file change the name"
         )
-    if own.get("eagle_aux_hidden_state_layer_ids") and config.get(LAYOUT) not in (None, server.layout):
-        reasons.append(
-            f"config.json numbers layers as {' and '.join(_of(config[LAYOUT]))} do: use adaspec_jax.export --for "
-            f"{server.layout}"
-        )
+    return reasons + (_layers_reasons(server, config, target) if kind == "eagle3" else [])
+
+
+def _layers_reasons(server: Server, config: Mapping[str, Any], target: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the layers that EAGLE-3's config.json names."""
+    ids = _ids(config)
     count = target.get("num_hidden_layers") or target.get("n_layer") or 0
-    if kind == "eagle3" and not own.get("eagle_aux_hidden_state_layer_ids") and count < 7:
-        reasons.append(f"config.json names no layers, and of {count} those it reads are not three")
-    return reasons
+    if not ids:
+        return [f"config.json names no layers, and of {count} those it reads are not three"] if count < 7 else []
+    if server.own_layers:
+        own = [2, count // 2, count - 3] == [each + (config.get(LAYOUT) == "sglang") for each in ids]
+        return [] if own else [f"config.json names the layers {ids}, and it reads 2, L / 2 and L - 3 whatever is there"]
+    if config.get(LAYOUT) not in (None, server.layout):
+        whose = " and ".join(_of(config[LAYOUT]))
+        return [f"config.json numbers layers as {whose} do: use adaspec_jax.export --for {server.layout}"]
+    if max(ids) > count + server.last:
+        return [
+            f"config.json names the layer {max(ids)}, and it reads none above {count + server.last} of {count}: give "
+            "the head other taps"
+        ]
+    return []
 
 
-def _notes(name: str, kind: str, config: Mapping[str, Any]) -> list[str]:
+def _ids(config: Mapping[str, Any]) -> list[int] | None:
+    """The layers that EAGLE-3's config.json names, by its own numbers; None where it names none."""
+    key = "eagle_aux_hidden_state_layer_ids"
+    ids = config.get(key) or _own(config).get(key)
+    return ids if isinstance(ids, list) and all(isinstance(each, int) for each in ids) else None
+
+
+def _own(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    own = config.get("eagle_config")
+    return own if isinstance(own, Mapping) else {}
+
+
+def _notes(name: str, kind: str, config: Mapping[str, Any], family: str) -> list[str]:
     notes, size = [], config.get("head_dim")
     if name == "vLLM" and size is not None and size not in CPU_HEAD_SIZES:
         known = ", ".join(map(str, CPU_HEAD_SIZES))
         notes.append(f"on a CPU it has no attention for head_dim {size} (only {known}), and dies at the first request")
     if name == "vLLM" and kind == "medusa":
         notes.append("its heads guess one chain of their likeliest tokens, no tree")
-    own = (config.get("eagle_config") or {}).get("eagle_aux_hidden_state_layer_ids")
-    if own and config.get(LAYOUT) is None and SERVERS[name].layout == "sglang":
-        notes.append(f"it adds one to the layers {own} of config.json: adaspec_jax.export --for sglang has them so")
+    if (ids := _ids(config)) and config.get(LAYOUT) is None and SERVERS[name].layout == "sglang":
+        notes.append(f"it adds one to the layers {ids} of config.json: adaspec_jax.export --for sglang has them so")
     if name == "vLLM" and kind == "eagle" and config.get("bias"):
         notes.append("it leaves the bias of fc out, so that fewer guesses are right")
+    if name == "vLLM" and kind == "eagle" and family == "phi":
+        notes.append(
+            "it leaves the bias of Phi's output matrix out, so that fewer guesses are right: an eagle3 head has a "
+            "matrix of its own"
+        )
     if kind == "eagle3" and name == "tpu-inference" and config.get("draft_vocab_size") == config.get("vocab_size"):
         notes.append("it may want a d2t, which a head over all tokens has not: give the head a vocabulary of its own")
     if name in TPU_SERVERS:

@@ -93,9 +93,9 @@ def test_generate_takes_a_method_and_a_mesh(directories, capsys, monkeypatch):
         ),
         ("evaluate", "vanilla --method.draft_length", "error: --method.draft_length: give --method.NAME=VALUE"),
         ("generate", "vanila", 'error: there is no method "vanila"; did you mean "vanilla"?'),
-        ("generate", "vanilla", "error: the method vanilla needs a draft (--draft PATH)"),
+        ("generate", "vanilla", "error: the method vanilla needs a draft model (--draft PATH)"),
         ("evaluate", "specinfr", 'error: there is no method "specinfr"; did you mean "specinfer"?'),
-        ("evaluate", "specinfer", "error: the method specinfer needs a draft (--draft PATH)"),
+        ("evaluate", "specinfer", "error: the method specinfer needs a draft model (--draft PATH)"),
         (
             "evaluate",
             "tolerance --method.samples=0",

@@ -60,7 +60,7 @@ def test_they_say_what_they_cannot_do_without(given):
     ordinary = Given(target=given.target, drafts={"d": given.target})
     with pytest.raises(UserError, match=r"the method tli needs a draft with a tokenizer of its own \(--draft PATH\)"):
         METHODS["tli"].make(ordinary)
-    assert METHODS["vanilla"].lacks(given) == "needs a draft (--draft PATH)"
+    assert METHODS["vanilla"].lacks(given) == "needs a draft model (--draft PATH)"
     apart = Words(((1, 0),) * 11, ((-1,),) * 3).foreign(given.foreign["d"].model)
     nothing = Given(target=given.target, foreign={"d": apart})
     with pytest.raises(UserError, match="the method tli: no token of the target's is the draft's too.* try slem"):

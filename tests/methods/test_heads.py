@@ -80,11 +80,16 @@ def test_typical_acceptance_has_its_numbers_as_knobs():
     assert method.set(epsilon="0.2").accept == Typical(0.2, 0.3)
 
 
-def test_the_first_head_of_a_kind_decodes_and_others_are_not_asked(given):
+def test_a_method_takes_one_head_of_its_kind(given):
     two = Given(target=target(), heads={"a": untrained("eagle", target()), **given.heads})
-    assert METHODS["eagle"].make(two).head.head is two.heads["a"]
+    assert METHODS["eagle"].heads_in(two) == ["a", "eagle"] and METHODS["eagle3"].heads_in(two) == ["eagle3"]
+    assert METHODS["plain"].heads_in(two) == []
+    with pytest.raises(UserError, match="the method eagle takes one head, and a and eagle are of its kind"):
+        METHODS["eagle"].make(two)
     lacking = Given(target=target(), heads={"a": given.heads["eagle3"]})
     assert METHODS["eagle2"].lacks(lacking) == "needs a head of the kind eagle (--draft DIR)"
+    with pytest.raises(UserError, match=r"given: a \(a head of the kind eagle3\)"):
+        METHODS["eagle2"].make(lacking)
     with pytest.raises(UserError, match="depth is 6; the tree has levels 1 to 5"):
         METHODS["eagle"].set(depth=6).make(given)
 

@@ -117,8 +117,8 @@ def test_published_figures_are_of_methods_there_are_and_say_where_they_are_from(
 def test_a_method_without_what_it_needs_says_so():
     given = Given(target=BagModel.random(0))
     assert METHODS["plain"].lacks(given) is None
-    assert METHODS["vanilla"].lacks(given) == "needs a draft (--draft PATH)"
-    with pytest.raises(UserError, match=r"the method specinfer needs a draft \(--draft PATH\)"):
+    assert METHODS["vanilla"].lacks(given) == "needs a draft model (--draft PATH)"
+    with pytest.raises(UserError, match=r"the method specinfer needs a draft model \(--draft PATH\)"):
         METHODS["specinfer"].make(given)
 
 

@@ -208,7 +208,7 @@ def test_devices_change_nothing(finished, on_its_target, kind):
 
 def test_mistakes_are_said_before_anything_is_done(tmp_path):
     mistakes = {
-        "no kind": (with_head("eagel"), r'there is no kind of head "eagel"; did you mean "eagle"'),
+        "no kind": (with_head("eagel"), r'kind "eagel" are not known here; did you mean "eagle"'),
         "no knob": (with_head(head="step=2"), r'has no knob "step"; did you mean "steps"'),
         "no number": (with_head(head="steps=x"), r'eagle3.steps is "x"; give such as 7'),
         "no steps": (with_head(head="steps=0"), r"steps is 0; it must be at least 1"),

@@ -226,7 +226,7 @@ def test_a_hub_name_gives_its_config_and_tokenizer_but_no_weights(directories, m
     monkeypatch.setattr(data, "load_tokenizer", lambda name: load_tokenizer(directories / str(name).rpartition("/")[2]))
     pair = serving.read_pair("someone/target", "someone/draft")
     assert pair.draft_length == 4 and not any(verdict.reasons for verdict in serving.judge(pair).values())
-    assert set(asked) == {"adapter_config.json", "config.json", "generation_config.json"}
+    assert set(asked) == {"adapter_config.json", "config.json", "generation_config.json", "drafter.json"}
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(directories, capsys, monkeypatch):
@@ -242,3 +242,30 @@ def test_the_check_does_not_import_jax(directories):
     command = [sys.executable, "-c", program, *pair]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
+
+
+def of_the_hub(monkeypatch, files):
+    monkeypatch.setattr(engines, "_json", lambda name, file: files.get(file))
+    monkeypatch.setattr(engines, "find_local", lambda name: None)
+
+
+def test_a_hub_names_files_are_judged_as_a_directorys_are(monkeypatch):
+    plain = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1}
+    of_the_hub(monkeypatch, {"config.json": plain, "drafter.json": {"kind": "model"}})
+    assert engines.head_in("a/draft") is None and not engines._unseen("a/draft")
+    of_the_hub(monkeypatch, {"config.json": plain, "drafter.json": {"kind": "hydra"}})
+    assert engines.head_in("a/draft") == ("hydra", plain)
+    of_the_hub(monkeypatch, {"config.json": plain | {"eagle_config": {}}})
+    assert engines.head_in("a/draft")[0] == "eagle3"
+
+
+def test_a_draft_that_only_tensors_names_would_show_to_be_a_head_is_named(pair, doctor, monkeypatch):
+    out, _ = doctor(pair)
+    assert "its tensors were not looked at" not in out
+    (pair / "draft" / "model.safetensors").rename(pair / "draft" / "pytorch_model.bin")
+    out, _ = doctor(pair)
+    assert "its tensors were not looked at" in out
+    of_the_hub(monkeypatch, {"config.json": {"model_type": "llama", "num_hidden_layers": 1}})
+    assert engines._unseen("an/eagle")
+    of_the_hub(monkeypatch, {"config.json": {"model_type": "llama", "num_hidden_layers": 2}})
+    assert not engines._unseen("a/model")

@@ -23,7 +23,9 @@ def runs(tmp_path_factory):
     root, made = tmp_path_factory.mktemp("runs"), {}
 
     def run(family, kind, **knobs):
-        directory = root / "-".join([family, kind, *knobs])
+        directory = root / "-".join(
+            [family, kind, *(f"{name}{value}".replace(" ", "") for name, value in knobs.items())]
+        )
         if directory in made:
             return directory
         target = tiny_pair.save(directory / "target", TARGETS[family]).with_vocabulary(tiny_pair.TOKENS)
@@ -123,9 +125,90 @@ def test_an_export_for_sglang_names_its_class_and_numbers_layers_as_it_does(runs
     assert can_serve(engines) == ["SGLang", "sglang-jax"]
     assert "EAGLE3" in engines["SGLang"]["command"] and "sgl_jax.launch_server" in engines["sglang-jax"]["command"]
     assert "numbers layers as SGLang and sglang-jax do" in engines["vLLM"]["reasons"][0]
-    assert any("whatever config.json says" in reason for reason in engines["tpu-inference"]["reasons"])
+    assert any("whatever is there" in reason for reason in engines["tpu-inference"]["reasons"])
     # drafter.json goes on meaning the layers that it was trained on.
     assert models.load_head(tmp_path / "out", models.load(run / "target")).config.layers == (0, 2, 5)
+
+
+@pytest.mark.parametrize("taps", [(0, 2, 5), (1, 2, 3)])  # the latter are every server's own
+@pytest.mark.parametrize("reader", ["vllm", "sglang"])
+def test_an_exported_head_is_read_by_what_servers_read_alone(taps, reader, runs, export, tmp_path):
+    run = runs("llama", "eagle3", taps=taps)
+    assert export(run, "--for", reader)[0] == 0
+    (tmp_path / "out" / "drafter.json").unlink()
+    assert models.load_head(tmp_path / "out", models.load(run / "target")).config.layers == taps
+
+
+def test_an_export_writes_every_file_once_and_drafter_json_last(runs, export, monkeypatch):
+    from adaspec_jax.models.heads.parts import files
+
+    run, written, write_json = runs("llama", "eagle3"), [], files.write_json
+    monkeypatch.setattr(files, "write_json", lambda file, value: (written.append(file.name), write_json(file, value)))
+    assert export(run, "--for", "sglang")[0] == 0
+    assert written == ["config.json", "drafter.json"]
+
+
+def test_an_export_that_no_server_of_its_layout_takes_is_refused_with_their_reasons(runs, export, tmp_path):
+    status, out, errors = export(runs("llama", "eagle3", norm_output=True), "--for", "sglang")
+    assert status == 2 and errors.count("\n") == 1 and '"norm_output" is set' in errors and not out
+    status, _, errors = export(runs("llama", "eagle3", taps=(0, 3, 6)), "--for", "sglang")
+    assert status == 2 and "names the layer 6, and it reads none above 5 of 7: give the head other taps" in errors
+    assert not (tmp_path / "out").exists()
+    assert export(runs("llama", "eagle3", taps=(0, 3, 6)), "--for", "vllm")[0] == 0
+
+
+def test_medusa_is_asked_for_no_more_guesses_than_it_has_heads(runs, doctor):
+    run = runs("llama", "medusa", heads=4)
+    _, engines = doctor(run / "target", run / "draft")
+    assert '"num_speculative_tokens": 4' in engines["vLLM"]["command"]
+    old, target = {"medusa_num_heads": 3, "hidden_size": 64}, TARGETS["llama"]
+    for length, asked in ((5, 3), (2, 2)):
+        command = serving.judge_head("t", target, "d", "medusa", old, length)["vLLM"].command
+        assert f'"num_speculative_tokens": {asked}' in command
+
+
+def published(runs, kind, **changes):
+    """config.json of a head, as it might lie elsewhere."""
+    config = json.loads((runs("llama", kind) / "draft" / "config.json").read_text()) | changes
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def verdicts(kind, config, target=TARGETS["llama"]):
+    return serving.judge_head("t", target, "d", kind, config, 5)
+
+
+@pytest.mark.parametrize("kind", ["eagle", "eagle3"])
+def test_a_published_head_may_have_a_plain_llamas_class_in_vllm(kind, runs):
+    found = verdicts(kind, published(runs, kind, architectures=["LlamaForCausalLM"]))
+    assert not found["vLLM"].reasons and "in another's file change the name" in found["SGLang"].reasons[0]
+    found = verdicts(kind, published(runs, kind, architectures=["LlamaForCausalLMEagle"]))
+    assert "the class LlamaForCausalLMEagle" in found["vLLM"].reasons[0]
+
+
+def test_a_head_of_the_speculators_library_is_read_as_vllm_reads_it(runs):
+    said = {"speculators_model_type": "eagle3", "architectures": ["Eagle3Speculator"], "draft_vocab_size": 100}
+    said |= {"transformer_layer_config": published(runs, "eagle3", architectures=None, eagle_config=None)}
+    found = verdicts("eagle3", said | {"eagle_aux_hidden_state_layer_ids": [2, 3, 4]})
+    assert not found["vLLM"].reasons and not found["tpu-inference"].reasons
+    assert any('"norm_before_residual" is set' in reason for reason in found["SGLang"].reasons)
+    found = verdicts("eagle3", said | {"eagle_aux_hidden_state_layer_ids": [1, 3, 8]})
+    assert "names the layer 8, and it reads none above 7" in found["vLLM"].reasons[0]
+    assert "names the layers [1, 3, 8]" in found["tpu-inference"].reasons[0]
+    few = TARGETS["llama"] | {"num_hidden_layers": 5}
+    assert not verdicts("eagle3", said | {"eagle_aux_hidden_state_layer_ids": [1, 2, 3]}, few)["vLLM"].reasons
+    assert "names no layers" in verdicts("eagle3", said, few)["vLLM"].reasons[0]
+    said["transformer_layer_config"] |= {"hidden_size": 32}
+    assert "hidden_size is 32 in the head" in verdicts("eagle3", said)["vLLM"].reasons[0]
+
+
+def test_of_kinds_that_are_not_known_here_nothing_is_claimed(runs, doctor, tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["DFlashDraftModel"], "model_type": "qwen3"}')
+    out, engines = doctor(runs("llama", "eagle") / "target", tmp_path)
+    assert "decoded here alone" not in out and not can_serve(engines)
+    assert "heads of the kind DFlashDraftModel are not known here" in engines["vLLM"]["reasons"][0]
+    run = runs("llama", "hydra")
+    out, engines = doctor(run / "target", run / "draft")
+    assert "decoded here alone" in out and "it takes no hydra heads" in engines["vLLM"]["reasons"][0]
 
 
 def test_an_exported_head_guesses_no_row_without_a_token(runs, export, tmp_path):
@@ -195,6 +278,10 @@ def test_sizes_of_another_target_and_of_attention_on_cpus_are_named(runs, doctor
     target = json.loads((run / "target" / "config.json").read_text())
     verdict = serving.judge_head("t", target, "d", "eagle", config | {"head_dim": 16}, 5)["vLLM"]
     assert "no attention for head_dim 16" in verdict.warnings[0]
+    phi = target | {"model_type": "phi"}
+    for kind, noted in (("eagle", True), ("eagle3", False)):
+        said = verdicts(kind, published(runs, kind), phi)["vLLM"].warnings
+        assert any("bias of Phi's output matrix" in warning for warning in said) == noted
 
 
 def test_plain_drafts_are_told_of_tpu_servers(doctor, tmp_path):

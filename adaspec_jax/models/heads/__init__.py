@@ -26,7 +26,7 @@ def kinds() -> tuple[str, ...]:
 def find_kind(name: str) -> type[Kind]:
     """The kind of that name; UserError otherwise."""
     if name not in kinds():
-        raise UserError(f'there is no kind of head "{name}"{did_you_mean(name, kinds())}')
+        raise UserError(f'heads of the kind "{name}" are not known here{did_you_mean(name, kinds())}')
     return importlib.import_module(f"{__name__}.{name}").KIND
 
 

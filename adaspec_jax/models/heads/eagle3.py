@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from adaspec_jax.drafter_file import LAYOUT
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.files.weights import StoredTensor, Weight, norm
@@ -219,7 +220,8 @@ def _flat(stored: Stored) -> Stored:
 
 
 def _taps(config: Mapping[str, Any], count: int) -> tuple[int, ...]:
-    """The layers that config.json names, as vLLM numbers them; those of all servers where it names none."""
+    """The layers that config.json names, as it says that SGLang numbers them or else as vLLM does; those of all servers
+    where it names none."""
     named = config.get("eagle_config") or {}
     ids = config.get("eagle_aux_hidden_state_layer_ids") or named.get("eagle_aux_hidden_state_layer_ids")
     if not ids:
@@ -230,9 +232,10 @@ def _taps(config: Mapping[str, Any], count: int) -> tuple[int, ...]:
         return usual
     if not isinstance(ids, list) or any(type(each) is not int for each in ids):
         raise UserError(f'config.json: "eagle_aux_hidden_state_layer_ids" is {ids!r}; a list of layers is needed')
-    if 0 in ids:
+    taps = {each if config.get(LAYOUT) == "sglang" else each - 1 for each in ids}
+    if -1 in taps:
         raise UserError("config.json: the head reads the embeddings (layer 0), which heads here do not")
-    return tuple(sorted({each - 1 for each in ids}))
+    return tuple(sorted(taps))
 
 
 KIND = Eagle3

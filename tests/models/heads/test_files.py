@@ -126,7 +126,10 @@ def renamed(directory, **names):
         (lambda d: edit(d / "drafter.json", knobs=None), '"knobs" and "sizes"'),
         (lambda d: edit(d / "drafter.json", sizes={"hidden_size": 32}), "does not describe a head"),
         (lambda d: edit(d / "drafter.json", knobs={"hedas": 2}), 'has no "hedas"'),
-        (lambda d: edit(d / "drafter.json", kind="eagel3"), 'no kind of head "eagel3"'),
+        (
+            lambda d: edit(d / "drafter.json", kind="eagel3"),
+            'kind "eagel3" are not known here; did you',
+        ),
         (lambda d: edit(d / "drafter.json", kind="medusa", knobs={}), "missing .*blocks.0"),
         (lambda d: edit(d / "drafter.json", knobs={"vocabulary": 62}), "vocabulary is 62; the target has 61 tokens"),
         (lambda d: edit(d / "drafter.json", knobs={"vocabulary": 19}), r"d2t is \[20\]"),

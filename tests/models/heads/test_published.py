@@ -82,6 +82,16 @@ def test_eagle_is_recognised_by_its_tensors_where_config_json_is_a_plain_llamas(
     assert_guesses_alike(head, models.load_head(directory, target), target)
 
 
+def test_eagle_is_recognised_in_several_files_too(target, published):
+    head, directory = published("eagle")
+    change(directory, config={"architectures": ["LlamaForCausalLM"]})
+    (directory / "model.safetensors").rename(directory / "model-00001-of-00001.safetensors")
+    named = dict.fromkeys(load_file(directory / "model-00001-of-00001.safetensors"), "model-00001-of-00001.safetensors")
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": named}))
+    assert kind_in(directory) == "eagle"
+    assert_guesses_alike(head, models.load_head(directory, target), target)
+
+
 def test_eagle_without_a_bias_in_its_file_has_none(target, published):
     head, directory = published("eagle")
     change(directory, drop=["fc.bias"])
@@ -188,12 +198,18 @@ def test_a_head_may_have_other_sizes_than_its_target_and_keeps_them(tiny_of, pub
         ("eagle3_vocabulary", {"add": {"d2t": np.full(20, 45)}}, "d2t must lead to tokens of the target"),
         ("eagle3_vocabulary", {"add": {"d2t": np.arange(20)[::-1] * 2}}, "ascending, each once"),
         ("eagle", {"add": {"layers.0.input_layernorm.weight": np.ones(32)}}, "unexpected .*input_layernorm"),
-        ("eagle", {"config": {"speculators_model_type": "dflash"}}, 'no kind of head "dflash"'),
-        ("eagle", {"config": {"architectures": ["LlamaForCausalLMRedrafter"]}}, 'no kind of head "LlamaForCausalLMRed'),
+        ("eagle", {"config": {"speculators_model_type": "dflash"}}, 'heads of the kind "dflash" are not known here'),
+        ("eagle", {"config": {"architectures": ["LlamaForCausalLMRedrafter"]}}, 'kind "LlamaForCausalLMRedrafter" are'),
+        (
+            "eagle",
+            {"config": {"architectures": ["DFlashDraftModel"], "model_type": "qwen3"}},
+            '"DFlashDraftModel" are not',
+        ),
+        ("eagle3", {"config": {"architectures": ["DFlashLlamaForCausalLM"]}}, 'kind "DFlashLlamaForCausalLM" are not'),
         ("medusa", {"config": {"truncated_vocab_size": 9}}, '"truncated_vocab_size" is 9'),
         ("medusa", {"config": {"num_heads": 5}}, r"missing \(3\): blocks.4"),
         ("medusa", {"add": {"token_map": np.arange(9)}}, "token_map"),
-        ("hydra", {}, 'no kind of head "AdaspecHydra"|drafter.json alone'),
+        ("hydra", {}, "drafter.json alone"),
     ],
 )
 def test_what_is_not_computed_here_is_refused_by_name_in_one_line(variant, edits, says, target, published):

@@ -14,6 +14,7 @@ from tests.models.heads import setting
 TARGETS = {
     "llama": {"model_type": "llama", "num_hidden_layers": 7},  # whose layers 1, 2 and 3 need no word in config.json
     "qwen2": {"model_type": "qwen2", "num_hidden_layers": 3},
+    "phi": {"model_type": "phi", "num_hidden_layers": 2},
     "gpt_neox": {"model_type": "gpt_neox", "num_hidden_layers": 2},
 }
 TOKENS = np.random.default_rng(0).integers(0, 61, (2, 12))
@@ -59,6 +60,18 @@ def test_servers_guess_what_a_recurrent_head_guesses(variant, family, exported):
     for one, other in zip(ours(head, target, next_B), there, strict=True):
         spread = np.abs(np.asarray(one)[np.asarray(one) > -1e8]).max()
         np.testing.assert_allclose(np.asarray(one), other.numpy(), atol=1e-4 * max(1, spread))
+
+
+def test_beside_phi_servers_guess_what_eagle_does_but_for_the_bias_of_the_output_matrix(exported):
+    torch = pytest.importorskip("torch")
+    from tests.models.heads import torch_reading
+
+    target, theirs, head, directory = exported("eagle", "phi")
+    next_B, bias_V = np.asarray([3, 58]), np.asarray(target.params["head"]["bias"])
+    there = torch_reading.Eagle(directory, theirs).guesses(torch.tensor(TOKENS), torch.tensor(next_B))
+    assert np.abs(bias_V).max() > 0.01
+    for one, other in zip(ours(head, target, next_B), there, strict=True):
+        np.testing.assert_allclose(np.asarray(one) - bias_V, other.numpy(), atol=1e-4 * np.abs(one).max())
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])

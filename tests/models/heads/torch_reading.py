@@ -77,8 +77,8 @@ class Eagle(Served):
         made = self.step(following_BT, hidden_BTD)
         longer = torch.cat([hidden_BTD, made[:, -1:]], 1)
         again = self.step(torch.cat([following_BT, next_B[:, None]], 1), longer)
-        unembed = self.target.get_output_embeddings()
-        return unembed(made).detach(), unembed(again[:, -1]).detach()
+        matrix_VD = self.target.get_output_embeddings().weight.detach()  # no bias: vLLM leaves it out
+        return made.detach() @ matrix_VD.T, again[:, -1].detach() @ matrix_VD.T
 
     def step(self, following_BT, hidden_BTD):
         joint = torch.nn.functional.linear(

@@ -34,17 +34,21 @@ _OF_THE_TARGET = {
 _IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 
 
-def save_head(head: Head, directory, *, fingerprint: str | None = None) -> None:
+def save_head(
+    head: Head, directory, *, config: Mapping[str, Any] | None = None, fingerprint: str | None = None
+) -> None:
     """A directory that `load_head` reads back to the bit; each file appears whole, drafter.json last.
 
-    Where servers read heads of the kind, config.json and model.safetensors are in their layout. `fingerprint`: SHA-256
-    of the weights of the target that it was trained on, by which another target of equal sizes is refused.
+    Where servers read heads of the kind, config.json and model.safetensors are in their layout; `config`: a config.json
+    in place of the kind's own. `fingerprint`: SHA-256 of the weights of the target that it was trained on, by which
+    another target of equal sizes is refused.
     """
     directory, kind = Path(directory), head.config
     directory.mkdir(parents=True, exist_ok=True)
     tensors = tensors_from_params(kind.table(head.params), head.params) | kind.beside(head)
     write_tensors(directory / SINGLE, {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
-    write_json(directory / "config.json", kind.hf_config() | {"torch_dtype": str(head.dtype)})
+    config = kind.hf_config() if config is None else config
+    write_json(directory / "config.json", {**config, "torch_dtype": str(head.dtype)})
     target = {name: getattr(kind.sizes, name) for name in _OF_THE_TARGET}
     said = {
         "kind": kind.name,
@@ -53,6 +57,13 @@ def save_head(head: Head, directory, *, fingerprint: str | None = None) -> None:
         "target": target | ({} if fingerprint is None else {"fingerprint": fingerprint}),
     }
     write_json(directory / FILE, said)
+
+
+def trained_on(directory) -> str | None:
+    """The SHA-256 of the weights that the target had of a head in a directory; None where it does not say."""
+    file = find_directory(directory) / FILE
+    target = read_json(file).get("target") if file.is_file() else None
+    return target.get("fingerprint") if isinstance(target, Mapping) else None
 
 
 def load_head(directory, target: CausalLM, *, dtype=jnp.float32, fingerprint: str | None = None) -> Head:
