@@ -3,7 +3,7 @@
     python -m adaspec_jax.plan --config configs/llama8b_eagle3.py --topology v5e:2x4 --stages reference,draft,decode
 
 The head has seven training steps and a vocabulary of 32,000 of the target's 128,256 tokens, as the released code has it
-(arXiv 2503.01840). Hardware: 8 TPU v5e chips, by the plan in docs/plan.md.
+(arXiv 2503.01840). Hardware: 8 TPU v5e chips, by what the plan says of them.
 """
 
 from adaspec_jax.config import (

@@ -4,7 +4,7 @@
 
 Variants: eagle, eagle3 (the default), medusa, hydra, hydra_plus. Reference and draft are heads of that kind: the
 reference on all labels, the draft on those where it lags most behind. Same target, text and prompts as in
-`configs/stories.py`. Hardware: two CPU cores, at most three minutes.
+`configs/stories.py`. Hardware: two CPU cores, two to five minutes.
 """
 
 from adaspec_jax.config import Data, Draft, Evaluation, Experiment, Llama, Llama3Rope, Reference, Target, Tokenizer

@@ -6,7 +6,7 @@ from adaspec_jax.data.contamination import shared_prompts, without_shared
 from adaspec_jax.data.encoded import Encoded
 from adaspec_jax.data.encoding import chat_of, encode, encode_for_prompts
 from adaspec_jax.data.packing import packed
-from adaspec_jax.data.sources import Source, digest, load_examples
+from adaspec_jax.data.sources import Source, digest, load_examples, parse_rows
 from adaspec_jax.data.tasks import CHAT, TASKS, AnyExample, Example, Task, columns_task
 from adaspec_jax.data.texts import Growing, continuation, pieces, prompt_ids, text_of
 from adaspec_jax.data.token_store import TokenStore, free_bytes, row_batches, size_in_words
@@ -54,6 +54,7 @@ __all__ = [
     "opening",
     "packed",
     "pieces",
+    "parse_rows",
     "prompt_batches",
     "prompt_ids",
     "row_batches",

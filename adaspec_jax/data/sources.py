@@ -70,7 +70,7 @@ def load_examples(
     UserError in one line where a row is malformed (file, line, column) or nothing has them (what was tried).
     """
     task = _resolve_task(task, prompt_column, answer_column, text_column, assistants)
-    first, last = _parse_rows(rows)
+    first, last = parse_rows(rows)
     if num is not None and num < 1:
         raise UserError(f"num must be at least 1, not {num}")
     if via is not None and via not in VIAS:
@@ -114,7 +114,8 @@ def _resolve_task(
     return task if isinstance(task, Task) else find_task(task)
 
 
-def _parse_rows(rows: str | None) -> tuple[int | None, int | None]:
+def parse_rows(rows: str | None) -> tuple[int | None, int | None]:
+    """(first, one past the last) of "0:800", None where it is open; UserError where it is no slice."""
     if rows is None:
         return None, None
     match = re.fullmatch(r"\s*(\d*)\s*:\s*(\d*)\s*", rows)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from adaspec_jax import models
+from adaspec_jax import data, models
 from adaspec_jax.config import Architecture, Experiment, with_cut
 from adaspec_jax.devices.ahead_of_time import bytes_limit
 from adaspec_jax.devices.topologies import Topology
@@ -26,7 +26,8 @@ from adaspec_jax.training import Frozen
 
 STAGES = ("target", "reference", "draft", "qualifier", "decode")
 # Rows of the training splits, where a task is not generated.
-EXAMPLES = {"gsm8k": 7473, "alpaca": 52_002, "mbpp": 374, "cnn_dailymail": 287_113, "xsum": 204_045}
+EXAMPLES = {"gsm8k": 7473, "alpaca": 52_002, "alpaca_chats": 52_002, "mbpp": 374, "cnn_dailymail": 287_113}
+EXAMPLES |= {"xsum": 204_045, "tinystories": 2_119_719}
 Model = models.CausalLM | Head
 _UPDATES = 1000  # a schedule needs an end; where it lies changes no size and no time
 
@@ -53,7 +54,8 @@ class Plan:
         if (asked := heads.asked_by(config.draft, config.target.architecture, fits)) is not None:
             self._models["draft"] = heads.shapes(asked, self._models["target"]).with_attention(**kernel)
         self._evaluation, self._published = config.evaluation, config.published.adaspec
-        self._examples = EXAMPLES.get(config.data.task, config.data.num_train)
+        rows = range(EXAMPLES.get(config.data.task, config.data.num_train))
+        self._examples = len(rows[slice(*data.parse_rows(config.data.train_rows))])
 
     def stage(self, name: str, *, search: bool = True, memory: Memory | None = None) -> dict[str, Any]:
         """Figures of one of `STAGES`, per device; KeyError for a qualifier where there is none.

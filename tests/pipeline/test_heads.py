@@ -5,6 +5,7 @@ import json
 import shutil
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -178,11 +179,17 @@ def test_a_place_that_no_store_can_be_in_is_said_before_anything_is_done(tmp_pat
 
 
 def test_stored_hidden_states_may_be_rounded(on_its_target, tmp_path):
-    store = tmp_path / "store"
-    config = with_head("eagle", "", teacher_store=str(store), teacher_dtype="bfloat16")
-    pipeline.run(config, on_its_target("rounded"))
-    [file, *_] = store.glob("*.npy")
-    assert np.load(file).dtype == np.uint16
+    found, losses = {}, {}
+    for dtype in ("computed", "bfloat16"):
+        directory, store = on_its_target(dtype), tmp_path / f"store_{dtype}"
+        pipeline.run(with_head("eagle", "noise=0", teacher_store=str(store), teacher_dtype=dtype), directory)
+        [file] = store.glob("*.npy")
+        found[dtype] = np.load(file)
+        losses[dtype] = [line["loss"] for line in read_metrics(directory / "draft" / "metrics.jsonl")]
+    rounded = found["computed"].astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(found["bfloat16"].view(ml_dtypes.bfloat16), rounded)
+    np.testing.assert_allclose(losses["bfloat16"], losses["computed"], rtol=2e-2)
+    assert losses["bfloat16"] != losses["computed"]
 
 
 @pytest.mark.parametrize(("kind", "head"), [("eagle3", "steps=2,vocabulary=200"), slow("hydra_plus", "heads=2")])
@@ -193,16 +200,18 @@ def test_a_run_in_bfloat16_decodes_its_heads(tmp_path, kind, head):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["eagle3", "medusa", "hydra_plus"])
-def test_devices_change_nothing(finished, on_its_target, kind):
+@pytest.mark.parametrize(
+    ("kind", "axis"), [("eagle3", "data"), ("medusa", "data"), ("hydra_plus", "data"), ("eagle3", "fsdp")]
+)
+def test_devices_change_nothing(finished, on_its_target, kind, axis):
     head = "steps=2,vocabulary=200" if kind == "eagle3" else "heads=2"
     reports = {}
-    for data in (1, 4):
+    for count in (1, 4):
         config = with_head(kind, head)
-        config.mesh.data = data
-        reports[data] = pipeline.run(config, on_its_target(f"{kind}_{data}"))
+        setattr(config.mesh, axis, count)
+        reports[count] = pipeline.run(config, on_its_target(f"{kind}_{count}"))
     for label in ("reference", "draft"):
-        one, four = (reports[data]["drafts"][label]["expected_alpha"] for data in (1, 4))
+        one, four = (reports[count]["drafts"][label]["expected_alpha"] for count in (1, 4))
         assert one == pytest.approx(four, abs=2e-3)
 
 

@@ -6,10 +6,13 @@ import jax
 import pytest
 
 from adaspec_jax import planning
+from adaspec_jax.command_line import load_config
+from adaspec_jax.data.tasks import TASKS
 from adaspec_jax.devices import topologies
 from adaspec_jax.planning.roofline import size_of
 from adaspec_jax.planning.training import SUPERVISED
 from tests.pipeline.test_heads import with_head
+from tests.running import CHECKOUT
 
 CHIP = topologies.CHIPS["v5e"]
 HERE = topologies.find("cpu")
@@ -76,3 +79,17 @@ def test_a_head_is_planned_with_the_attention_of_the_topology():
     plan = planning.Plan(with_head(), topology, compiling=False)
     target, draft = (plan._models[name].config.attention_block for name in ("target", "draft"))
     assert target == draft == 1024
+
+
+@pytest.mark.parametrize(
+    "config, variant, examples",
+    [("llama8b_eagle3", "", 52_002), ("stories_heads", "eagle3", 900), ("gsm8k_small", "", 7473)],
+)
+def test_a_plan_counts_the_rows_that_a_config_takes(config, variant, examples):
+    loaded = load_config(f"{CHECKOUT}/configs/{config}.py:{variant}")
+    assert planning.Plan(loaded, HERE, compiling=False)._examples == examples
+
+
+def test_every_task_that_is_not_generated_has_its_rows_in_plans():
+    known = {name for name, task in TASKS.items() if task.splits and not task.generated_rows}
+    assert known == set(planning.plans.EXAMPLES)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from adaspec_jax import models
+from adaspec_jax import models, pipeline
 from adaspec_jax.decoding import NoDraft, Sampling, generate
 from adaspec_jax.methods import Given
 from adaspec_jax.models import heads
@@ -15,6 +15,7 @@ from adaspec_jax.training import Batch, Frozen
 from adaspec_jax.training.objectives import distill_head
 from tests.decoding.drafters.heads import VOCAB, target, texts
 from tests.decoding.test_engine import ragged_prompt
+from tests.pipeline.test_heads import with_head
 
 FILE = '''
 """Two guesses further on, of which the second alone reads the token between."""
@@ -31,6 +32,7 @@ class Late(Several):
 
     heads: int = 2
     blocks: int = 2
+    hard: bool = False
 
     def pieces(self, i: int) -> int:
         return i
@@ -52,6 +54,18 @@ def rows(tmp_path, monkeypatch):
     heads.kinds.cache_clear()
     sys.modules.pop("adaspec_jax.models.heads.late", None)
     importlib.reload(found)
+
+
+def test_a_run_trains_it_by_its_name(rows, few_costs, tmp_path):
+    config = with_head("late", "heads=2,hard=true")
+    config.data.num_train = 24
+    report = pipeline.run(config, tmp_path / "run")
+    target = models.load(tmp_path / "run" / "target").with_vocabulary(320)
+    for stage in ("reference", "draft"):
+        kept = models.load_head(tmp_path / "run" / stage, target)
+        assert type(kept.config).__name__ == "Late" and kept.config.guesses == 2
+    assert report["drafts"]["draft"]["judged"] > 0 and report["speed"]["draft_length"] == 2
+    assert report["speed"]["draft"]["identical_to_plain"] == report["drafts"]["draft"]["prompts"]
 
 
 def test_it_is_trained_kept_and_decoded(rows, tmp_path):
