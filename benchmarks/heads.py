@@ -5,8 +5,9 @@
 
 For every kind and seed the config is trained (DIR/KIND_seedN; the target's hidden states are stored once for all), with
 plain distillation on equal data beside selection; with `--prompts` the kind's methods then decode in turn with plain
-decoding. `--plain`: a draft that is a model, on the same prompts. What has ended is not done again; what follows `--`
-is passed to every training.
+decoding. `--plain`: a draft that is a model, on the same prompts. What has ended is not done again, but for
+decoding where other prompts or another number of tokens are asked for; what follows `--` is passed to every training.
+Seconds of a run are those of all its sessions, but for one that was killed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from adaspec_jax import files  # noqa: E402
+from adaspec_jax.command_line import load_config  # noqa: E402
+from adaspec_jax.errors import UserError, exit_with_one_line  # noqa: E402
 
 EQUAL_DATA = "reference_equal_data"
 FIGURES = ("alpha", "ci95", "block_efficiency", "expected_alpha", "teacher_forced_agreement", "judged", "prompts")
@@ -45,7 +48,10 @@ def main() -> None:
     args.workdir = args.workdir.resolve()
     args.workdir.mkdir(parents=True, exist_ok=True)
     runs: dict[str, Any] = {}
-    for name, config, seed in wanted(args):
+    asked = wanted(args)
+    for _, config, _ in asked:
+        load_config(str(ROOT / config))  # a kind that is none is said before others are trained
+    for name, config, seed in asked:
         runs[name] = trained(args, name, config, seed, passed)
         if args.prompts and seed == 0:
             runs[name]["decoded"] = decoded(args, name)
@@ -56,12 +62,13 @@ def main() -> None:
 
 def wanted(args: argparse.Namespace) -> list[tuple[str, str, int]]:
     """(name, config, seed) of every run."""
-    counts = dict(part.split("=") for part in args.seeds.split(",") if part)
-    runs = [
-        (f"{kind}_seed{n}", f"{args.config}:{kind}", n)
-        for kind in args.kinds.split(",")
-        for n in range(int(counts.get(kind, 1)))
-    ]
+    counts, kinds = dict.fromkeys(args.kinds.split(","), 1), args.kinds
+    for part in filter(None, args.seeds.split(",")):
+        kind, _, number = part.partition("=")
+        if kind not in counts or not number.isdecimal() or number == "0":
+            raise UserError(f'--seeds has "{part}"; give KIND=NUMBER,... of the kinds {kinds}, each from 1 on')
+        counts[kind] = int(number)
+    runs = [(f"{kind}_seed{n}", f"{args.config}:{kind}", n) for kind, number in counts.items() for n in range(number)]
     return [*runs, *([("model_seed0", args.plain, 0)] if args.plain else [])]
 
 
@@ -71,12 +78,14 @@ def trained(args: argparse.Namespace, name: str, config: str, seed: int, passed:
     keys = [f"--config.seed={seed}", "--config.reference.equal_data=True", *passed]
     if not config.startswith(args.plain or " "):
         keys.append(f"--config.teacher_store={args.workdir / 'store'}")
-    began = time.perf_counter()
-    said([sys.executable, "-m", "adaspec_jax.train", "--config", config, "--workdir", str(directory), *keys])
-    seconds, kept = time.perf_counter() - began, directory / "seconds.json"
-    if not kept.exists():
-        files.write_text(kept, json.dumps(seconds))
-    report = json.loads((directory / "report.json").read_text())
+    began, kept, file = time.perf_counter(), directory / "seconds.json", directory / "report.json"
+    before, ended = json.loads(kept.read_text()) if kept.exists() else 0.0, file.exists()
+    try:
+        said([sys.executable, "-m", "adaspec_jax.train", "--config", config, "--workdir", str(directory), *keys])
+    finally:
+        if directory.is_dir() and not ended:
+            files.write_text(kept, json.dumps(before + time.perf_counter() - began))
+    report = json.loads(file.read_text())
     drafts = {arm: {key: figures[key] for key in FIGURES} for arm, figures in report["drafts"].items()}
     return {
         "seed": seed,
@@ -95,18 +104,21 @@ def decoded(args: argparse.Namespace, name: str) -> dict[str, Any]:
     directory, path = args.workdir / name, args.workdir / f"{name}.json"
     kind = name.rpartition("_seed")[0]
     methods = {"eagle": "eagle_chain,eagle,eagle2", "model": "vanilla"}.get(kind, f"{kind}_chain,{kind}")
-    if not path.exists():
+    asked = {"prompts": args.prompts, "max_new_tokens": args.max_new_tokens, "methods": methods}
+    report = json.loads(path.read_text()) if path.exists() else {"settings": {}}
+    if any(report["settings"].get(key) != value for key, value in asked.items()):
         pair = ["--target", str(directory / "target"), "--draft", str(directory / EQUAL_DATA)]
-        asked = ["--prompts", args.prompts, "--max_new_tokens", str(args.max_new_tokens), "--json", f"{path}.part"]
-        said([sys.executable, "-m", "adaspec_jax.benchmark", *pair, "--methods", methods, *asked])
+        options = [word for key, value in asked.items() for word in (f"--{key}", str(value))]
+        said([sys.executable, "-m", "adaspec_jax.benchmark", *pair, *options, "--json", f"{path}.part"])
         files.write_text(path, Path(f"{path}.part").read_text())
-    report = json.loads(path.read_text())
+        report = json.loads(path.read_text())
     return {method: {key: m.get(key) for key in DECODED} for method, m in report["methods"].items()}
 
 
 def said(command: list[str]) -> None:
     print(" ".join(command), flush=True)
-    subprocess.run(command, check=True, cwd=ROOT)
+    if status := subprocess.run(command, cwd=ROOT).returncode:
+        raise SystemExit(status)  # it has said why
 
 
 def table(runs: dict[str, Any]) -> str:
@@ -128,4 +140,4 @@ def _percent(figures: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with_one_line(main)

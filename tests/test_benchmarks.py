@@ -1,8 +1,14 @@
 """The benchmarks' own parts: pairs that compute the same function, workers measured in turn."""
 
+import json
+from argparse import Namespace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from adaspec_jax.errors import UserError
+from benchmarks import heads
 from benchmarks.interleave import Worker, interleave, machine, stop, table
 from benchmarks.pairs import matched_pair
 from tests.running import CHECKOUT, slow
@@ -130,3 +136,56 @@ def test_a_pyramid_is_drawn_and_told_over_its_seeds():
     picture = ET.fromstring(pyramid.drawn(report))
     words = [text for text in picture.iter("{http://www.w3.org/2000/svg}text") if (text.text or "").startswith("inner")]
     assert len(words) == 8 and all(float(word.get("x")) < 880 - 60 for word in words)
+
+
+@pytest.mark.parametrize("seeds", ["eagle3", "eagle3=x", "eagle3=0", "hydra=2"])
+def test_seeds_of_heads_that_are_none_are_named(seeds):
+    with pytest.raises(UserError, match=f'--seeds has "{seeds}"; give KIND=NUMBER'):
+        heads.wanted(Namespace(config="c.py", kinds="eagle3,medusa", seeds=seeds, plain=None))
+    runs = heads.wanted(Namespace(config="c.py", kinds="eagle3,medusa", seeds="eagle3=2", plain=None))
+    assert [name for name, _, _ in runs] == ["eagle3_seed0", "eagle3_seed1", "medusa_seed0"]
+
+
+def test_a_kind_of_head_that_is_none_is_said_before_any_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(heads, "trained", lambda *_: pytest.fail("it was trained"))
+    config = CHECKOUT / "configs" / "stories_heads.py"
+    words = ["heads", "--config", config, "--kinds", "eagle,medsa", "--workdir", tmp_path, "--json", tmp_path / "j"]
+    monkeypatch.setattr("sys.argv", list(map(str, words)))
+    with pytest.raises(UserError, match='no variant "medsa"; did you mean "medusa"'):
+        heads.main()
+
+
+def test_heads_decode_again_where_other_prompts_or_lengths_are_asked_for(tmp_path, monkeypatch):
+    commands = []
+
+    def run(command):
+        commands.append(command)
+        words = dict(zip(command[3::2], command[4::2], strict=False))
+        settings = {"prompts": words["--prompts"], "max_new_tokens": int(words["--max_new_tokens"])}
+        report = {"settings": settings | {"methods": words["--methods"]}, "methods": {"eagle3": {}}}
+        Path(words["--json"]).write_text(json.dumps(report))
+
+    monkeypatch.setattr(heads, "said", run)
+    for prompts, tokens, times in (("a", 8, 1), ("a", 8, 1), ("a", 9, 2), ("b", 9, 3), ("b", 9, 3)):
+        heads.decoded(Namespace(workdir=tmp_path, prompts=prompts, max_new_tokens=tokens), "eagle3_seed0")
+        assert len(commands) == times
+
+
+def test_the_seconds_of_heads_are_those_of_all_sessions(tmp_path, monkeypatch):
+    directory, clock = tmp_path / "eagle3_seed0", iter((0.0, 5.0, 10.0, 17.0, 20.0, 29.0))
+    figures = dict.fromkeys(heads.FIGURES)
+    report = {"models": {"draft": 3}, "drafts": {"draft": figures}, "paired": {}, "environment": {}}
+    report |= {"speed": {"draft": {"speedup": 1}, "draft_length": 4}}
+
+    def interrupted(command):
+        directory.mkdir()
+        raise SystemExit(130)
+
+    monkeypatch.setattr(heads.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(heads, "said", interrupted)
+    args = Namespace(workdir=tmp_path, plain=None)
+    with pytest.raises(SystemExit):
+        heads.trained(args, "eagle3_seed0", "c.py:eagle3", 0, [])
+    monkeypatch.setattr(heads, "said", lambda _: (directory / "report.json").write_text(json.dumps(report)))
+    for _ in range(2):  # the second time there is nothing to do
+        assert heads.trained(args, "eagle3_seed0", "c.py:eagle3", 0, [])["seconds"] == 12.0

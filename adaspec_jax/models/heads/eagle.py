@@ -84,6 +84,8 @@ class Eagle(Recurrent):
     @classmethod
     def published(cls, stored: Stored) -> Eagle:
         """As the released heads are; steps, noise and the loss are not to be read there."""
+        if "speculators_model_type" in stored.config:
+            raise UserError("config.json: EAGLE's heads in the format of the speculators library are not read here")
         bias = stored.tensors.get(_BIAS)
         return cls(
             sizes=layouts.llama_sizes(stored.config, stored.target), bias=bias is not None and bool(np.any(bias.read()))

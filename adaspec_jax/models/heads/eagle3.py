@@ -8,7 +8,6 @@ speculators library have the normed hidden states as the residual, `norm_residua
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,7 +184,12 @@ class Eagle3(Recurrent):
         A head without an output matrix gets a copy of the target's.
         """
         stored, speculators = _flat(stored), "speculators_model_type" in stored.config
-        stored._replace(config=stored.config.get("eagle_config") or {}).refuse("norm_before_fc")
+        nested = stored._replace(config=stored.object("eagle_config"))
+        nested.refuse("norm_before_fc")
+        if not nested.flag("use_aux_hidden_state", default=True):
+            raise UserError(
+                'config.json: "use_aux_hidden_state" is false: heads here read what it names of the target\'s layers'
+            )
         stored.refuse("norm_before_fc", "parallel_drafting", "pard_token", "num_mtp_layers")
         sizes = layouts.llama_sizes(stored.config, stored.target)
         if stored.config.get("target_hidden_size") is not None:
@@ -199,7 +203,8 @@ class Eagle3(Recurrent):
         switches = {ours: stored.flag(theirs) for theirs, ours in _SWITCHES.items()}
         if speculators:
             switches["norm_residual"] = stored.flag("norm_before_residual", default=True)
-        return cls(sizes=sizes, vocabulary=vocabulary, taps=_taps(stored.config, sizes.num_layers), **switches)
+        vocabulary = 0 if vocabulary == sizes.vocab_size else vocabulary
+        return cls(sizes=sizes, vocabulary=vocabulary, taps=_taps(stored, sizes.num_layers), **switches)
 
 
 _SWITCHES = {"fc_norm": "norm_fused", "norm_output": "norm_output", "norm_before_residual": "norm_residual"}
@@ -212,18 +217,16 @@ def _usual_taps(count: int) -> tuple[int, ...] | None:
 
 def _flat(stored: Stored) -> Stored:
     """The layer's keys, which the speculators library keeps apart, beside the others."""
-    layer = stored.config.get("transformer_layer_config") or {}
-    if not isinstance(layer, Mapping):
-        raise UserError('config.json: "transformer_layer_config" is not an object')
+    layer = stored.object("transformer_layer_config")
     own = {name: value for name, value in stored.config.items() if name not in ("model_type", "tie_word_embeddings")}
     return stored._replace(config={**layer, **own}) if layer else stored
 
 
-def _taps(config: Mapping[str, Any], count: int) -> tuple[int, ...]:
+def _taps(stored: Stored, count: int) -> tuple[int, ...]:
     """The layers that config.json names, as it says that SGLang numbers them or else as vLLM does; those of all servers
     where it names none."""
-    named = config.get("eagle_config") or {}
-    ids = config.get("eagle_aux_hidden_state_layer_ids") or named.get("eagle_aux_hidden_state_layer_ids")
+    key = "eagle_aux_hidden_state_layer_ids"
+    ids = stored.config.get(key) or stored.object("eagle_config").get(key)
     if not ids:
         if (usual := _usual_taps(count)) is None:
             raise UserError(
@@ -231,8 +234,8 @@ def _taps(config: Mapping[str, Any], count: int) -> tuple[int, ...]:
             )
         return usual
     if not isinstance(ids, list) or any(type(each) is not int for each in ids):
-        raise UserError(f'config.json: "eagle_aux_hidden_state_layer_ids" is {ids!r}; a list of layers is needed')
-    taps = {each if config.get(LAYOUT) == "sglang" else each - 1 for each in ids}
+        raise UserError(f'config.json: "{key}" is {ids!r}; a list of layers is needed')
+    taps = {each if stored.config.get(LAYOUT) == "sglang" else each - 1 for each in ids}
     if -1 in taps:
         raise UserError("config.json: the head reads the embeddings (layer 0), which heads here do not")
     return tuple(sorted(taps))

@@ -47,22 +47,36 @@ class Medusa(Several):
     @classmethod
     def published(cls, stored: Stored) -> Medusa:
         """With either spelling of the names; UserError for what is not computed here."""
-        stored.refuse("truncated_vocab_size")
-        if "token_map" in stored.tensors:
-            raise UserError("token_map: Medusa's heads here guess among all of the target's tokens")
+        for name in [name for name in stored.tensors if name.startswith(_PREFIX)]:
+            stored.tensors[name.removeprefix(_PREFIX)] = stored.tensors.pop(name)
         sizes = Sizes.of(stored.target.config)
         for key in ("hidden_size", "vocab_size"):
             if key in stored.config:
                 layouts.check_size(key, stored.count(key), getattr(sizes, key))
+        if stored.count("truncated_vocab_size", default=sizes.vocab_size) != sizes.vocab_size:
+            stored.refuse("truncated_vocab_size")
+        if "token_map" in stored.tensors:
+            raise UserError("token_map: Medusa's heads here guess among all of the target's tokens")
         old = "medusa_num_heads" in stored.config
         heads, blocks = ("medusa_num_heads", "medusa_num_layers") if old else ("num_heads", "num_hidden_layers")
         heads, blocks = stored.count(heads), stored.count(blocks, default=1)
         if stored.flag("original_lm_head"):
-            rows = layouts.target_rows(stored.target, layouts.MATRIX).astype(np.float32)
-            for i in range(heads):
-                stored.tensors.setdefault(f"lm_heads.{i}.weight", StoredTensor(rows.shape, "F32", lambda: rows))
+            one = _one_matrix(stored)
+            stored.tensors.update({f"lm_heads.{i}.weight": one for i in range(heads)})
         bias = any(re.fullmatch(r"(blocks\.\d+\.layers\.\d+|\d+\.\d+\.linear)\.bias", name) for name in stored.tensors)
         return cls(sizes=sizes, heads=heads, blocks=blocks, bias=bias)
+
+
+_PREFIX = "medusa_heads."  # as some have it before every name
+
+
+def _one_matrix(stored: Stored) -> StoredTensor:
+    """The one output matrix of all heads: the first head's where the file has that, else the target's."""
+    first = stored.tensors.get("lm_heads.0.weight")
+    if first is not None:
+        return first
+    rows = layouts.target_rows(stored.target, layouts.MATRIX).astype(np.float32)
+    return StoredTensor(rows.shape, "F32", lambda: rows)
 
 
 KIND = Medusa

@@ -1,4 +1,4 @@
-"""Slips that leave the text as it is and cost acceptance: each is seen, on heads trained for a moment."""
+"""Slips that leave the text as it is and cost acceptance, on heads trained for a moment; positions: `test_heads.py`."""
 
 import dataclasses
 
@@ -42,7 +42,7 @@ for view in (BeforeTheNorm, Forgetting):
     jax.tree_util.register_dataclass(view, data_fields=["head", "target"], meta_fields=[])
 TRAPS = {
     "features before the norm": lambda right: FeatureDrafter(BeforeTheNorm(right.head, right.target), 2),
-    "positions off by one": lambda right: OffByOne(right, 2),
+    "tokens off by one": lambda right: OffByOne(right, 2),
     "no cache": lambda right: FeatureDrafter(Forgetting(right.head, right.target), 2),
 }
 

@@ -158,6 +158,33 @@ def test_medusa_without_matrices_has_the_targets(target, published):
     np.testing.assert_array_equal(kernel, target.params["head"]["kernel"])
 
 
+def test_medusa_may_name_every_tensor_after_itself_and_cut_nothing_off(target, published):
+    head, directory = published("medusa")
+    change(directory, rename="medusa_heads.{}".format, config={"truncated_vocab_size": 61})
+    assert_guesses_alike(head, models.load_head(directory, target), target)
+
+
+def test_medusas_one_matrix_is_the_first_heads_where_there_is_one(target, published):
+    head, directory = published("medusa")
+    change(directory, drop=[f"lm_heads.{i}.weight" for i in (1, 2)], config={"original_lm_head": True})
+    read = models.load_head(directory, target)
+    for i in range(4):
+        np.testing.assert_array_equal(
+            read.params[f"head_{i}"]["head"]["kernel"], head.params["head_0"]["head"]["kernel"]
+        )
+
+
+def test_a_whole_vocabulary_may_be_left_unsaid_or_null_and_is_one_beside_a_target_with_padding_rows(target, published):
+    head, directory = published("eagle3")
+    padded = target.with_vocabulary(50)
+    for said in (61, None):
+        change(directory, config={"draft_vocab_size": said})
+        assert_guesses_alike(head, models.load_head(directory, target), target)
+        read = models.load_head(directory, padded)
+        assert not read.config.own_vocabulary and read.config.vocabulary == 0
+        assert not {*range(50, 61)} & {*np.asarray(laws(read, padded)[0]).argmax(-1).ravel()}
+
+
 def test_a_head_may_have_other_sizes_than_its_target_and_keeps_them(tiny_of, published, tmp_path):
     slim = tiny_of("llama", num_hidden_layers=7, intermediate_size=24, num_attention_heads=2, rope_theta=5000.0)
     head = setting.new("eagle3_vocabulary", slim)
@@ -178,6 +205,10 @@ def test_a_head_may_have_other_sizes_than_its_target_and_keeps_them(tiny_of, pub
     [
         ("eagle3", {"config": {"norm_before_fc": True}}, '"norm_before_fc" is True'),
         ("eagle3", {"config": {"eagle_config": {"norm_before_fc": True}}}, '"norm_before_fc" is True'),
+        ("eagle3", {"config": {"eagle_config": {"use_aux_hidden_state": False}}}, '"use_aux_hidden_state" is false'),
+        ("eagle3", {"config": {"eagle_config": [1]}}, r'"eagle_config" is \[1\]; an object is needed'),
+        ("eagle3", {"config": {"transformer_layer_config": 1}}, '"transformer_layer_config" is 1; an object is'),
+        ("eagle3", {"config": {"draft_vocab_size": "61"}}, "a whole number is needed"),
         ("eagle3", {"config": {"attention_bias": True}}, '"attention_bias" is true'),
         ("eagle3", {"config": {"model_type": "qwen3"}}, 'model_type "qwen3"'),
         ("eagle3", {"config": {"num_hidden_layers": 2}}, '"num_hidden_layers" is 2'),
@@ -206,6 +237,7 @@ def test_a_head_may_have_other_sizes_than_its_target_and_keeps_them(tiny_of, pub
             '"DFlashDraftModel" are not',
         ),
         ("eagle3", {"config": {"architectures": ["DFlashLlamaForCausalLM"]}}, 'kind "DFlashLlamaForCausalLM" are not'),
+        ("eagle", {"config": {"speculators_model_type": "eagle"}}, "the speculators library are not read here"),
         ("medusa", {"config": {"truncated_vocab_size": 9}}, '"truncated_vocab_size" is 9'),
         ("medusa", {"config": {"num_heads": 5}}, r"missing \(3\): blocks.4"),
         ("medusa", {"add": {"token_map": np.arange(9)}}, "token_map"),

@@ -24,10 +24,18 @@ class Stored(NamedTuple):
         return default if value is None else value
 
     def count(self, key: str, *, default: int | None = None) -> int:
-        value = self.config.get(key, default)
+        value = self.config.get(key)
+        value = default if value is None else value
         if type(value) is not int or value < 0:
             raise UserError(f'config.json: "{key}" is {value!r}; a whole number is needed')
         return value
+
+    def object(self, key: str) -> Mapping[str, Any]:
+        """What is said there; nothing where nothing is."""
+        value = self.config.get(key)
+        if value is not None and not isinstance(value, Mapping):
+            raise UserError(f'config.json: "{key}" is {value!r}; an object is needed')
+        return value or {}
 
     def refuse(self, *keys: str) -> None:
         """UserError for what config.json asks for and heads here do not compute."""
