@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from adaspec_jax import models
+from adaspec_jax import models, serving
 from adaspec_jax.models import heads
 from adaspec_jax.models.heads.parts.recurrent import OnTarget
 from adaspec_jax.training import Batch, Frozen
@@ -106,7 +106,8 @@ def test_vllm_guesses_what_our_heads_guess(tmp_path):
     made, jobs = {}, [{"name": "plain", "spec": None}]
     for name, (kind, knobs) in KINDS.items():
         made[name] = trained(target, kind, knobs, said_BT)
-        models.save_head(made[name], directory := tmp_path / name.replace(" ", "_"))
+        config = serving.config_for("vllm", kind, made[name].config.hf_config())  # as an export has it
+        models.save_head(made[name], directory := tmp_path / name.replace(" ", "_"), config=config)
         spec = {"method": kind, "model": str(directory), "num_speculative_tokens": GUESSES}
         jobs.append({"name": name, "spec": spec})
     shared = {"target": str(tmp_path / "target"), "prompts": prompts.tolist(), "new": NEW}

@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 
 from adaspec_jax import models
+from adaspec_jax.decoding import Context
+from adaspec_jax.decoding.drafters.target.features import FeatureDrafter
 from adaspec_jax.models import heads
 from adaspec_jax.models.heads.parts.recurrent import OnTarget
+from tests.decoding.recording import play
 from tests.models.heads import setting
 
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 TARGETS = {
+    # Of its four waves one is kept, one slowed, and two are between.
+    "llama3": {"model_type": "llama", "rope_scaling": LLAMA3 | {"original_max_position_embeddings": 64}},
     "llama": {"model_type": "llama", "num_hidden_layers": 7},  # whose layers 1, 2 and 3 need no word in config.json
     "qwen2": {"model_type": "qwen2", "num_hidden_layers": 3},
     "phi": {"model_type": "phi", "num_hidden_layers": 2},
@@ -47,8 +53,13 @@ def exported(torch_checkpoint, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2"])
-@pytest.mark.parametrize("variant", [name for name in setting.VARIANTS if name.startswith("eagle")])
+RECURRENT = [name for name in setting.VARIANTS if name.startswith("eagle")]
+
+
+@pytest.mark.parametrize(
+    ("variant", "family"),
+    [*((name, family) for name in RECURRENT for family in ("llama", "qwen2")), ("eagle", "llama3")],
+)
 def test_servers_guess_what_a_recurrent_head_guesses(variant, family, exported):
     torch = pytest.importorskip("torch")
     from tests.models.heads import torch_reading
@@ -60,6 +71,20 @@ def test_servers_guess_what_a_recurrent_head_guesses(variant, family, exported):
     for one, other in zip(ours(head, target, next_B), there, strict=True):
         spread = np.abs(np.asarray(one)[np.asarray(one) > -1e8]).max()
         np.testing.assert_allclose(np.asarray(one), other.numpy(), atol=1e-4 * max(1, spread))
+
+
+@pytest.mark.parametrize("variant", ["eagle", "eagle3_switches"])
+def test_in_decoding_every_guess_is_what_servers_guess_after_the_same_text(variant, exported):
+    """Round by round, whatever was accepted before."""
+    torch = pytest.importorskip("torch")
+    from tests.models.heads import torch_reading
+
+    target, theirs, head, directory = exported(variant, "llama3")
+    reading = {"eagle": torch_reading.Eagle, "eagle3": torch_reading.Eagle3}[head.config.name](directory, theirs)
+    prompt = Context(TOKENS[:, :5], np.array([5, 3]))
+    for row in play(target, FeatureDrafter(OnTarget(head, target.ends()), 3), prompt, max_new_tokens=10):
+        for length, guesses in row.rounds:
+            assert list(guesses[-1]) == reading.chain(torch.tensor(row.text[:length]), 3)
 
 
 def test_beside_phi_servers_guess_what_eagle_does_but_for_the_bias_of_the_output_matrix(exported):

@@ -5,6 +5,7 @@ target's hidden state of token t and the embedding of token t + 1, and rotary po
 """
 
 import json
+import math
 
 import torch
 from safetensors.torch import load_file
@@ -54,7 +55,7 @@ class Served:
     def attention(self, name, inputs_BTW):
         count, size = inputs_BTW.shape[1], self.config["head_dim"]
         split = lambda part: self.linear(f"{name}.{part}_proj", inputs_BTW).unflatten(-1, (-1, size)).transpose(1, 2)  # noqa: E731
-        angles = torch.arange(count)[:, None] * self.config["rope_theta"] ** -(torch.arange(0, size, 2) / size)
+        angles = torch.arange(count)[:, None] * self.frequencies(size)
         cos, sin = (torch.cat([x, x], -1) for x in (angles.cos(), angles.sin()))
 
         def rotated(x):
@@ -67,18 +68,54 @@ class Served:
         mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         return self.linear(f"{name}.o_proj", mixed.transpose(1, 2).flatten(2))
 
+    def frequencies(self, size):
+        """Llama 3.1's reference code, `apply_scaling`, where config.json asks for it."""
+        found = self.config["rope_theta"] ** -(torch.arange(0, size, 2) / size)
+        scaling = self.config.get("rope_scaling")
+        if scaling is None:
+            return found
+        context, scaled = scaling["original_max_position_embeddings"], []
+        slow, fast = (scaling[f"{name}_freq_factor"] for name in ("low", "high"))
+        for frequency in found.tolist():
+            wave = 2 * math.pi / frequency
+            if wave > context / slow:
+                frequency /= scaling["factor"]
+            elif wave >= context / fast:
+                share = (context / wave - slow) / (fast - slow)
+                frequency *= (1 - share) / scaling["factor"] + share
+            scaled.append(frequency)
+        return torch.tensor(scaled)
 
-class Eagle(Served):
-    """Logits [B, T - 1, V] along a text, and of one guess further, after the token `next_B`."""
 
+class Recurrent(Served):
     def guesses(self, tokens_BT, next_B):
-        hidden_BTD = self.hidden(tokens_BT)[1][:, :-1]
-        following_BT = tokens_BT[:, 1:]
+        """Logits [B, T - 1, V] along a text, and of one guess further, after the token `next_B`."""
+        hidden_BTD, following_BT = self.begun(tokens_BT), tokens_BT[:, 1:]
         made = self.step(following_BT, hidden_BTD)
-        longer = torch.cat([hidden_BTD, made[:, -1:]], 1)
+        longer = torch.cat([hidden_BTD, self.handed_on(made[:, -1:])], 1)
         again = self.step(torch.cat([following_BT, next_B[:, None]], 1), longer)
-        matrix_VD = self.target.get_output_embeddings().weight.detach()  # no bias: vLLM leaves it out
-        return made.detach() @ matrix_VD.T, again[:, -1].detach() @ matrix_VD.T
+        return self.unembed(made).detach(), self.unembed(again[:, -1]).detach()
+
+    def chain(self, tokens_T, count):
+        """So many guesses in a row after a text, each the likeliest."""
+        hidden_BTD, following_BT, found = self.begun(tokens_T[None]), tokens_T[None, 1:], []
+        for _ in range(count):
+            made = self.step(following_BT, hidden_BTD)[:, -1:]
+            found.append(self.unembed(made).argmax(-1))
+            hidden_BTD = torch.cat([hidden_BTD, self.handed_on(made)], 1)
+            following_BT = torch.cat([following_BT, found[-1]], 1)
+        return torch.cat(found, 1)[0].tolist()
+
+
+class Eagle(Recurrent):
+    def begun(self, tokens_BT):
+        return self.hidden(tokens_BT)[1][:, :-1]
+
+    def handed_on(self, made):
+        return made
+
+    def unembed(self, made):
+        return made @ self.target.get_output_embeddings().weight.T  # no bias: vLLM leaves it out
 
     def step(self, following_BT, hidden_BTD):
         joint = torch.nn.functional.linear(
@@ -87,20 +124,18 @@ class Eagle(Served):
         return self.layer("layers.0", joint, joint)
 
 
-class Eagle3(Served):
-    def guesses(self, tokens_BT, next_B):
+class Eagle3(Recurrent):
+    def begun(self, tokens_BT):
         entered, _ = self.hidden(tokens_BT)
         count = len(entered) - 1
         ids = self.config["eagle_config"].get("eagle_aux_hidden_state_layer_ids", (2, count // 2, count - 3))
         aux = [entered[i][:, :-1] for i in sorted(ids)]
         if self.config.get("fc_norm"):
             aux = [self.norm(f"fc_norm.{i}", part) for i, part in enumerate(aux)]
-        fused, following_BT = self.linear("fc", torch.cat(aux, -1)), tokens_BT[:, 1:]
-        made = self.step(following_BT, fused)
-        handed_on = self.norm("norm", made) if self.config.get("norm_output") else made
-        longer = torch.cat([fused, handed_on[:, -1:]], 1)
-        again = self.step(torch.cat([following_BT, next_B[:, None]], 1), longer)
-        return self.unembed(made), self.unembed(again[:, -1])
+        return self.linear("fc", torch.cat(aux, -1))
+
+    def handed_on(self, made):
+        return self.norm("norm", made) if self.config.get("norm_output") else made
 
     def step(self, following_BT, hidden_BTD):
         normed = self.norm("midlayer.hidden_norm", hidden_BTD)
