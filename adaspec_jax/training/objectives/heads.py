@@ -193,7 +193,8 @@ def _law_total(
     def per_token(params, hidden_GCD, operands, frozen):
         (taught_GCD, labels_GC, weight_GC), (tables, target) = operands, frozen
         part = replace(head, params=params, tables=tables)
-        logits, law = _pair(i, part, target, hidden_GCD, taught_GCD)
+        logits = part.logits(target, hidden_GCD, i)
+        law = target.unembed(taught_GCD) if says or not part.config.hard else None
         said = _said(part, logits, law) if says else {}
         if part.config.hard:
             return weight_GC * _cross_entropy(part, logits, labels_GC), said
@@ -222,15 +223,18 @@ def _measured(
 
     def values(operands):
         hidden_GCD, shown_GCD, taught_GCD, labels_GC = operands
-        logits, law = _pair(i, head, frozen.target, hidden_GCD, taught_GCD)
+        logits = head.logits(frozen.target, hidden_GCD, i)
         reference = frozen.reference.logits(frozen.target, shown_GCD, i)
-        among = head.config.among(head, law)
+        law = frozen.target.unembed(taught_GCD) if says or not head.config.hard else None
         if head.config.hard:
             lag = _cross_entropy(head, logits, labels_GC) - _cross_entropy(head, reference, labels_GC)
+            inside = jnp.ones_like(lag)
         else:
-            lag = gap(divergence, logits, reference, among)
-        inside = jnp.ones_like(lag) if head.config.hard else _inside(head, law)
-        more = {"kl": forward_kl(logits, among), **_said(head, logits, law)} if says else {}
+            lag = gap(divergence, logits, reference, head.config.among(head, law))
+            inside = _inside(head, law)
+        more = {}
+        if says:
+            more = {"kl": forward_kl(logits, head.config.among(head, law)), **_said(head, logits, law)}
         return {"gap": lag, "inside": inside, **more}
 
     operands = tuple(map(_rows, (made_BITD, shown_BITD, at.hidden_BITD, at.tokens_BIT)))
@@ -240,11 +244,6 @@ def _measured(
 def _sizes(frozen: Frozen, at: _Labels, chunking: Chunking) -> dict[str, Any]:
     vocab_size = jax.eval_shape(lambda: frozen.target.unembed(at.hidden_BITD[:, 0])).shape[-1]
     return {"vocab_size": vocab_size, "chunking": chunking}
-
-
-def _pair(i: int, head: Head, target, hidden, taught) -> tuple[Array, Array]:
-    """The head's logits [.., V'] and the target's [.., V]."""
-    return head.logits(target, hidden, i), target.unembed(taught)
 
 
 def _inside(head: Head, law: Array) -> Array:
