@@ -36,6 +36,7 @@ class TokenStore:
         # {every token or not: {row: (block, first entry, one past its last)}}
         self._place = {every: self._places(every) for every in (False, True)}
         self._columns: dict[str, _Column] = {}
+        self._asked: dict[tuple, _Column] = {}
 
     def _places(self, every_token: bool) -> dict[int, tuple[int, int, int]]:
         places = {}
@@ -101,7 +102,7 @@ class TokenStore:
             )
         if theirs is None:
             files.write_json(path / _MANIFEST, manifest | {column: ours})
-        begun = self._columns[column] = _Column(path, column, tuple(shape), dtype, every_token)
+        begun = self._columns[column] = self._column(path, column, shape, dtype, every_token)
         begun.unwritten = self._not_whole(begun)
         return sorted(begun.unwritten, reverse=True)
 
@@ -116,8 +117,8 @@ class TokenStore:
         directory: Path | None = None,
     ) -> None:
         """Another process that shares the directory has begun this column, and found these blocks unwritten."""
-        path, dtype = directory or self.path, np.dtype(dtype)
-        begun = self._columns[column] = _Column(path, column, tuple(shape), dtype, every_token)
+        path = directory or self.path
+        begun = self._columns[column] = self._column(path, column, shape, dtype, every_token)
         begun.unwritten = set(unwritten)
 
     def bytes_of(self, *, shape: tuple[int, ...], dtype, every_token: bool = False) -> int:
@@ -126,8 +127,13 @@ class TokenStore:
 
     def bytes_missing(self, column: str, *, shape: tuple[int, ...], dtype, every_token: bool = False) -> int:
         """What of a column is still to be written takes."""
-        missing = self._not_whole(_Column(self.path, column, tuple(shape), np.dtype(dtype), every_token))
+        missing = self._not_whole(self._column(self.path, column, shape, dtype, every_token))
         return sum(self._bytes_of(number, shape, dtype, every_token) for number in missing)
+
+    def _column(self, path: Path, name: str, shape: tuple[int, ...], dtype, every_token: bool) -> _Column:
+        """The same for the same words, so that each block is held against its checksum once."""
+        asked = path, name, tuple(shape), np.dtype(dtype), every_token
+        return self._asked.setdefault(asked, _Column(*asked))
 
     def _bytes_of(self, block: int, shape: tuple[int, ...], dtype, every_token: bool) -> int:
         return self._entries_in(block, every_token) * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
