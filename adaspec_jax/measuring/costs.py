@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from adaspec_jax.decoding.prefill import see
 from adaspec_jax.decoding.sampling import GREEDY, Sampling, most_likely
 from adaspec_jax.decoding.speedup import RoundCosts, best_draft_length, between, speedup
-from adaspec_jax.decoding.types import Context, Drafter, Model
+from adaspec_jax.decoding.types import Context, Drafter, Model, asks_of
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.measuring.placing import rows_on
 from adaspec_jax.methods import Given
@@ -85,8 +86,8 @@ def length_of(drafter: Drafter) -> int | None:
 
 
 def priced(drafter: Drafter) -> bool:
-    """Whether `round_costs` says what its rounds cost, so that its length can be chosen: it is a chain of a model's."""
-    return model_of(drafter) is not None and length_of(drafter) is not None
+    """Whether `round_costs` says what its rounds cost, so that a length can be chosen: a model's or a head's chain."""
+    return length_of(drafter) is not None and (model_of(drafter) is not None or hasattr(drafter, "head"))
 
 
 def _has_rounds_inside(drafter: Drafter) -> bool:
@@ -95,35 +96,57 @@ def _has_rounds_inside(drafter: Drafter) -> bool:
 
 
 def lengthened(drafter: Drafter, length: int) -> Drafter:
+    """With so many guesses, or as many as it can make."""
     return dataclasses.replace(drafter, length=length)
 
 
 def drafting_seconds(
     drafter: Drafter,
+    target: Model,
     *,
     batch: int,
     slots: int,
     sampling: Sampling = GREEDY,
     place: Callable[[Any], Any] = lambda rows: rows,
 ) -> float:
-    """What a drafter with a model does in one round, its own reading of what was committed included, in seconds.
+    """What a model's or a head's drafter does in one round, its reading of what was committed included, in seconds.
 
-    Against a half-full cache of `slots`; the median of a few compiled loops, as `seconds_per_call`.
+    Against a half-full cache of `slots`; the median of a few compiled loops, as `seconds_per_call`. `target`: whose
+    hidden states a head would read.
     """
     tokens_BS = place(np.ones((batch, slots), np.int32))
-    return _median_seconds(lambda: _drafting_loop(drafter, tokens_BS, sampling=sampling))
+    hidden = tuple(place(np.zeros(each.shape, each.dtype)) for each in _seen(target, drafter, batch))
+    return _median_seconds(lambda: _drafting_loop(drafter, tokens_BS, hidden, sampling=sampling))
+
+
+def _seen(target: Model, drafter: Drafter, batch: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The hidden states of a verification that the drafter asks for, as shapes."""
+    if not (layers := asks_of(drafter).layers):
+        return ()
+
+    def verified(target):
+        tokens_BM = jnp.zeros((batch, drafter.num_nodes + 1), jnp.int32)
+        return see(target, layers, tokens_BM, target.init_cache(batch, tokens_BM.shape[1])).hidden
+
+    return jax.eval_shape(verified, target)
 
 
 @partial(jax.jit, static_argnames="sampling")
-def _drafting_loop(drafter: Drafter, tokens_BS, *, sampling: Sampling):
+def _drafting_loop(drafter: Drafter, tokens_BS, hidden, *, sampling: Sampling):
     batch, slots = tokens_BS.shape
     here = slots // 2
-    begun = Context(tokens_BS[:, :1], jnp.ones((batch,), jnp.int32), sampling=sampling)
+    first = tuple(hidden_BMD[:, :1] for hidden_BMD in hidden)
+    begun = Context(tokens_BS[:, :1], jnp.ones((batch,), jnp.int32), hidden=first, sampling=sampling)
     zeros_B = jnp.zeros((batch,), jnp.int32)
+    known = {"accepted_B": zeros_B, "judged_B": zeros_B, "sampling": sampling}
+    if hidden:
+        known["path_BN"] = jnp.zeros((batch, drafter.num_nodes), jnp.int32)
 
     def call(number, carry):
         tokens_BS, state = carry
-        context = Context(tokens_BS, zeros_B + here, accepted_B=zeros_B, judged_B=zeros_B, sampling=sampling)
+        last_B11 = tokens_BS[:, here - 1][:, None, None]
+        seen = tuple(hidden_BMD + last_B11.astype(hidden_BMD.dtype) for hidden_BMD in hidden)
+        context = Context(tokens_BS, zeros_B + here, hidden=seen, **known)
         proposal, state = drafter.propose(jax.random.key(number), state, context)
         # The next round depends on this one's guesses, so that none can be left out.
         return tokens_BS.at[:, here - 1].set(proposal.tokens_BN[:, -1]), state
@@ -144,22 +167,26 @@ def round_costs(
     """Seconds of the parts of a round, for prompts of a shape.
 
     {"target_step", "verification": {guesses: ...}, "first_draft_step": {name: ...}, "draft_step": {name: ...}}: the
-    first step reads what was committed and guesses once, each further one adds a guess. Of drafters without a model, or
-    whose length cannot be chosen, nothing is measured.
+    first step reads what was committed and guesses once, each further one adds a guess. "longest" has the most guesses
+    of those that cannot make as many as were measured. Of drafters that are not `priced` there is nothing.
     """
     slots = shape_BT[1] + max_new_tokens
     verification = verification_seconds(target, batch=shape_BT[0], slots=slots, longest=longest, place=place)
-    shape, first, further = {"batch": shape_BT[0], "slots": slots, "sampling": sampling, "place": place}, {}, {}
+    shape = {"batch": shape_BT[0], "slots": slots, "sampling": sampling, "place": place}
+    first, further, most = {}, {}, {}
     for name, drafter in drafters.items():
         if not priced(drafter):
             continue
-        first[name], whole = (drafting_seconds(lengthened(drafter, n), **shape) for n in (1, longest))
-        further[name] = max(whole - first[name], 0.0) / (longest - 1)
+        first[name], whole = (drafting_seconds(lengthened(drafter, n), target, **shape) for n in (1, longest))
+        if (can := length_of(lengthened(drafter, longest))) < longest:
+            most[name] = can
+        further[name] = max(whole - first[name], 0.0) / max(can - 1, 1)
     return {
         "target_step": verification[0],
         "verification": {str(length): seconds for length, seconds in verification.items() if length},
         "first_draft_step": first,
         "draft_step": further,
+        **({"longest": most} if most else {}),
     }
 
 
@@ -213,7 +240,8 @@ def best_length(costs: Mapping[str, Any], name: str, alpha: float, used: int = 1
         """What a round costs beside `length` equal draft steps."""
         return v(length) + max(first - c, 0.0)
 
-    best, promised = best_draft_length(alpha, c, besides, longest=max(parts.verification))
+    longest = costs.get("longest", {}).get(name, max(parts.verification))
+    best, promised = best_draft_length(alpha, c, besides, longest=longest)
     return {
         "best_draft_length": best,
         "promised_speedup_at_best": promised,

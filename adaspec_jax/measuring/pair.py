@@ -116,14 +116,15 @@ def _heads_of(names: Sequence[str], target: models.CausalLM, directory: Path, dt
     wanted = {name: models.trained_on(name) for name in names}
     sha256 = weights_sha256(directory) if any(wanted.values()) else None
     a_stage = (directory / STAGE).is_file()
+    known = {"dtype": dtype, "fingerprint": sha256 if a_stage else None}
+    there = {name: models.load_head(models.find_directory(name), target, **known) for name in names}
     for name in names:
         if not a_stage and wanted[name] not in (None, sha256):
             processes.note(
                 f"{name} was trained on a target with the weights {wanted[name][:12]}, and {directory} has "
                 f"{sha256[:12]}: the same in another form, or another, whose text it does not guess"
             )
-    known = {"dtype": dtype, "fingerprint": sha256 if a_stage else None}
-    return {name: models.load_head(models.find_directory(name), target, **known) for name in names}
+    return there
 
 
 def _store(directory: str, tokenizer) -> Datastore:

@@ -24,8 +24,10 @@ from adaspec_jax.measuring.costs import (
     verification_seconds,
 )
 from adaspec_jax.methods import Given
+from adaspec_jax.methods.heads import chain_of
 from adaspec_jax.planning.step_costs import flops
 from tests.decoding.bag_model import BagModel
+from tests.decoding.drafters.heads import target, untrained
 
 SIZES = {"vocab_size": 64, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
 
@@ -38,7 +40,7 @@ def check_that_they_follow_the_work():
     deep, shallow = built(8), built(1)
     shape = {"batch": 2, "slots": 64}
     assert seconds_per_call(deep, width=1, **shape) > 3 * seconds_per_call(shallow, width=1, **shape)
-    long, short = (drafting_seconds(ChainDrafter(shallow, length=length), **shape) for length in (16, 1))
+    long, short = (drafting_seconds(ChainDrafter(shallow, length=length), shallow, **shape) for length in (16, 1))
     assert long > 3 * short
 
 
@@ -103,7 +105,7 @@ def test_the_price_of_drafting_is_that_of_the_drafters_own_rounds(monkeypatch):
             return super().features(tokens_BT, cache, **where)
 
     model = Counted(BagModel.random(0).table_VV)
-    drafting_seconds(ChainDrafter(model, length=3), batch=2, slots=16)
+    drafting_seconds(ChainDrafter(model, length=3), model, batch=2, slots=16)
     read_prompt, *in_a_round = calls
     context = Context(jnp.ones((2, 16), jnp.int32), jnp.full((2,), 8), accepted_B=jnp.zeros((2,), jnp.int32))
     calls.clear()
@@ -112,7 +114,37 @@ def test_the_price_of_drafting_is_that_of_the_drafters_own_rounds(monkeypatch):
     assert read_prompt == 1 and set(in_a_round) == set(calls)  # what a round reads again is read there too
 
 
-def test_only_chains_of_a_model_are_priced():
+@pytest.mark.parametrize("kind", ["eagle", "eagle3", "medusa", "hydra_plus"])
+def test_the_price_of_a_heads_chain_is_that_of_its_own_rounds(kind, monkeypatch):
+    """By operations: what it reads of the target's hidden states is in the first step, and each guess costs as much."""
+    monkeypatch.setattr(costs, "_median_seconds", lambda loop: flops(jax.make_jaxpr(loop)().jaxpr, rounds=1))
+    chain = chain_of(untrained(kind, target()), target(), 2)
+    found = round_costs(target(), {"head": chain}, (2, 8), max_new_tokens=24, longest=5)
+    assert found.get("longest") == (None if kind.startswith("eagle") else {"head": 3})
+
+    def rounds(length):
+        drafter = chain_of(untrained(kind, target()), target(), length)
+        hidden = tuple(jnp.ones((2, length + 1, 32)) for _ in drafter.head.layers)
+        zeros = {"accepted_B": jnp.zeros((2,), jnp.int32), "path_BN": jnp.zeros((2, length), jnp.int32)}
+        context = Context(jnp.ones((2, 32), jnp.int32), jnp.full((2,), 16), hidden=hidden, **zeros)
+        first = tuple(hidden_BMD[:, :1] for hidden_BMD in hidden)
+        state = drafter.init(Context(jnp.ones((2, 1), jnp.int32), jnp.ones((2,), jnp.int32), hidden=first), 32)
+        return flops(jax.make_jaxpr(drafter.propose)(jax.random.key(0), state, context).jaxpr, rounds=1)
+
+    most = 5 if kind.startswith("eagle") else 3
+    first, further = (found[part]["head"] / costs._CALLS for part in ("first_draft_step", "draft_step"))
+    assert first == pytest.approx(rounds(1), rel=0.2)  # the loop has an `init` before it
+    assert further == pytest.approx((rounds(most) - rounds(1)) / (most - 1))
+
+
+def test_a_length_that_a_head_cannot_make_is_never_the_best():
+    free = {"target_step": 1.0, "verification": {"1": 1.0, "16": 1.0}}
+    free |= {"first_draft_step": {"d": 0.01}, "draft_step": {"d": 0.01}}
+    assert best_length(free, "d", 0.9)["best_draft_length"] == 16
+    assert best_length(free | {"longest": {"d": 4}}, "d", 0.9)["best_draft_length"] == 4
+
+
+def test_only_chains_of_a_model_or_a_head_are_priced():
     model = BagModel.random(0)
     drafters = {"chain": ChainDrafter(model, length=2), "tree": TreeDrafter(model), "plain": NoDraft()}
     found = round_costs(model, drafters, (2, 8), max_new_tokens=24, sampling=Sampling(temperature=1.0), longest=LONGEST)

@@ -10,7 +10,7 @@ import pytest
 from adaspec_jax import models
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import weights_sha256
-from adaspec_jax.measuring import bench
+from adaspec_jax.measuring import bench, costs
 from adaspec_jax.measuring.pair import load_given
 from adaspec_jax.methods import METHODS
 from adaspec_jax.models import heads
@@ -85,7 +85,7 @@ def test_a_second_head_of_a_kind_is_refused_where_one_decodes_and_measured_by_a_
     assert [head is given.heads[str(root / name)] for head, name in zip(made, both, strict=True)] == [True, True]
 
 
-def test_a_report_has_the_size_of_what_drafted_beside_a_model_that_did_not(root, door):
+def test_a_report_has_the_size_of_what_drafted_beside_a_model_that_did_not(root, door, few_costs):
     assert door("evaluate", "target", ["draft", "eagle"], "--method", "eagle_chain", "--draft_length", 2)[0] == 0
     said = door.report()["models"]
     assert said["draft"] == models.load_head(root / "eagle", models.load(root / "target")).num_params
@@ -94,9 +94,19 @@ def test_a_report_has_the_size_of_what_drafted_beside_a_model_that_did_not(root,
 
 
 @pytest.mark.parametrize("kind", ["eagle", "medusa"])
-def test_a_length_that_cannot_be_chosen_is_not_chosen_in_silence(kind, door):
-    status, _, said = door("evaluate", "target", [kind], "--draft_length", 0)
-    assert status == 2 and f"the method {kind}_chain has no length to choose; give one above 0" in said
+def test_the_length_of_a_heads_chain_is_chosen_by_what_it_costs(kind, door, few_costs, monkeypatch):
+    works = []
+    monkeypatch.setattr(costs, "_median_seconds", lambda loop: works.append(jax.block_until_ready(loop())) or 1.0)
+    assert door("evaluate", "target", [kind], "--draft_length", 0)[0] == 0
+    speed = door.report()["speed"]["draft"]
+    # Nothing costs more than one guess, and none is right.
+    assert speed["best_draft_length"] == 0 and door.report()["speed"]["draft_length"] == 1
+    assert speed["first_draft_step_cost"] == 1 and speed["draft_step_cost"] == 0 and len(works) == 6
+
+
+def test_a_tree_has_no_length_to_choose(door):
+    status, _, said = door("evaluate", "target", ["eagle"], "--draft_length", 0, "--method", "eagle")
+    assert status == 2 and "the method eagle has no length to choose; give one above 0" in said
 
 
 def test_a_method_that_lacks_something_says_what_it_was_given(root, door, monkeypatch):
