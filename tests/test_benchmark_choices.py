@@ -25,7 +25,8 @@ def test_generate_takes_as_many_drafts_as_a_method_needs(root, capsys, monkeypat
     arguments = ["--target", root / "target", "--prompt", tiny_pair.TEXTS[0], "--max_new_tokens", 8]
     arguments += ["--method", "pyramidsd_a", "--method.length=3", "--method.draft_length=2", "--draft", root / "draft"]
     status, _, errors = command_line(capsys, monkeypatch, "generate", *arguments)
-    assert (status, errors) == (2, "error: the method pyramidsd_a needs two drafts (--draft PATH twice)\n")
+    given = f"given: {root / 'draft'} (a draft model)"
+    assert (status, errors) == (2, f"error: the method pyramidsd_a needs two drafts (--draft PATH twice); {given}\n")
     status, out, errors = command_line(capsys, monkeypatch, "generate", *arguments, "--draft", root / "other")
     assert status == 0 and out, errors
     status, _, errors = command_line(capsys, monkeypatch, "generate", *arguments[:-2], "--qualifier", root / "draft")

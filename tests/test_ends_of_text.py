@@ -211,8 +211,8 @@ def test_a_bias_of_longer_sequences_is_not_to_be_had():
         ('--logit_bias {"a":1}', "--logit_bias is"),
         ("--logit_bias 999=1", "--logit_bias names token 999; the vocabulary has ids below"),
         ("--suppress_tokens 1,x", "--suppress_tokens is 1,x; give ids with commas"),
-        ("--repetition_penalty 0", "--repetition_penalty must be positive"),
-        ("--min_p 2", "--min_p must be in [0, 1]"),
+        ("--repetition_penalty 0", "--repetition_penalty is 0; it must be above 0"),
+        ("--min_p 2", "--min_p is 2; it must be at most 1"),
     ],
 )
 def test_a_processor_that_makes_no_law_is_one_line(bare, capsys, monkeypatch, flags, says):

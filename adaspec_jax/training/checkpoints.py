@@ -55,25 +55,29 @@ class Checkpoints:
 
         Damaged newer ones are deleted, and said. UserError where what lies there is no such state.
         """
-        steps = processes.once(lambda: [checkpoint.step for checkpoint in self._checkpointer.checkpoints])
-        reasons = {}
-        for step in reversed(steps):
+        step, reasons = self.newest, {}
+        while step is not None:
             try:
                 state, position = self._read(step, like)
             except Exception as error:  # orbax, tensorstore and JSON each have their own
-                reasons[step] = error
+                reasons[step], step = error, self._before(step)
                 continue
             for damaged in reasons:
                 processes.say(f"{self._directory}: the checkpoint of step {damaged} is damaged; step {step} is taken")
                 self._checkpointer.delete(damaged)
             return step, state, position
-        if reasons:
-            reason = " ".join(str(reasons[steps[-1]]).split())[:300]
+        for error in reasons.values():  # the newest's
+            reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"{self._directory}: the checkpoint there is not one of this model and optimiser ({reason}); use the "
                 "config it was made with, or delete that directory to start the stage again"
-            ) from reasons[steps[-1]]
+            ) from error
         return None
+
+    def _before(self, step: int) -> int | None:
+        """The newest before a step, as the first process finds it."""
+        there = self._checkpointer.checkpoints
+        return processes.once(lambda: max((each.step for each in there if each.step < step), default=None))
 
     def _read(self, step: int, like: Any) -> tuple[Any, dict]:
         """The state and the position of a step; ValueError where they are not what was written."""

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from adaspec_jax import command_line
+from adaspec_jax import options
 from adaspec_jax.config import Experiment, validate
 from adaspec_jax.devices.sharding import make_mesh
 from adaspec_jax.errors import UserError
@@ -81,7 +81,7 @@ def test_a_text_goes_on_in_bfloat16_and_the_line_says_so(directory, capsys, monk
 
 def test_a_word_that_is_none_has_the_nearest_beside_it():
     with pytest.raises(UserError, match='--matmul is "bfloat61"; did you mean "bfloat16"'):
-        command_line._matmul("bfloat61")
+        options._matmul("bfloat61")
     config = Experiment()
     config.evaluation.matmul = "flaot32"
     with pytest.raises(UserError, match='evaluation.matmul is "flaot32"; did you mean "float32"'):
