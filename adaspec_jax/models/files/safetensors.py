@@ -48,7 +48,7 @@ def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     """`tensors` as one safetensors file that transformers accepts."""
     sums = {name: _checksum(array) for name, array in tensors.items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", _SUMS: json.dumps(sums)})
+        save_file(tensors, temporary, metadata={"format": "pt", _SUMS: json.dumps(sums, sort_keys=True)})
         _put_metadata_in_order(temporary)
 
 

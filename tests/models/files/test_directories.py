@@ -16,6 +16,7 @@ from adaspec_jax import models
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.families import FAMILIES
 from adaspec_jax.models.files.directories import find_directory
+from adaspec_jax.models.files.safetensors import open_tensors, write_tensors
 from adaspec_jax.models.files.weights import tensors_from_params
 
 
@@ -344,3 +345,22 @@ def test_a_parameter_no_row_claims_is_never_dropped_silently(tiny_model):
         tensors_from_params(
             FAMILIES["gpt_neox"].table(model.config), model.params | {"extra": {"kernel": jnp.zeros(1)}}
         )
+
+
+def test_equal_tensors_make_equal_files_in_whatever_order_they_come(tmp_path):
+    tensors = {name: np.arange(size, dtype=np.float32) for name, size in (("b", 3), ("a", 4), ("c", 5))}
+    for number in range(4):
+        write_tensors(tmp_path / f"{number}.safetensors", dict(sorted(tensors.items(), reverse=number % 2 == 0)))
+    assert len({(tmp_path / f"{number}.safetensors").read_bytes() for number in range(4)}) == 1
+
+
+def test_a_tensor_that_changed_on_the_disk_is_named(tmp_path):
+    file = tmp_path / "model.safetensors"
+    write_tensors(file, {"a": np.arange(4, dtype=np.float32), "b": np.arange(8, dtype=np.float32)})
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 0x01
+    file.write_bytes(content)
+    tensors = open_tensors(tmp_path)
+    assert tensors["a"].read().tolist() == [0, 1, 2, 3]
+    with pytest.raises(UserError, match=f"{file} is damaged: b is not what was written; copy it again"):
+        tensors["b"].read()
