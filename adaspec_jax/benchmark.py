@@ -21,6 +21,7 @@ from adaspec_jax.options import (
     AT_LEAST_NONE,
     COUNT,
     GUESSES,
+    ROWS,
     SEED,
     TOKENS,
     add_assistant_roles,
@@ -28,6 +29,7 @@ from adaspec_jax.options import (
     add_sources,
     add_template_options,
     check_outputs,
+    number_of,
     numbers_of,
     parse_arguments,
     parser_of,
@@ -204,16 +206,13 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], dict[str, float]]:
             raise UserError(f"--{option} goes with --chat")
     if arguments.exact and (arguments.temperature or arguments.record or arguments.replay):
         raise UserError("--exact is for measuring greedy text; leave --temperature, --record and --replay out")
-    sizes = numbers_of("batch_size", arguments.batch_size, 2**20)
+    sizes = numbers_of("batch_size", arguments.batch_size, ROWS)
     least = {}
     for text in arguments.fail_under:
         name, _, number = text.rpartition("=")
-        try:
-            least[name] = float(number)
-        except ValueError:
-            least[name] = math.nan
-        if not name or not 0 < least[name] < math.inf:
+        if not name:
             raise UserError(f"--fail_under {text}: give NAME=SPEEDUP, as in vanilla=1.2")
+        least[name] = number_of("fail_under", number, real(0, 1e9, above=True))
     return list(dict.fromkeys(sizes)), least
 
 

@@ -24,7 +24,8 @@ def add_replay_options(parser: argparse.ArgumentParser) -> None:
 
 def check_replay(arguments: argparse.Namespace) -> None:
     """What goes with a record: greedy decoding, no times but those that are asked for, and nothing written over."""
-    _check_files(arguments)
+    if arguments.record and os.path.exists(arguments.record):
+        raise UserError(f"--record {arguments.record} is there already; choose another file")
     if arguments.time is not None and not arguments.replay:
         raise UserError("--time N measures the best N of a --replay FILE: give that")
     if not (arguments.record or arguments.replay):
@@ -43,12 +44,6 @@ def check_replay(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{option} {why}; leave --{name} out")
     if arguments.record and arguments.methods != "all":
         raise UserError("--record decodes plainly, for any method to be replayed; leave --methods out")
-
-
-def _check_files(arguments: argparse.Namespace) -> None:
-    """UserError where a result would take the place of a record."""
-    if arguments.record and os.path.exists(arguments.record):
-        raise UserError(f"--record {arguments.record} is there already; choose another file")
 
 
 def record(arguments: argparse.Namespace, given, prompts: list, shared: Mapping) -> None:

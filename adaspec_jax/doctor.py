@@ -9,11 +9,10 @@ weights. Exit status 0 whenever the check ran, whatever it found (--json has the
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaspec_jax.errors import UserError, exit_with_one_line
-from adaspec_jax.options import GUESSES, parse_arguments, parser_of
+from adaspec_jax.errors import exit_with_one_line
+from adaspec_jax.options import GUESSES, check_outputs, parse_arguments, parser_of
 
 if TYPE_CHECKING:
     from adaspec_jax import serving
@@ -26,10 +25,7 @@ def main() -> None:
     parser.add_argument("--draft_length", type=GUESSES, help="guesses per round (default: as the draft says, else 5)")
     parser.add_argument("--json", help="also write the verdicts here")
     arguments = parse_arguments(parser)
-    if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
-        raise UserError(f"--json {arguments.json}: there is no such directory")
-    if arguments.json and Path(arguments.json).is_dir():
-        raise UserError(f"--json {arguments.json} is a directory; name a file in it")
+    check_outputs(arguments, "json")
 
     from adaspec_jax import serving
 

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import re
+import select
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -56,10 +57,10 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
-    except BrokenPipeError:
-        _leave_output()
-        raise SystemExit(141) from None  # as a shell reports SIGPIPE
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            _leave_output()
+            raise SystemExit(141) from None  # as a shell reports SIGPIPE
         complaint = refused_by_the_system(error) or _absent_platform(error)
         if complaint is None:
             raise
@@ -109,6 +110,16 @@ def _end(complaint: str) -> NoReturn:
     except OSError:
         _leave_output()
     raise SystemExit(2) from None
+
+
+def _nobody_reads() -> bool:
+    """Whether a reader of this command's output went away: a broken pipe may also be a connection's, or a child's."""
+    if not hasattr(select, "poll"):
+        return True
+    waiting = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        waiting.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in waiting.poll(0))
 
 
 def _leave_output() -> None:

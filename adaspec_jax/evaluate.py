@@ -11,6 +11,7 @@ import sys
 
 from adaspec_jax.command_line import say_notes, take_knobs
 from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.knobs import MOST_GUESSES
 from adaspec_jax.options import (
     AT_LEAST_NONE,
     COUNT,
@@ -114,7 +115,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_prompts", type=COUNT, default=200)
     parser.add_argument("--batch_size", type=ROWS, default=8)
     parser.add_argument(
-        "--draft_length", type=whole(0, 4096), default=5, help="guesses per round; 0 takes the best by measured costs"
+        "--draft_length",
+        type=whole(0, MOST_GUESSES),
+        default=5,
+        help="guesses per round; 0 takes the best by measured costs",
     )
     parser.add_argument("--max_new_tokens", type=TOKENS, default=128)
     add_sampling(parser)
@@ -124,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--lenience_form", choices=("linear", "square", "exponential"), default="linear", help="see decoding.Lenient"
     )
-    parser.add_argument("--max_length", type=whole(1, 2**24), default=512, help="longer prompts are left out")
+    parser.add_argument("--max_length", type=TOKENS, default=512, help="longer prompts are left out")
     parser.add_argument(
         "--max_prompt_length",
         type=AT_LEAST_NONE,

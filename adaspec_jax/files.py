@@ -74,9 +74,10 @@ def making_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 def _settle(path: Path) -> None:
     """What was written of a file, or which names a folder has, is on the disk when this returns."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders
-    opened = os.open(path, os.O_RDONLY)
+    try:
+        opened = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written to and not read, and any on Windows
+        return
     try:
         os.fsync(opened)
     except OSError as error:
@@ -106,9 +107,10 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def read_json(path: str | os.PathLike, *, mend: str = "copy or download it again") -> dict[str, Any]:
     """The object that a JSON file holds; UserError with the file, what is wrong and `mend` where it holds none."""
     try:
-        if (size := ordinary(path).stat().st_size) > _LARGEST:
+        file = ordinary(path)
+        if (size := file.stat().st_size) > _LARGEST:
             raise UserError(f"{path} has {size:,} bytes, which no such file has; {mend}")
-        value = parsed(Path(path).read_text(encoding="utf-8"))
+        value = parsed(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {mend}") from None
     except ValueError as error:
@@ -119,8 +121,8 @@ def read_json(path: str | os.PathLike, *, mend: str = "copy or download it again
 
 
 def write_sealed(path: str | os.PathLike, value: Mapping[str, Any]) -> None:
-    """`write_text` of the value, which JSON holds as it is, with a checksum that `read_sealed` asks for."""
-    write_text(path, json.dumps({**value, SEAL: _seal(value)}, indent=2, ensure_ascii=False) + "\n")
+    """`write_json` of the value, which JSON holds as it is, with a checksum that `read_sealed` asks for."""
+    write_json(path, {**value, SEAL: _seal(value)})
 
 
 def read_sealed(path: str | os.PathLike, *, mend: str) -> dict[str, Any]:

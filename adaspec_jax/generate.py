@@ -136,8 +136,6 @@ def _check(arguments: argparse.Namespace) -> None:
                 raise UserError(f"--{option} goes with --chat")
     elif arguments.stop:
         raise UserError("--stop is for texts; a conversation's turns end where its template ends them")
-    if not all(arguments.stop):
-        raise UserError("--stop is empty; give at least one character")
     if arguments.exact is not None and (arguments.chat or arguments.temperature):
         raise UserError("--exact is for a text at temperature 0; leave --chat or --temperature out")
     if any(not prompt.strip() for prompt in prompts):

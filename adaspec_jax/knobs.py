@@ -8,6 +8,7 @@ from typing import Any
 
 from adaspec_jax.errors import UserError, did_you_mean
 
+MOST_GUESSES = 4096  # in a round: the target reads them all at once
 _MOST = 2**24  # of a whole number, whatever it counts
 _TRUTHS = {"true": True, "false": False}
 _SEVERAL = "-"  # between the numbers of a tuple, because commas stand between the values of a sweep

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adaspec_jax.config import MATMUL, MOST
+from adaspec_jax.config import MATMUL, MOST, MOST_ROWS, MOST_TOKENS
 from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.knobs import MOST_GUESSES
 
 
 def parser_of(command: str, doc: str | None) -> argparse.ArgumentParser:
@@ -44,20 +45,20 @@ def whole(least: int, most: int = MOST) -> Callable[[str], int]:
     return partial(_number, int, least, most)
 
 
-def real(least: float, most: float, *, above: bool = False) -> Callable[[str], float]:
-    """The `type` of an option that is a number in this range; `above`: and more than its lower end."""
-    return partial(_number, float, least, most, above=above)
+def real(least: float, most: float, *, above: bool = False, below: bool = False) -> Callable[[str], float]:
+    """The `type` of an option that is a number in this range; `above`, `below`: and not its lower, its upper end."""
+    return partial(_number, float, least, most, above=above, below=below)
 
 
-def _number(kind: type, least: float, most: float, text: str, *, above: bool = False) -> Any:
+def _number(kind: type, least: float, most: float, text: str, *, above: bool = False, below: bool = False) -> Any:
     try:
         value = kind(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"is {text[:40]}; give a {'whole ' if kind is int else ''}number") from None
     if value > least or (value == least and not above):
-        if value <= most:
+        if value < most or (value == most and not below):
             return value
-        raise argparse.ArgumentTypeError(f"is {text}; it must be at most {most:,}")
+        raise argparse.ArgumentTypeError(f"is {text}; it must be {'below' if below else 'at most'} {most:,}")
     raise argparse.ArgumentTypeError(f"is {text}; it must be {'above' if above else 'at least'} {least:,}")
 
 
@@ -69,16 +70,16 @@ def number_of(option: str, text: str, kind: Callable[[str], Any]) -> Any:
         raise UserError(f"--{option} {error}") from None
 
 
-def numbers_of(option: str, text: str, most: int = MOST) -> list[int]:
-    """Whole numbers from 1 on with commas between them; UserError that names the option."""
-    return [number_of(option, part, whole(1, most)) for part in text.split(",")]
+def numbers_of(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    """Such numbers with commas between them; UserError that names the option."""
+    return [number_of(option, part, kind) for part in text.split(",")]
 
 
 SEED = AT_LEAST_NONE = whole(0)
 COUNT = whole(1)
-ROWS = whole(1, 2**20)  # of a batch
-TOKENS = whole(1, 2**24)  # to be written
-GUESSES = whole(1, 4096)  # in a row
+ROWS = whole(1, MOST_ROWS)  # of a batch
+TOKENS = whole(1, MOST_TOKENS)  # to be written
+GUESSES = whole(1, MOST_GUESSES)  # in a row
 
 
 def add_template_options(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,8 @@ from adaspec_jax.errors import UserError, exit_with_one_line
 from adaspec_jax.options import (
     AT_LEAST_NONE,
     COUNT,
+    GUESSES,
+    ROWS,
     SEED,
     TOKENS,
     add_matmul_option,
@@ -73,12 +75,9 @@ def _check(arguments: argparse.Namespace) -> tuple[list[int], list[int]]:
     if (arguments.prompts is None) == (arguments.task is None):
         raise UserError("a schedule is measured: give either --prompts FILE or --task NAME")
     check_outputs(arguments, "json", "svg")
-    return _numbers(arguments.batch_sizes, "batch_sizes"), _numbers(arguments.draft_lengths, "draft_lengths")
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    """In order and each once."""
-    return sorted(set(numbers_of(option, text, 2**16)))
+    sizes = numbers_of("batch_sizes", arguments.batch_sizes, ROWS)
+    lengths = numbers_of("draft_lengths", arguments.draft_lengths, GUESSES)
+    return sorted(set(sizes)), sorted(set(lengths))
 
 
 def _parser() -> argparse.ArgumentParser:

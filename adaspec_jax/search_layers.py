@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--length", type=GUESSES, default=8, help="guesses in a row, as draft_and_verify takes it")
     parser.add_argument(
         "--threshold",
-        type=real(0, 0.999_999, above=True),
+        type=real(0, 1, above=True, below=True),
         default=0.8,
         help="of a chain's end, as draft_and_verify takes it",
     )

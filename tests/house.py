@@ -45,7 +45,7 @@ CLOSED = {
     "data": {"config", "devices", "decoding", "retrieval"},
     "reporting": {"devices", "decoding", "retrieval"},
     "serving": {"config", "models", "training", "methods", "decoding", "devices", "retrieval"},
-    "config": {"decoding", "files", "places", "knobs"},
+    "config": {"decoding", "files", "places"},
     "retrieval": {"decoding"},
     "decoding": {"files", "places", "knobs", "drafter_file"},
     "configs": DOORS | {"planning", "pipeline", "measuring", "serving", "methods", "training", "models", "data"},

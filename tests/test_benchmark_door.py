@@ -214,7 +214,7 @@ MISTAKES = {
     "bad batch size": (["--batch_size", "1,x"], "--batch_size is "),
     "bad temperature": (["--temperature", "-1"], "--temperature is -1; it must be at least 0"),
     "bad bound": (["--fail_under", "vanilla"], "give NAME=SPEEDUP"),
-    "bad number": (["--fail_under", "vanilla=fast"], "give NAME=SPEEDUP"),
+    "bad number": (["--fail_under", "vanilla=fast"], "--fail_under is fast; give a number"),
     "not measured": (["--fail_under", "vanila=1"], '"vanila" is not measured; did you mean "vanilla"'),
     "no directory": (["--json", "{root}/nowhere/b.json"], "there is no such directory"),
     "a directory": (["--svg", "{root}"], "is a directory; name a file in it"),

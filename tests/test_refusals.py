@@ -97,6 +97,14 @@ def test_a_reader_that_went_away_ends_the_command_without_a_word():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_a_pipe_of_another_kind_that_breaks_keeps_its_traceback():
+    """As of a connection or a child process: the reader of the output is there."""
+    program = "from adaspec_jax.errors import exit_with_one_line\n"
+    program += "def main(): raise BrokenPipeError(32, 'Broken pipe')\nexit_with_one_line(main)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 1 and "BrokenPipeError" in done.stderr
+
+
 DOORS = sorted(
     path.stem for path in (CHECKOUT / "adaspec_jax").glob("*.py") if "exit_with_one_line(main)" in path.read_text()
 )

@@ -63,7 +63,7 @@ def test_a_set_is_found_written_and_taken(root, capsys, monkeypatch, tmp_path):
 MISTAKES = {
     "no prompts": (["--task", "gsm8k"], "give either --prompts FILE or --task NAME"),
     "no trials": (["--trials", 0], "--trials is 0; it must be at least 1"),
-    "threshold": (["--threshold", 1], "--threshold is 1; it must be at most 0.999999"),
+    "threshold": (["--threshold", 1], "--threshold is 1; it must be below 1"),
     "unknown option": (["--trails", 4], "unrecognized arguments: --trails"),
     "no directory": (["--out", "{root}/nowhere/set.json"], "there is no such directory"),
 }

@@ -11,7 +11,7 @@ from adaspec_jax.config.architectures import (
     Qwen2,
     Qwen3,
 )
-from adaspec_jax.config.bounds import MOST
+from adaspec_jax.config.bounds import MOST, MOST_ROWS, MOST_TOKENS
 from adaspec_jax.config.checks import validate
 from adaspec_jax.config.cutting import with_cut
 from adaspec_jax.config.described import architecture_of
@@ -45,6 +45,8 @@ __all__ = [
     "MATMUL",
     "MODEL",
     "MOST",
+    "MOST_ROWS",
+    "MOST_TOKENS",
     "FREE_TO_CHANGE",
     "GPT2",
     "QUALIFIER",

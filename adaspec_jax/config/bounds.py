@@ -13,6 +13,8 @@ from adaspec_jax.errors import did_you_mean
 
 Complaint = Callable[[Any], str | None]
 MOST = 2**31 - 1  # of a number with no limit of its own: what a 32-bit integer holds
+MOST_ROWS = 2**20  # of a batch
+MOST_TOKENS = 2**24  # of a text
 _KEY = "complaint"
 
 

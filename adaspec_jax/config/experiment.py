@@ -12,6 +12,8 @@ from typing import Any
 
 from adaspec_jax.config.architectures import Architecture, GPTNeoX
 from adaspec_jax.config.bounds import (
+    MOST_ROWS,
+    MOST_TOKENS,
     axis,
     below,
     increasing,
@@ -23,6 +25,7 @@ from adaspec_jax.config.bounds import (
     share,
     within,
 )
+from adaspec_jax.knobs import MOST_GUESSES
 
 MODEL = "model"  # value of `draft.kind` that names no kind of head
 RANDOM, CUT = "random", "cut"  # values of `init` that name no place
@@ -64,10 +67,10 @@ class Data:
     chat_template: str | None = None  # a Jinja file in place of the tokenizer's own
     chat: Chat = field(default_factory=Chat)
     preview: int = not_negative(0)  # rows that are shown, labels marked, before training starts
-    max_length: int = positive(512, 2**24)  # tokens of prompt and answer together; what is longer is cut
+    max_length: int = positive(512, MOST_TOKENS)  # tokens of prompt and answer together; what is longer is cut
     max_prompt_length: int = not_negative(0)  # a longer prompt loses its middle; 0: it is left out where no answer fits
     contamination: str = one_of("remove", "allow")  # training rows with an evaluation prompt
-    buckets: tuple[int, ...] = increasing(128, 192, 256, 384, 512, most=2**24)  # padded lengths: a compiled step each
+    buckets: tuple[int, ...] = increasing(128, 192, 256, 384, 512, most=MOST_TOKENS)  # padded: a compiled step each
     length_window: int = positive(1)  # batches regrouped by length among so many: less padding, less random batches
     # Whole examples share rows of up to max_length tokens, each attending to itself alone; once, by seed, before rows
     # are shuffled. Then batch_size counts such rows, and the number of steps follows from theirs.
@@ -87,7 +90,7 @@ class Fit:
     """How a stage optimises: AdamW, global-norm clipping, one schedule."""
 
     epochs: float = not_negative(3.0, 1e6)
-    batch_size: int = positive(16, 2**20)
+    batch_size: int = positive(16, MOST_ROWS)
     lr: float = positive(3e-4, 1000)
     schedule: str = one_of("constant", "linear", "cosine")  # the last two go down to zero at the last step
     warmup_steps: int = not_negative(0)
@@ -96,8 +99,8 @@ class Fit:
     beta1: float = below(1, 0.9, "at 1 and above nothing is learnt")
     beta2: float = below(1, 0.999, "at 1 and above nothing is learnt")
     eps: float = positive(1e-8, 1)
-    accumulate: int = positive(1, 2**20)  # batches per update
-    micro_batches: int = positive(1, 2**20)  # parts of a batch that go through the layers in turn; same results
+    accumulate: int = positive(1, MOST_ROWS)  # batches per update
+    micro_batches: int = positive(1, MOST_ROWS)  # parts of a batch that go through the layers in turn; same results
     rematerialise: bool = False  # compute a layer's inside again in the backward pass; results do not change
     moments: str = one_of("float32", "bfloat16", "factored")  # "factored": Adafactor's, and no first moment
     master: str = one_of("float32", "bfloat16")  # what parameters are kept in; "bfloat16" rounds updates stochastically
@@ -127,7 +130,7 @@ class Answers:
 
     source: str = one_of("dataset", "target", "draft", "mixed")
     temperature: float = not_negative(1.0, 1e6)
-    max_new_tokens: int = positive(128, 2**24)  # of a sampled answer
+    max_new_tokens: int = positive(128, MOST_TOKENS)  # of a sampled answer
     share: float = share(0.5)
 
 
@@ -169,7 +172,7 @@ class Draft(Fit):
     normalize: str = one_of("paper", "official")
     # The quantile over the whole batch, over each of `shards` runs of rows, or over each row.
     scope: str = one_of("global", "shard", "sequence")
-    shards: int = positive(1, 2**20)
+    shards: int = positive(1, MOST_ROWS)
     # Epochs / k at batch / k, the reference's number of steps; or both as written.
     budget: str = one_of("official", "equal_compute")
 
@@ -196,9 +199,9 @@ class Evaluation:
     """How acceptance is measured; none of it affects training."""
 
     num_prompts: int = positive(200)
-    batch_size: int = positive(8, 2**20)
-    draft_length: int = not_negative(5, 4096)  # guesses per round; 0: the best by measured costs and acceptance
-    max_new_tokens: int = positive(128, 2**24)
+    batch_size: int = positive(8, MOST_ROWS)
+    draft_length: int = not_negative(5, MOST_GUESSES)  # guesses per round; 0: the best by measured costs and acceptance
+    max_new_tokens: int = positive(128, MOST_TOKENS)
     temperature: float = not_negative(0.0, 1e6)
     resamples: int = positive(10_000, 10_000_000)
     # Products of the measured models; "float32": in the parameters' type; "bfloat16", "auto": in bfloat16 with float32

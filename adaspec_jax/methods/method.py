@@ -11,7 +11,7 @@ from adaspec_jax.decoding.drafters.models.foreign import Foreign
 from adaspec_jax.decoding.speedup import RoundCosts
 from adaspec_jax.decoding.types import Drafter, Model
 from adaspec_jax.errors import UserError
-from adaspec_jax.knobs import checked, spelt
+from adaspec_jax.knobs import MOST_GUESSES, checked, spelt
 from adaspec_jax.models.heads import Head
 
 
@@ -185,9 +185,6 @@ class Method:
                 f"the method {self.label} makes {drafter.num_nodes:,} guesses; at most {MOST_GUESSES:,} fit"
             )
         return drafter
-
-
-MOST_GUESSES = 4096  # in a round: the target reads them all at once
 
 
 def _label(name: str, chosen: Mapping[str, Any]) -> str:

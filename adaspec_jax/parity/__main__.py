@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adaspec_jax.errors import UserError, exit_with_one_line
-from adaspec_jax.options import COUNT, parse_arguments, parser_of
+from adaspec_jax.options import COUNT, check_outputs, parse_arguments, parser_of
 
 
 def main() -> None:
@@ -24,8 +24,7 @@ def main() -> None:
     arguments = parse_arguments(parser)
     if not Path(arguments.workdir).is_dir():
         raise UserError(f"--workdir {arguments.workdir} is not a directory; give that of a finished run")
-    if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
-        raise UserError(f"--json {arguments.json}: there is no such directory")
+    check_outputs(arguments, "json")
 
     from adaspec_jax import reporting
     from adaspec_jax.parity import certificate, in_words, store

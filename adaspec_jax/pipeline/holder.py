@@ -62,6 +62,7 @@ def _opened(path: Path, say) -> tuple[int, bool]:
             ) from None
         except OSError as error:
             say(f"{path.parent}: its file system has no locks ({first_line(error)}); start no second run there")
+            path.unlink()
             return file, False
         if os.fstat(file).st_nlink:  # not one that its last holder has just taken away
             os.ftruncate(file, 0)

@@ -13,7 +13,6 @@ import jax
 from adaspec_jax import __version__, data, files, models
 from adaspec_jax.config import (
     CUT,
-    MODEL,
     QUALIFIER,
     RANDOM,
     Answers,
@@ -240,7 +239,7 @@ def _arm(start: Start, label: str, base, seen, reference, store: data.TokenStore
     frozen = Frozen(target=seen, reference=reference if selects_by_reference and not stored else None)
     beside = store
     if store is not None and start.head is not None:
-        beside = store.for_models() if start.stages[label].kind == MODEL else store
+        beside = store.for_models() if label == QUALIFIER else store
     elif store is not None and not stored:
         beside = store.without(teacher.REFERENCE)
     return _fitted(start, label, base, frozen, beside, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -24,8 +25,7 @@ class MetricsFile:
         self.path = Path(path)
         self._tensorboard = _summary_writer(self.path.parent / "tensorboard", resume_at) if tensorboard else None
         old = self.path.read_bytes() if self.path.exists() else b""
-        _check_order(old, resume_at, self.path)
-        kept = "".join(line + "\n" for line in _lines_through(old, resume_at))
+        kept = "".join(line + "\n" for line in _lines_through(old, resume_at, self.path))
         if kept.encode() != old:
             write_text(self.path, kept)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,25 +77,17 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None
 
 
-def _check_order(content: bytes, step: int, path: Path) -> None:
-    """UserError where steps up to `step`, which a checkpoint is past, are damaged, missing or there twice."""
-    steps = [
-        entry["step"] for entry in map(_parse, content.split(b"\n")) if entry is not None and entry["step"] <= step
-    ]
-    for expected, found in zip(range(1, step + 1), [*steps, *[0] * step], strict=False):
+def _lines_through(content: bytes, step: int, path: Path) -> list[str]:
+    """The lines of steps 1 to `step`, as written; UserError where one is damaged, missing or there twice."""
+    entries = [(_parse(line), line) for line in content.split(b"\n")] if step > 0 else []
+    kept = [(entry["step"], line.decode()) for entry, line in entries if entry is not None and entry["step"] <= step]
+    for expected, found in itertools.zip_longest(range(1, step + 1), (number for number, _ in kept)):
         if found != expected:
             raise UserError(
-                f"{path} has no entry of step {expected} where it belongs, and a checkpoint is at step {step}: copy it "
-                f"back, or delete {path.parent} to start that stage again"
+                f"{path} has no entry of step {expected or found} where it belongs, and a checkpoint is at step "
+                f"{step}: copy it back, or delete {path.parent} to start that stage again"
             )
-
-
-def _lines_through(content: bytes, step: int) -> list[str]:
-    """The complete lines of steps up to `step`, as written; none for step 0, where nothing has been done yet."""
-    if step <= 0:
-        return []
-    parsed = [(line, _parse(line)) for line in content.split(b"\n")]
-    return [line.decode() for line, entry in parsed if entry is not None and entry["step"] <= step]
+    return [line for _, line in kept]
 
 
 def _summary_writer(directory: Path, resume_at: int):

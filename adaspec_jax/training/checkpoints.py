@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from adaspec_jax.devices import processes
-from adaspec_jax.errors import UserError
+from adaspec_jax.errors import UserError, refused_by_the_system
 
 _SUMS, _DATA = "checksums", "data"  # keys of what lies beside a state
 
@@ -47,7 +48,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, position: dict) -> None:
         """Writes in the background; a process killed meanwhile leaves the previous checkpoint intact."""
-        beside = {_DATA: position, _SUMS: np.array([*checksums(state), _checksum(position)], np.uint32)}
+        beside = {_DATA: position, _SUMS: np.append(checksums(state), np.uint32(_checksum(position)))}
         self._checkpointer.save_checkpointables_async(step, {"state": state, "position": beside}, force=True)
 
     def restore(self, like: Any) -> tuple[int, Any, dict] | None:
@@ -60,6 +61,8 @@ class Checkpoints:
             try:
                 state, position = self._read(step, like)
             except Exception as error:  # orbax, tensorstore and JSON each have their own
+                if refused_by_the_system(error):
+                    raise  # memory or a disk that fails now says nothing of what was written
                 reasons[step], step = error, self._before(step)
                 continue
             for damaged in reasons:
@@ -86,7 +89,7 @@ class Checkpoints:
         state, beside = loaded["state"], loaded["position"]
         if _SUMS not in beside:  # written before there were any
             return state, beside
-        if [*map(int, beside[_SUMS])] != [*checksums(state), _checksum(beside[_DATA])]:
+        if not np.array_equal(beside[_SUMS], np.append(checksums(state), np.uint32(_checksum(beside[_DATA])))):
             raise ValueError("its checksums are not those of what was written")
         return state, beside[_DATA]
 
@@ -95,24 +98,30 @@ class Checkpoints:
         self._checkpointer.close()
 
 
-def checksums(tree: Any) -> list[int]:
-    """Of each array of a tree, whatever its layout on devices: any one bit changes it, and so do two values swapped."""
-    return [int(np.asarray(total)) for total in _sums(jax.tree.leaves(tree))]
+def checksums(tree: Any) -> np.ndarray:
+    """Of each array of a tree, uint32, whatever its layout on devices; any one bit that changes changes it."""
+    return np.asarray(_sums(jax.tree.leaves(tree)))
 
 
 @jax.jit
-def _sums(leaves: list[Array]) -> list[Array]:
-    return [_sum(leaf) for leaf in leaves]
+def _sums(leaves: list[Array]) -> Array:
+    return jnp.stack([_sum(leaf) for leaf in leaves])
 
 
 def _sum(leaf: Array) -> Array:
-    """sum_i bits_i (2 i + 1) modulo 2^32: integers add up alike in any order, and odd factors lose no bit."""
+    """sum_i bits_i (2 i + 1) modulo 2^32: integers add up alike in any order, and odd factors lose no bit.
+
+    The place i, modulo 2^32 too, is made axis by axis, so that each device makes that of its own part alone.
+    """
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     leaf = jnp.asarray(leaf)
     leaf = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
     bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
-    place = jnp.arange(bits.size, dtype=jnp.uint32).reshape(bits.shape)
+    place = jnp.zeros((1,) * bits.ndim, jnp.uint32)
+    for axis in range(bits.ndim):
+        stride = np.uint32(math.prod(bits.shape[axis + 1 :]) % 2**32)
+        place += stride * jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
     return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)
 
 

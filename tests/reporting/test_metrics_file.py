@@ -124,5 +124,8 @@ def test_a_step_that_is_damaged_missing_or_there_twice_is_named(tmp_path, spoil)
     path.write_bytes(b"\n".join(lines) + b"\n")
     with pytest.raises(UserError, match=f"{path} has no entry of step 2 where it belongs, and a checkpoint is at s"):
         MetricsFile(path, resume_at=4)
+    path.write_bytes(b"\n".join([*lines[:1], b'{"step": 2}', b'{"step": 2}']) + b"\n")
+    with pytest.raises(UserError, match="no entry of step 2 where it belongs"):
+        MetricsFile(path, resume_at=2)  # there twice, at the end
     MetricsFile(path, resume_at=1).close()
     assert [entry["step"] for entry in read_metrics(path)] == [1]

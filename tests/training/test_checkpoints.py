@@ -8,7 +8,7 @@ import pytest
 from adaspec_jax.devices import sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.training import Checkpoints, adamw, init_state
-from adaspec_jax.training.checkpoints import checksums
+from adaspec_jax.training.checkpoints import _sums, checksums
 from tests.training import setting
 
 
@@ -139,18 +139,49 @@ def test_a_position_that_changed_is_found(saved, monkeypatch):
 MESH = sharding.make_mesh(2, 2, 2)
 
 
+def by_hand(array):
+    """The same sum in Python's own integers."""
+    array = np.asarray(array, np.uint8) if array.dtype == bool else np.asarray(array)
+    bits = array.reshape(-1).view(f"uint{8 * array.dtype.itemsize}").tolist()
+    return sum(value * (2 * place + 1) for place, value in enumerate(bits)) % 2**32
+
+
+def placed(array, *axes):
+    return jax.device_put(array, jax.sharding.NamedSharding(MESH, jax.sharding.PartitionSpec(*axes)))
+
+
 def test_checksums_are_those_of_any_layout_and_change_with_any_bit():
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=(8, 6, 4)).astype(np.float32), rng.integers(0, 9, 16).astype(np.int32)]
     arrays += [np.asarray(arrays[0], jnp.bfloat16), rng.integers(0, 2, 24).astype(bool), np.float32(3)]
-    spread = [jax.device_put(x, jax.sharding.NamedSharding(MESH, jax.sharding.PartitionSpec())) for x in arrays]
-    cut = jax.device_put(arrays[0], jax.sharding.NamedSharding(MESH, jax.sharding.PartitionSpec(*MESH.axis_names)))
-    whole = checksums([jnp.asarray(x) for x in arrays])
-    assert checksums(spread) == whole and checksums([cut]) == whole[:1]
+    whole = checksums([jnp.asarray(x) for x in arrays]).tolist()
+    assert whole == [by_hand(array) for array in arrays]
+    assert checksums([placed(x) for x in arrays]).tolist() == whole
+    assert checksums([placed(arrays[0], *MESH.axis_names)]).tolist() == whole[:1]
     for _ in range(100):
         number = rng.integers(len(arrays) - 2)
         changed = [np.array(x) for x in arrays]
         changed[number].reshape(-1).view(np.uint8)[rng.integers(changed[number].nbytes)] ^= 1 << rng.integers(8)
-        found = checksums([jnp.asarray(x) for x in changed])
+        found = checksums([jnp.asarray(x) for x in changed]).tolist()
         assert [a != b for a, b in zip(found, whole, strict=True)] == [n == number for n in range(len(arrays))]
-    assert checksums([jnp.asarray(arrays[0][::-1])]) != whole[:1]
+
+
+def test_a_device_needs_no_more_for_checksums_than_its_own_part():
+    """No whole array of places is made, of a state that is cut over devices because none could hold it."""
+    large = placed(np.zeros((64, 256, 256), np.float32), *MESH.axis_names)
+    needed = _sums.lower([large]).compile().memory_analysis().temp_size_in_bytes
+    assert needed <= 3 * large.nbytes // MESH.size
+
+
+def test_what_the_machine_refuses_now_is_no_damage(saved, monkeypatch):
+    """A checkpoint that could not be read for want of memory is as good as before, and stays."""
+    directory, restored = saved
+
+    def short(self, step, like):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "_read", short)
+        with pytest.raises(jax.errors.JaxRuntimeError):
+            restored()
+    assert restored() == (2, 2)

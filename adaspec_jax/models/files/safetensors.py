@@ -18,7 +18,7 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.files import parsed, read_json, replacing
 from adaspec_jax.models.files.weights import StoredTensor
 
-_SUMS = "crc32"  # in a file's metadata: of each tensor's bytes
+_SUMS = "adaspec_jax_crc32"  # in a file's metadata: of each tensor's bytes
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -81,8 +81,8 @@ def _tensors_of(file: Path) -> dict[str, StoredTensor]:
     try:
         handle = safe_open(file, framework="numpy")
         slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (not iterable itself)
-        sums = parsed((handle.metadata() or {}).get(_SUMS, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+        sums = dict(parsed((handle.metadata() or {}).get(_SUMS, "{}")))
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise UserError(f"{file} cannot be read; is it truncated? ({error})") from None
     return {
         name: StoredTensor(

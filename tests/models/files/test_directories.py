@@ -364,3 +364,14 @@ def test_a_tensor_that_changed_on_the_disk_is_named(tmp_path):
     assert tensors["a"].read().tolist() == [0, 1, 2, 3]
     with pytest.raises(UserError, match=f"{file} is damaged: b is not what was written; copy it again"):
         tensors["b"].read()
+
+
+@pytest.mark.parametrize("said", ["[1]", "deadbeef", "3", "null"])
+def test_strangers_checksums_are_no_checksums_of_ours(tmp_path, said):
+    """Under another key they mean what their writer means; under ours a file is damaged, and says so."""
+    tensors = {"a": np.arange(4, dtype=np.float32)}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt", "crc32": said})
+    assert open_tensors(tmp_path)["a"].read().tolist() == [0, 1, 2, 3]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt", "adaspec_jax_crc32": said})
+    with pytest.raises(UserError, match="model.safetensors cannot be read"):
+        open_tensors(tmp_path)
