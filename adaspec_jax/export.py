@@ -10,6 +10,7 @@ layout of vLLM (and tpu-inference) or of SGLang (and sglang-jax), as --for says;
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,15 @@ def main() -> None:
         _export_model(workdir, arguments, out)
 
 
+def _whole(out: Path) -> contextlib.AbstractContextManager[Path]:
+    """A folder that becomes `out` when all of it is written."""
+    from adaspec_jax import files
+
+    out = out.absolute()  # "." has no name
+    files.clear_beginnings_of(out)
+    return files.making_folder(out)
+
+
 def _export_model(workdir: Workdir, arguments: argparse.Namespace, out: Path) -> None:
     from adaspec_jax import data, models, serving
 
@@ -64,7 +74,8 @@ def _export_model(workdir: Workdir, arguments: argparse.Namespace, out: Path) ->
         model = model.with_vocabulary(data.rows_needed(tokenizer)).with_vocabulary_size(rows)
         length = arguments.draft_length or workdir.draft_length() or serving.DRAFT_LENGTH
         generation = serving.pinned_generation(length)
-    models.save(model, out, tokenizer=tokenizer, generation=generation)
+    with _whole(out) as unfinished:
+        models.save(model, unfinished, tokenizer=tokenizer, generation=generation)
     part = models.cut_from(model)
     print(f"{out}: {arguments.stage}, {model.num_params:,} parameters, {arguments.dtype}{f', {part}' if part else ''}")
     if generation and workdir.finished("target") is not None:
@@ -85,7 +96,8 @@ def _export_head(workdir: Workdir, kind: str, arguments: argparse.Namespace, out
         config, head = serving.config_for(layout, kind, config), head.with_other_rows_ruled_out()
         if why := serving.refusal(kind, target_config, config, layout):
             raise UserError(f"{why}; --for {OURS} writes it for this package alone")
-    models.save_head(head, out, config=config, fingerprint=sha256)
+    with _whole(out) as unfinished:
+        models.save_head(head, unfinished, config=config, fingerprint=sha256)
     print(f"{out}: {arguments.stage}, a head of the kind {kind}, {head.num_params:,} parameters, {arguments.dtype}")
     length = arguments.draft_length or workdir.draft_length() or serving.DRAFT_LENGTH
     names = str(workdir.stage("target")), str(out)

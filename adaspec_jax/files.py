@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import gzip
 import hashlib
 import json
@@ -45,9 +46,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         if stat.S_IMODE(temporary.stat().st_mode) != mode:  # safetensors makes its files the owner's alone
             temporary.chmod(mode)
-        _settle(temporary)
+        settle(temporary)
         os.replace(temporary, path)
-        _settle(path.parent)
+        settle(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -56,23 +57,35 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 def making_folder(path: str | os.PathLike) -> Iterator[Path]:
     """An empty folder beside `path` that becomes it when the block succeeds, unless another writer's has by then."""
     path = Path(path)
-    temporary = _beside(path)
-    temporary.mkdir(parents=True)
-    try:
+    with scratch_folder(path) as temporary:
         yield temporary
-        for inside in [*temporary.rglob("*"), temporary]:
-            _settle(inside)
+        settle_below(temporary)
         try:
             temporary.rename(path)
-            _settle(path.parent)
+            settle(path.parent)
         except OSError:
             if not path.is_dir():
                 raise
+
+
+@contextmanager
+def scratch_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """An empty folder beside `path` that is gone after the block; `clear_beginnings` finds what a kill leaves."""
+    temporary = _beside(Path(path))
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _settle(path: Path) -> None:
+def settle_below(folder: Path) -> None:
+    """All that a folder holds, files and names, is on the disk when this returns."""
+    for inside in [*folder.rglob("*"), folder]:
+        settle(inside)
+
+
+def settle(path: Path) -> None:
     """What was written of a file, or which names a folder has, is on the disk when this returns."""
     try:
         opened = os.open(path, os.O_RDONLY)
@@ -89,7 +102,16 @@ def _settle(path: Path) -> None:
 
 def clear_beginnings(directory: str | os.PathLike) -> None:
     """Takes away what killed writers began below a folder that nobody else writes to."""
-    for path in [path for path in Path(directory).rglob(".*.tmp") if _BEGINNING.fullmatch(path.name)]:
+    _clear(Path(directory).rglob(".*.tmp"))
+
+
+def clear_beginnings_of(path: Path) -> None:
+    """The same of one file or folder, which nobody else writes."""
+    _clear(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
+
+
+def _clear(found: Iterator[Path]) -> None:
+    for path in [path for path in found if _BEGINNING.fullmatch(path.name)]:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 

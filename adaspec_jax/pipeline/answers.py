@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +63,7 @@ def targets_own(
     with reporting.track(len(order), description="target's own answers", unit=asked.unit) as progress:
         for number, block in enumerate(blocks):
             file = directory / f"{number:06d}.npz"
-            if not processes.once(file.is_file):
+            if not processes.once(lambda file=file: _is_whole(file, asked.arrays)):
                 arrays = asked.sampled(block, jax.random.fold_in(root, number))
                 processes.once(lambda file=file, arrays=arrays: _write(file, **arrays))
             arrays = processes.each(lambda file=file: _read(file, asked.arrays))
@@ -243,9 +244,18 @@ def _write(file: Path, **arrays: np.ndarray) -> None:
         np.savez(opened, **arrays)
 
 
+def _is_whole(file: Path, names: Sequence[str]) -> bool:
+    """Whether the file is there; one that is damaged is said to be, and sampled again."""
+    try:
+        return file.is_file() and bool(_read(file, names))
+    except UserError as error:
+        processes.say(f"answers: {error}")
+        return False
+
+
 def _read(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is damaged ({type(error).__name__}); delete it, and it is sampled again") from None
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{file} is damaged ({type(error).__name__}); it is sampled again") from None

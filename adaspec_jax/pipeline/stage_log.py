@@ -20,10 +20,11 @@ class StageLog:
     def __enter__(self) -> StageLog:
         return self
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, checksum: int | None = None) -> None:
         if not processes.first():
             return
-        self._file = reporting.MetricsFile(self._path, resume_at=step, tensorboard=self._tensorboard)
+        how = {"checksum": checksum, "tensorboard": self._tensorboard}
+        self._file = reporting.MetricsFile(self._path, resume_at=step, **how)
         self._progress = reporting.track(self._steps, description=self._name, initial=step).__enter__()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
@@ -33,9 +34,8 @@ class StageLog:
         self._file.write(step, **values)
         self._progress.advance(1, loss=values["loss"])
 
-    def settle(self) -> None:
-        if self._file is not None:
-            self._file.settle()
+    def settle(self) -> int:
+        return processes.once(lambda: self._file.settle())
 
     def __exit__(self, *exception) -> None:
         if self._progress is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adaspec_jax import data
+from adaspec_jax import data, files
 from adaspec_jax.devices import processes
 
 _WORTH = 0.9  # "auto" stores where that costs at most this share of recomputing
@@ -76,7 +75,7 @@ def _weighed(
 def _seconds_per_byte(folder: Path, size: int = 2**24) -> tuple[float, float]:
     """(to write, to read back) in this folder; reading mostly finds the file in memory, as a stage's will."""
     content = np.random.default_rng(0).bytes(size)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".probe.") as ours:  # every process may measure at once
+    with files.scratch_folder(folder / "probe") as ours:  # every process may measure at once
         probe = Path(ours, "probe")
         began = time.perf_counter()
         probe.write_bytes(content)

@@ -197,7 +197,7 @@ def _make_tokenizer(
 ) -> None:
     """Trained on the text, and where that is conversations with their template; or taken from where `init` says."""
     if workdir.tokenizer.is_dir():
-        return
+        return workdir.check_tokenizer()
     if spec.init == "train":
         texts = (text for example in train for text in example.texts)
         chat = any(isinstance(example, data.chat.Conversation) for example in train)
@@ -219,3 +219,4 @@ def _make_tokenizer(
         tokenizer.chat_template = data.chat.read_template(chat_template)
     with files.making_folder(workdir.tokenizer) as unfinished:
         models.write_tokenizer(tokenizer, unfinished)
+        workdir.seal_tokenizer(unfinished)

@@ -20,6 +20,7 @@ STAGES = ("target", "reference", "draft")
 _ARM = "arm "  # before the name of a further draft, in decisions.json
 _EXAMPLES = "examples of "  # before the name of a stage, there
 _REPORT = "report"  # in decisions.json: SHA-256 of its files
+_TOKENIZER = "tokenizer"  # there: SHA-256 of its files
 _FILES = "files"  # key of stage.json: SHA-256 of each of these, where it is there
 _SEALED = ("config.json", "drafter.json", "metrics.jsonl")
 
@@ -195,6 +196,20 @@ class Workdir:
     def tokenizer(self) -> Path:
         return self.path / "tokenizer"
 
+    def seal_tokenizer(self, directory: Path) -> None:
+        """The tokenizer that is becoming this run's."""
+        self.decide(_TOKENIZER, _sums_of(directory))
+
+    def check_tokenizer(self) -> None:
+        """UserError where it is not what this run made."""
+        made = self.decision(_TOKENIZER)
+        if made not in (None, ours := _sums_of(self.tokenizer)):
+            name = next(name for name in sorted({*made, *ours}) if made.get(name) != ours.get(name))
+            raise UserError(
+                f"{self.tokenizer / name} is damaged: it is not what this run made, and its stages are trained with "
+                f"that; copy it back, or delete {self.tokenizer} to have it made again"
+            )
+
     @property
     def teacher(self) -> Path:
         """What frozen models say, where it is stored."""
@@ -218,6 +233,11 @@ def _read_from(data: Data, record: Mapping[str, Any]) -> Iterator[tuple[Path, st
             yield Path(path).expanduser(), source["content_sha256"]
     if data.chat_template is not None and "chat_template_sha256" in record:
         yield Path(data.chat_template).expanduser(), record["chat_template_sha256"]
+
+
+def _sums_of(directory: Path) -> dict[str, str]:
+    """SHA-256 of the files in a directory, by name."""
+    return {str(file.relative_to(directory)): files.sha256(file) for file in directory.rglob("*") if file.is_file()}
 
 
 def _as_json(settings: Any) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
 from adaspec_jax.errors import UserError
-from adaspec_jax.files import parsed, write_text
+from adaspec_jax.files import parsed, settle, write_text
 from adaspec_jax.reporting.report import plain
 
 
@@ -17,33 +18,51 @@ class MetricsFile:
     """Appends `{"step": ..., ...}` lines to `path`, each safe from kill -9 once `write` returns.
 
     `resume_at` is the number of steps already done: entries after it, and a line torn by a kill, are removed, so that
-    the resumed run's file equals an uninterrupted one's; 0 starts an empty file. `tensorboard` also writes event files
+    the resumed run's file equals an uninterrupted one's; 0 starts an empty file. What is kept must have the `checksum`
+    that `settle` gave then, where one is given (else UserError). `tensorboard` also writes event files
     to `path.parent/tensorboard` (needs tensorboardX, UserError without it).
     """
 
-    def __init__(self, path: str | os.PathLike, *, resume_at: int = 0, tensorboard: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        resume_at: int = 0,
+        checksum: int | None = None,
+        tensorboard: bool = False,
+    ) -> None:
         self.path = Path(path)
         self._tensorboard = _summary_writer(self.path.parent / "tensorboard", resume_at) if tensorboard else None
         old = self.path.read_bytes() if self.path.exists() else b""
         kept = "".join(line + "\n" for line in _lines_through(old, resume_at, self.path))
+        if checksum is not None and zlib.crc32(kept.encode()) != checksum:
+            raise UserError(
+                f"{self.path} is damaged: it is not what was there at step {resume_at}, which a checkpoint is at; copy "
+                f"it back, or delete {self.path.parent} to start that stage again"
+            )
         if kept.encode() != old:
             write_text(self.path, kept)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._sum = zlib.crc32(kept.encode())
         self._file = open(self.path, "a", encoding="utf-8")
+        settle(self.path.parent)  # the file's name, which a checkpoint rests on
 
     def write(self, step: int, **metrics: Any) -> None:
         """Appends one line; NumPy and JAX scalars become numbers, a NaN or infinity becomes null."""
         entry = {"step": int(step), **plain(metrics, where="metrics", nonfinite_to_null=True)}
-        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
+        line = json.dumps(entry, allow_nan=False) + "\n"
+        self._sum = zlib.crc32(line.encode(), self._sum)
+        self._file.write(line)
         self._file.flush()  # into the kernel: only a power cut could lose it now
         if self._tensorboard is not None:
             for name, value in entry.items():
                 if name != "step" and isinstance(value, (int, float)):
                     self._tensorboard.add_scalar(name, value, int(step))
 
-    def settle(self) -> None:
-        """What was written is on the disk when this returns."""
+    def settle(self) -> int:
+        """What was written is on the disk when this returns: a checksum of it."""
         os.fsync(self._file.fileno())
+        return self._sum
 
     def close(self) -> None:
         self.settle()

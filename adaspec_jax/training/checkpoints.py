@@ -13,23 +13,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from adaspec_jax import files
 from adaspec_jax.devices import processes
 from adaspec_jax.errors import UserError, refused_by_the_system
 
 _SUMS, _DATA = "checksums", "data"  # keys of what lies beside a state
+_SETTLED = ".settled"  # file: the newest step that is known to be on the disk
 
 
 class Checkpoints:
     """The last few training states of one stage below `directory`.
 
     Beside each lies a checksum of every array and of the position, so that a state that changed on the disk is not gone
-    on with: an older one is.
+    on with: an older one is. orbax does not ask for what it writes to be on the disk: that is done, and noted, when the
+    next one is saved, before which nothing older goes away. What a power cut tore is not noted.
     """
 
     def __init__(self, directory: str | Path, *, keep: int = 2):
         from orbax.checkpoint import v1 as ocp
 
-        self._directory = Path(directory)
+        self._directory, self._saving = Path(directory), None
         self._checkpointer = ocp.training.Checkpointer(
             Path(directory).absolute(),
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
@@ -48,8 +51,22 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, position: dict) -> None:
         """Writes in the background; a process killed meanwhile leaves the previous checkpoint intact."""
+        self._settle()
         beside = {_DATA: position, _SUMS: np.append(checksums(state), np.uint32(_checksum(position)))}
-        self._checkpointer.save_checkpointables_async(step, {"state": state, "position": beside}, force=True)
+        kept = {"state": state, "position": beside}
+        self._saving = step, self._checkpointer.save_checkpointables_async(step, kept, force=True)
+
+    def _settle(self) -> None:
+        """What the last `save` wrote is on the disk, and noted to be, when this returns."""
+        if self._saving is None:
+            return
+        (step, saving), self._saving = self._saving, None
+        saving.result()
+        files.settle_below(self._directory / str(step))
+        for folder in (self._directory, self._directory.parent):  # its name, and theirs
+            files.settle(folder)
+        processes.together(f"checkpoint {step}")
+        processes.once(lambda: files.write_text(self._directory / _SETTLED, str(step)))
 
     def restore(self, like: Any) -> tuple[int, Any, dict] | None:
         """The newest intact (step, state, data position), laid out on devices as `like`; None where there is none.
@@ -69,6 +86,11 @@ class Checkpoints:
                 processes.say(f"{self._directory}: the checkpoint of step {damaged} is damaged; step {step} is taken")
                 self._checkpointer.delete(damaged)
             return step, state, position
+        if reasons and not processes.once(lambda: (self._directory / _SETTLED).exists()):
+            processes.say(f"{self._directory}: the only checkpoint was not written to its end; the stage begins again")
+            for torn in reasons:
+                self._checkpointer.delete(torn)
+            return None
         for error in reasons.values():  # the newest's
             reason = " ".join(str(error).split())[:300]
             raise UserError(
@@ -94,7 +116,8 @@ class Checkpoints:
         return state, beside[_DATA]
 
     def close(self) -> None:
-        """Waits for the write under way."""
+        """Waits for the write under way, until it is on the disk."""
+        self._settle()
         self._checkpointer.close()
 
 

@@ -19,6 +19,8 @@ from adaspec_jax.training.checkpoints import Checkpoints
 from adaspec_jax.training.objectives import Batch, Frozen, Now, Objective
 from adaspec_jax.training.optimizers import rounded_like
 
+_BATCHES, _LOGGED = "batches", "logged"  # keys of the position beside a checkpoint
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -122,12 +124,13 @@ class Batches(Protocol):
 class Log(Protocol):
     """Receives one dict of floats per step; `rewind` forgets what lies past a restored step.
 
-    After `settle`, what was written outlasts a power cut: a checkpoint must not know of steps that the log has lost.
+    After `settle`, what was written outlasts a power cut: a checkpoint must not know of steps that the log has lost. It
+    gives a checksum of that, which `rewind` holds what it keeps against.
     """
 
-    def rewind(self, step: int) -> None: ...
+    def rewind(self, step: int, checksum: int | None = None) -> None: ...
     def write(self, step: int, values: dict[str, float]) -> None: ...
-    def settle(self) -> None: ...
+    def settle(self) -> int: ...
 
 
 def fit(
@@ -153,11 +156,12 @@ def fit(
     batch's shape logs `compile_seconds`, which no rate includes. Raises `UserError` on a non-finite loss; the last
     checkpoint from before it stays. Where `stopping(step)` says so after a step, that step is saved, and `Stopped`.
     """
-    done = 0
+    done, logged = 0, None
     if checkpoints and (restored := checkpoints.restore(state)):
         done, state, position = restored
-        batches.set_state(position)
-    log.rewind(done)
+        batches.set_state(position[_BATCHES])
+        logged = position[_LOGGED]
+    log.rewind(done, logged)
     pending: list[tuple[int, dict]] = []
     compiled: set[tuple[int, ...]] = set()
     began, compiling = clock(), 0.0
@@ -177,8 +181,7 @@ def fit(
             _flush(pending[: len(pending) - running], log, stage, began + compiling, clock)
             pending, began, compiling = pending[len(pending) - running :], clock(), 0.0
         if saves:
-            log.settle()
-            checkpoints.save(number, state, batches.get_state())
+            checkpoints.save(number, state, {_LOGGED: log.settle(), _BATCHES: batches.get_state()})
         if stops:
             checkpoints.close()
             raise Stopped(f"stopped by a signal at step {number} of {num_steps} of the {stage} stage, which is saved")

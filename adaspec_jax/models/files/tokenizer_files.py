@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from adaspec_jax.files import ordinary, parsed, read_json, replacing, write_json
+from adaspec_jax.files import ordinary, parsed, read_json, replacing, scratch_folder, write_json
 
 _JSON, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _OWN = ("is_local", "local_files_only", "backend")  # of how transformers 5 loaded it
@@ -18,7 +17,7 @@ def write_tokenizer(tokenizer, directory: Path) -> None:
     The class becomes the one that takes tokenizer.json as it is: others build parts of it anew, in one version or the
     other.
     """
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".tokenizer.") as scratch:
+    with scratch_folder(directory / "tokenizer") as scratch:
         tokenizer.save_pretrained(scratch)
         file, settings = Path(scratch, _JSON), Path(scratch, _SETTINGS)
         origin = getattr(tokenizer, "origin", None)
