@@ -259,16 +259,21 @@ class Experiment:
     mesh: Mesh = field(default_factory=Mesh)
     published: Published = field(default_factory=Published)
     checkpoint_every: int = positive(200)  # steps
+    # A batch whose loss or gradient is not finite: "stop" with it and the last good model in DIR/STAGE/nonfinite, or
+    # "skip" it, and stop after so many in a row.
+    nonfinite: str = one_of("stop", "skip")
+    most_skipped: int = positive(10, MOST_ROWS)
     tensorboard: bool = False
 
 
 # What may differ when a workdir is used again: nothing a finished stage depends on.
 _MEASUREMENT = ("evaluation.", "published.")
 _MACHINE = ("mesh.", "attention", "loss_chunk", "accelerator", "distributed", "checkpoint_every", "tensorboard")
+_RESCUE = ("nonfinite", "most_skipped")  # says nothing of a run that met no such batch
 _RECORDED = ("memory", "layers")  # what a stage began with is kept
 _ADDED = ("reference.equal_data", "qualifier.")  # further models beside the others, with settings of their own
 _SHOWN = ("data.preview",)
-FREE_TO_CHANGE = _MEASUREMENT + _MACHINE + _RECORDED + _ADDED + _SHOWN
+FREE_TO_CHANGE = _MEASUREMENT + _MACHINE + _RESCUE + _RECORDED + _ADDED + _SHOWN
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

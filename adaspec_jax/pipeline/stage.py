@@ -7,11 +7,13 @@ import functools
 import math
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from adaspec_jax import data, models
+from adaspec_jax import data, files, models
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import bytes_limit, compiled_or_needed, lowered, short_of_memory
 from adaspec_jax.errors import Stopped, UserError
@@ -24,7 +26,8 @@ from adaspec_jax.pipeline.stage_log import StageLog
 from adaspec_jax.pipeline.stage_spec import StageSpec
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import Workdir
-from adaspec_jax.training import Checkpoints, Frozen, State, fit
+from adaspec_jax.reporting.report import plain
+from adaspec_jax.training import Checkpoints, Frozen, Nonfinite, State, fit
 
 _ADVICE = "--config.memory=auto gives up what it must, and python -m adaspec_jax.plan says beforehand what would fit"
 
@@ -68,6 +71,7 @@ def fit_stage(
             place=lambda batch: sharding.shard_rows(batch, mesh),
             stage=stage.label,
             stopping=processes.stopping,
+            nonfinite=_nonfinite(stage, made, beside, text=text, workdir=workdir),
         )
     checkpoints.close()
     fitted = made.end(state, beside)
@@ -105,16 +109,49 @@ def _beginning(made: Program, model, frozen: Frozen, *, key: jax.Array, mesh: sh
     return state, dataclasses.replace(made.beside(frozen, model), base=sharding.shard(base, mesh))
 
 
+def _nonfinite(stage: StageSpec, made: Program, beside: Frozen, *, text: Text, workdir: Workdir) -> Nonfinite:
+    """Batches are left out as the config says, and otherwise kept for whoever looks into it, with the model."""
+    place = workdir.stage(stage.label) / "nonfinite"
+
+    def complaint(number: int, values: dict[str, float], state: State, batch: dict[str, Any]) -> UserError:
+        _write_model(made.end(state, beside), workdir, place, text.tokenizer)
+        processes.once(lambda: _write_batch(place, batch, {"step": number, **values}))
+        return UserError(
+            f"the {stage.label} stage's loss is {values['loss']} (gradient norm {values['grad_norm']}) at step "
+            f"{number}; its batch and the model before it are in {place}. Look at the data, or lower config."
+            f"{stage.name}.lr and delete {workdir.stage(stage.label)} to start the stage again; "
+            "--config.nonfinite=skip goes on without such batches"
+        )
+
+    def note(number: int, values: dict[str, float]) -> None:
+        processes.say(
+            f"{stage.label}: step {number} is left out: its loss is {values['loss']}, of its gradient the "
+            f"norm {values['grad_norm']}"
+        )
+
+    return Nonfinite(stage.skipped, complaint, note)
+
+
+def _write_batch(place: Path, batch: dict[str, Any], about: dict[str, Any]) -> None:
+    with files.replacing(place / "batch.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, **batch)
+    files.write_json(place / "step.json", plain(about, nonfinite_to_null=True))
+
+
 def _keep(fitted: models.CausalLM, workdir: Workdir, label: str, tokenizer, record: dict[str, Any]) -> None:
     """The model as a directory, then the record that says it is finished, then no checkpoints any more."""
+    _write_model(fitted, workdir, workdir.stage(label), tokenizer)
+    processes.once(lambda: workdir.finish(label, record))
+    processes.once(lambda: shutil.rmtree(workdir.stage(label) / "checkpoints", ignore_errors=True))
+
+
+def _write_model(fitted: models.CausalLM | Head, workdir: Workdir, directory: Path, tokenizer) -> None:
     whole = processes.fetch(fitted)
     if isinstance(whole, Head):
         sha256 = processes.once(lambda: workdir.weights_sha256("target"))
-        processes.once(lambda: models.save_head(whole, workdir.stage(label), fingerprint=sha256))
+        processes.once(lambda: models.save_head(whole, directory, fingerprint=sha256))
     else:
-        processes.once(lambda: models.save(whole, workdir.stage(label), tokenizer=tokenizer))
-    processes.once(lambda: workdir.finish(label, record))
-    processes.once(lambda: shutil.rmtree(workdir.stage(label) / "checkpoints", ignore_errors=True))
+        processes.once(lambda: models.save(whole, directory, tokenizer=tokenizer))
 
 
 def _memory(

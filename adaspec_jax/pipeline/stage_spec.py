@@ -53,6 +53,7 @@ class StageSpec:
     length_window: int
     packed: bool  # rows of a batch hold several examples
     checkpoint_every: int
+    skipped: int  # batches in a row that are left out because their loss or gradient is not finite
     tensorboard: bool
 
     def for_rows(self, rows: int, *, what: str = "examples") -> StageSpec:
@@ -110,6 +111,7 @@ def stage_spec(
         length_window=config.data.length_window,
         packed=config.data.packing,
         checkpoint_every=config.checkpoint_every,
+        skipped=config.most_skipped if config.nonfinite == "skip" else 0,
         tensorboard=config.tensorboard,
     )
 

@@ -31,6 +31,7 @@ class State:
     opt_state: Any
     step: Array
     key: Array
+    halted: Array  # bool: a loss or gradient was not finite, and nothing changes any more
     average: Any = None  # of the parameters, float32, where one is kept
 
 
@@ -51,7 +52,7 @@ def init_state(
     kept = _with_params(beside, jax.tree.map(lambda leaf: jnp.array(leaf, master), model.params))
     moments = optimizer.init(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), model.params))
     average = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), model.params) if averaged else None
-    return State(kept, moments, jnp.zeros((), jnp.int32), key, average)
+    return State(kept, moments, jnp.zeros((), jnp.int32), key, jnp.zeros((), bool), average)
 
 
 Rewrite = Callable[[Any, Batch, Array], Batch]  # (model, batch, key) -> the batch to train on
@@ -64,15 +65,18 @@ def make_step(
     compute_dtype: Any = jnp.float32,
     average_decay: float = 0.999,
     rewrite: Rewrite | None = None,
+    halts: bool = True,
 ) -> Callable:
     """`step(state, frozen, batch) -> (state, metrics)`, jitted; the state's buffers are donated.
 
-    The objective sees the parameters in `compute_dtype`; the state keeps them, and the moments, as they are.
+    The objective sees the parameters in `compute_dtype`; the state keeps them, and the moments, as they are. A batch
+    whose loss or gradient norm is not finite changes nothing but the count of steps.
 
     Args:
       average_decay: where the state keeps a moving average of the parameters, d in `average = d average + (1 - d)
         params`, and that average is the reference; in the first steps d is at most (1 + t) / (10 + t).
       rewrite: replaces the batch by what the model itself makes of it, as on-policy distillation does.
+      halts: after such a batch, no other changes anything either: the state stays the last good one.
     """
 
     @partial(jax.jit, donate_argnums=0)
@@ -98,7 +102,13 @@ def make_step(
         average = _averaged(state.average, params, state.step, average_decay)
         params = rounded_like(params, kept, jax.random.fold_in(key, 0))
         metrics = {"loss": loss_value, **metrics, "grad_norm": optax.global_norm(gradient)}
-        return State(_with_params(state.model, params), opt_state, state.step + 1, state.key, average), metrics
+        finite = jnp.isfinite(loss_value) & jnp.isfinite(metrics["grad_norm"])
+        halted = state.halted | ~finite if halts else state.halted
+        new, old = (params, opt_state, average), (kept, state.opt_state, state.average)
+        good = finite & ~halted
+        params, opt_state, average = jax.tree.map(lambda after, before: jnp.where(good, after, before), new, old)
+        model = _with_params(state.model, params)
+        return State(model, opt_state, state.step + 1, state.key, halted, average), metrics
 
     return step
 
@@ -110,6 +120,22 @@ def _averaged(average: Any, params: Any, step: Array, decay: float) -> Any:
 
 def _with_params(model, params):
     return replace(model, params=params)
+
+
+@dataclass(frozen=True)
+class Nonfinite:
+    """What becomes of batches whose loss or gradient norm is not finite."""
+
+    skipped: int  # such batches in a row are left out; one more ends the stage
+    complaint: Callable[[int, dict[str, float], State, dict], Exception]  # (step, metrics, last good state, batch)
+    note: Callable[[int, dict[str, float]], None]  # of one that is left out
+
+
+def _of_the_loss(number: int, values: dict[str, float], *_) -> UserError:
+    return UserError(f"the loss is {values['loss']} (gradient norm {values['grad_norm']}) at step {number}")
+
+
+NONE_ALLOWED = Nonfinite(0, _of_the_loss, lambda number, values: None)
 
 
 class Batches(Protocol):
@@ -147,14 +173,16 @@ def fit(
     place: Callable[[Batch], Batch] = lambda batch: batch,
     stage: str = "training",
     stopping: Callable[[int], bool] = lambda step: False,
+    nonfinite: Nonfinite = NONE_ALLOWED,
     clock: Callable[[], float] = time.perf_counter,
 ) -> State:
     """The state after `num_steps` steps, restored from the newest checkpoint first if there is one.
 
     Metrics stay on the device for `flush_every` steps and are fetched while one more step runs, and batches are placed
     while earlier steps run, so that the device does not wait for the host. A step that had to be compiled for its
-    batch's shape logs `compile_seconds`, which no rate includes. Raises `UserError` on a non-finite loss; the last
-    checkpoint from before it stays. Where `stopping(step)` says so after a step, that step is saved, and `Stopped`.
+    batch's shape logs `compile_seconds`, which no rate includes. `nonfinite` says what becomes of a loss or gradient
+    that is not finite: where that is a UserError, the last checkpoint from before it stays. Where `stopping(step)` says
+    so after a step, that step is saved, and `Stopped`.
     """
     done, logged = 0, None
     if checkpoints and (restored := checkpoints.restore(state)):
@@ -162,10 +190,12 @@ def fit(
         batches.set_state(position[_BATCHES])
         logged = position[_LOGGED]
     log.rewind(done, logged)
-    pending: list[tuple[int, dict]] = []
+    pending: list[tuple[int, dict, dict]] = []  # step, metrics, position of its batch
     compiled: set[tuple[int, ...]] = set()
+    flush = _Flush(log, batches, nonfinite)
     began, compiling = clock(), 0.0
     for number in range(done + 1, num_steps + 1):
+        position = batches.get_state()
         batch = place(Batch(**next(batches)))
         called = clock()
         state, metrics = step(state, frozen, batch)
@@ -173,13 +203,14 @@ def fit(
             compiled.add(batch.tokens_BT.shape)
             metrics["compile_seconds"] = clock() - called
             compiling += metrics["compile_seconds"]
-        pending.append((number, metrics))
+        pending.append((number, metrics, position))
         stops = checkpoints is not None and number < num_steps and stopping(number)
         saves = checkpoints is not None and number % checkpoint_every == 0 and number < num_steps or stops
         running = 0 if saves or number == num_steps else 1
         if not running or len(pending) > flush_every:
-            _flush(pending[: len(pending) - running], log, stage, began + compiling, clock)
-            pending, began, compiling = pending[len(pending) - running :], clock(), 0.0
+            fetched, pending = pending[: len(pending) - running], pending[len(pending) - running :]
+            flush(fetched, clock() - began - compiling, state)
+            began, compiling = clock(), 0.0
         if saves:
             checkpoints.save(number, state, {_LOGGED: log.settle(), _BATCHES: batches.get_state()})
         if stops:
@@ -188,15 +219,27 @@ def fit(
     return state
 
 
-def _flush(pending: list[tuple[int, dict]], log: Log, stage: str, began: float, clock: Callable[[], float]) -> None:
-    """Hands the steps since `began` to the log; `tokens_per_second` (supervised ones) is their common rate."""
-    pending = jax.device_get(pending)
-    rate = sum(float(metrics.get("tokens", 0)) for _, metrics in pending) / (clock() - began)
-    for number, metrics in pending:
-        values = {name: float(value) for name, value in metrics.items()}
-        if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-            raise UserError(
-                f"the {stage} stage's loss is {values['loss']} (gradient norm {values['grad_norm']}) at step {number}; "
-                f"lower its learning rate or check the data, and delete the {stage} directory to start it again"
-            )
-        log.write(number, values | {"tokens_per_second": rate})
+class _Flush:
+    """Hands steps to the log, and judges those that are not finite."""
+
+    def __init__(self, log: Log, batches: Batches, nonfinite: Nonfinite) -> None:
+        self._log, self._batches, self._nonfinite = log, batches, nonfinite
+        self._bad = 0  # steps without a finite one between, up to now
+
+    def __call__(self, pending: list[tuple[int, dict, dict]], seconds: float, state: State) -> None:
+        """Steps as (number, metrics, position of the batch), which took so long together: their common rate is logged.
+
+        `tokens_per_second` counts supervised ones.
+        """
+        positions = [position for *_, position in pending]
+        fetched = jax.device_get([(number, metrics) for number, metrics, _ in pending])
+        rate = sum(float(metrics.get("tokens", 0)) for _, metrics in fetched) / seconds
+        for (number, metrics), position in zip(fetched, positions, strict=True):
+            values = {name: float(value) for name, value in metrics.items()}
+            self._bad = 0 if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]) else self._bad + 1
+            if self._bad > self._nonfinite.skipped:
+                self._batches.set_state(position)
+                raise self._nonfinite.complaint(number, values, state, next(self._batches))
+            if self._bad:
+                self._nonfinite.note(number, values)
+            self._log.write(number, values | {"tokens_per_second": rate})

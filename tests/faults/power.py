@@ -179,16 +179,24 @@ class Disk:
         _written(base, self._root, lambda node: node.now)
 
     def after_a_power_cut(self, base: Path, moments: random.Random) -> None:
-        """What the disk may hold, by chance."""
-        mood = moments.choice(("nothing", "all", "some", "some"))
+        """What the disk may hold, by chance: often all names, as a journal keeps them, and part of the contents."""
+        mood = moments.choice(("names", "names", "names", "some", "some", "some", "nothing"))
 
         def survived(node: _Node) -> bytes | dict:
-            kept = type(node.now)(node.synced)
-            count = {"nothing": 0, "all": len(node.since)}.get(mood, moments.randint(0, len(node.since)))
-            grew = isinstance(node.now, bytearray) and node.since and node.now.startswith(node.synced)
-            if grew and mood == "some" and moments.random() < 0.3:  # its length is known, of its content a part there
-                part = moments.randint(len(node.synced), len(node.now))
-                return bytes(node.now[:part]) + bytes(len(node.now) - part)
+            kept, count = type(node.now)(node.synced), moments.randint(0, len(node.since))
+            if node is self._root:  # the folder that the run was given
+                return node.now
+            if mood == "nothing":
+                return kept
+            if isinstance(node.now, bytearray):
+                fate = moments.choice(("lost", "whole", "torn", "first changes"))
+                grew = node.since and node.now.startswith(node.synced)
+                if fate == "torn" and grew:  # its length is known, of its content a part there
+                    part = moments.randint(len(node.synced), len(node.now))
+                    return bytes(node.now[:part]) + bytes(len(node.now) - part)
+                count = {"lost": 0, "whole": len(node.since)}.get(fate, count)
+            elif mood == "names" or moments.random() < 0.5:
+                count = len(node.since)
             for act in node.since[:count]:
                 act(kept)
             return kept

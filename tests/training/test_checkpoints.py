@@ -33,7 +33,7 @@ def test_a_checkpoint_of_one_device_resumes_on_eight(tmp_path):
     checkpoints.save(2, state, {"next_index": 2})
     checkpoints.save(3, state, {"next_index": 3})
     checkpoints.close()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "3"]  # the last two
+    assert steps_in(tmp_path) == ["2", "3"]  # the last two
     spread = sharding.shard(state, sharding.make_mesh(2, 2, 2))
     _, restored, _ = Checkpoints(tmp_path).restore(spread)
     for ours, wanted in zip(jax.tree.leaves(restored), jax.tree.leaves(spread), strict=True):
@@ -60,6 +60,10 @@ def files_of(step):
     """The largest files of a checkpoint, where its arrays lie, and those of its position."""
     files = [file for file in step.rglob("*") if file.is_file() and file.stat().st_size]
     return sorted(files, key=lambda file: -file.stat().st_size)
+
+
+def steps_in(directory):
+    return sorted(path.name for path in directory.iterdir() if path.name.isdigit())
 
 
 def flip(file, place=0.5):
@@ -95,7 +99,27 @@ def test_a_checkpoint_whose_arrays_changed_on_the_disk_is_passed_over_and_said(s
     flip(files_of(directory / "2")[0], place)
     assert restored() == (1, 1)
     assert "the checkpoint of step 2 is damaged; step 1 is taken" in capsys.readouterr().out
-    assert sorted(path.name for path in directory.iterdir()) == ["1"]  # so that it is not found again
+    assert steps_in(directory) == ["1"]  # so that it is not found again
+
+
+def test_a_first_checkpoint_that_was_never_known_to_be_on_the_disk_is_begun_anew_where_it_is_torn(tmp_path, capsys):
+    """As a power cut leaves it; one that was known to be there and is damaged now is the user's to look at."""
+    state = init_state(setting.model(2), adamw(1e-2), jax.random.key(3))
+    checkpoints, noted = Checkpoints(tmp_path), tmp_path / ".settled"
+    checkpoints.save(1, state, {"next_index": 1})
+    checkpoints._saving[1].result()
+    assert not noted.exists()
+    for file in files_of(tmp_path / "1"):
+        file.write_bytes(b"")
+    assert Checkpoints(tmp_path).restore(state) is None
+    assert "was not written to its end; the stage begins again" in capsys.readouterr().out
+    assert steps_in(tmp_path) == []
+    for step in (1, 2, 3):
+        checkpoints = Checkpoints(tmp_path) if step == 1 else checkpoints
+        checkpoints.save(step, state, {"next_index": step})
+        assert not noted.exists() if step == 1 else noted.read_text() == str(step - 1)
+    checkpoints.close()
+    assert noted.read_text() == "3"
 
 
 def test_any_file_of_a_checkpoint_may_be_damaged(saved):

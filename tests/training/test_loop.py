@@ -3,10 +3,13 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
-from adaspec_jax.training import adamw, fit, init_state, make_step, objectives, selection
+from adaspec_jax.errors import UserError
+from adaspec_jax.training import Nonfinite, adamw, fit, init_state, make_step, objectives, selection
 from tests.running import optimised
 from tests.training import setting
 
@@ -14,23 +17,26 @@ LENGTHS = (16, 24, 16, 24)  # two epochs of two buckets
 
 
 class Batches:
-    def __init__(self, epochs):
-        self._batches = iter(
-            [setting.batch(n, length=length) for _ in range(epochs) for n, length in enumerate(LENGTHS)]
-        )
+    def __init__(self, epochs, lengths=LENGTHS):
+        self._batches = [setting.batch(n, length=length) for _ in range(epochs) for n, length in enumerate(lengths)]
+        self._next = 0
 
     def __next__(self):
-        return {k: v for k, v in dataclasses.asdict(next(self._batches)).items() if v is not None}
+        self._next += 1
+        return {k: v for k, v in dataclasses.asdict(self._batches[self._next - 1]).items() if v is not None}
+
+    def get_state(self):
+        return {"next": self._next}
+
+    def set_state(self, position):
+        self._next = position["next"]
 
 
 class Log:
     def __init__(self):
         self.lines = []
 
-    def settle(self):
-        pass
-
-    def rewind(self, step):
+    def rewind(self, step, checksum=None):
         assert step == 0
 
     def write(self, step, values):
@@ -116,3 +122,73 @@ def test_a_rewritten_batch_is_what_is_trained_on():
     _, expected = plain(theirs, setting.frozen(), other)
     np.testing.assert_allclose(rewritten["loss"], expected["loss"], rtol=1e-5)
     assert seen == ["bfloat16"]
+
+
+SAME_LENGTH = (16,) * 8
+
+
+def broken_on(*numbers):
+    """Distillation whose loss is not finite on some of the batches, which the sum of their tokens tells."""
+    marks = [int(setting.batch(number).tokens_BT.sum()) for number in range(len(SAME_LENGTH))]
+    assert len({*marks}) == len(marks)
+
+    def objective(model, frozen, batch):
+        loss, metrics = objectives.distill()(model, frozen, batch)
+        for number in numbers:
+            loss *= jnp.where(batch.tokens_BT.sum() == marks[number], jnp.nan if number % 2 else jnp.inf, 1.0)
+        return loss, metrics
+
+    return objective
+
+
+def fitted(objective, steps=8, batches=None, **knobs):
+    optimizer, log = adamw(1e-2), Log()
+    state = init_state(setting.model(2), optimizer, jax.random.key(0))
+    step = make_step(objective, optimizer, halts=not (knobs.get("nonfinite") and knobs["nonfinite"].skipped))
+    batches = batches or Batches(1, SAME_LENGTH)
+    state = fit(state, setting.frozen(), batches, step, num_steps=steps, log=log, flush_every=20, **knobs)
+    return state, log.lines
+
+
+class Found(Exception):
+    """(step, loss, state, batch) of a step that ends the stage."""
+
+
+def nonfinite(skipped, noted=None):
+    def complaint(number, values, state, batch):
+        return Found(number, values["loss"], state, batch)
+
+    return Nonfinite(skipped, complaint, lambda number, values: noted.append(number))
+
+
+def test_of_a_step_that_is_not_finite_the_batch_is_told_and_the_state_before_it_though_others_followed():
+    before, _ = fitted(objectives.distill(), steps=3)
+    with pytest.raises(Found) as found:
+        fitted(broken_on(3), nonfinite=nonfinite(0))
+    number, loss, state, batch = found.value.args
+    assert number == 4 and np.isnan(loss) and state.halted
+    jax.tree.map(np.testing.assert_array_equal, (state.model, state.opt_state), (before.model, before.opt_state))
+    np.testing.assert_array_equal(batch["tokens_BT"], setting.batch(3).tokens_BT)
+
+
+def test_batches_that_are_left_out_change_nothing():
+    """The rest is what training without them is."""
+    noted = []
+    state, lines = fitted(broken_on(2, 5), nonfinite=nonfinite(1, noted))
+    others = Batches(1, SAME_LENGTH)
+    others._batches = [batch for number, batch in enumerate(others._batches) if number not in (2, 5)]
+    expected, kept = fitted(broken_on(2, 5), steps=6, batches=others, nonfinite=nonfinite(1))
+    jax.tree.map(np.testing.assert_array_equal, (state.model, state.opt_state), (expected.model, expected.opt_state))
+    assert noted == [3, 6] and not state.halted and int(state.step) == 8
+    losses = [line["loss"] for line in lines]
+    assert [n for n, loss in enumerate(losses, 1) if not np.isfinite(loss)] == [3, 6]
+    assert [loss for loss in losses if np.isfinite(loss)] == [line["loss"] for line in kept]
+
+
+def test_too_many_in_a_row_end_the_stage():
+    noted = []
+    with pytest.raises(Found) as found:
+        fitted(broken_on(1, 3, 4, 5), nonfinite=nonfinite(2, noted))
+    assert found.value.args[0] == 6 and noted == [2, 4, 5]
+    with pytest.raises(UserError, match=r"the loss is nan \(gradient norm nan\) at step 2"):
+        fitted(broken_on(1))
