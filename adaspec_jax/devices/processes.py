@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -31,9 +32,25 @@ _WORDS = 4096  # bytes of a message between processes
 _LOST = re.compile(r"Gloo|[Cc]onnection|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|heartbeat|coordination service")
 _GATHERED_AT_ONCE = 2**28  # bytes
 _AGAIN = "start all of them again with the same command: they go on from the last checkpoint"
-_stop = threading.Event()
 _at_once: list[Callable[[], None]] = []  # what must be done even where an orderly exit is not
 _T = TypeVar("_T")
+
+
+class _Stop:
+    """When this process was told to stop, and how long that may take."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self.asked, self.longest, self._last = None, 0.0, time.perf_counter()
+
+    def step(self) -> None:
+        now = time.perf_counter()
+        self.longest, self._last = max(self.longest, now - self._last), now
+
+
+_stop = _Stop()
 
 
 def join(mode: str) -> None:
@@ -89,26 +106,33 @@ def listening() -> Iterator[None]:
         return
 
     def note(*_) -> None:
-        _stop.set()
+        _stop.asked = time.perf_counter()
         signal.signal(signal.SIGTERM, before)
+        words = (
+            f"SIGTERM: the step under way is finished and saved first; steps took up to {_stop.longest:.1f} s so far"
+        )
+        os.write(sys.stderr.fileno(), f"{words}. A second one ends at once, without that.\n".encode())
 
-    _stop.clear()
+    _stop.begin()
     before = signal.signal(signal.SIGTERM, note)
     try:
         yield
+    except Stopped as stop:
+        raise Stopped(f"{stop}, {time.perf_counter() - _stop.asked:.1f} s after it") from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def stopped() -> bool:
     """Whether this process was told to stop while it listened, and has not stopped yet; of several, none is asked."""
-    return jax.process_count() == 1 and _stop.is_set()
+    return jax.process_count() == 1 and _stop.asked is not None
 
 
 def stopping(step: int) -> bool:
     """Whether all processes should stop after this step, because one was told to."""
     if jax.process_count() == 1:
-        return _stop.is_set()
+        _stop.step()
+        return _stop.asked is not None
     return multihost_utils.reached_preemption_sync_point(step)
 
 

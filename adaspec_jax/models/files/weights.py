@@ -125,6 +125,10 @@ def params_from_tensors(
             raise UserError(
                 f"{origin}: {name} holds NaN or infinity (float16 that overflowed?); download or train it again"
             )
+        if np.dtype(dtype) == np.float16 and array.size and np.abs(array).max() > np.finfo(np.float16).max:
+            raise UserError(
+                f"{origin}: {name} has values beyond 65,504, which float16 has not; take bfloat16 or float32"
+            )
         for path, part in zip(row.paths, row.layout.split(array), strict=True):
             # A copy: an array that shares memory with NumPy must not be donated later.
             params[path] = jnp.array(part, dtype)

@@ -44,6 +44,18 @@ def change_tensors(directory, change):
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
+@pytest.mark.parametrize("value, refused", [(65_500, False), (1e5, True), (-1e5, True)])
+def test_weights_that_float16_has_no_room_for_are_not_made_infinite(value, refused, saved):
+    _, directory = saved()
+    change_tensors(directory, lambda tensors: np.put(next(iter(tensors.values())), 3, value))
+    models.load(directory, dtype="bfloat16")
+    if not refused:
+        models.load(directory, dtype="float16")
+        return
+    with pytest.raises(UserError, match=r"has values beyond 65,504, which float16 has not; take bfloat16 or float32"):
+        models.load(directory, dtype="float16")
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("shards", ["single", "sharded"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
