@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from adaspec_jax import __version__, data, files, models
+from adaspec_jax import __version__, data, models
 from adaspec_jax.config import (
     CUT,
     QUALIFIER,
@@ -63,7 +63,7 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
     processes.agree(flatten(config) | settings | {"workdir": str(directory), "version": __version__}, "config")
     with contextlib.ExitStack() as alone:
         processes.each(lambda: processes.first() and alone.enter_context(held(workdir.path, processes.say)))
-        processes.once(lambda: files.clear_beginnings(workdir.path))
+        processes.once(workdir.clear)
         processes.once(lambda: workdir.claim(config, arms))
         asked = config.evaluation, config.data, (*stages_of(config.reference), *arms)
         if (report := processes.once(lambda: workdir.finished_report(*asked))) is not None:

@@ -100,6 +100,12 @@ class Workdir:
             if (self.path / name).exists():
                 raise UserError(f"{self.path} has a {name} that no run of ours made; use another --workdir")
 
+    def clear(self) -> None:
+        """Takes away what killed runs began, and the checkpoints of a stage that was finished when they were killed."""
+        files.clear_beginnings(self.path)
+        for record in self.path.glob("*/stage.json"):
+            shutil.rmtree(record.parent / "checkpoints", ignore_errors=True)
+
     def stage(self, name: str) -> Path:
         return self.path / name
 

@@ -28,9 +28,11 @@ def alike(directory: Path) -> dict[str, Any]:
     return {name: _content(path) for name, path in names.items() if not _FREE.fullmatch(name)}
 
 
-def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The names, and where both are JSON the keys, that differ between two results of `alike`."""
-    return [each for name in sorted({*one, *other}) for each in _compared(name, one.get(name), other.get(name))]
+def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """The names, and where both are JSON the keys, in which a result of `alike` differs from what was expected."""
+    return [
+        each for name in sorted({*expected, *found}) for each in _compared(name, expected.get(name), found.get(name))
+    ]
 
 
 def _compared(name: str, one: Any, other: Any) -> list[str]:
@@ -40,7 +42,7 @@ def _compared(name: str, one: Any, other: Any) -> list[str]:
         keys = sorted({*one, *other})
         return [each for key in keys for each in _compared(f"{name}: {key}", one.get(key), other.get(key))]
     if one is None or other is None:
-        return [f"{name} is {'missing' if one is None else 'too much'}"]
+        return [f"{name} is {'too much' if one is None else 'missing'}"]
     shown = [str(value)[:60] for value in (one, other)]
     return [f"{name} differs ({shown[0]}, {shown[1]})"]
 

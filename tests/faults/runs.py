@@ -1,7 +1,8 @@
 """A tiny run, from the data to an exported draft, in a process that does to itself what is to be done to it.
 
-`python -m tests.faults.runs BASE` runs it undisturbed in BASE. A `Trouble` is met at a moment of the run: at the n-th
-thing that it does to files of one kind, or at a training step; what C++ writes is reached by a delay after that.
+`python -m tests.faults.runs BASE [FILE]` runs it undisturbed in BASE, and records in FILE what it asks of the system. A
+`Trouble` is met at a moment of the run: at the n-th thing that it does to files of one kind, or at a training step;
+what C++ writes is reached by a delay after that.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import atexit
 import contextlib
 import json
 import os
+import pickle
 import re
 import resource
 import signal
@@ -210,6 +212,19 @@ def _command(name: str, *arguments) -> int:
     return 0
 
 
+def main() -> int:
+    base, *record = (Path(argument).absolute() for argument in sys.argv[1:])
+    base.mkdir(parents=True, exist_ok=True)
+    if not record:
+        return _run(base, None, {})
+    from tests.faults.own_calls import OwnCalls
+
+    calls = OwnCalls(base)
+    status = _run(base, None, {})
+    calls.look()
+    record[0].write_bytes(pickle.dumps(calls.ops))
+    return status
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
-    sys.exit(_run(Path(sys.argv[1]), None, {}))
+    sys.exit(main())
