@@ -42,7 +42,8 @@ def kind_of_config(config: Mapping[str, Any], names: Collection[str] = ()) -> st
         return str(config["speculators_model_type"])
     if str(config.get("model_type")).startswith("adaspec_"):
         return str(config["model_type"]).removeprefix("adaspec_")
-    classes = [str(name) for name in config.get("architectures") or ()]
+    named = config.get("architectures")
+    classes = list(map(str, named)) if isinstance(named, list) else []
     if config.get("model_type") == "medusa" or "medusa_num_heads" in config or "MedusaModel" in classes:
         return "medusa"
     beginnings = {"eagle3": ("Eagle3", "EAGLE3"), "eagle": ("Eagle", "EAGLE")}  # the longer ones first

@@ -201,7 +201,7 @@ set_up_accelerator() { # set_up_accelerator cuda13|tpu: jax's plugin for it, at 
   version="$("$venv_python" -c 'import importlib.metadata as m; print(m.version("jax"))')" || fail 1 "$venv has no jax"
   [ "$(cat "$venv/with-$1" 2>/dev/null)" != "$version" ] || return 0
   echo "Installing jax[$1]==$version into $venv" >&2
-  add_to_venv install_either -c requirements.lock "jax[$1]==$version" ||
+  add_to_venv install_either -c constraints.txt "jax[$1]==$version" ||
     fail 1 "could not install jax[$1]==$version into $venv; the installer's message is above"
   echo "$version" >"$venv/with-$1"
 }

@@ -113,11 +113,22 @@ def test_an_allowed_import_passes(path, source):
     assert not broken_rules(source, path)
 
 
-def test_the_lock_pins_every_line_and_names_no_host():
-    lines = (CHECKOUT / "requirements.lock").read_text().splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
-    assert pins and "://" not in "\n".join(lines)
-    assert not [pin for pin in pins if not re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*( ; [^:@/]+)?", pin)]
+def test_the_lock_pins_every_line_with_the_sums_of_its_files_and_names_no_host():
+    text = (CHECKOUT / "requirements.lock").read_text()
+    assert "://" not in text
+    requirements = [" ".join(line.split()) for line in re.sub(r"(?m)^#.*|\\\n", "", text).splitlines() if line]
+    pins = [requirement.partition(" --hash")[0] for requirement in requirements]
+    assert pins and not [pin for pin in pins if not re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*( ; [^:@/]+)?", pin)]
+    assert not [each for each in requirements if not re.search(r"( --hash=sha256:[0-9a-f]{64})+$", each)]
+    assert (CHECKOUT / "constraints.txt").read_text().splitlines() == pins
+
+
+def test_every_pinned_package_has_its_licence_in_the_docs():
+    table = (CHECKOUT / "docs" / "licences.md").read_text()
+    rows = dict(re.findall(r"^\| ([a-z0-9-]+) \| (.+) \|$", table, re.MULTILINE))
+    rows.pop("package")
+    pinned = re.findall(r"^([a-z0-9-]+)==", (CHECKOUT / "constraints.txt").read_text(), re.MULTILINE)
+    assert list(rows) == list(dict.fromkeys(pinned)) and "not installed here" not in rows.values()
 
 
 def test_the_lock_leaves_torch_and_cuda_out():

@@ -306,7 +306,7 @@ def test_an_accelerator_is_added_once_at_the_installed_jax_version(sandbox):
         assert done.returncode == 0, done.stderr
         asked = sandbox.uv_calls()
         assert len(asked) == calls
-        assert all(call.endswith(f"-c requirements.lock jax[cuda13]=={version}") for call in asked)
+        assert all(call.endswith(f"-c constraints.txt jax[cuda13]=={version}") for call in asked)
     assert not (sandbox.checkout / ".venv" / "unfinished").exists()
 
 

@@ -85,9 +85,10 @@ def increasing(*lengths: int, most: int = MOST) -> Any:
     """A tuple, not empty, of numbers from 1 to `most` in increasing order."""
 
     def complaint(value: tuple[int, ...]) -> str | None:
-        if value and sorted(value) == list(value) and 0 < value[0] and value[-1] <= most:
+        whole = isinstance(value, tuple) and all(type(length) is int and 0 < length <= most for length in value)
+        if value and whole and list(value) == sorted(value):
             return None
-        return f"{value} must be lengths in increasing order, from 1 to {most:,}"
+        return f"is {value!r}; it must be lengths in increasing order, from 1 to {most:,}"
 
     return bounded(lengths, complaint)
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from adaspec_jax.data.tokenization import opening
+from adaspec_jax.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,9 +17,17 @@ _LONGEST = 8  # tokens of one character; more are no character's
 
 
 def ids_of(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Nothing added."""
-    # verbose=False: what is longer than the tokenizer's own idea of a model is the caller's business.
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    """Nothing added; UserError for what is no text: half of a surrogate pair, as bytes become that are not UTF-8."""
+    try:
+        # verbose=False: what is longer than the tokenizer's own idea of a model is the caller's business.
+        return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    except TypeError:
+        halves = [text for text in texts if any("\ud800" <= letter <= "\udfff" for letter in text)]
+        if not halves:
+            raise
+        raise UserError(
+            f"the text {halves[0][:40]!a} holds half of a surrogate pair, which no tokenizer reads: give it in UTF-8"
+        ) from None
 
 
 def begun(ids: Sequence[int], begin: Sequence[int]) -> list[int]:

@@ -100,6 +100,8 @@ def _from_json(directory: Path) -> PreTrainedTokenizerBase:
     settings = read_json(directory / _SETTINGS) if (directory / _SETTINGS).is_file() else {}
     with _named(str(directory)), quiet_transformers() as transformers:
         tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+    if isinstance(longest := tokenizer.model_max_length, bool) or not isinstance(longest, int | float):
+        raise UserError(f'{directory / _SETTINGS}: "model_max_length" is {str(longest)[:40]!r}; a number is needed')
     ours = tokenizer.backend_tokenizer
     for part in _PARTS:
         setattr(ours, part, getattr(backend, part))

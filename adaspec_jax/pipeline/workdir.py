@@ -115,7 +115,10 @@ class Workdir:
         if not (directory / "stage.json").is_file():
             return None
         record = _read(directory / "stage.json")
-        for file, sha256 in record.pop(_FILES, {}).items():
+        sums = record.pop(_FILES, {})
+        if not isinstance(sums, dict):
+            raise UserError(f"{directory / 'stage.json'} is damaged; copy it back, or delete {directory} to redo it")
+        for file, sha256 in sums.items():
             if not (directory / file).is_file() or files.sha256(directory / file) != sha256:
                 raise UserError(
                     f"{directory / file} is damaged: it is not what the finished stage wrote; copy it back, or delete "

@@ -44,8 +44,11 @@ def test_the_defaults_pass():
         (Experiment(evaluation=Evaluation(temperature=-1.0)), "evaluation.temperature is -1.0; it must not be"),
         (Experiment(mesh=Mesh(data=-2)), "mesh.data is -2; give a number of devices, or -1 for as many as fit"),
         (Experiment(mesh=Mesh(draft="half")), 'mesh.draft is "half"; it must be one of sharded, replicated'),
-        (Experiment(data=Data(buckets=())), r"data.buckets \(\) must be lengths in increasing order"),
-        (Experiment(data=Data(buckets=(64, 32))), r"data.buckets \(64, 32\) must be lengths in increasing order"),
+        (Experiment(data=Data(buckets=())), r"data.buckets is \(\); it must be lengths in increasing order"),
+        (
+            Experiment(data=Data(buckets=(64, 32))),
+            r"data.buckets is \(64, 32\); it must be lengths in increasing order",
+        ),
         (Experiment(data=Data(buckets=(64,))), "the last of data.buckets is below data.max_length 512; raise it"),
         (Experiment(data=Data(prompt_column="q")), "data.prompt_column needs a data.answer_column beside it; pr"),
         (Experiment(data=Data(answer_column="a")), "data.answer_column needs a data.prompt_column"),

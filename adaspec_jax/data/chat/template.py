@@ -168,6 +168,8 @@ def _check_syntax(source: str, name: str) -> None:
             render_jinja_template(conversations=[], chat_template=source)
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"{name} is no Jinja template: line {error.lineno}: {error.message}") from None
+    except (RecursionError, ValueError, OverflowError) as error:  # nested too deep, a number too long
+        raise UserError(f"{name} is no Jinja template that can be read ({first_line(error)})") from None
     except ImportError as error:
         raise UserError(f"chat templates need jinja2 ({first_line(error)}); pip install jinja2") from None
 

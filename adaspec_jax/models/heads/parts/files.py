@@ -21,6 +21,7 @@ from adaspec_jax.models.files.directories import find_directory
 from adaspec_jax.models.files.safetensors import SINGLE, open_tensors, write_tensors
 from adaspec_jax.models.files.weights import params_from_tensors, tensors_from_params
 from adaspec_jax.models.heads import find_kind, made_for
+from adaspec_jax.models.heads.parts.checked import check_types
 from adaspec_jax.models.heads.parts.head import Head, Kind, Sizes
 from adaspec_jax.models.heads.parts.stored import Stored
 from adaspec_jax.models.rotary import Llama3Scaling
@@ -122,6 +123,7 @@ def _said(said: Mapping[str, Any], name: str, target: CausalLM, fingerprint: str
     changes = {key: value for key, value in sizes.items() if key != "rope_scaling"}
     try:
         made = Sizes(**changes, rope_scaling=None if scaling is None else Llama3Scaling(**scaling))
+        check_types(made)
         tokens = min(made.num_tokens, target.config.num_tokens)
         knobs = {key: tuple(value) if isinstance(value, list) else value for key, value in knobs.items()}
         return made_for(name, knobs, dataclasses.replace(made, num_tokens=tokens))

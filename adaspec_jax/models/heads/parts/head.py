@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -260,27 +260,6 @@ class Head:
         del products
         narrow = (backend or jax.default_backend()) == "cpu" and self.dtype == jnp.bfloat16
         return self.astype(jnp.float32) if narrow else self
-
-
-def check_knobs(kind: Kind, *, counts: Sequence[str] = (), shares: Sequence[str] = ()) -> None:
-    """ValueError for one of these fields that is no count within the target's context, or not above 0 and at most 1.
-
-    Also where a weight of the loss or the noise is below 0, and where nothing is left of the loss.
-    """
-    for name in counts:
-        if getattr(kind, name) < 1:
-            raise ValueError(f"{name} is {getattr(kind, name)}; it must be at least 1")
-        if getattr(kind, name) >= kind.sizes.max_positions:
-            context = kind.sizes.max_positions
-            raise ValueError(f"{name} is {getattr(kind, name)}; it must be below the target's context of {context}")
-    for name in shares:
-        if not 0 < getattr(kind, name) <= 1:
-            raise ValueError(f"{name} is {getattr(kind, name)}; it must be above 0 and at most 1")
-    for name in ("laws", "features", "noise"):
-        if not 0 <= getattr(kind, name) < float("inf"):
-            raise ValueError(f"{name} is {getattr(kind, name)}; it must be a number from 0 on")
-    if not kind.laws and not kind.features:
-        raise ValueError("laws and features are 0: there is nothing to learn")
 
 
 def features_of(target: CausalLM, tokens_BT: Array, layers: tuple[int, ...], segments_BT: Array | None = None) -> Array:

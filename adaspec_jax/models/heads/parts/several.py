@@ -17,7 +17,8 @@ from jax import Array
 
 from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.heads.parts import layer
-from adaspec_jax.models.heads.parts.head import Head, Kind, Term, check_knobs, following
+from adaspec_jax.models.heads.parts.checked import check_knobs
+from adaspec_jax.models.heads.parts.head import Head, Kind, Term, following
 from adaspec_jax.models.kv_cache import KVCache
 from adaspec_jax.models.unowned_rows import rule_out
 

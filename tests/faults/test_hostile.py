@@ -1,0 +1,64 @@
+"""Strangers' inputs end in a result or in one line; `python -m tests.faults.fuzz --cases 100000` tries many more."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+from hypothesis.configuration import set_hypothesis_home_dir
+
+from tests.faults import hostile
+from tests.faults.hostile import DOORS, REFUSED, TAKEN
+
+
+@pytest.fixture(scope="module")
+def watch():
+    hostile.prepare()
+    notes = tempfile.mkdtemp(prefix="hypothesis.")
+    set_hypothesis_home_dir(notes)
+    return hostile.Watch(others=(notes,))
+
+
+SOME = settings(
+    max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_whatever_a_stranger_hands_over_is_taken_or_refused_in_one_line(name, watch, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    outcomes = set()
+
+    @SOME
+    @given(some.randoms(use_true_random=False))
+    def tried(chance):
+        with tempfile.TemporaryDirectory() as place:
+            outcome = hostile.opened(DOORS[name], chance, Path(place, "door"), watch)
+        outcomes.add(outcome)
+        assert outcome in (TAKEN, REFUSED), outcome
+
+    tried()
+    assert outcomes  # it was opened
+
+
+def wrong(act):
+    def door(chance, place):
+        act(place)
+
+    return door
+
+
+@pytest.mark.parametrize(
+    "act, said",
+    [
+        (lambda place: {}["x"], "KeyError: 'x'"),
+        (lambda place: (place.parent / "elsewhere").write_text("x"), "writes "),
+        (lambda place: __import__("subprocess").run(["true"]), "subprocess.Popen"),
+        (lambda place: __import__("os").system("true"), "os.system"),
+        (lambda place: __import__("time").sleep(9), "TimeoutError: no end after 1 s"),
+    ],
+)
+def test_a_door_that_does_what_it_should_not_is_found_out(act, said, tmp_path):
+    outcome = hostile.opened(wrong(act), None, tmp_path / "door", hostile.Watch(seconds=1))
+    assert outcome.startswith(said), outcome
