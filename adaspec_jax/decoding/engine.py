@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -47,7 +47,8 @@ def generate(
     Args:
       target, drafter: pytrees; their weights are arguments of the program, not constants in it.
       prompt: `Context(tokens_BS, lengths_B)` of any integer type, 1 <= lengths_B <= S; with `noise_B` where noise is
-        shared and requests are not the same rows every time.
+        shared and requests are not the same rows every time. In NumPy's arrays, prompts of any length in a bucket need
+        no further program, and the call waits for its result; in jax's, padding is a few small programs per length.
       key: a JAX key; unused when greedy and the drafter is deterministic.
       max_new_tokens: per row. Guesses beyond it, or past an EOS, are neither judged nor accepted.
       sampling: applied to target and draft alike; temperature 0 is greedy.
@@ -149,10 +150,8 @@ def program_arguments(target, drafter, prompt: Context, key, max_new_tokens: int
     """What `_decode` takes, in its order, and the slots a row needs."""
     target, drafter = _as_pytree(target), _as_pytree(drafter)
     tokens_BS, lengths_B = _checked_prompt(prompt, max_new_tokens)
-    padded = round_up(tokens_BS.shape[1])
-    slots = _slots(tokens_BS.shape[1], max_new_tokens, drafter)
-    tokens_BS = jnp.pad(tokens_BS, ((0, 0), (0, padded - tokens_BS.shape[1])))
-    eos_E = jnp.atleast_1d(jnp.asarray(eos_id, jnp.int32))
+    slots = _slots(np.shape(prompt.tokens_BS)[1], max_new_tokens, drafter)
+    eos_E = jnp.asarray(np.atleast_1d(np.asarray(eos_id, np.int32)))
     return Inputs(target, drafter, tokens_BS, lengths_B, key, max_new_tokens, eos_E, prompt.noise_B), slots
 
 
@@ -161,9 +160,27 @@ def _slots(length: int, max_new_tokens: int, drafter: Drafter) -> int:
 
 
 def trimmed(generation: Generation, prompt: Context, max_new_tokens: int) -> Generation:
-    width = prompt.tokens_BS.shape[1] + max_new_tokens
-    per_token = {name: getattr(generation, name) for name in _PER_TOKEN}
-    return dataclasses.replace(generation, **jax.tree.map(lambda array: array[:, :width], per_token))
+    """Without the padding of buckets."""
+    width = np.shape(prompt.tokens_BS)[1] + max_new_tokens
+
+    def cut(array: Array) -> Array:
+        if array.shape[1] == width:
+            return array
+        if _on_host(prompt.tokens_BS) and len(array.devices()) == 1:  # no program for every width
+            return jax.device_put(np.asarray(array)[:, :width], array.sharding)
+        return array[:, :width]
+
+    return per_token(generation, cut)
+
+
+def per_token(generation: Generation, change: Callable[[Array], Array]) -> Generation:
+    """With its arrays of an entry per token changed."""
+    arrays = {name: getattr(generation, name) for name in _PER_TOKEN}
+    return dataclasses.replace(generation, **jax.tree.map(change, arrays))
+
+
+def _on_host(tokens_BS: Any) -> bool:
+    return not isinstance(tokens_BS, jax.Array)
 
 
 class _Constant:
@@ -201,6 +218,7 @@ def round_up(length: int) -> int:
 
 
 def _checked_prompt(prompt: Context, max_new_tokens: int) -> tuple[Array, Array]:
+    """(tokens padded to their bucket, lengths)."""
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
     if np.ndim(prompt.tokens_BS) != 2 or np.shape(prompt.lengths_B) != np.shape(prompt.tokens_BS)[:1]:
@@ -212,9 +230,14 @@ def _checked_prompt(prompt: Context, max_new_tokens: int) -> tuple[Array, Array]
             raise ValueError(
                 f"prompt lengths must be between 1 and {prompt.tokens_BS.shape[1]}, not {lengths.tolist()}"
             )
-    tokens_BS, lengths_B = jnp.asarray(prompt.tokens_BS, jnp.int32), jnp.asarray(prompt.lengths_B, jnp.int32)
+    # A prompt on the host is made ready there: on the device that is a few programs for every length.
+    host = _on_host(prompt.tokens_BS) and _on_host(prompt.lengths_B)
+    xp = np if host else jnp
+    tokens_BS, lengths_B = xp.asarray(prompt.tokens_BS, np.int32), xp.asarray(prompt.lengths_B, np.int32)
     # Padding may be any number; one that is no token would poison what attends to it, masked or not.
-    return jnp.where(jnp.arange(tokens_BS.shape[1])[None] < lengths_B[:, None], tokens_BS, 0), lengths_B
+    tokens_BS = xp.where(xp.arange(tokens_BS.shape[1])[None] < lengths_B[:, None], tokens_BS, 0)
+    tokens_BS = xp.pad(tokens_BS, ((0, 0), (0, round_up(tokens_BS.shape[1]) - tokens_BS.shape[1])))
+    return jnp.asarray(tokens_BS), jnp.asarray(lengths_B)
 
 
 @partial(jax.jit, static_argnames=STATIC)

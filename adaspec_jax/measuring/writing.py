@@ -13,7 +13,7 @@ import numpy as np
 
 from adaspec_jax import data
 from adaspec_jax.decoding import Context, Generation, Logprobs, Sampling, stream
-from adaspec_jax.decoding.engine import checked_exactly
+from adaspec_jax.decoding.engine import checked_exactly, per_token, round_up
 from adaspec_jax.errors import UserError
 from adaspec_jax.methods import Given, Method
 
@@ -48,7 +48,11 @@ class Writing:
         self.made: Generation | None = None  # on the host, after the last piece
         self.stopped_by: str | None = None
         self._prompt, self._stop = len(tokens), tuple(stop)
-        prompt = Context(np.asarray([[*tokens]]), np.asarray([len(tokens)]))
+        # On the device and as wide as its bucket: every round slices what it made, in one program for all such widths.
+        padded = np.zeros((1, round_up(len(tokens))), np.int32)
+        padded[0, : len(tokens)] = tokens
+        prompt = Context(jnp.asarray(padded), jnp.asarray([len(tokens)], jnp.int32))
+        self._width = len(tokens) + max_new_tokens
         knobs: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
         knobs |= {"accept": method.accept, "logprobs": logprobs}
         drafter = method.make(given)
@@ -93,7 +97,7 @@ class Writing:
                 length = int(end)
             yield self._growing.rest()
         finally:
-            self.made = jax.device_get(made)
+            self.made = None if made is None else per_token(jax.device_get(made), lambda array: array[:, : self._width])
 
     def _sure(self, text: str) -> str:
         """Without an end that what follows may make a stop string."""

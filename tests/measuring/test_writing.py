@@ -152,3 +152,18 @@ def test_rows_that_no_token_owns_are_no_tokens(tmp_path, capsys, monkeypatch):
     for option, value in (("suppress_tokens", tiny_pair.TOKENS), ("logprobs", tiny_pair.TOKENS + 1)):
         status, _, errors = command_line(capsys, monkeypatch, "generate", *shared, f"--{option}", value)
         assert status == 2 and errors.count("\n") == 1 and option in errors and str(tiny_pair.TOKENS) in errors, errors
+
+
+def test_prompts_of_any_length_in_a_bucket_take_no_further_program(pair):
+    """A process that answers prompts as they come would hold a few more for each, for ever."""
+    given, ends = pair
+    client = jax.local_devices()[0].client
+
+    def programs_after(length):
+        for _ in Writing(given, methods.find("vanilla"), [1 + n % 9 for n in range(length)], ends, max_new_tokens=8):
+            pass
+        return len(client.live_executables())
+
+    first = programs_after(3)
+    assert [programs_after(length) for length in (4, 9, 17, 31)] == [first] * 4
+    assert programs_after(33) > first  # of the next bucket
