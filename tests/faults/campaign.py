@@ -35,6 +35,8 @@ from tests.faults.runs import EXPORT, MOMENTS, RUN, Trouble, ended, forked, mome
 from tests.running import CHECKOUT
 
 KINDS = ("kill", "power", "term", "flip", "kill", "power", "full", "flip", "kill", "gone", "term", "power")
+# The undisturbed run has another order of sets, language and time zone than those that are compared with it.
+ELSEWHERE = {"PYTHONHASHSEED": "1", "LC_ALL": "C", "LANG": "C", "TZ": "Asia/Tokyo"}
 TWO = "two processes"  # every 20th run
 _AGAIN = 4  # starts until a run must have ended
 # Users may edit these in a finished stage, or what is left of a run does not read them: damage there is left alone.
@@ -64,11 +66,12 @@ class Campaign:
 
     def _recorded_anew(self) -> tuple[int, list[Op], str]:
         command = [sys.executable, "-m", "tests.faults.runs", str(self.whole)]
+        how = {"cwd": CHECKOUT, "env": os.environ | ELSEWHERE}
         if strace_works():
-            return *recorded(self.whole, self.base / "trace", command, cwd=CHECKOUT), "strace"
+            return *recorded(self.whole, self.base / "trace", command, **how), "strace"
         print("nothing may be traced here: power cuts are played back from what Python itself syncs and renames")
         file = self.base / "calls.pickle"
-        status = subprocess.run([*command, str(file)], cwd=CHECKOUT).returncode
+        status = subprocess.run([*command, str(file)], **how).returncode
         return status, [] if status else pickle.loads(file.read_bytes()), "our own calls"
 
     def _check_record(self) -> None:

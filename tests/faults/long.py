@@ -1,7 +1,7 @@
 """python -m tests.faults.long steps|generates|settings [--count N] [--json FILE]: what grows in a process that lasts.
 
-steps: 20,000 steps of a tiny run; generates: 2,000 prompts, each longer than the one before until the context is full;
-settings: 200 methods with knobs, benchmarked ten at a time. After the first fifth, by which all programs should be
+steps: 20,000 steps of a tiny run; generates: 2,000 prompts, growing four times until the context is full;
+settings: 200 methods with knobs, benchmarked ten at a time. After the first quarter, by which all programs should be
 compiled, resident memory, compiled programs, open files and threads are counted at every point. Memory is flat where
 the slope's 95 % interval, over all that is counted, allows less than 8 % of what was there.
 """
@@ -27,8 +27,9 @@ import numpy as np
 from tests import tiny_pair
 from tests.running import CHECKOUT
 
-_GROWN = 0.08  # of memory, from the first fifth to the end: more is a leak
-_WARM = 0.2  # of the points, until everything has been compiled
+_GROWN = 0.08  # of memory, from the first quarter to the end: more is a leak
+_WARM = 0.25  # of the points, until everything has been compiled
+_TURNS = 4  # in which prompts grow until the context is full
 
 
 def counted() -> dict[str, float]:
@@ -94,7 +95,8 @@ def generates(count: int) -> Iterator[dict[str, float]]:
     with tempfile.TemporaryDirectory() as place:
         given, ends = _given(Path(place))
         for number in range(count):
-            length = 2 + number * 980 // count
+            turn, place_in_turn = divmod(number, count // _TURNS)  # no two prompts of a length, but in one turn's end
+            length = 2 + turn + place_in_turn * 976 // (count // _TURNS)
             tokens = [1 + n % 200 for n in range(length)]
             for _ in Writing(given, methods.find("vanilla"), tokens, ends, max_new_tokens=16):
                 pass
@@ -135,7 +137,7 @@ COUNTS: dict[str, tuple[Callable[[int], Iterator], int]] = {
 
 
 def judged(points: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Of each count: at the end of the first fifth, at the end, its growth with half its interval, and `grew`."""
+    """Of each count: at the end of the first quarter, at the end, its growth with half its interval, and `grew`."""
     kept = points[int(len(points) * _WARM) :]
     found = {}
     for name in kept[0]:
