@@ -21,7 +21,9 @@ from collections import defaultdict
 from importlib import import_module
 from pathlib import Path
 
-from interleave import machine
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT)]
+from interleave import machine  # noqa: E402
 
 _INSIDE = threading.local()
 
