@@ -39,6 +39,7 @@ from adaspec_jax.pipeline.beginnings import (
     with_vocabulary_of,
 )
 from adaspec_jax.pipeline.coloured import in_brackets, labelled_tokens
+from adaspec_jax.pipeline.compiled import keep_compiled_programs
 from adaspec_jax.pipeline.holder import held
 from adaspec_jax.pipeline.report import write_report
 from adaspec_jax.pipeline.stage import fit_stage
@@ -68,7 +69,7 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
         asked = config.evaluation, config.data, (*stages_of(config.reference), *arms)
         if (report := processes.once(lambda: workdir.finished_report(*asked))) is not None:
             return report
-        _keep_compiled_programs(workdir)
+        keep_compiled_programs(workdir.path / "compilation_cache")
 
         start = begin(config, workdir, arms)
         _preview(start.text, config.data.preview)
@@ -116,12 +117,6 @@ def _preview(text: Text, rows: int, what: str = "") -> None:
         counted = f"{shown[number - 1].num_labels} of {len(shown[number - 1].tokens)} tokens"
         processes.say(f"data: row {number} {what}as it is trained on, labels ({counted}) between ⟦ and ⟧:")
         processes.say(in_brackets(tokens))
-
-
-def _keep_compiled_programs(workdir: Workdir) -> None:
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str((workdir.path / "compilation_cache").absolute()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _pair(
