@@ -31,3 +31,16 @@ def test_answers_without_a_word_of_their_origin_are_refused(tmp_path, damage):
         (tmp_path / "origin.json").unlink()
     with pytest.raises(UserError, match=f"{tmp_path}.*; delete"):
         answers._claim(tmp_path, ORIGIN)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.4, 0.9])
+def test_a_damaged_block_is_said_and_not_taken(tmp_path, place, capsys):
+    file, names = tmp_path / "000003.npz", ("tokens", "lengths")
+    assert not answers._is_whole(file, names) and capsys.readouterr().out == ""
+    answers._write(file, tokens=np.arange(600), lengths=np.arange(2))
+    assert answers._is_whole(file, names)
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] ^= 0x10
+    file.write_bytes(content)
+    assert not answers._is_whole(file, names)
+    assert f"{file} is damaged" in (said := capsys.readouterr().out) and "sampled again" in said

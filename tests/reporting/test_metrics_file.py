@@ -129,3 +129,20 @@ def test_a_step_that_is_damaged_missing_or_there_twice_is_named(tmp_path, spoil)
         MetricsFile(path, resume_at=2)  # there twice, at the end
     MetricsFile(path, resume_at=1).close()
     assert [entry["step"] for entry in read_metrics(path)] == [1]
+
+
+def test_lines_that_a_checkpoint_knows_are_held_to_their_checksum(tmp_path):
+    path = tmp_path / "draft" / "metrics.jsonl"
+    with MetricsFile(path) as metrics:
+        for step in (1, 2):
+            metrics.write(step, loss=0.125 * step)
+        known = metrics.settle()
+        metrics.write(3, loss=9.0)
+    with MetricsFile(path, resume_at=2, checksum=known) as metrics:
+        metrics.write(3, loss=0.5)
+        later = metrics.settle()
+    MetricsFile(path, resume_at=3, checksum=later).close()
+    path.write_text(path.read_text().replace("0.25", "0.35"))
+    for step, checksum in ((2, known), (3, later)):
+        with pytest.raises(UserError, match=f"{path} is damaged: it is not what was there at step {step}"):
+            MetricsFile(path, resume_at=step, checksum=checksum)
