@@ -166,7 +166,8 @@ def trimmed(generation: Generation, prompt: Context, max_new_tokens: int) -> Gen
     def cut(array: Array) -> Array:
         if array.shape[1] == width:
             return array
-        if _on_host(prompt.tokens_BS) and len(array.devices()) == 1:  # no program for every width
+        traced = isinstance(array, jax.core.Tracer)
+        if _on_host(prompt.tokens_BS) and not traced and len(array.devices()) == 1:  # no program for every width
             return jax.device_put(np.asarray(array)[:, :width], array.sharding)
         return array[:, :width]
 

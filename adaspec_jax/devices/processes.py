@@ -111,13 +111,16 @@ def listening() -> Iterator[None]:
         words = (
             f"SIGTERM: the step under way is finished and saved first; steps took up to {_stop.longest:.1f} s so far"
         )
-        os.write(sys.stderr.fileno(), f"{words}. A second one ends at once, without that.\n".encode())
+        with contextlib.suppress(OSError):  # by the system: a stream may be in the middle of a line
+            os.write(2, f"{words}. A second one ends at once, without that.\n".encode())
 
     _stop.begin()
     before = signal.signal(signal.SIGTERM, note)
     try:
         yield
     except Stopped as stop:
+        if _stop.asked is None:
+            raise
         raise Stopped(f"{stop}, {time.perf_counter() - _stop.asked:.1f} s after it") from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -82,7 +82,7 @@ def program(stage: StageSpec, memory: Memory) -> Program:
         compute_dtype=stage.dtype,
         average_decay=stage.average_decay or 0.0,
         rewrite=stage.rewrite,
-        halts=not stage.skipped,
+        guarded=stage.skipped > 0,
     )
     kinds = {"packed": stage.packed, "averaged": stage.average_decay is not None}
     return Program(memory, stage.dtype, step, optimizer, stage.table, **kinds)

@@ -7,6 +7,7 @@ import functools
 import math
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.layout import row_groups
 from adaspec_jax.pipeline.memory import SPARE, Memory, choose
 from adaspec_jax.pipeline.program import Program, program, step_arguments
-from adaspec_jax.pipeline.stage_log import StageLog
+from adaspec_jax.pipeline.stage_log import Silent, StageLog
 from adaspec_jax.pipeline.stage_spec import StageSpec
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.reporting.report import plain
-from adaspec_jax.training import Checkpoints, Frozen, Nonfinite, State, fit
+from adaspec_jax.training import Checkpoints, Frozen, NotFinite, State, fit
 
 _ADVICE = "--config.memory=auto gives up what it must, and python -m adaspec_jax.plan says beforehand what would fit"
 
@@ -58,21 +59,18 @@ def fit_stage(
     state, beside = _beginning(made, model, frozen, key=seeds.stage(stage.seed), mesh=mesh)
     began = time.perf_counter()
     log = StageLog(stage.label, directory / "metrics.jsonl", stage.steps, stage.tensorboard)
+    fit_until = partial(_fit, stage, made, beside, mesh=mesh, checkpoints=checkpoints)
     with log, short_of_memory(f"the {stage.name} stage", _ADVICE), sharding.over(mesh), processes.listening():
-        state = fit(
-            state,
-            beside,
-            _batches(stage, text, mesh, store),
-            made.step,
-            num_steps=stage.steps,
-            log=log,
-            checkpoints=checkpoints,
-            checkpoint_every=stage.checkpoint_every,
-            place=lambda batch: sharding.shard_rows(batch, mesh),
-            stage=stage.label,
-            stopping=processes.stopping,
-            nonfinite=_nonfinite(stage, made, beside, text=text, workdir=workdir),
-        )
+        batches = _batches(stage, text, mesh, store)
+        how = {"checkpoint_every": stage.checkpoint_every, "stopping": processes.stopping, "note": log.note}
+        try:
+            state, found = fit_until(state, batches, log, stage.steps, **how), None
+        except NotFinite as error:  # without the frames that hold the state as it is now
+            state, found = None, error.with_traceback(None)
+        if found is not None:  # the same steps end in the same bits
+            state, _ = _beginning(made, model, frozen, key=seeds.stage(stage.seed), mesh=mesh)
+            state = fit_until(state, _batches(stage, text, mesh, store), Silent(), found.step - 1)
+            raise _kept_to_be_looked_into(found, made.end(state, beside), stage, text.tokenizer, workdir)
     checkpoints.close()
     fitted = made.end(state, beside)
     seconds = {"seconds_of_last_session": time.perf_counter() - began, "compile_seconds": log.compile_seconds}
@@ -109,27 +107,26 @@ def _beginning(made: Program, model, frozen: Frozen, *, key: jax.Array, mesh: sh
     return state, dataclasses.replace(made.beside(frozen, model), base=sharding.shard(base, mesh))
 
 
-def _nonfinite(stage: StageSpec, made: Program, beside: Frozen, *, text: Text, workdir: Workdir) -> Nonfinite:
-    """Batches are left out as the config says, and otherwise kept for whoever looks into it, with the model."""
+def _fit(
+    stage: StageSpec, made: Program, beside: Frozen, state: State, batches, log, steps: int, *, mesh, checkpoints, **how
+) -> State:
+    where = {"place": lambda batch: sharding.shard_rows(batch, mesh), "stage": stage.label}
+    how = {"checkpoint_every": steps + 1, "skipped": stage.skipped} | how
+    return fit(state, beside, batches, made.step, num_steps=steps, log=log, checkpoints=checkpoints, **where, **how)
+
+
+def _kept_to_be_looked_into(
+    found: NotFinite, model: models.CausalLM | Head, stage: StageSpec, tokenizer, workdir: Workdir
+) -> UserError:
+    """What to say of a step that is not finite, whose batch, and the model before it, are written."""
     place = workdir.stage(stage.label) / "nonfinite"
-
-    def complaint(number: int, values: dict[str, float], state: State, batch: dict[str, Any]) -> UserError:
-        _write_model(made.end(state, beside), workdir, place, text.tokenizer)
-        processes.once(lambda: _write_batch(place, batch, {"step": number, **values}))
-        return UserError(
-            f"the {stage.label} stage's loss is {values['loss']} (gradient norm {values['grad_norm']}) at step "
-            f"{number}; its batch and the model before it are in {place}. Look at the data, or lower config."
-            f"{stage.name}.lr and delete {workdir.stage(stage.label)} to start the stage again; "
-            "--config.nonfinite=skip goes on without such batches"
-        )
-
-    def note(number: int, values: dict[str, float]) -> None:
-        processes.say(
-            f"{stage.label}: step {number} is left out: its loss is {values['loss']}, of its gradient the "
-            f"norm {values['grad_norm']}"
-        )
-
-    return Nonfinite(stage.skipped, complaint, note)
+    _write_model(model, workdir, place, tokenizer)
+    processes.once(lambda: _write_batch(place, found.batch, {"step": found.step, **found.metrics}))
+    return UserError(
+        f"the {stage.label} stage: {found}; its batch and the model before it are in {place}. Look at the data, or "
+        f"lower config.{stage.name}.lr and delete {workdir.stage(stage.label)} to start the stage again; "
+        "--config.nonfinite=skip goes on without such batches"
+    )
 
 
 def _write_batch(place: Path, batch: dict[str, Any], about: dict[str, Any]) -> None:

@@ -34,6 +34,11 @@ class StageLog:
         self._file.write(step, **values)
         self._progress.advance(1, loss=values["loss"])
 
+    def note(self, step: int, values: dict[str, Any]) -> None:
+        """That a step is left out."""
+        loss, norm = values["loss"], values["grad_norm"]
+        processes.say(f"{self._name}: step {step} is left out: its loss is {loss}, the norm of its gradient {norm}")
+
     def settle(self) -> int:
         return processes.once(lambda: self._file.settle())
 
@@ -41,3 +46,14 @@ class StageLog:
         if self._progress is not None:
             self._progress.__exit__(*exception)
             self._file.close()
+
+
+class Silent:
+    """The log of steps that are done once more."""
+
+    def rewind(self, step: int, checksum: int | None = None) -> None: ...
+
+    def write(self, step: int, values: dict[str, Any]) -> None: ...
+
+    def settle(self) -> int:
+        return 0

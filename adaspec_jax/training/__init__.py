@@ -3,7 +3,7 @@
 from adaspec_jax.training import divergences, objectives, selection
 from adaspec_jax.training.checkpoints import Checkpoints
 from adaspec_jax.training.label_chunks import Chunking
-from adaspec_jax.training.loop import Nonfinite, State, fit, init_state, make_step
+from adaspec_jax.training.loop import NotFinite, State, fit, init_state, make_step
 from adaspec_jax.training.lora import adapting, init_lora, merged
 from adaspec_jax.training.objectives import Batch, Frozen
 from adaspec_jax.training.optimizers import adamw, learning_rate
@@ -13,7 +13,7 @@ __all__ = [
     "Checkpoints",
     "Chunking",
     "Frozen",
-    "Nonfinite",
+    "NotFinite",
     "State",
     "adamw",
     "adapting",

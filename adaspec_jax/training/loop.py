@@ -31,7 +31,6 @@ class State:
     opt_state: Any
     step: Array
     key: Array
-    halted: Array  # bool: a loss or gradient was not finite, and nothing changes any more
     average: Any = None  # of the parameters, float32, where one is kept
 
 
@@ -52,7 +51,7 @@ def init_state(
     kept = _with_params(beside, jax.tree.map(lambda leaf: jnp.array(leaf, master), model.params))
     moments = optimizer.init(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), model.params))
     average = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), model.params) if averaged else None
-    return State(kept, moments, jnp.zeros((), jnp.int32), key, jnp.zeros((), bool), average)
+    return State(kept, moments, jnp.zeros((), jnp.int32), key, average)
 
 
 Rewrite = Callable[[Any, Batch, Array], Batch]  # (model, batch, key) -> the batch to train on
@@ -65,18 +64,18 @@ def make_step(
     compute_dtype: Any = jnp.float32,
     average_decay: float = 0.999,
     rewrite: Rewrite | None = None,
-    halts: bool = True,
+    guarded: bool = False,
 ) -> Callable:
     """`step(state, frozen, batch) -> (state, metrics)`, jitted; the state's buffers are donated.
 
-    The objective sees the parameters in `compute_dtype`; the state keeps them, and the moments, as they are. A batch
-    whose loss or gradient norm is not finite changes nothing but the count of steps.
+    The objective sees the parameters in `compute_dtype`; the state keeps them, and the moments, as they are.
 
     Args:
       average_decay: where the state keeps a moving average of the parameters, d in `average = d average + (1 - d)
         params`, and that average is the reference; in the first steps d is at most (1 + t) / (10 + t).
       rewrite: replaces the batch by what the model itself makes of it, as on-policy distillation does.
-      halts: after such a batch, no other changes anything either: the state stays the last good one.
+      guarded: a batch whose loss or gradient norm is not finite changes nothing but the count of steps. XLA then keeps
+        a part of the state twice.
     """
 
     @partial(jax.jit, donate_argnums=0)
@@ -102,13 +101,11 @@ def make_step(
         average = _averaged(state.average, params, state.step, average_decay)
         params = rounded_like(params, kept, jax.random.fold_in(key, 0))
         metrics = {"loss": loss_value, **metrics, "grad_norm": optax.global_norm(gradient)}
-        finite = jnp.isfinite(loss_value) & jnp.isfinite(metrics["grad_norm"])
-        halted = state.halted | ~finite if halts else state.halted
-        new, old = (params, opt_state, average), (kept, state.opt_state, state.average)
-        good = finite & ~halted
-        params, opt_state, average = jax.tree.map(lambda after, before: jnp.where(good, after, before), new, old)
-        model = _with_params(state.model, params)
-        return State(model, opt_state, state.step + 1, state.key, halted, average), metrics
+        if guarded:
+            good = jnp.isfinite(loss_value) & jnp.isfinite(metrics["grad_norm"])
+            new, old = (params, opt_state, average), (kept, state.opt_state, state.average)
+            params, opt_state, average = jax.tree.map(lambda after, before: jnp.where(good, after, before), new, old)
+        return State(_with_params(state.model, params), opt_state, state.step + 1, state.key, average), metrics
 
     return step
 
@@ -122,20 +119,12 @@ def _with_params(model, params):
     return replace(model, params=params)
 
 
-@dataclass(frozen=True)
-class Nonfinite:
-    """What becomes of batches whose loss or gradient norm is not finite."""
+class NotFinite(UserError):
+    """The loss or the gradient norm of a `step` is no number, or infinite; with its metrics and its batch."""
 
-    skipped: int  # such batches in a row are left out; one more ends the stage
-    complaint: Callable[[int, dict[str, float], State, dict], Exception]  # (step, metrics, last good state, batch)
-    note: Callable[[int, dict[str, float]], None]  # of one that is left out
-
-
-def _of_the_loss(number: int, values: dict[str, float], *_) -> UserError:
-    return UserError(f"the loss is {values['loss']} (gradient norm {values['grad_norm']}) at step {number}")
-
-
-NONE_ALLOWED = Nonfinite(0, _of_the_loss, lambda number, values: None)
+    def __init__(self, step: int, metrics: dict[str, float], batch: dict) -> None:
+        super().__init__(f"the loss is {metrics['loss']} (gradient norm {metrics['grad_norm']}) at step {step}")
+        self.step, self.metrics, self.batch = step, metrics, batch
 
 
 class Batches(Protocol):
@@ -173,16 +162,17 @@ def fit(
     place: Callable[[Batch], Batch] = lambda batch: batch,
     stage: str = "training",
     stopping: Callable[[int], bool] = lambda step: False,
-    nonfinite: Nonfinite = NONE_ALLOWED,
+    skipped: int = 0,
+    note: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> State:
     """The state after `num_steps` steps, restored from the newest checkpoint first if there is one.
 
     Metrics stay on the device for `flush_every` steps and are fetched while one more step runs, and batches are placed
     while earlier steps run, so that the device does not wait for the host. A step that had to be compiled for its
-    batch's shape logs `compile_seconds`, which no rate includes. `nonfinite` says what becomes of a loss or gradient
-    that is not finite: where that is a UserError, the last checkpoint from before it stays. Where `stopping(step)` says
-    so after a step, that step is saved, and `Stopped`.
+    batch's shape logs `compile_seconds`, which no rate includes. `NotFinite` where a loss or gradient norm is not, or
+    with a guarded step where more than `skipped` in a row are not: the last checkpoint from before it stays; `note` is
+    told of one that is left out. Where `stopping(step)` says so after a step, that step is saved, and `Stopped`.
     """
     done, logged = 0, None
     if checkpoints and (restored := checkpoints.restore(state)):
@@ -192,7 +182,7 @@ def fit(
     log.rewind(done, logged)
     pending: list[tuple[int, dict, dict]] = []  # step, metrics, position of its batch
     compiled: set[tuple[int, ...]] = set()
-    flush = _Flush(log, batches, nonfinite)
+    flush = _Flush(log, batches, skipped, note)
     began, compiling = clock(), 0.0
     for number in range(done + 1, num_steps + 1):
         position = batches.get_state()
@@ -209,7 +199,7 @@ def fit(
         running = 0 if saves or number == num_steps else 1
         if not running or len(pending) > flush_every:
             fetched, pending = pending[: len(pending) - running], pending[len(pending) - running :]
-            flush(fetched, clock() - began - compiling, state)
+            flush(fetched, clock() - began - compiling)
             began, compiling = clock(), 0.0
         if saves:
             checkpoints.save(number, state, {_LOGGED: log.settle(), _BATCHES: batches.get_state()})
@@ -222,11 +212,11 @@ def fit(
 class _Flush:
     """Hands steps to the log, and judges those that are not finite."""
 
-    def __init__(self, log: Log, batches: Batches, nonfinite: Nonfinite) -> None:
-        self._log, self._batches, self._nonfinite = log, batches, nonfinite
+    def __init__(self, log: Log, batches: Batches, skipped: int, note: Callable) -> None:
+        self._log, self._batches, self._skipped, self._note = log, batches, skipped, note
         self._bad = 0  # steps without a finite one between, up to now
 
-    def __call__(self, pending: list[tuple[int, dict, dict]], seconds: float, state: State) -> None:
+    def __call__(self, pending: list[tuple[int, dict, dict]], seconds: float) -> None:
         """Steps as (number, metrics, position of the batch), which took so long together: their common rate is logged.
 
         `tokens_per_second` counts supervised ones.
@@ -237,9 +227,9 @@ class _Flush:
         for (number, metrics), position in zip(fetched, positions, strict=True):
             values = {name: float(value) for name, value in metrics.items()}
             self._bad = 0 if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]) else self._bad + 1
-            if self._bad > self._nonfinite.skipped:
+            if self._bad > self._skipped:
                 self._batches.set_state(position)
-                raise self._nonfinite.complaint(number, values, state, next(self._batches))
+                raise NotFinite(number, values, next(self._batches))
             if self._bad:
-                self._nonfinite.note(number, values)
+                self._note(number, values)
             self._log.write(number, values | {"tokens_per_second": rate})

@@ -8,8 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from adaspec_jax.errors import UserError
-from adaspec_jax.training import Nonfinite, adamw, fit, init_state, make_step, objectives, selection
+from adaspec_jax.training import NotFinite, adamw, fit, init_state, make_step, objectives, selection
 from tests.running import optimised
 from tests.training import setting
 
@@ -141,45 +140,31 @@ def broken_on(*numbers):
     return objective
 
 
-def fitted(objective, steps=8, batches=None, **knobs):
+def fitted(objective, steps=8, batches=None, skipped=0, **knobs):
     optimizer, log = adamw(1e-2), Log()
     state = init_state(setting.model(2), optimizer, jax.random.key(0))
-    step = make_step(objective, optimizer, halts=not (knobs.get("nonfinite") and knobs["nonfinite"].skipped))
+    step = make_step(objective, optimizer, guarded=skipped > 0)
     batches = batches or Batches(1, SAME_LENGTH)
-    state = fit(state, setting.frozen(), batches, step, num_steps=steps, log=log, flush_every=20, **knobs)
-    return state, log.lines
+    knobs |= {"num_steps": steps, "log": log, "flush_every": 20, "skipped": skipped}
+    return fit(state, setting.frozen(), batches, step, **knobs), log.lines
 
 
-class Found(Exception):
-    """(step, loss, state, batch) of a step that ends the stage."""
-
-
-def nonfinite(skipped, noted=None):
-    def complaint(number, values, state, batch):
-        return Found(number, values["loss"], state, batch)
-
-    return Nonfinite(skipped, complaint, lambda number, values: noted.append(number))
-
-
-def test_of_a_step_that_is_not_finite_the_batch_is_told_and_the_state_before_it_though_others_followed():
-    before, _ = fitted(objectives.distill(), steps=3)
-    with pytest.raises(Found) as found:
-        fitted(broken_on(3), nonfinite=nonfinite(0))
-    number, loss, state, batch = found.value.args
-    assert number == 4 and np.isnan(loss) and state.halted
-    jax.tree.map(np.testing.assert_array_equal, (state.model, state.opt_state), (before.model, before.opt_state))
-    np.testing.assert_array_equal(batch["tokens_BT"], setting.batch(3).tokens_BT)
+def test_of_a_step_that_is_not_finite_the_batch_is_told_though_others_followed():
+    with pytest.raises(NotFinite, match=r"^the loss is nan \(gradient norm nan\) at step 4$") as found:
+        fitted(broken_on(3))
+    assert found.value.step == 4 and np.isnan(found.value.metrics["loss"])
+    np.testing.assert_array_equal(found.value.batch["tokens_BT"], setting.batch(3).tokens_BT)
 
 
 def test_batches_that_are_left_out_change_nothing():
     """The rest is what training without them is."""
-    noted = []
-    state, lines = fitted(broken_on(2, 5), nonfinite=nonfinite(1, noted))
-    others = Batches(1, SAME_LENGTH)
+    noted, others = [], Batches(1, SAME_LENGTH)
+    state, lines = fitted(broken_on(2, 5), skipped=1, note=lambda step, values: noted.append((step, values["loss"])))
     others._batches = [batch for number, batch in enumerate(others._batches) if number not in (2, 5)]
-    expected, kept = fitted(broken_on(2, 5), steps=6, batches=others, nonfinite=nonfinite(1))
+    expected, kept = fitted(broken_on(2, 5), steps=6, batches=others, skipped=1)
     jax.tree.map(np.testing.assert_array_equal, (state.model, state.opt_state), (expected.model, expected.opt_state))
-    assert noted == [3, 6] and not state.halted and int(state.step) == 8
+    assert [step for step, loss in noted] == [3, 6] and int(state.step) == 8
+    assert not any(np.isfinite(loss) for _, loss in noted)
     losses = [line["loss"] for line in lines]
     assert [n for n, loss in enumerate(losses, 1) if not np.isfinite(loss)] == [3, 6]
     assert [loss for loss in losses if np.isfinite(loss)] == [line["loss"] for line in kept]
@@ -187,8 +172,6 @@ def test_batches_that_are_left_out_change_nothing():
 
 def test_too_many_in_a_row_end_the_stage():
     noted = []
-    with pytest.raises(Found) as found:
-        fitted(broken_on(1, 3, 4, 5), nonfinite=nonfinite(2, noted))
-    assert found.value.args[0] == 6 and noted == [2, 4, 5]
-    with pytest.raises(UserError, match=r"the loss is nan \(gradient norm nan\) at step 2"):
-        fitted(broken_on(1))
+    with pytest.raises(NotFinite) as found:
+        fitted(broken_on(1, 3, 4, 5), skipped=2, note=lambda step, values: noted.append(step))
+    assert found.value.step == 6 and noted == [2, 4, 5]
