@@ -60,7 +60,8 @@ def few_costs_throughout():
 
 
 # The files that take longest, so that no worker is left alone with one of them (`--no-loadscope-reorder`).
-FIRST = [f"tests/{name}.py" for name in ("devices/test_processes", "pipeline/test_pipeline", "pipeline/test_arms")]
+FIRST = [f"tests/{name}.py" for name in ("faults/test_campaign", "devices/test_processes", "pipeline/test_pipeline")]
+FIRST += [f"tests/{name}.py" for name in ("pipeline/test_heads", "pipeline/test_arms", "parity/test_parity")]
 FIRST += [f"tests/{name}.py" for name in ("pipeline/test_teacher", "planning/test_plans", "pipeline/test_memory")]
 FIRST += [f"tests/{name}.py" for name in ("pipeline/test_chat", "pipeline/test_cut", "decoding/test_dialogue")]
 
