@@ -76,6 +76,8 @@ def refused_by_the_system(error: BaseException) -> str | None:
         if isinstance(error, OSError) and error.errno in _REFUSALS:
             where = f"{error.filename}: " if error.filename else ""
             return f"{where}{error.strerror}; {_REFUSALS[error.errno]}"
+        if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", str(error)):  # of NumPy
+            return f"the disk, or what may be written to it, is full; {_ROOM}"
         for number in _TOLD:
             if not isinstance(error, OSError) and os.strerror(number) in str(error):
                 path = re.search(r"(?<![^\s\"'=])/[^\s\"':;,\[\]]+", str(error))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adaspec_jax.errors import UserError, exit_with_one_line, refused_by_the_system
@@ -76,6 +77,13 @@ def test_an_error_that_was_dealt_with_is_not_blamed():
 def command(module, *arguments, python=(), **how):
     program = [sys.executable, *python, "-m", f"adaspec_jax.{module}", *arguments]
     return subprocess.run(program, cwd=CHECKOUT, timeout=PATIENCE, stderr=subprocess.PIPE, text=True, **how)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_in_numpys_own_words_is_one():
+    with pytest.raises(OSError) as error:
+        np.arange(1e5).tofile("/dev/full")
+    assert "full; make room" in refused_by_the_system(error.value)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
