@@ -30,9 +30,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else f"; known: {', '.join(known)}"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error of another library says, its name where it says nothing."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def is_a_failure(error: BaseException) -> bool:
+    """Whether it is an error of a program, and no request to end: a panic of tokenizers' Rust is no Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def exit_with_one_line(main: Callable[[], None]) -> None:
@@ -57,11 +62,13 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
-    except Exception as error:
+    except BaseException as error:
+        if not is_a_failure(error):
+            raise
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             _leave_output()
             raise SystemExit(141) from None  # as a shell reports SIGPIPE
-        complaint = refused_by_the_system(error) or _absent_platform(error)
+        complaint = refused_by_the_system(error) or _absent_platform(error) or _panic(error)
         if complaint is None:
             raise
         _end(complaint)
@@ -105,6 +112,12 @@ def _of_a_log(record: logging.LogRecord) -> bool:
     return not (record.exc_info and record.exc_info[1] and refused_by_the_system(record.exc_info[1]))
 
 
+def _panic(error: BaseException) -> str | None:
+    if isinstance(error, Exception):
+        return None
+    return f"a library gave up on what it was given ({first_line(error)}): look at the tokenizer and the texts"
+
+
 def _end(complaint: str) -> NoReturn:
     print(f"error: {' '.join(complaint.split())}", file=sys.stderr)
     try:
@@ -129,7 +142,7 @@ def _leave_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _absent_platform(error: Exception) -> str | None:
+def _absent_platform(error: BaseException) -> str | None:
     """What to say where jax does not find a platform that JAX_PLATFORMS names; None where the error is another."""
     jax = sys.modules.get("jax")
     asked = jax and jax.config.jax_platforms

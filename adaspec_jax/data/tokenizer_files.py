@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adaspec_jax.data.network import hub_reachable
-from adaspec_jax.errors import UserError, first_line
+from adaspec_jax.errors import UserError, first_line, is_a_failure
 from adaspec_jax.files import ordinary, read_json
 from adaspec_jax.places import ADAPTER, find_below, only_an_adapter
 
@@ -93,7 +93,9 @@ def _from_json(directory: Path) -> PreTrainedTokenizerBase:
     try:
         content = ordinary(file).read_bytes()
         backend = Tokenizer.from_buffer(content)
-    except Exception as error:  # the library's own errors are plain Exceptions
+    except BaseException as error:  # the library's own errors are plain Exceptions, or panics
+        if not is_a_failure(error):
+            raise
         raise UserError(
             f"{file} is nothing that the tokenizers library can read ({first_line(error)}); copy or download it again"
         ) from None
@@ -189,7 +191,9 @@ def _from_hub(name: str) -> Path:
 def _named(name: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
+        if not is_a_failure(error):
+            raise
         raise UserError(f"no tokenizer can be read from {name} ({first_line(error)})") from error
 
 

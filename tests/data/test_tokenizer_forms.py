@@ -235,3 +235,13 @@ def test_transformers_4_reads_an_export_alike(tmp_path, texts, shared_weights):
     assert ran.returncode == 0, ran.stderr
     found = [json.loads(line) for line in ran.stdout.splitlines()]
     assert len(found) == len(sources) and all(count == len(texts) and not bad for _, count, bad in found)
+
+
+def test_a_file_that_the_library_panics_on_is_one_line(tmp_path):
+    """Found by `tests.faults.fuzz`: merges whose parts are shorter than the prefix that their model takes off."""
+    spelt = tiny_pair.tokenizer().backend_tokenizer.to_str()
+    file = json.loads(spelt)
+    file["model"]["continuing_subword_prefix"] = "a" * 300
+    (tmp_path / "tokenizer.json").write_text(json.dumps(file))
+    with pytest.raises(UserError, match=r"tokenizer.json is nothing that the tokenizers library can read"):
+        load_tokenizer(tmp_path)

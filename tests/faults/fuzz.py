@@ -105,7 +105,7 @@ def _repeat(door: str, seed: int, number: int) -> int:
         with hostile.Watch().over(place):
             hostile.DOORS[door](Random(f"{seed} {door} {number}"), place)
         print("taken")
-    except Exception:
+    except BaseException:
         traceback.print_exc()
     print(place)
     return 0

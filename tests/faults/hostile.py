@@ -466,7 +466,9 @@ def opened(door: Door, chance: Random, place: Path, watch: Watch) -> str:
         outcome = REFUSED if len(str(error)) < 20_000 else f"a complaint of {len(str(error))} characters"
     except SystemExit as error:
         return f"SystemExit {error}"
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic of Rust's is no Exception
         if refused_by_the_system(error) is None:  # which every command says in one line
             return f"{type(error).__name__}: {error}"
         outcome = REFUSED
