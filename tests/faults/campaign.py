@@ -281,6 +281,8 @@ def _told(rows: list[dict[str, Any]], asked: argparse.Namespace, by: str) -> int
     result["failures"] = sorted(failures, key=lambda row: row["number"])
     print(json.dumps({**result, "failures": len(failures)}, indent=2))
     if asked.json:
+        for row in result["failures"]:  # the whole of it is in the journal
+            row["wrong"] = [each.strip().rpartition("\n")[2][-200:] for each in row["wrong"]]
         files.write_json(asked.json, result)
     return 1 if failures else 0
 
