@@ -122,8 +122,9 @@ def _kept_to_be_looked_into(
     place = workdir.stage(stage.label) / "nonfinite"
     _write_model(model, workdir, place, tokenizer)
     processes.once(lambda: _write_batch(place, found.batch, {"step": found.step, **found.metrics}))
+    words = str(found).removeprefix("the ")
     return UserError(
-        f"the {stage.label} stage: {found}; its batch and the model before it are in {place}. Look at the data, or "
+        f"the {stage.label} stage's {words}; its batch and the model before it are in {place}. Look at the data, or "
         f"lower config.{stage.name}.lr and delete {workdir.stage(stage.label)} to start the stage again; "
         "--config.nonfinite=skip goes on without such batches"
     )
