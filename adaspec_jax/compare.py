@@ -22,7 +22,7 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         found = compare(reporting.read_report(path))
         table({str(path): found})  # whatever that takes is there
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"the report of {path} is damaged ({type(error).__name__}: {error}); measure anew by the run's own command"
         ) from None

@@ -94,7 +94,8 @@ def _alpaca_chat(row: Row) -> Conversation:
 
 def _mbpp(row: Row) -> Example:
     """Ours: the problem's text and one line in the manner of GSM8K's; carriage returns of the code are left out."""
-    tests = [row.get("test_setup_code") or "", *(row.get("test_list") or [])]
+    listed = row.get("test_list") or []
+    tests = [row.get("test_setup_code") or "", *(listed if isinstance(listed, list | tuple) else [None])]
     if not all(isinstance(test, str) for test in tests):
         raise UserError(f"{getattr(row, 'where', 'mbpp')}: test_setup_code must be text, and test_list a list of texts")
     asked = row["text"] + "\nWrite a Python function that solves the above problem.\n"

@@ -390,9 +390,9 @@ def _run() -> Path:
 
 
 def method_names(chance: Random, place: Path) -> None:
-    names = ("chain", "prompt_lookup", "rest", "medusa", "suffix", "lookahead", "anpd", "tree")
+    names = ("vanilla", "prompt_lookup", "rest", "medusa", "suffix", "lookahead", "anpd", "llma")
     found = find_all(",".join(chance.choice((*names, *names, *NAUGHTY)) for _ in range(chance.choice((1, 2)))))
-    knob = chance.choice(("length", "ngram", "chain.length", *NAUGHTY))
+    knob = chance.choice(("length", "ngram", "vanilla.draft_length", chance.choice(NAUGHTY)))
     swept(found, knob + chance.choice(("=", "=", "")) + chance.choice((*NAUGHTY, "1,2", "2", *map(str, NUMBERS))))
 
 

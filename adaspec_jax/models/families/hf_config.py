@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.models.decoder_config import ACTIVATIONS
 from adaspec_jax.models.rotary import Llama3Scaling
+
+_GREATEST = sys.float_info.max  # a whole number may be beyond it
 
 
 def positive_int(hf: dict, key: str, *, default: int | None = None, null: int | None = None) -> int:
@@ -23,7 +25,7 @@ def whole_number(hf: dict, key: str, *, default: int) -> int:
 
 def number(hf: dict, key: str, *, default: float | None = None, null: float | None = None) -> float:
     """`hf[key]`, `default` where it is absent, `null` where it is null; UserError unless a finite number above zero."""
-    fits = lambda x: type(x) in (int, float) and 0 < x < math.inf  # noqa: E731
+    fits = lambda x: type(x) in (int, float) and 0 < x <= _GREATEST  # noqa: E731
     return float(_checked(hf, key, default, null, fits, "a number above zero"))
 
 
