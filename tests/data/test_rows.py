@@ -122,3 +122,11 @@ def test_packed_and_plain_and_list_hold_the_same_examples(tmp_path):
     assert len({source.description["examples_sha256"] for source in sources}) == 1
     assert sources[0].description["content_sha256"] == sources[1].description["content_sha256"]
     assert sources[0].description["content_sha256"] == hashlib.sha256(plain).hexdigest()
+
+
+@pytest.mark.parametrize("listed", [0.5, True, "assert f()", {"a": 1}, [1]])
+def test_tests_of_a_program_that_are_no_list_of_texts_are_refused(tmp_path, listed):
+    row = {"text": "Add.", "code": "def f(): return 2", "test_list": listed, "task_id": 700}
+    file = write(tmp_path, json.dumps(row).encode() + b"\n")
+    with pytest.raises(UserError, match=r"line 1: test_setup_code must be text, and test_list a list of texts"):
+        load_examples("mbpp", path=file)

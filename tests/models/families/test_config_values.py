@@ -177,3 +177,12 @@ def test_a_window_that_hides_something_is_refused(torch_checkpoint, name, keys, 
     (directory / "config.json").write_text(json.dumps(hf | {"use_sliding_window": False, "layer_types": None}))
     assert np.abs(seen - logits_of_theirs(directory)).max() > 1e-3  # and rightly so
     assert_their_logits(directory)
+
+
+@pytest.mark.parametrize("value", [10**400, float("inf"), float("nan"), -(10**400)])
+def test_numbers_beyond_what_a_float_holds_are_named(value):
+    hf = {"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    hf |= {"num_attention_heads": 2, "max_position_embeddings": 8}
+    config_from_hf(hf)
+    with pytest.raises(UserError, match=r'"initializer_range" is .* a number above zero is needed'):
+        config_from_hf(hf | {"initializer_range": value})
