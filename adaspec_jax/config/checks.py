@@ -50,6 +50,8 @@ def validate(config: Experiment) -> None:
 def _check_fields(group: Any, prefix: str = "") -> None:
     for item in dataclasses.fields(group):
         key, value = f"{prefix}{item.name}", getattr(group, item.name)
+        if isinstance(value, type):
+            raise UserError(f"{key} is the class {value.__name__} itself; write {value.__name__}()")
         if dataclasses.is_dataclass(value):
             _check_fields(value, f"{key}.")
         elif complaint := complaint_of(item, value):

@@ -44,6 +44,7 @@ def test_the_defaults_pass():
         (Experiment(evaluation=Evaluation(temperature=-1.0)), "evaluation.temperature is -1.0; it must not be"),
         (Experiment(mesh=Mesh(data=-2)), "mesh.data is -2; give a number of devices, or -1 for as many as fit"),
         (Experiment(mesh=Mesh(draft="half")), 'mesh.draft is "half"; it must be one of sharded, replicated'),
+        (Experiment(data=Data), r"data is the class Data itself; write Data\(\)"),
         (Experiment(data=Data(buckets=())), r"data.buckets is \(\); it must be lengths in increasing order"),
         (
             Experiment(data=Data(buckets=(64, 32))),

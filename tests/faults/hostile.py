@@ -82,9 +82,8 @@ def changed(original: Any, chance: Random) -> Any:
                     inside[chance.choice(NAUGHTY)] = value(chance)
                 elif act == 2 and isinstance(inside[key], int | float) and not isinstance(inside[key], bool):
                     number = inside[key]
-                    inside[key] = chance.choice(
-                        (-number, number + 1, number * 2, number + 0.5 if number < 2**60 else 0)
-                    )
+                    half = number + 0.5 if abs(number) < 2**60 else 0.5
+                    inside[key] = chance.choice((-number, number + 1, number * 2, half))
                 else:
                     inside[key] = value(chance)
                 break

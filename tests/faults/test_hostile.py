@@ -1,5 +1,7 @@
 """Strangers' inputs end in a result or in one line; `python -m tests.faults.fuzz --cases 100000` tries many more."""
 
+import json
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -8,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from hypothesis.configuration import set_hypothesis_home_dir
 
+from adaspec_jax import models
+from adaspec_jax.errors import UserError
 from tests.faults import hostile
 from tests.faults.hostile import DOORS, REFUSED, TAKEN
 
@@ -62,3 +66,14 @@ def wrong(act):
 def test_a_door_that_does_what_it_should_not_is_found_out(act, said, tmp_path):
     outcome = hostile.opened(wrong(act), None, tmp_path / "door", hostile.Watch(seconds=1))
     assert outcome.startswith(said), outcome
+
+
+def test_a_head_described_as_larger_than_can_be_counted_is_one_line(tmp_path):
+    """Found by the fuzz."""
+    shutil.copytree(hostile._head(), tmp_path / "head")
+    file = tmp_path / "head" / "drafter.json"
+    said = json.loads(file.read_text())
+    said["sizes"]["hidden_size"] = 10**18
+    file.write_text(json.dumps(said))
+    with pytest.raises(UserError, match=r"would have the shape \[1000000000000000000, "):
+        models.load_head(tmp_path / "head", hostile._target())

@@ -182,7 +182,7 @@ def _check_names_and_shapes(found, tensors, expected, *, ignored: re.Pattern, or
     misshapen = []
     for row, name in found.items():
         if name is not None:
-            needed = row.layout.merge(*(np.broadcast_to(np.int8(0), expected[path].shape) for path in row.paths)).shape
+            needed = _shape_on_disk(row, [expected[path].shape for path in row.paths], origin)
             if tuple(tensors[name].shape) != needed:
                 misshapen.append(f"{name} {list(tensors[name].shape)} instead of {list(needed)}")
     # Quantised weights (8 bits and fewer) would load as if their codes were values.
@@ -192,6 +192,13 @@ def _check_names_and_shapes(found, tensors, expected, *, ignored: re.Pattern, or
     if report:
         raise UserError(f"{origin}: the tensors do not fit config.json: {'; '.join(report)}")
     return heads
+
+
+def _shape_on_disk(row: Weight, shapes: list[tuple[int, ...]], origin: str) -> tuple[int, ...]:
+    try:
+        return row.layout.merge(*(np.broadcast_to(np.int8(0), shape) for shape in shapes)).shape
+    except ValueError:  # more entries than NumPy counts
+        raise UserError(f"{origin}: {row.name} would have the shape {list(shapes[0])} by what describes it") from None
 
 
 def _some(names: list[str], limit: int = 12) -> str:

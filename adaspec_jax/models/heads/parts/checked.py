@@ -32,9 +32,14 @@ def check_knobs(kind: Any, *, counts: Sequence[str] = (), shares: Sequence[str] 
         raise ValueError("laws and features are 0: there is nothing to learn")
 
 
-def check_types(made: Any) -> None:
-    """ValueError for a field of a dataclass, whose values a file says, that is no number or truth as its type is."""
+def check_types(made: Any, *, least: int | None = None) -> None:
+    """ValueError for a field of a dataclass, whose values a file says, that is no number or truth as its type is.
+
+    Also for a whole number below the `least`.
+    """
     for each in dataclasses.fields(made):
         value, kinds = getattr(made, each.name), _TYPES.get(each.type)
         if kinds is not None and type(value) not in kinds:
             raise ValueError(f"{each.name} is {str(value)[:40]!r}; {each.type} is needed")
+        if least is not None and type(value) is int and value < least:
+            raise ValueError(f"{each.name} is {value}; it must be at least {least}")

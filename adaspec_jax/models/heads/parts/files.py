@@ -123,7 +123,7 @@ def _said(said: Mapping[str, Any], name: str, target: CausalLM, fingerprint: str
     changes = {key: value for key, value in sizes.items() if key != "rope_scaling"}
     try:
         made = Sizes(**changes, rope_scaling=None if scaling is None else Llama3Scaling(**scaling))
-        check_types(made)
+        check_types(made, least=1)
         tokens = min(made.num_tokens, target.config.num_tokens)
         knobs = {key: tuple(value) if isinstance(value, list) else value for key, value in knobs.items()}
         return made_for(name, knobs, dataclasses.replace(made, num_tokens=tokens))
