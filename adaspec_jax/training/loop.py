@@ -177,8 +177,8 @@ def fit(
     done, logged = 0, None
     if checkpoints and (restored := checkpoints.restore(state)):
         done, state, position = restored
-        batches.set_state(position[_BATCHES])
-        logged = position[_LOGGED]
+        batches.set_state(position.get(_BATCHES, position))  # alone, in checkpoints of before
+        logged = position.get(_LOGGED)
     log.rewind(done, logged)
     pending: list[tuple[int, dict, dict]] = []  # step, metrics, position of its batch
     compiled: set[tuple[int, ...]] = set()

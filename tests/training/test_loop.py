@@ -175,3 +175,25 @@ def test_too_many_in_a_row_end_the_stage():
     with pytest.raises(NotFinite) as found:
         fitted(broken_on(1, 3, 4, 5), skipped=2, note=lambda step, values: noted.append(step))
     assert found.value.step == 6 and noted == [2, 4, 5]
+
+
+class Earlier:
+    """A checkpoint after two steps, whose position is written in one of two ways."""
+
+    def __init__(self, state, position):
+        self._found = 2, state, position
+
+    def restore(self, state):
+        return self._found
+
+
+@pytest.mark.parametrize("position", [{"next": 2}, {"batches": {"next": 2}, "logged": 7}], ids=["of before", "now"])
+def test_a_stage_goes_on_from_a_checkpoint_of_before_too(position):
+    whole, _ = fitted(objectives.distill(), steps=4)
+    two, _ = fitted(objectives.distill(), steps=2)
+    log, step = Log(), make_step(objectives.distill(), adamw(1e-2))
+    log.rewind = lambda done, checksum: log.lines.append((done, checksum))
+    knobs = {"num_steps": 4, "log": log, "checkpoints": Earlier(two, position), "checkpoint_every": 9}
+    state = fit(two, setting.frozen(), Batches(1, SAME_LENGTH), step, **knobs)
+    assert log.lines[0] == (2, position.get("logged"))
+    jax.tree.map(np.testing.assert_array_equal, state.model, whole.model)
