@@ -70,6 +70,7 @@ def fit_stage(
         if found is not None:  # the same steps end in the same bits
             state, _ = _beginning(made, model, frozen, key=seeds.stage(stage.seed), mesh=mesh)
             state = fit_until(state, _batches(stage, text, mesh, store), Silent(), found.step - 1)
+            checkpoints.close()
             raise _kept_to_be_looked_into(found, made.end(state, beside), stage, text.tokenizer, workdir)
     checkpoints.close()
     fitted = made.end(state, beside)

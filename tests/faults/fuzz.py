@@ -45,12 +45,13 @@ def block(door: str, seed: int, numbers: list[int]) -> tuple[int, list[tuple[int
 
 def _watch():
     from tests.faults import hostile
+    from tests.faults.watch import Watch
 
     if not hasattr(block, "watch"):  # a hook cannot be taken off again
         os.environ["HF_HUB_OFFLINE"] = "1"
         sys.stdout = open(os.devnull, "w")  # notes
         hostile.prepare()
-        block.watch = hostile.Watch()
+        block.watch = Watch()
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + _MEMORY, resource.RLIM_INFINITY))
     return block.watch
@@ -98,11 +99,12 @@ def main() -> int:
 
 def _repeat(door: str, seed: int, number: int) -> int:
     from tests.faults import hostile
+    from tests.faults.watch import Watch
 
     place = Path(tempfile.mkdtemp(prefix="fuzz."))
     hostile.prepare()
     try:
-        with hostile.Watch().over(place):
+        with Watch().over(place):
             hostile.DOORS[door](Random(f"{seed} {door} {number}"), place)
         print("taken")
     except BaseException:

@@ -8,19 +8,13 @@ may be hypothesis' own.
 from __future__ import annotations
 
 import contextlib
-import copy
 import gzip
 import json
-import os
-import re
 import shutil
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import jax
 import numpy as np
@@ -40,87 +34,9 @@ from adaspec_jax.models.files.directories import described
 from adaspec_jax.pipeline.workdir import Workdir
 from adaspec_jax.retrieval.store import read_store, write_store
 from tests import tiny_pair
+from tests.faults.mutations import NAUGHTY, NUMBERS, changed, damaged, written
+from tests.faults.watch import Watch
 from tests.running import CHECKOUT
-
-NAUGHTY = (
-    "", " ", "\x00", "\ufeff", "\ud800", "\u202e", "a" * 5000, "../../etc/passwd", "/etc/passwd", "~", "-1", "0",
-    "nan", "NaN", "inf", "-Infinity", "1e999", "9" * 400, "0x10", "None", "null", "true", "[]", "{}", "()", "{{7*7}}",
-    "{% x %}", "<script>alert(1)</script>", "<|im_end|>", "<|endoftext|>", "$(touch owned)", "`touch owned`", "%s%n",
-    "__import__('os').system('touch owned')", "\n", "\r\n", "\t", "é", "漢字", "🙂", "hf:a/b:train", "a" * 300 + "/b",
-)  # fmt: skip
-NUMBERS = (0, -1, 1, 2, 3, 7, 2**31 - 1, 2**31, 2**63, 10**18, 10**400, 0.5, -0.0, 1e-320, 1e308)
-NUMBERS += (float("nan"), float("inf"))
-
-
-def value(chance: Random, depth: int = 3) -> Any:
-    """Anything that JSON holds, and some that it should not."""
-    kind = chance.randrange(9 if depth else 7)
-    if kind < 2:
-        return chance.choice(NAUGHTY)
-    if kind < 4:
-        return chance.choice(NUMBERS)
-    if kind < 7:
-        return chance.choice((None, True, False))
-    count = chance.choice((0, 1, 2, 3))
-    if kind == 7:
-        return [value(chance, depth - 1) for _ in range(count)]
-    return {chance.choice(NAUGHTY[:40]): value(chance, depth - 1) for _ in range(count)}
-
-
-def changed(original: Any, chance: Random) -> Any:
-    """A copy of a JSON value in which a few places, anywhere, hold something else, or are gone."""
-    whole = copy.deepcopy(original)
-    for _ in range(chance.choice((1, 1, 1, 2, 4))):
-        inside = whole
-        while isinstance(inside, dict | list) and inside:
-            key = chance.choice(sorted(inside)) if isinstance(inside, dict) else chance.randrange(len(inside))
-            if not isinstance(inside[key], dict | list) or not inside[key] or chance.random() < 0.3:
-                act = chance.randrange(6)
-                if act == 0:
-                    del inside[key]
-                elif act == 1 and isinstance(inside, dict):
-                    inside[chance.choice(NAUGHTY)] = value(chance)
-                elif act == 2 and isinstance(inside[key], int | float) and not isinstance(inside[key], bool):
-                    number = inside[key]
-                    half = number + 0.5 if abs(number) < 2**60 else 0.5
-                    inside[key] = chance.choice((-number, number + 1, number * 2, half))
-                else:
-                    inside[key] = value(chance)
-                break
-            inside = inside[key]
-        else:
-            return value(chance)
-    return whole
-
-
-def written(value: Any, chance: Random) -> bytes:
-    """JSON of it, sometimes damaged."""
-    text = json.dumps(value, ensure_ascii=chance.random() < 0.5).encode("utf-8", "surrogatepass")
-    return damaged(text, chance) if chance.random() < 0.3 else text
-
-
-def damaged(content: bytes, chance: Random) -> bytes:
-    """The same with some bytes changed, gone, doubled or put in."""
-    content = bytearray(content)
-    for _ in range(chance.choice((1, 1, 2, 5))):
-        if not content:
-            return bytes([chance.randrange(256)])
-        at, length = chance.randrange(len(content)), chance.choice((1, 1, 2, 8, 64))
-        act = chance.randrange(6)
-        if act == 0:
-            content[at] ^= 1 << chance.randrange(8)
-        elif act == 1:
-            del content[at : at + length]
-        elif act == 2:
-            content[at:at] = content[at : at + length]
-        elif act == 3:
-            del content[at:]
-        elif act == 4:
-            content[at:at] = chance.choice((b"[" * 3000, b"\x00" * 8, b"\xff\xfe", b'"', b"}", b"9" * 5000))
-        else:
-            content[at : at + length] = bytes(chance.randrange(256) for _ in range(length))
-    return bytes(content)
-
 
 LLAMA = tiny_pair.LLAMA | {"vocab_size": tiny_pair.TOKENS}
 
@@ -410,44 +326,6 @@ DOORS: dict[str, Door] = {
         head, datastore, questions, record, report, workdir, method_names, prompts,
     )
 }  # fmt: skip
-_RUNS = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect", "pty.spawn")
-
-
-class Watch:
-    """Sees what this process does while a door is open."""
-
-    def __init__(self, seconds: int = 30, *, others: tuple[str, ...] = ()) -> None:
-        """Files below `others` may be written too."""
-        self._seconds, self._place, self.seen, self._others = seconds, None, [], ("/dev/", "/proc/", *others)
-        sys.addaudithook(self._audited)
-
-    def _audited(self, event: str, args: tuple) -> None:
-        if self._place is None:
-            return
-        if event in _RUNS:
-            self.seen.append(f"{event} {args}"[:200])
-        elif event == "open" and isinstance(args[0], str | bytes | os.PathLike):
-            writes = re.search("[wax+]", args[1]) if args[1] else args[2] & (os.O_WRONLY | os.O_RDWR)
-            path = os.path.abspath(os.fsdecode(args[0]))
-            if writes and not path.startswith((str(self._place), *self._others)):
-                self.seen.append(f"writes {path}"[:200])
-
-    @contextlib.contextmanager
-    def over(self, place: Path) -> Iterator[None]:
-        def late(*_):
-            raise TimeoutError(f"no end after {self._seconds} s")
-
-        before, here = signal.signal(signal.SIGALRM, late), os.getcwd()
-        os.chdir(place)
-        signal.alarm(self._seconds)
-        self._place, self.seen = place, []
-        try:
-            yield
-        finally:
-            self._place = None
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, before)
-            os.chdir(here)
 
 
 TAKEN, REFUSED = "taken", "refused"

@@ -14,6 +14,7 @@ from adaspec_jax import models
 from adaspec_jax.errors import UserError
 from tests.faults import hostile
 from tests.faults.hostile import DOORS, REFUSED, TAKEN
+from tests.faults.watch import Watch
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def watch():
     hostile.prepare()
     notes = tempfile.mkdtemp(prefix="hypothesis.")
     set_hypothesis_home_dir(notes)
-    return hostile.Watch(others=(notes,))
+    return Watch(others=(notes,))
 
 
 SOME = settings(
@@ -64,7 +65,7 @@ def wrong(act):
     ],
 )
 def test_a_door_that_does_what_it_should_not_is_found_out(act, said, tmp_path):
-    outcome = hostile.opened(wrong(act), None, tmp_path / "door", hostile.Watch(seconds=1))
+    outcome = hostile.opened(wrong(act), None, tmp_path / "door", Watch(seconds=1))
     assert outcome.startswith(said), outcome
 
 
