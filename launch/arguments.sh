@@ -55,8 +55,9 @@ require_count() { # require_count OPTION: it is a whole number from 1
   esac
 }
 
-check_config() { # the config file is there
-  [ -f "${option_config%%:*}" ] || fail 2 "there is no config file ${option_config%%:*}"
+check_config() { # the config file is there, or a config of that name
+  local file=${option_config%%:*}
+  [ -f "$file" ] || [ -f "configs/${file%.py}.py" ] || fail 2 "there is no config file $file"
 }
 
 config_name() { # "configs/x.py:gsm8k" -> "x_gsm8k"
