@@ -81,6 +81,16 @@ def named(*choices: str) -> Any:
     return bounded(choices[0], complaint)
 
 
+def several_of(*choices: str) -> Any:
+    """A text, maybe empty, of such words with commas between them."""
+
+    def complaint(value: str) -> str | None:
+        unknown = next((word for word in value.split(",") if value and word.strip() not in choices), None)
+        return None if unknown is None else f'has "{unknown.strip()}"{did_you_mean(unknown.strip(), choices)}'
+
+    return bounded("", complaint)
+
+
 def increasing(*lengths: int, most: int = MOST) -> Any:
     """A tuple, not empty, of numbers from 1 to `most` in increasing order."""
 

@@ -58,7 +58,7 @@ def fit_stage(
     made = program(stage, memory)
     state, beside = _beginning(made, model, frozen, key=seeds.stage(stage.seed), mesh=mesh)
     began = time.perf_counter()
-    log = StageLog(stage.label, directory / "metrics.jsonl", stage.steps, stage.tensorboard)
+    log = StageLog(stage.label, directory / "metrics.jsonl", stage.steps, stage.metrics, dataclasses.asdict(stage.fit))
     fit_until = partial(_fit, stage, made, beside, mesh=mesh, checkpoints=checkpoints)
     with log, short_of_memory(f"the {stage.name} stage", _ADVICE), sharding.over(mesh), processes.listening():
         batches = _batches(stage, text, mesh, store)

@@ -54,7 +54,7 @@ class StageSpec:
     packed: bool  # rows of a batch hold several examples
     checkpoint_every: int
     skipped: int  # batches in a row that are left out because their loss or gradient is not finite
-    tensorboard: bool
+    metrics: str  # where they go beside metrics.jsonl: names, with commas between them
 
     def for_rows(self, rows: int, *, what: str = "examples") -> StageSpec:
         """The same stage on so many rows: with their number of batches, and what follows from it."""
@@ -112,7 +112,7 @@ def stage_spec(
         packed=config.data.packing,
         checkpoint_every=config.checkpoint_every,
         skipped=config.most_skipped if config.nonfinite == "skip" else 0,
-        tensorboard=config.tensorboard,
+        metrics=config.metrics,
     )
 
 

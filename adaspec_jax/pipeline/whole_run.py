@@ -47,6 +47,7 @@ from adaspec_jax.pipeline.stage_spec import SAMPLED_ON_THE_WAY
 from adaspec_jax.pipeline.teacher_choice import Asked
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import STAGES, Workdir, stages_of
+from adaspec_jax.reporting.sinks import check_metrics
 from adaspec_jax.training import Frozen
 
 
@@ -58,6 +59,7 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
     """
     if config.accelerator not in ("any", backend := jax.default_backend()):
         raise UserError(f'config.accelerator is "{config.accelerator}", and jax finds no more than {backend} here')
+    processes.once(lambda: check_metrics(config.metrics))
     config, workdir = with_cut(config), Workdir(directory)
     arms = checked_arms(config, arms or {})
     settings = {f"arm {name}": flatten(arm) for name, arm in arms.items()}
