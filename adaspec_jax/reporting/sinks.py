@@ -1,7 +1,7 @@
 """Where metrics go beside metrics.jsonl: TensorBoard's files, Weights & Biases, Trackio. Each is an optional package.
 
 A resumed stage tells no step twice. Steps after its checkpoint come again with the same values: TensorBoard takes back
-those that it has, the others are told what is past what they were told before alone.
+those that it has; wandb, where it is online, leaves out what it has; the others are told what no session told before.
 """
 
 from __future__ import annotations
@@ -141,7 +141,6 @@ class _Wandb:
     def __init__(self, beginning: Beginning) -> None:
         import wandb
 
-        self._told = beginning.told
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", _PROJECT),
             id=beginning.id,
@@ -152,6 +151,7 @@ class _Wandb:
             resume="allow",
             settings=wandb.Settings(silent=True, console="off"),
         )
+        self._told = beginning.told if self._run.offline else beginning.resume_at
         if not self._run.offline:
             print(f"{beginning.stage}: {self._run.url}", flush=True)
 

@@ -79,9 +79,10 @@ def selective_distill(
 
     def objective(model, frozen: Frozen, batch: Batch):
         mask_BT, hidden_BTD, taught, sizes = _given(model, frozen.target, batch, features, chunking)
-        measured = _gap_and_more(divergence, jax.lax.stop_gradient(model.unembedding()), frozen, batch)
-        values = values_at(mask_BT, measured, (hidden_BTD, taught, _shown(frozen, batch, features)), **sizes)
-        kept_BT = select(values, mask_BT, frozen.now, batch.segments_BT)
+        with jax.named_scope("select"):
+            measured = _gap_and_more(divergence, jax.lax.stop_gradient(model.unembedding()), frozen, batch)
+            values = values_at(mask_BT, measured, (hidden_BTD, taught, _shown(frozen, batch, features)), **sizes)
+            kept_BT = select(values, mask_BT, frozen.now, batch.segments_BT)
         total, _ = total_at(kept_BT, per_token, model.unembedding(), hidden_BTD, taught, frozen.target, **sizes)
         return total / count_of(kept_BT if normalize == "paper" else mask_BT), {
             "tokens": jnp.sum(mask_BT),
