@@ -145,3 +145,11 @@ def test_an_unknown_config_gets_a_near_name(given, near, tmp_path, monkeypatch):
 def test_the_configs_are_listed_with_what_they_are_for(capsys, monkeypatch):
     status, out, _ = command_line(capsys, monkeypatch, "train", "--config", "list")
     assert status == 0 and re.findall(r"^  (\w+)  +\S", out, re.MULTILINE) == names()
+
+
+def test_the_citation_is_of_this_version_and_names_the_paper():
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed here")
+    said = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
+    assert said["cff-version"] == "1.2.0" and {"message", "title", "authors"} <= set(said)
+    assert said["version"] == __version__ and said["license"] == "Apache-2.0"
+    assert said["references"][0]["url"].endswith("2510.19779")
