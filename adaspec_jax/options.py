@@ -112,6 +112,11 @@ def add_assistant_roles(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_profile(parser: argparse.ArgumentParser) -> None:
+    """Where a trace of the decoding goes."""
+    parser.add_argument("--profile", metavar="DIR", help="also write a trace of jax's profiler of all decoding there")
+
+
 def add_matmul_option(parser: argparse.ArgumentParser) -> None:
     """In which type decoding multiplies."""
     parser.add_argument(

@@ -1,6 +1,11 @@
 # shellcheck shell=bash
 # How the launch scripts read their options, and print or run their commands. Sourced after setup.sh, by bash 3.2 or newer.
 
+[ "${BASH_SOURCE[0]}" != "$0" ] || {
+  echo "error: arguments.sh is sourced by the scripts beside it, which have a --help of their own, as launch/quickstart.sh" >&2
+  exit 2
+}
+
 dry_run= # set: commands are printed instead of run
 overrides=()
 option_config= # every training script has one

@@ -8,11 +8,25 @@ from pathlib import Path
 
 import jax
 
+from adaspec_jax.errors import UserError
+
 
 @contextlib.contextmanager
-def traced(directory: str | Path) -> Iterator[None]:
-    """Writes what happens in the block to `directory`: for xprof and TensorBoard, and perfetto_trace.json.gz."""
-    jax.profiler.start_trace(str(directory), create_perfetto_trace=True)
+def traced(directory: str | Path | None) -> Iterator[None]:
+    """Writes what happens in the block to `directory`: for xprof and TensorBoard, and perfetto_trace.json.gz.
+
+    Nothing where there is none.
+    """
+    if directory is None:
+        yield
+        return
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"{directory} is a file; name a directory for the trace") from None
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # every call of Python's, a million of them, would leave no room for the rest
+    jax.profiler.start_trace(str(directory), create_perfetto_trace=True, profiler_options=options)
     try:
         yield
     finally:

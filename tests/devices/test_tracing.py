@@ -122,3 +122,9 @@ def test_a_profile_that_cannot_be_is_one_line(profile, says):
     config.profile = profile
     with contextlib.nullcontext() if says is None else pytest.raises(UserError, match=says):
         validate(config)
+
+
+def test_a_file_in_the_traces_place_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file; name a directory"), tracing.traced(tmp_path / "file"):
+        pytest.fail("the block was run")
