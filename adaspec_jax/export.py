@@ -145,6 +145,7 @@ def _names(workdir: Workdir, arguments: argparse.Namespace, out: Path) -> servin
         return serving.Names(own, own, where)
     if target is None and not settings.get("target.epochs", 1):
         target = on_the_hub(str(settings.get("target.init")))
+    there = on_the_hub(target) if target else None
     if target is None and not arguments.push:
         beside = os.path.relpath(workdir.stage("target").absolute(), out.parent)
         target = None if beside.startswith("..") else Path(beside).as_posix()
@@ -154,7 +155,7 @@ def _names(workdir: Workdir, arguments: argparse.Namespace, out: Path) -> servin
             " `my-target` is the target of the same run, which its maker writes there with "
             "`python -m adaspec_jax.export --workdir RUN --stage target --out my-target`."
         )
-    return serving.Names(own, target, where.strip())
+    return serving.Names(own, target, where.strip(), there)
 
 
 def _write_account(

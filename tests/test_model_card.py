@@ -161,7 +161,7 @@ def test_a_heads_card_names_its_target_and_no_relation():
     }
     account |= {"target": {"name": HUB, "fine_tuned": False, "model_type": "llama"}, "settings": {}, "command": None}
     account |= {"parameters": 5, "dtype": "float32", "adaspec_jax": "0"}
-    card = ModelCard(serving.card(account, serving.Names("head", HUB, ""), [], "python -m adaspec_jax.export"))
+    card = ModelCard(serving.card(account, serving.Names("head", HUB, "", HUB), [], "python -m adaspec_jax.export"))
     assert card.data.base_model == HUB and getattr(card.data, "base_model_relation", None) is None
     assert card.data.library_name == "adaspec_jax" and "eagle3" in card.data.tags
 

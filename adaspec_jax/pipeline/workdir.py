@@ -162,7 +162,7 @@ class Workdir:
         """What the run's config says, by key; the settings of a further draft stand in the place of the draft's own."""
         file = self.path / "config.json"
         settings = _read(file) if file.is_file() else {}
-        arm = self.decision(_ARM + name) or {}
+        arm = {} if name == QUALIFIER else self.decision(_ARM + name) or {}
         return settings | {f"draft.{key}": value for key, value in arm.items()}
 
     def report(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class Names(NamedTuple):
     own: str
     target: str
     where: str  # from where these resolve, a sentence
+    on_the_hub: str | None = None  # the target's name there, where it has one
 
 
 class Served(NamedTuple):
@@ -56,7 +57,7 @@ def metadata(account: Mapping[str, Any], names: Names) -> Any:
 
     head, base, relation = account["kind"], account["base_model"], None
     if head:
-        base = account["target"]["name"]  # whose features it reads; none of the hub's relations says that
+        base = names.on_the_hub  # whose features it reads; none of the hub's relations says that
     elif base and (account["stage"] != "target" or account["target"]["fine_tuned"]):
         relation = "finetune"
     results, measured = [], account["acceptance"]

