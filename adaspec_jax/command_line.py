@@ -30,6 +30,7 @@ class Options(NamedTuple):
     workdir: str | None
     print_config: bool
     described: dict[str, dict[str, Any]]  # config.json of "target" and "draft", where that says their architecture
+    command: tuple[str, ...]  # what --config was given, and the overrides
 
 
 def parse_experiment(argv: list[str], *, description: str | None) -> tuple[Experiment, Options]:
@@ -74,7 +75,8 @@ def parse_experiment(argv: list[str], *, description: str | None) -> tuple[Exper
         getattr(values.config, option.split(".")[1]).architecture = None
     config, described = _completed(values.config, overrides)
     validate(config)
-    return config, Options(values.workdir, values.print_config, described)
+    unset = [f"{option}=None" for option in unsaid]
+    return config, Options(values.workdir, values.print_config, described, (str(given), *overrides, *unset))
 
 
 def take_option(argv: list[str], name: str, *, flag: bool = False) -> str | None:

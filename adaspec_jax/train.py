@@ -26,7 +26,7 @@ def main() -> None:
     from adaspec_jax.devices import processes
 
     processes.join(config.distributed)
-    report = processes.run(lambda: pipeline.run(config, flags.workdir))
+    report = processes.run(lambda: pipeline.run(config, flags.workdir, command=flags.command))
     if not processes.first():
         return
     reporting.print_table(report)

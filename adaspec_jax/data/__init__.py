@@ -10,7 +10,7 @@ from adaspec_jax.data.sources import Source, digest, load_examples, parse_rows
 from adaspec_jax.data.tasks import CHAT, TASKS, AnyExample, Example, Task, columns_task
 from adaspec_jax.data.texts import Growing, continuation, pieces, prompt_ids, text_of
 from adaspec_jax.data.token_store import TokenStore, free_bytes, row_batches, size_in_words
-from adaspec_jax.data.tokenization import Ends, ends_of_text, opening, train_bpe
+from adaspec_jax.data.tokenization import Ends, ends_of_text, name_unknown, opening, train_bpe
 from adaspec_jax.data.tokenizer_files import NoTokenizer, load_by_class, load_tokenizer, notes_on
 from adaspec_jax.data.tokenizer_identity import (
     check_fits,
@@ -49,6 +49,7 @@ __all__ = [
     "load_examples",
     "load_tokenizer",
     "continuation",
+    "name_unknown",
     "notes_on",
     "num_steps",
     "opening",

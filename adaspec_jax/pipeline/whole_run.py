@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,17 @@ from adaspec_jax.reporting.sinks import check_metrics
 from adaspec_jax.training import Frozen
 
 
-def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSettings] | None = None) -> dict[str, Any]:
+def run(
+    config: Experiment,
+    directory: str | Path,
+    arms: Mapping[str, ArmSettings] | None = None,
+    *,
+    command: Sequence[str] = (),
+) -> dict[str, Any]:
     """The report of the finished run; finished stages are restored, an interrupted one goes on where it stopped.
 
     `arms`: further drafts by name, each distilled under its own settings from the same start by the same target (and
-    measured on the same prompts), below DIR/<name>.
+    measured on the same prompts), below DIR/<name>. `command`: how the config was given, for whoever is handed a model.
     """
     if config.accelerator not in ("any", backend := jax.default_backend()):
         raise UserError(f'config.accelerator is "{config.accelerator}", and jax finds no more than {backend} here')
@@ -67,7 +73,7 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
     with contextlib.ExitStack() as alone:
         processes.each(lambda: processes.first() and alone.enter_context(held(workdir.path, processes.say)))
         processes.once(workdir.clear)
-        processes.once(lambda: workdir.claim(config, arms))
+        processes.once(lambda: workdir.claim(config, arms, command))
         asked = config.evaluation, config.data, (*stages_of(config.reference), *arms)
         if (report := processes.once(lambda: workdir.finished_report(*asked))) is not None:
             return report
