@@ -17,6 +17,7 @@ COMMANDS = {
     "benchmark": "one table of many speculative methods on the same prompts",
     "schedule": "how many guesses of a draft pay at each batch size",
     "ablate": "selection rules against each other, over several seeds",
+    "report": "one page of one or several finished runs",
     "compare": "finished runs beside the paper's figures",
     "parity": "a finished run held against PyTorch and transformers",
     "plan": "will a run fit, and how fast can it be, before it is paid for",

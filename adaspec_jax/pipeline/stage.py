@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from adaspec_jax import data, files, models
+from adaspec_jax.config import Draft
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import bytes_limit, compiled_or_needed, lowered, short_of_memory
 from adaspec_jax.devices.tracing import tracing_steps
@@ -57,6 +58,8 @@ def fit_stage(
     stored = store.entries if store else {}
     memory = _memory(stage, model, frozen, mesh=mesh, begun=begun, workdir=workdir, stored=stored)
     made = program(stage, memory)
+    if isinstance(stage.fit, Draft):
+        frozen = dataclasses.replace(frozen, classes_V=data.token_classes(text.tokenizer))
     state, beside = _beginning(made, model, frozen, key=seeds.stage(stage.seed), mesh=mesh)
     began = time.perf_counter()
     log = StageLog(stage.label, directory / "metrics.jsonl", stage.steps, stage.metrics, dataclasses.asdict(stage.fit))
@@ -106,7 +109,8 @@ def _beginning(made: Program, model, frozen: Frozen, *, key: jax.Array, mesh: sh
         state = made.begin(model, key)
         base = made.beside(Frozen(), model).base
     state = sharding.shard(state, mesh, made.table)
-    return state, dataclasses.replace(made.beside(frozen, model), base=sharding.shard(base, mesh))
+    base = sharding.shard(base, mesh)
+    return state, dataclasses.replace(made.beside(frozen, model), base=base, classes_V=frozen.classes_V)
 
 
 def _fit(

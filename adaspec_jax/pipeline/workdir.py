@@ -14,6 +14,7 @@ from adaspec_jax import files, models
 from adaspec_jax.config import FREE_TO_CHANGE, QUALIFIER, Data, Draft, Evaluation, Experiment, Reference, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline.examples import weighted
+from adaspec_jax.reporting import evidence
 from adaspec_jax.reporting.report import plain
 
 STAGES = ("target", "reference", "draft")
@@ -217,7 +218,7 @@ class Workdir:
         self.decide(_REPORT, self._report_sums())
 
     def _report_sums(self) -> dict[str, str]:
-        names = ("report.json", "report.html", "counts.json")
+        names = ("report.json", "report.html", "counts.json", evidence.FILE)
         return {name: files.sha256(self.path / name) for name in names if (self.path / name).is_file()}
 
     @property

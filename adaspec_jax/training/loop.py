@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -227,7 +228,7 @@ class _Flush:
         fetched = jax.device_get([(number, metrics) for number, metrics, _ in pending])
         rate = sum(float(metrics.get("tokens", 0)) for _, metrics in fetched) / seconds
         for (number, metrics), position in zip(fetched, positions, strict=True):
-            values = {name: float(value) for name, value in metrics.items()}
+            values = {name: value.tolist() if np.ndim(value) else float(value) for name, value in metrics.items()}
             self._bad = 0 if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]) else self._bad + 1
             if self._bad > self._skipped:
                 self._batches.set_state(position)
