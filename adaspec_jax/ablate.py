@@ -18,7 +18,7 @@ from pathlib import Path
 
 from adaspec_jax import files
 from adaspec_jax.command_line import parse_experiment, print_config, take_option
-from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.errors import UserError, exit_with_one_line, keeping
 from adaspec_jax.options import COUNT, check_output, number_of
 from adaspec_jax.pipeline.ablation import (
     ARMS,
@@ -36,7 +36,7 @@ def main() -> None:
     markdown = take_option(argv, "markdown")
     if markdown is not None:
         check_output(markdown, "markdown")
-    config, flags = parse_experiment(argv, description=__doc__)
+    config, flags = parse_experiment(argv, description=__doc__, others=("seeds", "arms", "budgets", "markdown"))
     if flags.print_config:
         return print_config(config)
     if not flags.workdir:
@@ -52,6 +52,7 @@ def main() -> None:
         check_metrics(config.metrics)
     from adaspec_jax import pipeline, reporting
     from adaspec_jax.devices import processes
+    from adaspec_jax.pipeline.kept import kept_in_words
 
     processes.join(config.distributed)
     workdir = Path(flags.workdir).resolve()  # later seeds name the first one's target by it
@@ -62,9 +63,10 @@ def main() -> None:
     for number in range(seeds):
         processes.say(f"seed {number} of {seeds}")
         run = seeded(config, workdir, number)
-        reports.append(
-            processes.run(lambda run=run, number=number: pipeline.run(run, workdir / f"seed{number}", specs))
-        )
+        with keeping(lambda: kept_in_words(flags.workdir, below="seed*")):
+            reports.append(
+                processes.run(lambda run=run, number=number: pipeline.run(run, workdir / f"seed{number}", specs))
+            )
     if not processes.first():
         return
     recorded = {"resamples": config.evaluation.resamples, "settings": dataclasses.asdict(config)}

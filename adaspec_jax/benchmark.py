@@ -16,7 +16,7 @@ from functools import partial
 
 from adaspec_jax.benchmark_replay import add_replay_options, check_replay, record, replayed
 from adaspec_jax.command_line import say_notes
-from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
+from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line, keeping
 from adaspec_jax.options import (
     AT_LEAST_NONE,
     COUNT,
@@ -24,11 +24,11 @@ from adaspec_jax.options import (
     ROWS,
     SEED,
     TOKENS,
-    add_assistant_roles,
-    add_matmul_option,
+    add_conversation_options,
     add_profile,
     add_sources,
-    add_template_options,
+    add_task_option,
+    add_types,
     check_outputs,
     number_of,
     numbers_of,
@@ -39,6 +39,7 @@ from adaspec_jax.options import (
 from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of, spelt_out
 
 
+@keeping("nothing is kept, for results are written at the end: the same command begins anew")
 def main() -> None:
     arguments = parse_arguments(_parser())
     if arguments.methods == "list":
@@ -137,8 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         help="all methods verify at one width, so that text is plain decoding's to the bit; chains alone, and dearer",
     )
     parser.add_argument("--seed", type=SEED, default=0)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    add_matmul_option(parser)
+    add_types(parser)
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
     _add_results(parser)
     return parser
@@ -155,9 +155,8 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
         help="prompts are conversations, or lists of turns, rendered by the chat template; each turn is a request, "
         "after the target's own answers to those before it",
     )
-    add_template_options(parser)
-    add_assistant_roles(parser)
-    parser.add_argument("--task", help="or the held-out prompts of a task: gsm8k, alpaca, word_problems, ...")
+    add_conversation_options(parser)
+    add_task_option(parser, "or the held-out prompts of a task: ")
     parser.add_argument("--data", help="the task's file (default: ADASPEC_DATA, tensorflow-datasets, hub)")
     parser.add_argument("--split", default="test")
     parser.add_argument(

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adaspec_jax import voice
 from adaspec_jax.config import CUT, RANDOM, Experiment, architecture_of, flatten, validate, with_cut
 from adaspec_jax.config_files import LIST, listed, with_files
-from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.errors import UserError, did_you_mean, nearest
 from adaspec_jax.files import read_json
+from adaspec_jax.options import number_of, one_of, spelt
 from adaspec_jax.places import ADAPTER, file_of, find_local, only_an_adapter
 from adaspec_jax.program import usage, versions
 
 _KNOB = "--method."
 _MODELS = ("target", "draft", "qualifier")
 _ARCHITECTURES = tuple(f"--config.{name}.architecture" for name in _MODELS)
+_SPEAKING = {"quiet": voice.QUIET_HELP, "log_format": voice.FORMAT_HELP}
+_OPTIONS = ("config", "workdir", "print_config", "help", "version", *_SPEAKING)
+_NEED_VALUES = ("--config", "--workdir", "--log_format")
 
 
 class Options(NamedTuple):
@@ -33,8 +38,13 @@ class Options(NamedTuple):
     command: tuple[str, ...]  # what --config was given, and the overrides
 
 
-def parse_experiment(argv: list[str], *, description: str | None) -> tuple[Experiment, Options]:
-    """The overridden, validated config, in which each model has its architecture, and the other options."""
+def parse_experiment(
+    argv: list[str], *, description: str | None, others: Iterable[str] = ()
+) -> tuple[Experiment, Options]:
+    """The overridden, validated config, in which each model has its architecture, and the other options.
+
+    `others`: options of this command that were taken out of `argv`. How it is to speak holds from here on.
+    """
     from absl import flags
     from ml_collections import config_flags
 
@@ -44,6 +54,8 @@ def parse_experiment(argv: list[str], *, description: str | None) -> tuple[Exper
     if _config_argument(argv) == LIST and not Path(LIST).is_file():
         print(f"Configs that come with the package:\n\n{listed()}")
         raise SystemExit(0)
+    argv = _in_one_spelling(argv, (*_OPTIONS, *others))
+    _speak(argv)
     argv, unsaid = _take_unsaid(with_files(argv))
     values = flags.FlagValues()
     flags.DEFINE_boolean("print_config", False, "Prints the resolved config and exits.", flag_values=values)
@@ -56,7 +68,9 @@ def parse_experiment(argv: list[str], *, description: str | None) -> tuple[Exper
     given = _config_argument(rest)
     if {"-h", "--help"} & set(argv):
         config = load_config(given) if given else Experiment()
-        print(f"usage: {usage(description)}\n\nKeys to override, with {given or 'their default'} values:")
+        print(f"usage: {usage(description)}\n\nAlso, and - is as good as _ in the name of an option:")
+        print("\n".join(f"  --{name}: {said}" for name, said in _SPEAKING.items()))
+        print(f"\nKeys to override, with {given or 'their default'} values:")
         print("\n".join(f"  --config.{key}={value}" for key, value in flatten(config).items()))
         raise SystemExit(0)
     if given:
@@ -81,7 +95,7 @@ def parse_experiment(argv: list[str], *, description: str | None) -> tuple[Exper
 
 def take_option(argv: list[str], name: str, *, flag: bool = False) -> str | None:
     """The value of --name, taken out of `argv` before the config's flags are parsed; "" for a flag that is there."""
-    for index, argument in enumerate(argv):
+    for index, argument in enumerate(map(spelt, argv)):
         if argument == f"--{name}":
             if flag:
                 argv.pop(index)
@@ -95,6 +109,30 @@ def take_option(argv: list[str], name: str, *, flag: bool = False) -> str | None
     return None
 
 
+def _in_one_spelling(argv: list[str], known: Sequence[str]) -> list[str]:
+    """With _ for every - in options' names; UserError for an option of none of the `known` names.
+
+    What follows an option that needs a value, and has none, is that, and stays as it is.
+    """
+    found = argv[:1]
+    for before, argument in pairwise(argv):
+        if not argument.startswith("--") or spelt(before) in _NEED_VALUES:
+            found.append(argument)
+            continue
+        found.append(spelt(argument))
+        name = found[-1].removeprefix("--").partition("=")[0]
+        if not name.startswith(("config.", "noconfig.")) and not {name, name.removeprefix("no")} & set(known):
+            raise UserError(f"there is no option --{name}{nearest(name, known) or '; see --help'}")
+    return found
+
+
+def _speak(argv: list[str]) -> None:
+    """Takes out how the command is to speak."""
+    quiet = take_option(argv, "quiet", flag=True) is not None
+    log_format = take_option(argv, "log_format") or voice.FORMATS[0]
+    voice.speak(quiet=quiet, log_format=number_of("log_format", log_format, one_of(*voice.FORMATS)["type"]))
+
+
 def take_knobs(argv: list[str]) -> tuple[list[str], dict[str, str]]:
     """The arguments without those that set a method's knobs (--method.NAME=VALUE), and these."""
     kept, knobs = [], {}
@@ -102,7 +140,7 @@ def take_knobs(argv: list[str]) -> tuple[list[str], dict[str, str]]:
         if not argument.startswith(_KNOB):
             kept.append(argument)
             continue
-        name, equals, value = argument.removeprefix(_KNOB).partition("=")
+        name, equals, value = spelt(argument).removeprefix(_KNOB).partition("=")
         if not (name and equals):
             raise UserError(f"{argument}: give {_KNOB}NAME=VALUE")
         knobs[name] = value
@@ -112,7 +150,7 @@ def take_knobs(argv: list[str]) -> tuple[list[str], dict[str, str]]:
 def say_notes(notes: Iterable[str]) -> None:
     """What the user should know beside the result, on standard error."""
     for line in notes:
-        print(f"note: {line}", file=sys.stderr)
+        voice.say(f"note: {line}")
 
 
 def print_config(config: Experiment) -> None:

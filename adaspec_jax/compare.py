@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.errors import UserError, exit_with_one_line, keeping
 from adaspec_jax.options import COUNT, check_outputs, parse_arguments, parser_of
 
 
@@ -40,6 +40,7 @@ def certify(path: str, num_prompts: int) -> None:
     parity.store(path, parity.certificate(path, num_prompts=num_prompts))
 
 
+@keeping("certificates that were stored stay; the same command makes the others")
 def main() -> None:
     parser = parser_of("compare", __doc__)
     parser.add_argument("--workdir", required=True, nargs="+", help="of finished runs, or their report.json")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaspec_jax.errors import exit_with_one_line
+from adaspec_jax.errors import exit_with_one_line, keeping
 from adaspec_jax.options import parse_arguments, parser_of
 
 
+@keeping("files that are there are whole; the same command begins anew")
 def main(argv: list[str] | None = None) -> None:
     parser = parser_of("convert", __doc__)
     parser.add_argument("--in", dest="source", required=True, help="directory with pytorch_model*.bin")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from adaspec_jax.command_line import say_notes
 from adaspec_jax.errors import UserError, exit_with_one_line
-from adaspec_jax.options import COUNT, parse_arguments, parser_of
+from adaspec_jax.options import COUNT, add_task_option, one_of, parse_arguments, parser_of
 
 
 def main() -> None:
@@ -41,10 +41,10 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of("datastore", __doc__)
-    parser.add_argument("action", choices=("build",))
+    parser.add_argument("action", type=one_of("build")["type"], help="build")
     parser.add_argument("--data", help="a file of texts; with --task, the task's file")
     parser.add_argument("--columns", help="of a file of rows, with commas between them (default: all that are text)")
-    parser.add_argument("--task", help="gsm8k, alpaca, word_problems, ...")
+    add_task_option(parser)
     parser.add_argument("--split", default="train", help="of the task")
     parser.add_argument("--num", type=COUNT, help="at most so many rows, the first")
     parser.add_argument("--held_out", help="a file of evaluation prompts, as benchmark --prompts reads it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import io
@@ -11,8 +12,10 @@ import re
 import select
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
+
+from adaspec_jax import voice
 
 
 class UserError(Exception):
@@ -26,8 +29,13 @@ class Stopped(Exception):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean "x"?` when a known name is close to `name`, else the list of known names."""
     known = sorted(known)
+    return nearest(name, known) or f"; known: {', '.join(known)}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean "x"?` when a known name is close to `name`, else nothing."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f'; did you mean "{close[0]}"?' if close else f"; known: {', '.join(known)}"
+    return f'; did you mean "{close[0]}"?' if close else ""
 
 
 def first_line(error: BaseException) -> str:
@@ -44,7 +52,8 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
     """Runs a command-line `main`. What the user or the machine is to blame for is one line on stderr and status 2.
 
     That is a `UserError`, a platform that jax lacks, and what the system refuses: no room, no permission, a name that
-    is too long. Where nobody reads the output any more the command ends, as others do, without a word.
+    is too long. Where nobody reads the output any more the command ends, as others do, without a word. Ctrl-C is
+    status 130, and a line with what `keeping` says.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -52,15 +61,14 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
     threading.excepthook = _of_a_thread
     logging.getLogger("absl").addFilter(_of_a_log)
     try:
-        main()
-        sys.stdout.flush()
+        _run(main)
     except UserError as error:
         _end(str(error))
     except Stopped as stop:
-        print(f"{stop}; the same command goes on from there", file=sys.stderr)
+        voice.complain(f"{stop}; the same command goes on from there")
         raise SystemExit(143) from None  # as a shell reports SIGTERM
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        voice.complain(f"interrupted; {interrupt.args[0] if interrupt.args else _NOTHING_KEPT}")
         raise SystemExit(130) from None
     except BaseException as error:
         if not is_a_failure(error):
@@ -72,6 +80,32 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
         if complaint is None:
             raise
         _end(complaint)
+    finally:
+        voice.speak()  # as ever, to whoever calls the next command in this process
+
+
+_NOTHING_KEPT = "nothing is kept, and the same command begins anew"
+
+
+@contextlib.contextmanager
+def keeping(words: str | Callable[[], str]) -> Iterator[None]:
+    """Inside it Ctrl-C is told what is kept, and how to go on; the innermost says it. A decorator too."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if interrupt.args:
+            raise
+        raise KeyboardInterrupt(words if isinstance(words, str) else words()) from None
+
+
+def _run(main: Callable[[], None]) -> None:
+    """`main`, and all that it printed, which a help that ends by `SystemExit` has not yet written."""
+    try:
+        main()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
 
 
 def refused_by_the_system(error: BaseException) -> str | None:
@@ -119,7 +153,7 @@ def _panic(error: BaseException) -> str | None:
 
 
 def _end(complaint: str) -> NoReturn:
-    print(f"error: {' '.join(complaint.split())}", file=sys.stderr)
+    voice.complain(f"error: {' '.join(complaint.split())}")
     try:
         sys.stdout.flush()
     except OSError:

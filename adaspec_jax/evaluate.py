@@ -10,7 +10,7 @@ import argparse
 import sys
 
 from adaspec_jax.command_line import say_notes, take_knobs
-from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.errors import UserError, exit_with_one_line, keeping
 from adaspec_jax.knobs import MOST_GUESSES
 from adaspec_jax.options import (
     AT_LEAST_NONE,
@@ -18,11 +18,12 @@ from adaspec_jax.options import (
     ROWS,
     SEED,
     TOKENS,
-    add_assistant_roles,
-    add_matmul_option,
+    add_conversation_options,
     add_sources,
-    add_template_options,
+    add_task_option,
+    add_types,
     check_outputs,
+    one_of,
     parse_arguments,
     parser_of,
     real,
@@ -31,6 +32,7 @@ from adaspec_jax.options import (
 from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of
 
 
+@keeping("nothing is kept, for the report is written at the end: the same command begins anew")
 def main() -> None:
     argv, knobs = take_knobs(sys.argv[1:])
     arguments = parse_arguments(_parser(), argv)
@@ -103,12 +105,11 @@ def _parser() -> argparse.ArgumentParser:
         help="default: vanilla, or KIND_chain with a head; see python -m adaspec_jax.benchmark --methods list; "
         "--method.KNOB=VALUE sets a knob",
     )
-    parser.add_argument("--task", help="gsm8k, alpaca, mbpp, cnn_dailymail, word_problems or chat; or columns")
+    add_task_option(parser, "", "columns")
     parser.add_argument("--data", help="a .jsonl or .jsonl.gz file, or hf:NAME:SPLIT (default: the task's own)")
     parser.add_argument("--prompt_column", help="any file, this column taken as it is")
     parser.add_argument("--answer_column", help="beside --prompt_column: measured prompts need no answers")
-    add_template_options(parser)
-    add_assistant_roles(parser)
+    add_conversation_options(parser)
     parser.add_argument("--split", default="test")
     parser.add_argument("--rows", help='a slice of the split, as in "0:800"')
     parser.add_argument("--seed", type=SEED, default=0, help="of a generated task and of sampling")
@@ -126,7 +127,10 @@ def _parser() -> argparse.ArgumentParser:
         "--lenience", type=real(0, 1, above=True), default=1.0, help="below 1: lossy acceptance, by p / lenience"
     )
     parser.add_argument(
-        "--lenience_form", choices=("linear", "square", "exponential"), default="linear", help="see decoding.Lenient"
+        "--lenience_form",
+        **one_of("linear", "square", "exponential"),
+        default="linear",
+        help="see decoding.Lenient",
     )
     parser.add_argument("--max_length", type=TOKENS, default=512, help="longer prompts are left out")
     parser.add_argument(
@@ -135,8 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         help="above 0: longer prompts lose tokens from their middle",
     )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    add_matmul_option(parser)
+    add_types(parser)
     parser.add_argument("--json", required=True, help="where the report goes")
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
     return parser

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from adaspec_jax.drafter_file import kind_in
 from adaspec_jax.errors import UserError, exit_with_one_line
-from adaspec_jax.options import GUESSES, parse_arguments, parser_of
+from adaspec_jax.options import GUESSES, add_dtype_option, one_of, parse_arguments, parser_of
 
 if TYPE_CHECKING:
     from adaspec_jax import serving
@@ -33,10 +33,8 @@ def main() -> None:
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--stage", required=True, help="target, reference, draft, or another draft of the run")
     parser.add_argument("--out", required=True)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.add_argument(
-        "--for", dest="reader", choices=("vllm", "sglang", OURS), help="who reads a head (default: vllm)"
-    )
+    add_dtype_option(parser, "float16")
+    parser.add_argument("--for", dest="reader", **one_of("vllm", "sglang", OURS), help="of a head (default: vllm)")
     parser.add_argument(
         "--draft_length", type=GUESSES, help="guesses per round (default: the run's evaluation, else 5)"
     )

@@ -12,22 +12,23 @@ import json
 import sys
 
 from adaspec_jax.command_line import say_notes, take_knobs
-from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.errors import UserError, exit_with_one_line, keeping
 from adaspec_jax.options import (
     AT_LEAST_NONE,
     GUESSES,
     SEED,
     TOKENS,
-    add_matmul_option,
     add_profile,
     add_sources,
     add_template_options,
+    add_types,
     parse_arguments,
     parser_of,
 )
 from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of
 
 
+@keeping("nothing is kept")
 def main() -> None:
     argv, knobs = take_knobs(sys.argv[1:])
     arguments = parse_arguments(_parser(), argv)
@@ -179,8 +180,7 @@ def _parser() -> argparse.ArgumentParser:
         "each target call; without a number, for as many as the method makes",
     )
     parser.add_argument("--seed", type=SEED, default=0)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    add_matmul_option(parser)
+    add_types(parser)
     add_profile(parser)
     parser.add_argument("--mesh", help="as in tensor=4: models cut over so many devices; default: one device")
     return parser

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from adaspec_jax import voice
 from adaspec_jax.config import MATMUL, MOST, MOST_ROWS, MOST_TOKENS
-from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.errors import UserError, did_you_mean, nearest
 from adaspec_jax.knobs import MOST_GUESSES
 from adaspec_jax.program import ShowVersions, called_as
 
@@ -20,25 +22,70 @@ def parser_of(command: str, doc: str | None) -> argparse.ArgumentParser:
     """Of a module that is run; its docstring but for the first line says what it does (None under `python -OO`)."""
     description = (doc or "").partition("\n\n")[2]
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog=called_as(command), description=description, formatter_class=formatter)
+    parser = argparse.ArgumentParser(
+        prog=called_as(command),
+        description=description,
+        formatter_class=formatter,
+        epilog="In the name of an option - is as good as _.",
+    )
     parser.add_argument("--version", action=ShowVersions)
+    parser.add_argument("--quiet", action="store_true", help=voice.QUIET_HELP)
+    parser.add_argument("--log_format", **one_of(*voice.FORMATS), default=voice.FORMATS[0], help=voice.FORMAT_HELP)
     return parser
 
 
-def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
-    """The parsed options. Mistakes raise `UserError`."""
+def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The parsed options, but those of how the command speaks, which hold from here on. Mistakes raise `UserError`."""
 
     def complain(message: str):
-        of_a_number = re.fullmatch(r"argument (--\w+): (is .*)", message)
-        raise UserError(" ".join(of_a_number.groups()) if of_a_number else f"{message}; see --help")
+        of_a_value = re.fullmatch(r"argument (\S+): (is .*)", message, re.DOTALL)
+        raise UserError(" ".join(of_a_value.groups()) if of_a_value else f"{message}; see --help")
 
     parser.error = complain
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(_in_one_spelling(parser, sys.argv[1:] if argv is None else argv))
+    speaking = vars(arguments)
+    voice.speak(quiet=speaking.pop("quiet"), log_format=speaking.pop("log_format"))
     for action in parser._actions:
         value = getattr(arguments, action.dest, None)
         if "" in (value if isinstance(value, list) else [value]):
             raise UserError(f"{action.option_strings[-1]} is empty; give a value, or leave it out")
     return arguments
+
+
+def _in_one_spelling(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
+    """The arguments with options as the parser has them; UserError for one that it does not have.
+
+    What may be a value stays as it is: argparse, too, takes for one what has a space and is no option's beginning.
+    """
+    known = [option for action in parser._actions for option in action.option_strings]
+    found = []
+    for number, argument in enumerate(argv):
+        if argument == "--":
+            return [*found, *argv[number:]]
+        name = spelt(argument).partition("=")[0]
+        if name.startswith("--") and any(option.startswith(name) for option in known):
+            argument = spelt(argument)
+        elif name.startswith("--") and " " not in argument:
+            raise UserError(f"there is no option {name}{nearest(name, known) or '; see --help'}")
+        found.append(argument)
+    return found
+
+
+def spelt(argument: str) -> str:
+    """An option with _ for every - in its name; its value, and what is no option, stays."""
+    name, equals, value = argument.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else argument
+
+
+def one_of(*choices: str) -> dict[str, Any]:
+    """`type` and `metavar` of an option that takes one of these, and names the nearest for any other."""
+    return {"type": partial(_one_of, choices), "metavar": f"{{{','.join(choices)}}}"}
+
+
+def _one_of(choices: Sequence[str], text: str) -> str:
+    if text not in choices:
+        raise argparse.ArgumentTypeError(f'is "{text}"{did_you_mean(text, choices)}')
+    return text
 
 
 def whole(least: int, most: int = MOST) -> Callable[[str], int]:
@@ -102,8 +149,9 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--datastore", help="made by python -m adaspec_jax.datastore, for the methods that need one")
 
 
-def add_assistant_roles(parser: argparse.ArgumentParser) -> None:
-    """Who in a file of conversations is the assistant."""
+def add_conversation_options(parser: argparse.ArgumentParser) -> None:
+    """How a file's conversations are rendered, and who in them is the assistant."""
+    add_template_options(parser)
     parser.add_argument(
         "--assistant_roles",
         type=lambda names: tuple(name for name in names.split(",") if name),
@@ -117,21 +165,31 @@ def add_profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", metavar="DIR", help="also write a trace of jax's profiler of all decoding there")
 
 
-def add_matmul_option(parser: argparse.ArgumentParser) -> None:
-    """In which type decoding multiplies."""
+def add_types(parser: argparse.ArgumentParser) -> None:
+    """In which type weights are held, and decoding multiplies."""
+    add_dtype_option(parser)
     parser.add_argument(
         "--matmul",
-        type=_matmul,
+        **one_of(*MATMUL),
         default=MATMUL[0],
         help=f"{', '.join(MATMUL)} (default: {MATMUL[0]}): bfloat16 with float32 sums, where the machine has matrix "
         "units for it; auto takes it there",
     )
 
 
-def _matmul(text: str) -> str:
-    if text not in MATMUL:
-        raise UserError(f'--matmul is "{text}"{did_you_mean(text, MATMUL)}')
-    return text
+TASKS = ("alpaca", "alpaca_chats", "chat", "cnn_dailymail", "gsm8k", "mbpp", "tinystories")
+TASKS += ("word_problem_chats", "word_problems", "xsum")  # those of `data.TASKS`, which --help need not import
+
+
+def add_task_option(parser: argparse.ArgumentParser, what: str = "", *more: str) -> None:
+    """A task by its name."""
+    named = ", ".join((*TASKS, *more))
+    parser.add_argument("--task", type=one_of(*TASKS, *more)["type"], help=f"{what}{named}", metavar="NAME")
+
+
+def add_dtype_option(parser: argparse.ArgumentParser, *more: str) -> None:
+    """In which type weights are held."""
+    parser.add_argument("--dtype", **one_of("float32", "bfloat16", *more), default="float32")
 
 
 def check_outputs(arguments: argparse.Namespace, *options: str) -> None:

@@ -16,17 +16,20 @@ from typing import Any
 from adaspec_jax import files
 from adaspec_jax.command_line import Options, parse_experiment, print_config, say_notes, take_option
 from adaspec_jax.config import CUT, Experiment
-from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line
+from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line, keeping
 from adaspec_jax.options import check_output
 
 
+@keeping("nothing is kept but what is printed: the same command begins anew")
 def main() -> None:
     arguments = list(sys.argv)
     name = take_option(arguments, "topology")
     out = take_option(arguments, "json")
     asked = take_option(arguments, "stages")
     search = take_option(arguments, "no_search", flag=True) is None
-    config, options = parse_experiment(arguments, description=__doc__)
+    config, options = parse_experiment(
+        arguments, description=__doc__, others=("topology", "json", "stages", "no_search")
+    )
     if options.print_config:
         return print_config(config)
     if out is not None:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from adaspec_jax.command_line import say_notes
-from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.errors import UserError, exit_with_one_line, keeping
 from adaspec_jax.options import (
     COUNT,
     SEED,
     TOKENS,
+    add_dtype_option,
     add_template_options,
     check_outputs,
     parse_arguments,
@@ -30,6 +31,7 @@ _FACTORS = ("draft", "consistency", "reflection")
 _MEND = "delete it, or choose another --json"
 
 
+@keeping("the rows of questions that were answered are kept beside --json: the same command goes on from there")
 def main() -> None:
     arguments = parse_arguments(_parser())
     _check(arguments)
@@ -186,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_new_tokens", type=TOKENS, default=128, help="of a draft, and of plain RAG's answer")
     parser.add_argument("--json", required=True, help="where the report goes")
     parser.add_argument("--seed", type=SEED, default=0, help="of clusters and subsets")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    add_dtype_option(parser)
     return parser
 
 

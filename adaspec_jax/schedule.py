@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from adaspec_jax.command_line import say_notes
-from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.errors import UserError, exit_with_one_line, keeping
 from adaspec_jax.options import (
     AT_LEAST_NONE,
     COUNT,
@@ -20,7 +20,8 @@ from adaspec_jax.options import (
     ROWS,
     SEED,
     TOKENS,
-    add_matmul_option,
+    add_task_option,
+    add_types,
     check_outputs,
     numbers_of,
     parse_arguments,
@@ -29,6 +30,7 @@ from adaspec_jax.options import (
 from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of
 
 
+@keeping("nothing is kept, for results are written at the end: the same command begins anew")
 def main() -> None:
     arguments = parse_arguments(_parser())
     batch_sizes, lengths = _check(arguments)
@@ -92,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="also decodes with every candidate, each compiled and timed"
     )
     parser.add_argument("--prompts", help='a .jsonl file of rows with "prompt"')
-    parser.add_argument("--task", help="or the held-out prompts of a task: gsm8k, alpaca, word_problems, ...")
+    add_task_option(parser, "or the held-out prompts of a task: ")
     parser.add_argument("--data", help="the task's file (default: ADASPEC_DATA, tensorflow-datasets, hub)")
     parser.add_argument("--split", default="test")
     parser.add_argument("--num_prompts", type=COUNT, default=64, help="at least as many as the largest batch has rows")
@@ -102,8 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_new_tokens", type=TOKENS, default=64)
     add_sampling(parser)
     parser.add_argument("--seed", type=SEED, default=0)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    add_matmul_option(parser)
+    add_types(parser)
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
     parser.add_argument("--json", help="where the report goes")
     parser.add_argument("--svg", help="where a picture of the promised speed-ups goes")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from adaspec_jax.command_line import say_notes
-from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.errors import UserError, exit_with_one_line, keeping
 from adaspec_jax.options import (
     AT_LEAST_NONE,
     COUNT,
@@ -22,6 +22,8 @@ from adaspec_jax.options import (
     ROWS,
     SEED,
     TOKENS,
+    add_dtype_option,
+    add_task_option,
     check_outputs,
     parse_arguments,
     parser_of,
@@ -34,6 +36,7 @@ FINALISTS, AGAIN = 4, 5  # so many of the sets are measured again with the defau
 _RECORDED = ("num_prompts", "batch_size", "max_new_tokens", "length", "threshold", "dtype")
 
 
+@keeping("the trials that were made are kept beside --out: the same command goes on from there")
 def main() -> None:
     arguments = parse_arguments(_parser())
     _check(arguments)
@@ -131,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         "--trials", type=whole(1, 10**7), default=200, help="sets to try in all; the paper's code goes up to 1000"
     )
     parser.add_argument("--prompts", help='a .jsonl file of rows with "prompt"')
-    parser.add_argument("--task", help="or the prompts of a task: gsm8k, alpaca, word_problems, ...")
+    add_task_option(parser, "or the prompts of a task: ")
     parser.add_argument("--data", help="the task's file")
     parser.add_argument("--split", default="train", help="of the task")
     parser.add_argument("--num_prompts", type=COUNT, default=8, help="the first of them; each trial decodes all")
@@ -148,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of a chain's end, as draft_and_verify takes it",
     )
     parser.add_argument("--seed", type=SEED, default=0)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    add_dtype_option(parser)
     return parser
 
 

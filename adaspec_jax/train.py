@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from adaspec_jax.command_line import parse_experiment, print_config
-from adaspec_jax.errors import UserError, exit_with_one_line
+from adaspec_jax.errors import UserError, exit_with_one_line, keeping
 
 
 def main() -> None:
@@ -24,9 +24,11 @@ def main() -> None:
         check_metrics(config.metrics)
     from adaspec_jax import pipeline, reporting
     from adaspec_jax.devices import processes
+    from adaspec_jax.pipeline.kept import kept_in_words
 
     processes.join(config.distributed)
-    report = processes.run(lambda: pipeline.run(config, flags.workdir, command=flags.command))
+    with keeping(lambda: kept_in_words(flags.workdir)):
+        report = processes.run(lambda: pipeline.run(config, flags.workdir, command=flags.command))
     if not processes.first():
         return
     reporting.print_table(report)

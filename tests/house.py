@@ -36,6 +36,7 @@ FLOORS = (
     {"drafter_file"},
     {"files", "places", "knobs", "program", "config_files", "__init__"},
     {"errors"},
+    {"voice"},
 )
 # Arrows that would go down and are closed all the same.
 CLOSED = {

@@ -85,7 +85,7 @@ def test_texts_that_hold_a_prompt_are_found_whatever_its_case_and_spaces():
     [
         ([], "give --data FILE or --task NAME"),
         (["--data", "nowhere.jsonl"], "there is no such file"),
-        (["--task", "gsm9k"], 'no task "gsm9k"; did you mean "gsm8k"'),
+        (["--task", "gsm9k"], '--task is "gsm9k"; did you mean "gsm8k"'),
         (["--task", "gsm8k", "--columns", "a"], "--columns goes with --data"),
         (["--data", "rows.jsonl", "--columns", "anser"], 'no column "anser"; did you mean "answer"'),
         (["--data", "rows.jsonl", "--num", "0"], "must be at least 1"),

@@ -25,6 +25,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from adaspec_jax import voice
 from adaspec_jax.errors import Stopped, UserError
 
 HEARTBEAT_SECONDS = 30  # a process not heard of for so long is taken for dead
@@ -146,14 +147,14 @@ def first() -> bool:
 
 def say(text: str) -> None:
     if first():
-        print(text, flush=True)
+        voice.say(text, aside=False)
 
 
 @functools.cache
 def note(text: str) -> None:
     """`text` on stderr, the first time it is given."""
     if first():
-        print(text, file=sys.stderr, flush=True)
+        voice.say(text)
 
 
 def together(name: str) -> None:

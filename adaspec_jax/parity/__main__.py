@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaspec_jax.errors import UserError, exit_with_one_line
-from adaspec_jax.options import COUNT, check_outputs, parse_arguments, parser_of
+from adaspec_jax.errors import UserError, exit_with_one_line, keeping
+from adaspec_jax.options import COUNT, check_outputs, one_of, parse_arguments, parser_of
 
 
+@keeping("nothing is kept, for the certificate is stored at the end: the same command begins anew")
 def main() -> None:
     parser = parser_of("parity", __doc__)
     parser.add_argument("--workdir", required=True, help="of a finished run")
     parser.add_argument("--num_prompts", type=COUNT, default=20, help="of the run's held-out prompts")
-    parser.add_argument("--draft_stage", choices=("draft", "reference"), default="draft")
+    parser.add_argument("--draft_stage", **one_of("draft", "reference"), default="draft")
     parser.add_argument("--json", help="where the certificate goes as well")
     arguments = parse_arguments(parser)
     if not Path(arguments.workdir).is_dir():

@@ -12,7 +12,7 @@ from typing import Any
 
 from adaspec_jax import files, models
 from adaspec_jax.config import FREE_TO_CHANGE, QUALIFIER, Data, Draft, Evaluation, Experiment, Reference, flatten
-from adaspec_jax.errors import UserError
+from adaspec_jax.errors import UserError, nearest
 from adaspec_jax.pipeline.examples import weighted
 from adaspec_jax.reporting import evidence
 from adaspec_jax.reporting.report import plain
@@ -185,11 +185,10 @@ class Workdir:
     def load(self, name: str, *, dtype="float32") -> models.CausalLM:
         """A finished stage's model; `UserError` says which stages there are."""
         if self.finished(name) is None:
-            made = [stage for stage in STAGES if self.finished(stage)]
-            raise UserError(
-                f"{self.path} has no finished {name} stage (finished: {', '.join(made) or 'none'}); "
-                f"run python -m adaspec_jax.train with --workdir {self.path} first"
-            )
+            made = sorted(file.parent.name for file in self.path.glob("*/stage.json"))
+            said = f"{self.path} has no finished {name} stage (finished: {', '.join(made) or 'none'})"
+            first = f"; run python -m adaspec_jax.train with --workdir {self.path} first"
+            raise UserError(f"{said}{nearest(name, made) or first}")
         return models.load(self.stage(name), dtype=dtype)
 
     def weights_sha256(self, name: str) -> str:
