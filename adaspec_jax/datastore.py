@@ -21,19 +21,21 @@ def main() -> None:
     arguments = parse_arguments(_parser())
     _check(arguments)
 
-    from adaspec_jax import data, retrieval
+    from adaspec_jax import data, reporting, retrieval
     from adaspec_jax.data.contamination import holding
     from adaspec_jax.data.texts import ids_of
 
-    tokenizer = data.load_tokenizer(arguments.tokenizer)
-    texts, source = _texts_of_task(arguments) if arguments.task else _texts_of_file(arguments)
-    prompts, notes = _held_out(arguments)
-    held = holding(texts, prompts)
+    with reporting.working("reading texts, and looking for evaluation prompts in them"):
+        tokenizer = data.load_tokenizer(arguments.tokenizer)
+        texts, source = _texts_of_task(arguments) if arguments.task else _texts_of_file(arguments)
+        prompts, notes = _held_out(arguments)
+        held = holding(texts, prompts)
     kept = [text for number, text in enumerate(texts) if number not in held]
     if not kept:
         raise UserError(f"all of the {len(texts)} texts hold evaluation prompts; take other rows")
     about = {"tokenizer": data.fingerprint(tokenizer), "source": source, "held_out": len(prompts), "removed": len(held)}
-    store = retrieval.write_store(arguments.out, ids_of(kept, tokenizer), **about)
+    with reporting.working(f"tokenising {len(kept):,} texts, and sorting their suffixes"):
+        store = retrieval.write_store(arguments.out, ids_of(kept, tokenizer), **about)
     say_notes(notes)
     left_out = f"{len(held)} left out, which hold one of {len(prompts)} evaluation prompts" if prompts else "unchecked"
     print(f"{arguments.out}: {store.about['tokens']} tokens of {len(kept)} texts ({left_out})")

@@ -67,7 +67,11 @@ def main() -> None:
     else:
         _export_model(workdir, arguments, out)
     if arguments.push:
-        print(f"pushed: {serving.push(out, arguments.push, private=arguments.private)}")
+        from adaspec_jax import reporting
+
+        with reporting.working(f"pushing {out} to {arguments.push}"):
+            place = serving.push(out, arguments.push, private=arguments.private)
+        print(f"pushed: {place}")
 
 
 def _whole(out: Path) -> contextlib.AbstractContextManager[Path]:

@@ -81,7 +81,7 @@ def _say_models(config: Experiment, options: Options) -> None:
 def _plan(config, name: str, stages: list[str], *, compiling: bool, search: bool, out: str | None) -> None:
     import jax
 
-    from adaspec_jax import planning
+    from adaspec_jax import planning, reporting
     from adaspec_jax.devices import sharding, topologies
 
     topology = topologies.find(name) if compiling else topologies.stand_in(name)
@@ -89,7 +89,8 @@ def _plan(config, name: str, stages: list[str], *, compiling: bool, search: bool
     print(f"{name}: {sharding.in_words(made.mesh)}, {in_gib(made.limit)} GiB per device", flush=True)
     found = {}
     for stage in stages:
-        found[stage] = made.stage(stage, search=search)
+        with reporting.working(f"planning {stage}", said_in_a_log=False):
+            found[stage] = made.stage(stage, search=search)
         print("\n".join(lines(stage, found[stage])), flush=True)
     if out:
         document = {"topology": name, "jax": jax.__version__, "stages": found}

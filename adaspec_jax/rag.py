@@ -55,8 +55,8 @@ def main() -> None:
         rag.check(each)
     say_notes([*notes_on(given), *notes])
     journal = Journal(_rows_of(arguments.json), _about(arguments, wording), what="run", mend=_MEND)
-    left = found[len(journal.rows) :]
-    tracked = reporting.track(len(left), description="speculative RAG", unit="question")
+    left, done = found[len(journal.rows) :], min(len(journal.rows), len(found))
+    tracked = reporting.track(len(found), description="speculative RAG", unit="question", initial=done)
     with short_of_memory("answering", "lower --drafts"), sharding.over(mesh), tracked as progress:
         for each in left:
             journal.add(rag.answered(each))

@@ -60,12 +60,13 @@ def main() -> None:
     speed = Speed(drafter, batches, max_new_tokens=arguments.max_new_tokens, eos_id=ends)
     journal = Journal(_journal(arguments.out), _about(arguments, speed, layers))
     say_notes([*notes_on(given), *([f"{cut} prompts lost their middle"] if cut else [])])
-    left = max(arguments.trials - len(journal.tried), 0)
-    with reporting.track(left, description="search", unit="trial") as progress:
+    tried = min(len(journal.tried), arguments.trials)
+    with reporting.track(arguments.trials, description="search", unit="trial", initial=tried) as progress:
         how = {"trials": arguments.trials, "first": drafter.skipped, "seed": arguments.seed}
         ranked = search(speed, layers, journal, advance=progress.advance, **how)
     finalists = list(dict.fromkeys([drafter.skipped, *ranked[:FINALISTS]]))
-    rates = dict(zip(finalists, speed.median(*finalists, times=AGAIN), strict=True))
+    with reporting.working("measuring the best sets again"):
+        rates = dict(zip(finalists, speed.median(*finalists, times=AGAIN), strict=True))
     best, default = max(rates, key=rates.get), rates[drafter.skipped]
     about = {"tokens_per_second": rates[best], "default_tokens_per_second": default, "trials": len(journal.tried)}
     about |= {"settings": vars(arguments), "environment": environment_of(mesh)}

@@ -1,7 +1,12 @@
 """Runs a command line in this process and catches what it prints."""
 
+import fcntl
 import importlib
+import os
+import struct
+import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -32,6 +37,32 @@ def command_line(capsys, monkeypatch, module, *arguments):
         status = exit.code or 0
     captured = capsys.readouterr()
     return status, captured.out, captured.err
+
+
+def in_a_terminal(program, *, columns=80, keys=b"", status=0, arguments=("-c",), **environment):
+    """(standard output, what is shown) of a program whose screen and keyboard are a pseudo-terminal.
+
+    `program`: after python's `arguments`. With `keys` typed beforehand its standard output is the terminal's too.
+    """
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    unset = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+    env = {name: value for name, value in os.environ.items() if name not in unset} | {"TERM": "xterm"} | environment
+    command = [sys.executable, *arguments, *([program] if isinstance(program, str) else program)]
+    streams = {"stdin": theirs, "stderr": theirs, "stdout": theirs if keys else subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=CHECKOUT, env=env, start_new_session=True, **streams)
+    os.close(theirs)
+    os.write(ours, keys)
+    shown = b""
+    try:
+        while part := os.read(ours, 65536):
+            shown += part
+    except OSError:  # Linux' word for the end of a terminal that nobody holds any more
+        pass
+    os.close(ours)
+    said = process.communicate(timeout=PATIENCE)[0] or b""
+    assert process.returncode == status, shown.decode()
+    return said.decode(), shown.decode().replace("\r\n", "\n")
 
 
 def optimised(step, *arguments):

@@ -64,7 +64,7 @@ MISTAKES = {
     "no prompts": (["--task", "gsm8k"], "give either --prompts FILE or --task NAME"),
     "no trials": (["--trials", 0], "--trials is 0; it must be at least 1"),
     "threshold": (["--threshold", 1], "--threshold is 1; it must be below 1"),
-    "unknown option": (["--trails", 4], "unrecognized arguments: --trails"),
+    "unknown option": (["--trails", 4], 'no option --trails; did you mean "--trials"'),
     "no directory": (["--out", "{root}/nowhere/set.json"], "there is no such directory"),
 }
 

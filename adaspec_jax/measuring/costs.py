@@ -22,6 +22,7 @@ from adaspec_jax.decoding.types import Context, Drafter, Model, asks_of
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.measuring.placing import rows_on
 from adaspec_jax.methods import Given
+from adaspec_jax.reporting import working
 
 LONGEST = 16  # guesses; verifications are measured at least up to this length
 _CALLS, _REPEATS = 8, 3
@@ -216,7 +217,8 @@ def rounds_priced(
     if mesh is not None:
         how["place"] = rows_on(mesh)
     found = {}
-    with contextlib.nullcontext() if mesh is None else sharding.over(mesh):
+    laid = contextlib.nullcontext() if mesh is None else sharding.over(mesh)
+    with laid, working("measuring what a round costs", said_in_a_log=False):
         for shape_BT in shapes_BT:
             again = [round_costs(given.target, {"draft": drafter}, shape_BT, **how) for _ in range(times)]
             costs = jax.tree.map(lambda *each: statistics.median(each), *again)

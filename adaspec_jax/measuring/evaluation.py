@@ -15,6 +15,7 @@ from adaspec_jax import data, reporting
 from adaspec_jax.decoding import Accept, Sampling
 from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
+from adaspec_jax.devices.in_use import bytes_in_use
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.costs import priced, rounds_priced
 from adaspec_jax.measuring.measure import measure, report_fields
@@ -78,7 +79,7 @@ def evaluate(
     contender = Contender(method.make(there), accept or method.accept)
     if choose_length and not priced(contender.drafter):
         raise UserError(f"the method {method.name} has no length to choose; give one above 0")
-    tracked = reporting.track(len(encoded), description="evaluation", unit="prompt")
+    tracked = reporting.track(len(encoded), description="evaluation", unit="prompt", memory=bytes_in_use)
     shortage = short_of_memory("decoding", "lower --batch_size or --max_new_tokens")
     with shortage, sharding.over(mesh), tracked as progress:
         measured, plain = measure(
@@ -92,6 +93,7 @@ def evaluate(
             choose_length=choose_length,
             place=rows_on(mesh),
             advance=progress.advance,
+            doing=progress.doing,
         )
     return {
         "task": examples.description["task"],

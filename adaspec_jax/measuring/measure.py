@@ -57,6 +57,7 @@ def measure(
     choose_length: bool = False,
     place: Callable[[Any], Any] = lambda rows: rows,
     advance: Callable[[int], None] = lambda prompts: None,
+    doing: Callable[[str], None] = lambda what: None,
     look: Callable[[Batch, Seen, Mapping[str, Seen]], None] | None = None,
 ) -> tuple[dict[str, Measured], dict[str, Any]]:
     """Every contender on every batch of prompts, in turn with plain decoding.
@@ -66,6 +67,7 @@ def measure(
       choose_length: all drafters with a `length` take the one that is best for the last of them, by its acceptance on
         the first batch (at the length it has) and the costs measured here.
       place: puts rows onto the devices of a mesh.
+      advance, doing: are told how many prompts are done, and what takes long.
       look: is shown what plain decoding and every contender made of each batch, as `Evidence.look` takes it.
 
     Returns:
@@ -77,6 +79,7 @@ def measure(
     drafters = {name: contender.drafter for name, contender in contenders.items()}
     shape, longest = batches[0]["tokens_BT"].shape, max([LONGEST, *filter(None, map(length_of, drafters.values()))])
     sizes = {"max_new_tokens": max_new_tokens, "longest": longest}
+    doing("measuring what a round costs")
     costs = round_costs(target, drafters, shape, sampling=sampling, **sizes, place=place)
     decode = partial(generate, target, **knobs)
 
@@ -94,7 +97,7 @@ def measure(
     seconds = dict.fromkeys(ways, 0.0)
     parts: dict[str, list[dict]] = {name: [] for name in contenders}
     identical, samples, tokens = dict.fromkeys(contenders, 0 if sampling.greedy else None), {}, 0
-    for batch, turns in take_turns(ways, batches, root, place=place):
+    for batch, turns in take_turns(ways, batches, root, place=place, doing=doing):
         host = {name: processes.fetch(turn.made) for name, turn in turns.items()}
         plain, sampled = turns[PLAIN].made, None
         if with_model:

@@ -8,13 +8,15 @@ a draft has another number of them, and where the target was trained here and sa
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 
-from adaspec_jax import data, models, retrieval
+from adaspec_jax import data, models, reporting, retrieval
 from adaspec_jax.decoding.drafters.models.foreign import Foreign, Spelling
 from adaspec_jax.decoding.drafters.text.datastore import Datastore
 from adaspec_jax.devices import processes
@@ -47,6 +49,18 @@ def check_own_tokenizer(tokenizer, model: str, names: tuple[str, str], *, otherw
     return True
 
 
+def _said(load: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, and while it lasts a terminal says of which model."""
+
+    @functools.wraps(load)
+    def loading(target_name: str, *args: Any, **knobs: Any) -> Any:
+        with reporting.working(f"loading {target_name}", said_in_a_log=False):
+            return load(target_name, *args, **knobs)
+
+    return loading
+
+
+@_said
 def load_given(
     target_name: str,
     draft_names: Sequence[str],

@@ -16,6 +16,7 @@ from adaspec_jax.data.prompts import Prompt
 from adaspec_jax.decoding import Context
 from adaspec_jax.decoding.engine import checked_exactly
 from adaspec_jax.devices import mapped, processes
+from adaspec_jax.devices.in_use import bytes_in_use
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.evaluation import check_contexts, prompt_batches
 from adaspec_jax.measuring.figures import Tally, part_of, speedup_interval
@@ -56,22 +57,24 @@ class Terms:
         """By batch size, and how many prompts lost their middle."""
         encoded, cut = encoded_prompts(prompts, self.given, self.ends, self.room)
         longest = max(row.prompt_length for row in encoded)
-        with reporting.track(len(prompts) * len(batch_sizes), description=what, unit="prompt") as progress:
+        shown = {"description": what, "unit": "prompt", "memory": bytes_in_use}
+        with reporting.track(len(prompts) * len(batch_sizes), **shown) as progress:
             found = {}
             for size in batch_sizes:
                 batches = prompt_batches(encoded, size, longest=longest, pad_id=self.ends.closing)
-                found[size] = self._of_size(contenders, prompts, batches, progress.advance)
+                found[size] = self._of_size(contenders, prompts, batches, progress)
         return found, cut
 
-    def _of_size(self, contenders, prompts: Sequence[Prompt], batches, advance) -> Size:
+    def _of_size(self, contenders, prompts: Sequence[Prompt], batches, progress: reporting.Progress) -> Size:
         target = self.given.target
         self._check_exact(contenders, max(batches, key=lambda rows: rows["tokens_BT"].shape[1]))
         decoding = {label: decoding_program(target, each, **self.decoding) for label, each in contenders.items()}
         prefill = {label: prefill_program(target, each, **self.decoding) for label, each in contenders.items()}
         scored: dict[str, list[float]] = {label: [] for label in contenders}
         warm: set = set()
-        tallies = self._once(decoding, prefill, batches, warm, advance, prompts, scored)
+        tallies = self._once(decoding, prefill, batches, warm, progress, prompts, scored)
         while processes.once(partial(self._too_wide, tallies)):  # clocks differ: one process decides
+            progress.doing(f"timed again, after {tallies[PLAIN].repetitions} times")
             again = self._once(decoding, prefill, batches, warm)
             tallies = {label: tally.timed_again(again[label]) for label, tally in tallies.items()}
         machine = {
@@ -104,7 +107,7 @@ class Terms:
         prefill: Mapping[str, Program],
         batches,
         warm: set,
-        advance=lambda rows: None,
+        progress: reporting.Progress | None = None,
         prompts: Sequence[Prompt] = (),
         scored: Mapping[str, list[float]] | None = None,
     ) -> dict[str, Tally]:
@@ -115,7 +118,8 @@ class Terms:
         done, place = 0, rows_on(self.mesh)
         for program in decoding.values():
             program.forget()
-        for batch, turns in take_turns(ways, batches, jax.random.key(self.seed), place=place, warm=warm):
+        doing = {"doing": progress.doing} if progress else {}
+        for batch, turns in take_turns(ways, batches, jax.random.key(self.seed), place=place, warm=warm, **doing):
             made_by = {label: program.learn(turns[label, "decode"].made) for label, program in decoding.items()}
             host = {label: processes.fetch(made) for label, made in made_by.items()}
             for label, made in host.items():
@@ -124,7 +128,8 @@ class Terms:
                 if self.score and scored is not None:
                     scored[label].extend(self._scores(made, batch, prompts[done : done + batch.valid]))
             done += batch.valid
-            advance(batch.valid)
+            if progress:
+                progress.advance(batch.valid)
             if mapped.nearly_full():
                 for program in ways.values():
                     program.unload()

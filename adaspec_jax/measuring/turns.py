@@ -47,11 +47,12 @@ def take_turns(
     *,
     place: Callable[[Any], Any] = lambda rows: rows,
     warm: set | None = None,
+    doing: Callable[[str], None] = lambda what: None,
 ) -> Iterator[tuple[Batch, dict[Hashable, Turn]]]:
     """Every batch with what each of `ways` made of it. Who comes first changes from batch to batch.
 
     A way is a function of (prompt, key). Its first call for a shape is made twice, and the second counts. `warm`: which
-    were called before, where the same ways take turns again; it is added to.
+    were called before, where the same ways take turns again; it is added to. `doing` is told of what takes long.
     """
     warm, names = set() if warm is None else warm, list(ways)
     for number, rows in enumerate(batches):
@@ -60,6 +61,7 @@ def take_turns(
         first, turns = number % len(names), {}
         for name in names[first:] + names[:first]:
             if (shape := (name, prompt.tokens_BS.shape)) not in warm:
+                doing(f"compiling {name if isinstance(name, str) else ', '.join(map(str, name))}")
                 jax.block_until_ready(ways[name](batch.prompt, batch.key))
                 warm.add(shape)
             began = time.perf_counter()

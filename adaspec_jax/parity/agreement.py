@@ -39,7 +39,8 @@ def certificate(
     stages = {"target": "target", "draft": draft_stage}
     ours = {name: run.load(stage).with_vocabulary(data.rows_needed(tokenizer)) for name, stage in stages.items()}
     with _quiet():
-        theirs = {name: load_in_torch(run.stage(stage)) for name, stage in stages.items()}
+        with reporting.working("loading the pair in transformers"):
+            theirs = {name: load_in_torch(run.stage(stage)) for name, stage in stages.items()}
         found = compare_pairs(
             ours,
             theirs,

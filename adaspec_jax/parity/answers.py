@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
-from adaspec_jax import data, models
+from adaspec_jax import data, models, reporting
 from adaspec_jax.decoding import ChainDrafter, Context, Sampling, generate
+
+_T = TypeVar("_T")
 
 
 class Answer(NamedTuple):
@@ -43,14 +45,16 @@ def decode(
     answers, ends = [], data.Ends.of_record(eos_id)
     knobs = {"max_new_tokens": max_new_tokens, "sampling": Sampling(temperature=0.0), "eos_id": ends}
     width = max(row.prompt_length for row in rows)
-    for batch in data.prompt_batches(rows, batch_size, buckets=[width], pad_id=ends.closing):
-        prompt = Context(batch["tokens_BT"], batch["lengths_B"])
-        with jax.default_matmul_precision("highest"):
-            made = generate(target, ChainDrafter(draft, length=draft_length), prompt, jax.random.key(0), **knobs)
-        made = jax.device_get(made)
-        for b in range(batch["valid"]):
-            tokens = made.tokens_BS[b, batch["lengths_B"][b] : made.lengths_B[b]].tolist()
-            answers.append(Answer(tokens, int(made.accepted_BN[b].sum()), int(made.judged_BN[b].sum())))
+    with reporting.track(len(rows), description="decoding here", unit="prompt") as progress:
+        for batch in data.prompt_batches(rows, batch_size, buckets=[width], pad_id=ends.closing):
+            prompt = Context(batch["tokens_BT"], batch["lengths_B"])
+            with jax.default_matmul_precision("highest"):
+                made = generate(target, ChainDrafter(draft, length=draft_length), prompt, jax.random.key(0), **knobs)
+            made = jax.device_get(made)
+            for b in range(batch["valid"]):
+                tokens = made.tokens_BS[b, batch["lengths_B"][b] : made.lengths_B[b]].tolist()
+                answers.append(Answer(tokens, int(made.accepted_BN[b].sum()), int(made.judged_BN[b].sum())))
+            progress.advance(batch["valid"])
     return answers
 
 
@@ -99,7 +103,7 @@ def decode_in_torch(
 
     draft.generate = recorded  # a round's guesses are asked of the assistant by its own public method
     try:
-        for row in rows:
+        for row in _counted(rows, "decoding in transformers"):
             rounds.clear()
             tokens_1T = torch.tensor(row.prompt[None].astype(np.int64))
             seen_1T = torch.ones_like(tokens_1T)
@@ -137,7 +141,7 @@ def compare_logits(ours: models.CausalLM, theirs: Any, texts: Sequence[np.ndarra
 
     num_tokens, width = ours.config.num_tokens, max(map(len, texts))
     found = []
-    for tokens_T in texts:
+    for tokens_T in _counted(texts, "comparing logits"):
         padded_1T = np.pad(tokens_T, (0, width - len(tokens_T)))[None]
         with jax.default_matmul_precision("highest"):
             ours_TV = np.asarray(_logits(ours, padded_1T))[0, : len(tokens_T), :num_tokens]
@@ -147,6 +151,14 @@ def compare_logits(ours: models.CausalLM, theirs: Any, texts: Sequence[np.ndarra
         difference, largest = np.abs(ours_TV - theirs_TV).max(), np.abs(theirs_TV).max()
         found.append(Logits(float(difference), float(largest), first_T - second_T))
     return found
+
+
+def _counted(rows: Sequence[_T], description: str) -> Iterator[_T]:
+    """The rows, with progress as they are done."""
+    with reporting.track(len(rows), description=description, unit="prompt") as progress:
+        for row in rows:
+            yield row
+            progress.advance()
 
 
 @jax.jit

@@ -60,15 +60,18 @@ def targets_own(
     processes.once(lambda: _claim(directory, origin))
     root = seeds.answers(seed)
     found: dict[int, list[data.Encoded]] = {}
-    with reporting.track(len(order), description="target's own answers", unit=asked.unit) as progress:
-        for number, block in enumerate(blocks):
-            file = directory / f"{number:06d}.npz"
-            if not processes.once(lambda file=file: _is_whole(file, asked.arrays)):
+    names = [directory / f"{number:06d}.npz" for number in range(len(blocks))]
+    there = processes.once(lambda: [_is_whole(file, asked.arrays) for file in names])
+    done = sum(len(block) for block, whole in zip(blocks, there, strict=True) if whole)
+    shown = {"description": "target's own answers", "unit": asked.unit, "initial": done}
+    with reporting.track(len(order), **shown) as progress:
+        for number, (block, file) in enumerate(zip(blocks, names, strict=True)):
+            if not there[number]:
                 arrays = asked.sampled(block, jax.random.fold_in(root, number))
                 processes.once(lambda file=file, arrays=arrays: _write(file, **arrays))
             arrays = processes.each(lambda file=file: _read(file, asked.arrays))
             found |= dict(zip(block, asked.rows(block, arrays), strict=True))
-            progress.advance(len(block))
+            progress.advance(0 if there[number] else len(block))
     rows = [row for i in sorted(found) for row in found[i]]
     if not rows:
         raise UserError("none of the target's answers has a token; raise data.max_length, or look at its chat template")

@@ -13,6 +13,7 @@ from adaspec_jax.config import MODEL, QUALIFIER, Draft, Evaluation
 from adaspec_jax.decoding import Sampling
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
+from adaspec_jax.devices.in_use import bytes_in_use
 from adaspec_jax.measuring.evidence import Evidence
 from adaspec_jax.measuring.measure import MEASURED_HOW, PROBE_LENGTH, Contender, measure, report_fields
 from adaspec_jax.measuring.placing import for_decoding
@@ -95,7 +96,8 @@ def _measured(start: Start, target, drafts: Mapping[str, models.CausalLM], evalu
     length = evaluation.draft_length or PROBE_LENGTH
     prompts = text.held_out[: evaluation.num_prompts]
     batches = data.prompt_batches(prompts, evaluation.batch_size, buckets=stage.buckets, pad_id=text.eos_id)
-    with reporting.track(len(prompts), description="evaluation", unit="prompt") as progress:
+    shown = {"description": "evaluation", "unit": "prompt", "memory": bytes_in_use}
+    with reporting.track(len(prompts), **shown) as progress:
         return measure(
             target,
             {name: Contender(chain_of(model, target, length)) for name, model in drafts.items()},
@@ -107,6 +109,7 @@ def _measured(start: Start, target, drafts: Mapping[str, models.CausalLM], evalu
             seed=seeds.evaluation(stage.seed),
             place=lambda rows: sharding.shard_rows(sharding.my_rows(rows, start.mesh), start.mesh),
             advance=progress.advance,
+            doing=progress.doing,
             look=evidence.look,
         )
 

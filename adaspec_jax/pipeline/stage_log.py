@@ -8,6 +8,7 @@ from typing import Any
 
 from adaspec_jax import reporting
 from adaspec_jax.devices import processes
+from adaspec_jax.devices.in_use import bytes_in_use
 from adaspec_jax.reporting.sinks import Beginning, Sink, close_sinks, open_sinks, tell
 
 
@@ -34,7 +35,10 @@ class StageLog:
         of_stage = {"run": directory.resolve().parent.name, "stage": self._name, "directory": directory}
         so_far = {"settings": self._settings, "resume_at": step, "told": self._file.told}
         self._sinks = open_sinks(self._metrics, Beginning(**of_stage, **so_far))
-        self._progress = reporting.track(self._steps, description=self._name, initial=step).__enter__()
+        shown = {"description": self._name, "initial": step, "memory": bytes_in_use}
+        self._progress = reporting.track(self._steps, **shown).__enter__()
+        if step < self._steps:
+            self._progress.doing("compiling")
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         self.compile_seconds += values.get("compile_seconds", 0.0)
@@ -42,7 +46,7 @@ class StageLog:
             return
         self._file.write(step, **values)
         tell(self._sinks, step, values)
-        self._progress.advance(1, loss=values["loss"])
+        self._progress.advance(1, loss=values["loss"], tokens=values.get("tokens", 0))
 
     def note(self, step: int, values: dict[str, Any]) -> None:
         """That a step is left out."""

@@ -14,7 +14,7 @@ from adaspec_jax import files, models
 from adaspec_jax.config import FREE_TO_CHANGE, QUALIFIER, Data, Draft, Evaluation, Experiment, Reference, flatten
 from adaspec_jax.errors import UserError, nearest
 from adaspec_jax.pipeline.examples import weighted
-from adaspec_jax.reporting import evidence
+from adaspec_jax.reporting import evidence, working
 from adaspec_jax.reporting.report import plain
 
 STAGES = ("target", "reference", "draft")
@@ -189,7 +189,8 @@ class Workdir:
             said = f"{self.path} has no finished {name} stage (finished: {', '.join(made) or 'none'})"
             first = f"; run python -m adaspec_jax.train with --workdir {self.path} first"
             raise UserError(f"{said}{nearest(name, made) or first}")
-        return models.load(self.stage(name), dtype=dtype)
+        with working(f"loading {self.stage(name)}", said_in_a_log=False):
+            return models.load(self.stage(name), dtype=dtype)
 
     def weights_sha256(self, name: str) -> str:
         """Of a stage's weights (hex)."""

@@ -5,7 +5,7 @@ from adaspec_jax.reporting.methods import methods_list, methods_table, verdict_i
 from adaspec_jax.reporting.metrics_file import MetricsFile
 from adaspec_jax.reporting.metrics_file import read as read_metrics
 from adaspec_jax.reporting.page import write_page
-from adaspec_jax.reporting.progress import Progress, track
+from adaspec_jax.reporting.progress import Progress, track, working
 from adaspec_jax.reporting.report import environment, print_table, read_report, table, write_json
 from adaspec_jax.reporting.runs import read_run
 from adaspec_jax.reporting.schedule import schedule_table, write_schedule
@@ -32,6 +32,7 @@ __all__ = [
     "track",
     "verdict",
     "verdict_in_words",
+    "working",
     "write_evidence",
     "write_json",
     "write_page",

@@ -1,13 +1,19 @@
-"""Progress of a long loop: a rich bar in a terminal, a plain line every few seconds in a log file."""
+"""Progress of a long loop: a rich bar in a terminal, a plain line every few seconds in a log, or lines of JSON."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
+from adaspec_jax import voice
+
 _REDRAW_SECONDS = 0.5
+_AT_ONCE_SECONDS = 0.1  # steps whose results are fetched together are reported within so long
+_BAR_FROM, _BAR = 80, 24  # columns of a terminal that has room for a bar beside the figures, and of that
 
 
 def track(
@@ -20,16 +26,17 @@ def track(
     interval: float = 10.0,
     stream: IO[str] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    memory: Callable[[], int | None] = lambda: None,
 ) -> Progress:
     """A context manager whose `advance(n, **values)` shows how far `description` has come, how fast, and time left.
 
     `initial` is what earlier sessions did: it counts as done, but not towards rate or time left. `unit_scale` writes
-    large numbers as 12.3k. Off a terminal a line appears at most every `interval` seconds, and one at the end.
-    `stream` is standard error by default.
+    large numbers as 12.3k. `memory`: bytes in use, where that is known. Off a terminal, and in one that is dumb, a line
+    appears at most every `interval` seconds, and one at the end. `stream` is standard error by default.
     """
     stream = sys.stderr if stream is None else stream
-    terminal = hasattr(stream, "isatty") and stream.isatty()
-    show = _Bar(stream, description, total, initial) if terminal else _Lines(stream)
+    terminal = voice.draws_on(stream) and not voice.is_quiet()
+    show = _Bar(stream, description, total, initial) if terminal else _plain(stream)
     return Progress(
         total,
         description=description,
@@ -39,67 +46,135 @@ def track(
         interval=min(interval, _REDRAW_SECONDS) if terminal else interval,
         show=show,
         clock=clock,
+        memory=memory,
     )
+
+
+@contextlib.contextmanager
+def working(
+    what: str, *, stream: IO[str] | None = None, said_in_a_log: bool = True, patience: float = 5.0
+) -> Iterator[None]:
+    """While something runs that cannot be counted, says what it is: in a terminal at once, and with its seconds.
+
+    Elsewhere it is a line, once it has taken `patience` seconds.
+    """
+    stream = sys.stderr if stream is None else stream
+    if voice.is_quiet() or not voice.draws_on(stream):
+        record = {"event": "working", "what": what}
+        said = threading.Timer(patience, lambda: _plain(stream).line(0, f"{what} ...", record))
+        said.daemon = True
+        if said_in_a_log:
+            said.start()
+        try:
+            yield
+        finally:
+            said.cancel()
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    text = TextColumn("{task.description}", markup=False, table_column=_folded())
+    columns = SpinnerColumn(), text, TimeElapsedColumn()
+    with Progress(*columns, console=_console(stream), transient=True, redirect_stdout=_on_screen()) as shown:
+        shown.add_task(what, total=None)
+        yield
 
 
 class Progress:
     """What `track` returns: `done` counts from `initial`; `advance` reports now and then; leaving the block reports."""
 
-    def __init__(self, total, *, description, unit, unit_scale, initial, interval, show, clock) -> None:
+    def __init__(self, total, *, description, unit, unit_scale, initial, interval, show, clock, memory) -> None:
         self.done, self.total, self.description = initial, total, description
         self._initial, self._unit, self._scale = initial, unit, unit_scale
-        self._interval, self._show, self._clock = interval, show, clock
+        self._interval, self._show, self._clock, self._memory = interval, show, clock, memory
         self._values: dict[str, Any] = {}
+        self._doing: list[str] = []
+        self._tokens = 0.0
         self._started = clock()
-        self._warm: tuple[int, float] | None = None  # done and time after the first advance
+        self._began: float | None = None  # when the first advance came
+        self._warm = (initial, 0.0, self._started)  # done, tokens and time after the advances that came with it
         self._last_report = float("-inf")
 
     def __enter__(self) -> Progress:
         self._started = self._clock()
         self._show.start()
+        if self._initial:
+            text = f"{self.description}: resumed at {self._unit} {self._number(self._initial)} of {self.total}"
+            self._show.line(self.done, text, self._record("resumed", {}))
         return self
 
-    def advance(self, n: int = 1, **values: Any) -> None:
+    def doing(self, what: str) -> None:
+        """Says what takes so long, until the next advance."""
+        self._doing = [what]
+        if (now := self._clock()) - self._last_report >= self._interval:
+            self._report(now)
+
+    def advance(self, n: int = 1, *, tokens: float = 0, **values: Any) -> None:
         """Counts `n` more as done. `values` (numbers or 0-d arrays) are read only when shown, so a step stays async."""
-        self.done += n
+        self.done, self._tokens, self._doing = self.done + n, self._tokens + tokens, []
         self._values.update(values)
         now = self._clock()
-        if self._warm is None:
-            self._warm = (self.done, now)
+        self._began = now if self._began is None else self._began
+        # What comes first holds the compilation: a rate made from it would promise hours, or, at once, nothing.
+        if now - self._began < _AT_ONCE_SECONDS:
+            self._warm = (self.done, self._tokens, now)
         if now - self._last_report >= self._interval and self.done != self.total:
-            self._last_report = now
-            # The first advance holds the compilation: a rate made from it would promise hours.
-            rate = self._rate_and_left(now) if self.done > self._warm[0] else []
-            parts = [self._count(), *self._shown_values(), *rate]
-            self._show.line(self.done, f"{self.description}: {', '.join(parts)}")
+            self._report(now)
+
+    def _report(self, now: float) -> None:
+        self._last_report, rates = now, self._rates(now)
+        parts = [self._count(), *self._doing, *self._shown_values(), *self._in_words(rates), *self._in_use(rates)]
+        record = self._record("progress", rates | ({"doing": self._doing[0]} if self._doing else {}))
+        self._show.line(self.done, f"{self.description}: {', '.join(parts)}", record)
 
     def __exit__(self, kind, *_) -> None:
         now = self._clock()
-        rate = self._rate_and_left(now)[:1]
+        rates = self._rates(now)
+        rates.pop("seconds_left", None)
         took = f"{'stopped after' if kind else 'took'} {duration(now - self._started)}"
-        line = f"{self.description}: {', '.join([self._count(), *self._shown_values(), *rate, took])}"
-        self._show.line(self.done, line)
-        self._show.stop(line)
+        parts = [self._count(), *self._shown_values(), *self._in_words(rates), *self._in_use(rates), took]
+        record = self._record("stopped" if kind else "done", rates | {"seconds": now - self._started})
+        self._show.stop(f"{self.description}: {', '.join(parts)}", record)
 
     def _count(self) -> str:
         total = "" if self.total is None else f"/{self._number(self.total)}"
         return f"{self._unit} {self._number(self.done)}{total}"
 
     def _shown_values(self) -> list[str]:
+        self._values = {name: v if isinstance(v, str | int) else float(v) for name, v in self._values.items()}
         return [f"{name.replace('_', ' ')} {_value(value)}" for name, value in self._values.items()]
 
-    def _rate_and_left(self, now: float) -> list[str]:
-        """["5.1 steps/s", "1m34s left"], as far as known, from this session's work alone."""
-        done, since = self._initial, self._started
-        if self._warm is not None and self.done > self._warm[0]:
-            done, since = self._warm  # the first advance holds the compilation, which the rest will not pay again
+    def _rates(self, now: float) -> dict[str, float]:
+        """What this session's work alone tells, as far as known."""
+        done, tokens, since = self._warm
         worked, elapsed = self.done - done, now - since
-        if worked <= 0 or elapsed <= 0:
+        found: dict[str, float] = {}
+        if worked > 0 and elapsed > 0:
+            found["per_second"] = worked / elapsed
+            if self._tokens > tokens:
+                found["tokens_per_second"] = (self._tokens - tokens) / elapsed
+            if self.total is not None:
+                found["seconds_left"] = max(0, self.total - self.done) * elapsed / worked
+        if (used := self._memory()) is not None:
+            found["memory_bytes"] = used
+        return found
+
+    def _in_words(self, rates: Mapping[str, float]) -> list[str]:
+        """["5.1 steps/s", "900 tokens/s", "1m34s left"]."""
+        if "per_second" not in rates:
             return []
-        rate = worked / elapsed
-        speed = f"{self._number(rate)} {self._unit}s/s" if rate >= 1 else f"{elapsed / worked:.3g} s/{self._unit}"
-        left = [] if self.total is None else [f"{duration(max(0, self.total - self.done) / rate)} left"]
-        return [speed, *left]
+        rate = rates["per_second"]
+        said = [f"{self._number(rate)} {self._unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s/{self._unit}"]
+        if "tokens_per_second" in rates:
+            said.append(f"{rates['tokens_per_second']:,.0f} tokens/s")
+        return [*said, *([f"{duration(rates['seconds_left'])} left"] if "seconds_left" in rates else [])]
+
+    def _in_use(self, rates: Mapping[str, float]) -> list[str]:
+        return [f"{rates['memory_bytes'] / 2**30:.2f} GiB"] if "memory_bytes" in rates else []
+
+    def _record(self, event: str, more: Mapping[str, float]) -> dict[str, Any]:
+        """The same for a program to read."""
+        of_loop = {"event": event, "stage": self.description, "unit": self._unit, "done": self.done}
+        return {**of_loop, "total": self.total, **self._values, **more}
 
     def _number(self, value: float) -> str:
         if self._scale:
@@ -111,6 +186,10 @@ class Progress:
         return f"{value:.1f}"
 
 
+def _plain(stream: IO[str]) -> _Lines:
+    return _Silent(stream) if voice.is_quiet() else _Json(stream) if voice.speaks_json() else _Lines(stream)
+
+
 class _Lines:
     """Plain lines, flushed, for logs and pipes."""
 
@@ -120,34 +199,66 @@ class _Lines:
     def start(self) -> None:
         pass
 
-    def line(self, done: int, text: str) -> None:
+    def line(self, done: int, text: str, record: dict[str, Any]) -> None:
         print(text, file=self._stream, flush=True)
 
-    def stop(self, text: str) -> None:
+    def stop(self, text: str, record: dict[str, Any]) -> None:
+        self.line(0, text, record)
+
+
+class _Silent(_Lines):
+    def line(self, done: int, text: str, record: dict[str, Any]) -> None:
         pass
 
 
+class _Json(_Lines):
+    def line(self, done: int, text: str, record: dict[str, Any]) -> None:
+        voice.write_event(stream=self._stream, **record)
+
+
 class _Bar:
-    """One rich progress bar; leaves the last line behind when it stops."""
+    """One rich progress bar, or in a narrow terminal its text alone; leaves the last line behind when it stops."""
 
     def __init__(self, stream: IO[str], description: str, total: int | None, initial: int) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self._console = Console(file=stream, highlight=False)
-        text = TextColumn("{task.fields[line]}", markup=False)
-        self._progress = Progress(BarColumn(bar_width=24), text, console=self._console, transient=True)
+        self._console = _console(stream)
+        text = TextColumn("{task.fields[line]}", markup=False, table_column=_folded())
+        columns = [BarColumn(bar_width=_BAR), text] if self._console.width >= _BAR_FROM else [text]
+        how = {"transient": True, "redirect_stdout": _on_screen()}
+        self._progress = Progress(*columns, console=self._console, **how)
         self._task = self._progress.add_task(description, total=total, completed=initial, line=description)
 
     def start(self) -> None:
         self._progress.start()
 
-    def line(self, done: int, text: str) -> None:
-        self._progress.update(self._task, completed=done, line=text)
+    def line(self, done: int, text: str, record: dict[str, Any]) -> None:
+        if record["event"] == "resumed":
+            self._console.print(text, markup=False)  # stays above the bar
+        else:
+            self._progress.update(self._task, completed=done, line=text)
 
-    def stop(self, text: str) -> None:
+    def stop(self, text: str, record: dict[str, Any]) -> None:
         self._progress.stop()
         self._console.print(text, markup=False)
+
+
+def _on_screen() -> bool:
+    """Whether what is printed appears beside a bar, and has to be put above it; else it goes where it is sent."""
+    return sys.stdout.isatty()
+
+
+def _console(stream: IO[str]):
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False)
+
+
+def _folded():
+    """A column in which nothing is cut: what is longer goes on in the next line."""
+    from rich.table import Column
+
+    return Column(overflow="fold", no_wrap=False)
 
 
 def duration(seconds: float) -> str:
@@ -161,5 +272,5 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
 
 
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else f"{float(value):.4g}" if not isinstance(value, int) else str(value)
+def _value(value: str | float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

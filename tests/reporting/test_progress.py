@@ -1,12 +1,16 @@
 """Plain lines in a log: seldom enough, with this session's rate; a bar in a terminal."""
 
 import io
+import json
+import re
 
 import numpy as np
 import pytest
 
+from adaspec_jax import voice
 from adaspec_jax.reporting import track
-from adaspec_jax.reporting.progress import duration
+from adaspec_jax.reporting.progress import duration, working
+from tests.running import in_a_terminal
 
 
 class Clock:
@@ -45,8 +49,9 @@ def test_lines_are_at_least_the_interval_apart_with_one_at_the_end():
 
 def test_a_resumed_run_counts_only_its_own_steps_in_rate_and_time_left():
     lines = run(100, 0.5, initial=500)
-    assert lines[0] == "target: step 501/600, loss 2.5"  # no rate from a step that compiled
-    assert lines[2] == "target: step 541/600, loss 2.46, 2.0 steps/s, 30s left"
+    assert lines[0] == "target: resumed at step 500 of 600"
+    assert lines[1] == "target: step 501/600, loss 2.5"  # no rate from a step that compiled
+    assert lines[3] == "target: step 541/600, loss 2.46, 2.0 steps/s, 30s left"
     assert lines[-1].startswith("target: step 600/600") and lines[-1].endswith("2.0 steps/s, took 50s")
 
 
@@ -116,3 +121,82 @@ def test_a_terminal_gets_a_bar_and_keeps_the_last_line(monkeypatch):
 )
 def test_durations_read_naturally(seconds, words):
     assert duration(seconds) == words
+
+
+def test_steps_that_are_fetched_together_make_no_rate():
+    """As of a stage that is resumed a few steps before its end, which are all fetched at once."""
+    clock, stream = Clock(), io.StringIO()
+    with track(600, description="draft", stream=stream, clock=clock, initial=590) as progress:
+        clock.now += 20  # the first compiled
+        for _ in range(10):
+            clock.now += 1e-4
+            progress.advance(loss=1.5)
+    assert stream.getvalue().splitlines()[-1] == "draft: step 600/600, loss 1.5, took 20s"
+
+
+def test_tokens_and_memory_are_said_where_they_are_known():
+    clock, stream = Clock(), io.StringIO()
+    with track(40, description="draft", stream=stream, clock=clock, memory=lambda: 3 * 2**29) as progress:
+        for _ in range(40):
+            clock.now += 0.5
+            progress.advance(tokens=600)
+    lines = stream.getvalue().splitlines()
+    assert lines[1] == "draft: step 21/40, 2.0 steps/s, 1,200 tokens/s, 9.5s left, 1.50 GiB"
+    assert lines[-1] == "draft: step 40/40, 2.0 steps/s, 1,200 tokens/s, 1.50 GiB, took 20s"
+
+
+def test_a_program_reads_the_same_as_json_and_quiet_is_quiet():
+    voice.speak(log_format="json")
+    try:
+        clock, stream = Clock(), Terminal()
+        with track(30, description="draft", stream=stream, clock=clock, initial=10) as progress:
+            for _ in range(20):
+                clock.now += 1
+                progress.advance(loss=1.5, tokens=100)
+        events = [json.loads(line) for line in stream.getvalue().splitlines()]
+        assert [event["event"] for event in events] == ["resumed", "progress", "progress", "done"]
+        assert events[2]["done"] == 21 and events[2]["seconds_left"] == 9 and events[2]["tokens_per_second"] == 100
+        assert events[-1] | {"stage": "draft", "loss": 1.5, "total": 30, "seconds": 20} == events[-1]
+        voice.speak(quiet=True)
+        for stream in (Terminal(), io.StringIO()):
+            with working("loading", stream=stream), track(3, description="draft", stream=stream) as progress:
+                progress.advance()
+            assert not stream.getvalue()
+    finally:
+        voice.speak()
+
+
+LOOP = """
+import time
+from adaspec_jax.reporting import track, working
+now = [0.0]
+with working("compiling the steps of a stage", patience=0.01):
+    time.sleep(0.1)
+how = {"clock": lambda: now[0], "memory": lambda: 3 * 2**29, "initial": 100}
+with track(1000, description="draft", **how) as progress:
+    for _ in range(900):
+        now[0] += 0.05
+        progress.advance(loss=2.125, tokens=2000)
+"""
+COLOUR = r"\x1b\[[0-9;]*3[0-9]"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_in_a_terminal_of_any_width_no_figure_is_cut(columns):
+    _, shown = in_a_terminal(LOOP, columns=columns)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "\n").splitlines()
+    assert max(map(len, lines)) <= columns and "…" not in shown
+    last = " ".join(line.strip() for line in lines[-4:])
+    for figures in ("step 1000/1000", "loss 2.125", "steps/s", "tokens/s", "1.50 GiB", "took 45s"):
+        assert figures in last, shown
+    assert any("resumed at step 100" in line for line in lines) and ("━" in shown) == (columns >= 80)
+
+
+def test_a_dumb_terminal_gets_plain_lines():
+    _, shown = in_a_terminal(LOOP, TERM="dumb")
+    assert "\x1b" not in shown and shown.startswith("compiling the steps of a stage ...\n")
+    assert "draft: step 101/1000, loss 2.125, 1.50 GiB" in shown.splitlines()
+
+
+def test_without_colour_there_is_none():
+    assert re.search(COLOUR, in_a_terminal(LOOP)[1]) and not re.search(COLOUR, in_a_terminal(LOOP, NO_COLOR="1")[1])
