@@ -73,7 +73,7 @@ def main() -> None:
     results = summarised(arms, workdir, reports, **own, **recorded)
     reporting.write_json(workdir / "ablation.json", results)
     lines = table(results)
-    print("\n".join(lines))
+    print("\n".join(table(results, columns=reporting.columns_of())))
     if markdown:
         files.write_text(markdown, "\n".join(lines) + "\n")
 

@@ -45,7 +45,7 @@ def main() -> None:
     if arguments.methods == "list":
         from adaspec_jax import methods, reporting
 
-        return print(reporting.methods_list(methods.METHODS.values()))
+        return print(reporting.methods_list(methods.METHODS.values(), columns=reporting.columns_of()))
     batch_sizes, least = _check(arguments)
 
     from adaspec_jax.devices.tracing import traced
@@ -102,7 +102,7 @@ def _told(arguments: argparse.Namespace, found: Mapping, notes: list[str], enter
         reporting.write_json(arguments.json, report)
     if arguments.svg:
         reporting.write_speedups(arguments.svg, report)
-    print(reporting.methods_table(report))
+    print(reporting.methods_table(report, columns=reporting.columns_of()))
     best = entered.get(found["verdict"]["best"])
     print(reporting.verdict_in_words(report, _command(arguments, best, found.get("exact"))))
     return report

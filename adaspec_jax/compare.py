@@ -60,7 +60,7 @@ def main() -> None:
         compared = {path: read(path) for path in arguments.workdir}
     if arguments.json:
         reporting.write_json(arguments.json, {"runs": [{"run": path, **found} for path, found in compared.items()]})
-    print(table(compared))
+    print(table(compared, columns=reporting.columns_of()))
     if arguments.parity and not all(found["parity"]["passed"] for found in compared.values()):
         raise SystemExit(1)
 

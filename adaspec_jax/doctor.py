@@ -13,7 +13,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from adaspec_jax.errors import exit_with_one_line
-from adaspec_jax.options import GUESSES, check_outputs, parse_arguments, parser_of
+from adaspec_jax.options import GUESSES, check_outputs, one_of, parse_arguments, parser_of
 
 if TYPE_CHECKING:
     from adaspec_jax import serving
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", required=True, help="directory or hub name")
     parser.add_argument("--draft_length", type=GUESSES, help="guesses per round (default: as the draft says, else 5)")
-    parser.add_argument("--device", choices=("any", "cpu", "gpu", "tpu"), default="any", help="any: a CPU or a GPU")
+    parser.add_argument("--device", **one_of("any", "cpu", "gpu", "tpu"), default="any", help="any: a CPU or a GPU")
     parser.add_argument("--json", help="also write the verdicts here")
     arguments = parse_arguments(parser)
     check_outputs(arguments, "json")

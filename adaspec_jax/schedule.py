@@ -69,7 +69,7 @@ def main() -> None:
         reporting.write_json(arguments.json, report)
     if arguments.svg:
         reporting.write_schedule(arguments.svg, report)
-    print(reporting.schedule_table(report))
+    print(reporting.schedule_table(report, columns=reporting.columns_of()))
 
 
 def _check(arguments: argparse.Namespace) -> tuple[list[int], list[int]]:

@@ -40,7 +40,7 @@ def command_line(capsys, monkeypatch, module, *arguments):
 
 
 def in_a_terminal(program, *, columns=80, keys=b"", status=0, arguments=("-c",), **environment):
-    """(standard output, what is shown) of a program whose screen and keyboard are a pseudo-terminal.
+    """(standard output, what is shown) of a program whose screen and keyboard are a pseudo-terminal, which echoes keys.
 
     `program`: after python's `arguments`. With `keys` typed beforehand its standard output is the terminal's too.
     """

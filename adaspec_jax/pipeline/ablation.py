@@ -125,13 +125,15 @@ def summarised(
     }
 
 
-def table(results: dict) -> list[str]:
-    """The results as a Markdown table and what its columns mean."""
+_COLUMNS = "arm", "sequences", "alpha (each seed)", "minus DistillSpec", "minus plain, same data", "expected alpha"
+
+
+def table(results: dict, *, columns: int | None = None) -> list[str]:
+    """The results as a Markdown table, or in blocks where `columns` are too few for it, and what its columns mean."""
+    from adaspec_jax.reporting.tables import folded, in_blocks
+
     prompts, seeds = results["evaluation_prompts"], results["seeds"]
-    lines = [
-        "| arm | sequences | alpha (each seed) | minus DistillSpec | minus plain, same data | expected alpha |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = [_COLUMNS]
     for name, arm in results["arms"].items():
         each = ", ".join(f"{100 * value:.1f}" for value in arm["per_run"])
         cells = [
@@ -142,9 +144,14 @@ def table(results: dict) -> list[str]:
             _difference(arm.get("minus_same_data")),
             f"{100 * arm['expected_alpha']:.1f} %",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(tuple(cells))
+    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+    lines.insert(1, "|---" * len(_COLUMNS) + "|")
+    if columns is not None and max(map(len, lines)) > columns:
+        lines = in_blocks(rows, columns=columns)
     over = "seeds and prompts (Student's t)" if seeds > 1 else "prompts, not over seeds: there is one"
-    return [*lines, "", f"{seeds} seeds, {prompts} prompts; points, with 95 % intervals over {over}."]
+    said = f"{seeds} seeds, {prompts} prompts; points, with 95 % intervals over {over}."
+    return [*lines, "", *folded([said], columns)]
 
 
 def _difference(test: dict | None) -> str:

@@ -10,6 +10,7 @@ from adaspec_jax.reporting.report import environment, print_table, read_report, 
 from adaspec_jax.reporting.runs import read_run
 from adaspec_jax.reporting.schedule import schedule_table, write_schedule
 from adaspec_jax.reporting.statistics import Counts, across_runs, paired, summarize
+from adaspec_jax.reporting.tables import columns_of
 from adaspec_jax.reporting.verdict import verdict
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "MetricsFile",
     "Progress",
     "across_runs",
+    "columns_of",
     "environment",
     "methods_list",
     "methods_table",

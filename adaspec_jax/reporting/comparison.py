@@ -8,6 +8,7 @@ from typing import Any
 from adaspec_jax.config import paper
 from adaspec_jax.errors import UserError
 from adaspec_jax.reporting.certificate import in_words
+from adaspec_jax.reporting.tables import aligned, folded
 from adaspec_jax.reporting.wording import EQUAL_DATA
 
 COLUMNS = (
@@ -114,21 +115,23 @@ def _explaining(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def table(compared: Mapping[str, Mapping[str, Any]]) -> str:
-    """Runs (by name) as plain text: a row each, then for each what may be said, and its settings."""
-    rows = [_cells(name, found) for name, found in compared.items()]
-    shown = [i for i in range(len(COLUMNS)) if any(row[i] != _ABSENT for row in rows)]
-    widths = {i: max(len(cells[i]) for cells in [COLUMNS, *rows]) for i in shown}
-    lines = ["  ".join(cells[i].ljust(widths[i]) for i in shown).rstrip() for cells in [COLUMNS, *rows]]
-    lines.insert(1, "  ".join("-" * widths[i] for i in shown))
+def table(compared: Mapping[str, Mapping[str, Any]], *, columns: int | None = None) -> str:
+    """Runs (by name) as plain text: a row each, then for each what may be said, and its settings.
+
+    `columns`: of the terminal that shows it, if one does.
+    """
+    rows = [COLUMNS, *(_cells(name, found) for name, found in compared.items())]
+    shown = [i for i in range(len(COLUMNS)) if any(row[i] != _ABSENT for row in rows[1:])]
+    lines = aligned([[row[i] for i in shown] for row in rows], right=False, columns=columns)
     for name, found in compared.items():
-        lines += ["", f"{name}: {found['sentence']}.", f"  settings: {_settings_words(found['settings'])}"]
+        said = ["", f"{name}: {found['sentence']}.", f"  settings: {_settings_words(found['settings'])}"]
         apart = "; ".join(found["departures"]) or "nothing that the paper states"
-        lines.append(f"  other than the paper's: {apart}")
+        said.append(f"  other than the paper's: {apart}")
         if found["parity"]:
-            lines += [f"  {line}" for line in in_words(found["parity"]).splitlines()]
+            said += [f"  {line}" for line in in_words(found["parity"]).splitlines()]
+        lines += folded(said, columns)
     if any(found["published"] for found in compared.values()):
-        lines += ["", paper.SILENT_ON]
+        lines += ["", *folded([paper.SILENT_ON], columns)]
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from adaspec_jax import files
+from adaspec_jax.reporting.tables import aligned, folded
 
 PLAIN = "plain"  # the label of plain decoding in a verdict
 _COLUMNS = ("method", "tokens/call", "95 % interval", "accepted", "tokens/s", "speed-up", "95 % interval")
@@ -15,8 +16,11 @@ _COLUMNS += ("identical", "published")
 _WIDTH, _ROW, _LEFT, _RIGHT = 640, 30, 170, 70
 
 
-def methods_table(report: Mapping[str, Any]) -> str:
-    """A row per method under plain decoding's, those skipped with the reason, and what was measured how."""
+def methods_table(report: Mapping[str, Any], *, columns: int | None = None) -> str:
+    """A row per method under plain decoding's, those skipped with the reason, and what was measured how.
+
+    `columns`: of the terminal that shows it, if one does.
+    """
     scored = report["plain"].get("score") is not None
     rows = [(*_COLUMNS, *(["score"] if scored else [])), ("plain decoding", *_cells(report["plain"], scored))]
     for name, m in report["methods"].items():
@@ -39,7 +43,7 @@ def methods_table(report: Mapping[str, Any]) -> str:
     if any(m.get("warm") for m in report["methods"].values()):
         notes.append("Warm: each batch with what those before it taught; all else begins anew with every request.")
     notes += [f"Lossy, answers do not follow the target's law: {', '.join(lossy)}."] if lossy else []
-    return "\n".join([*aligned(rows), "", *skipped, *notes, said])
+    return "\n".join([*aligned(rows, columns=columns), "", *folded([*skipped, *notes, said], columns)])
 
 
 def verdict_in_words(report: Mapping[str, Any], command: str) -> str:
@@ -89,14 +93,14 @@ def _lossy_in_words(lossy: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     return f"{said}; score {scores[0]:.3f}, plain decoding's {scores[1]:.3f}.\n"
 
 
-def methods_list(methods: Iterable[Any]) -> str:
+def methods_list(methods: Iterable[Any], *, columns: int | None = None) -> str:
     """A line per method: name, whether it is lossless, what it needs, its knobs with their defaults, and its paper."""
     rows = [("method", "lossless", "needs", "knobs", "paper")]
     for method in methods:
         needs = " and ".join(need.words for need in method.needs) or "-"
         knobs = " ".join(name if value is None else f"{name}={value}" for name, value in method.knobs.items()) or "-"
         rows.append((method.name, "yes" if method.lossless else "no", needs, knobs, method.paper or "-"))
-    return "\n".join(aligned(rows, right=False))
+    return "\n".join(aligned(rows, right=False, columns=columns))
 
 
 def write_speedups(path: str | os.PathLike, report: Mapping[str, Any]) -> None:
@@ -146,13 +150,3 @@ def _between(ends: Sequence[float]) -> str:
 def _claim(published: Mapping[str, Any]) -> str:
     """A published speed-up in a few letters: "1.66x*"."""
     return f"{published['speedup']}x{'*' if published['third_party'] else ''}"
-
-
-def aligned(rows: Sequence[Sequence[str]], *, right: bool = True) -> list[str]:
-    """Lines with the columns below one another, and a rule under the first."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = (c.rjust(w) if right and i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        lines.append("  ".join(cells).rstrip())
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]

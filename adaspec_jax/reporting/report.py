@@ -15,6 +15,7 @@ from typing import IO, Any
 from adaspec_jax import files
 from adaspec_jax.errors import UserError
 from adaspec_jax.reporting import wording
+from adaspec_jax.reporting.tables import aligned, in_blocks
 from adaspec_jax.reporting.verdict import verdict
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy", "adaspec_jax")
@@ -86,17 +87,15 @@ def _version(package: str) -> str | None:
 
 def table(report: Mapping[str, Any]) -> str:
     """The report as plain text: the verdict, a row per draft, the tests in words, what makes it comparable."""
-    rows = wording.rows(report)
-    widths = [max(len(row[column]) for row in [wording.COLUMNS, *rows]) for column in range(len(wording.COLUMNS))]
-    shown = wording.shown_columns(rows)
-
-    def line(cells: tuple[str, ...]) -> str:
-        padded = [cells[i].ljust(widths[i]) if i == 0 else cells[i].rjust(widths[i]) for i in shown]
-        return "  ".join(padded).rstrip()
-
-    rule = "  ".join("-" * widths[i] for i in shown)
     first = [*verdict(report), ""] if verdict(report) else []
-    return "\n".join([*first, line(wording.COLUMNS), rule, *map(line, rows), "", *wording.sentences(report)])
+    return "\n".join([*first, *aligned(_shown(report)), "", *wording.sentences(report)])
+
+
+def _shown(report: Mapping[str, Any]) -> list[list[str]]:
+    """The columns' names, and a row per draft, without columns in which none says anything."""
+    rows = wording.rows(report)
+    shown = wording.shown_columns(rows)
+    return [[row[i] for i in shown] for row in [wording.COLUMNS, *rows]]
 
 
 def print_table(report: Mapping[str, Any], file: IO[str] | None = None) -> None:
@@ -109,15 +108,20 @@ def print_table(report: Mapping[str, Any], file: IO[str] | None = None) -> None:
     from rich.table import Table
 
     console = Console(file=file, highlight=False)
-    rows = wording.rows(report)
+    names, *rows = _shown(report)
     drawn = Table(title=wording.title(report), title_justify="left", title_style="bold")
-    for column in wording.shown_columns(rows):
-        drawn.add_column(wording.COLUMNS[column], justify="left" if column == 0 else "right")
+    for number, name in enumerate(names):
+        drawn.add_column(name, justify="right" if number else "left", no_wrap=True)
     for row in rows:
-        drawn.add_row(*(row[column] for column in wording.shown_columns(rows)))
+        drawn.add_row(*row)
+    needed = 1 + sum(3 + max(map(len, column)) for column in zip(names, *rows, strict=True))
     for sentence in verdict(report):
         console.print(sentence, markup=False, style="bold")
-    console.print(drawn, markup=False)
+    if needed <= console.width:
+        console.print(drawn, markup=False)
+    else:
+        block = [f"{wording.title(report)}:", "", *in_blocks([names, *rows], columns=console.width), ""]
+        console.print("\n".join(block), markup=False)
     for sentence in wording.sentences(report):
         console.print(sentence, markup=False)
 

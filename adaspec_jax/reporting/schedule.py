@@ -9,15 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaspec_jax import files
-from adaspec_jax.reporting.methods import aligned
+from adaspec_jax.reporting.tables import aligned, folded
 
 _COLUMNS = ("batch size", "guesses", "tokens/round", "tokens/s", "speed-up")
 _CHECKED = ("measured", "fastest", "measured", "behind")
 _CELL, _ROW, _LEFT, _TOP = 72, 28, 90, 34
 
 
-def schedule_table(report: Mapping[str, Any]) -> str:
-    """A row per batch size, then what servers take, and how the choices measured where that was asked for."""
+def schedule_table(report: Mapping[str, Any], *, columns: int | None = None) -> str:
+    """A row per batch size, then what servers take, and how the choices measured where that was asked for.
+
+    `columns`: of the terminal that shows it, if one does.
+    """
     checked = all(each["check"] for each in report["batch_sizes"].values())
     rows = [(*_COLUMNS, *(_CHECKED if checked else ()))]
     for size, each in report["batch_sizes"].items():
@@ -35,7 +38,8 @@ def schedule_table(report: Mapping[str, Any]) -> str:
         f"{settings['max_new_tokens']}, by the parts of a round measured apart; candidates: 0, "
         f"{settings['draft_lengths'].replace(',', ', ')}."
     )
-    return "\n".join([*aligned(rows), "", *reasons, *_for_servers(report), said])
+    fitting = [*aligned(rows, columns=columns), "", *folded(reasons, columns)]
+    return "\n".join([*fitting, *_for_servers(report), *folded([said], columns)])
 
 
 def _checked(each: Mapping[str, Any]) -> tuple[str, ...]:

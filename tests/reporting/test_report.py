@@ -4,6 +4,7 @@ import getpass
 import io
 import json
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from adaspec_jax.reporting import environment, print_table, table, write_json
+from adaspec_jax.reporting import environment, print_table, table, wording, write_json
+from adaspec_jax.reporting.tables import aligned, folded
 
 
 class Terminal(io.StringIO):
@@ -156,3 +158,33 @@ def test_what_drafting_costs_is_said_as_it_was_measured(report):
     report["speed"]["draft"]["first_draft_step_cost"] = 0.3
     said = "the first draft step of a round costs 0.30 of a target step, each further one 0.10 and verifying 2"
     assert f"AdaSPEC draft: {said}" in table(report)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_every_figure_is_read_whole_in_a_terminal_of_any_width(columns, report, monkeypatch):
+    for name, value in {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    terminal = Terminal()
+    print_table(report, file=terminal)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    assert max(map(len, shown.splitlines())) <= columns and "…" not in shown
+    assert ("┃" in shown) == (columns == 200)
+    for row in wording.rows(report):
+        for cell in row:
+            assert cell == "-" or any(cell in line for line in shown.splitlines()), cell
+
+
+def test_a_table_that_is_too_wide_becomes_blocks():
+    rows = [("method", "tokens/call", "interval"), ("plain decoding", "1.00", "-"), ("vanilla", "2.25", "2.1 to 2.4")]
+    wide = ["method          tokens/call    interval", "--------------  -----------  ----------"]
+    assert aligned(rows, columns=39)[:2] == wide == aligned(rows)[:2]
+    assert aligned(rows, columns=38) == [
+        "plain decoding",
+        "  tokens/call: 1.00",
+        "",
+        "vanilla",
+        "  tokens/call: 2.25",
+        "  interval: 2.1 to 2.4",
+    ]
+    assert folded(["a long sentence of words"], 20) == ["a long sentence of", "  words"]
+    assert folded(["as it is"], None) == ["as it is"]
