@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +14,9 @@ from adaspec_jax.decoding.acceptance import rejection_sample
 from adaspec_jax.decoding.engine import BUCKET, STATIC, Inputs, program_arguments, round_up, trimmed
 from adaspec_jax.decoding.logprobs import Logprobs
 from adaspec_jax.decoding.prefill import Kept
+from adaspec_jax.decoding.rounds import Loop
 from adaspec_jax.decoding.sampling import Sampling
+from adaspec_jax.decoding.streaming import round_of
 from adaspec_jax.decoding.types import Accept, Context, Drafter, Generation, Model, asks_of
 
 
@@ -61,6 +63,29 @@ class Dialogue:
         Raises:
           ValueError: as `generate`; another number of rows than in the turn before.
         """
+        arguments, kept, slots = self._readied(prompt, key)
+        generation, state = _decode_turn(*arguments, kept, slots=slots, **self._static)
+        self._hold(generation, *state)
+        return trimmed(generation, prompt, self._limits[0])
+
+    def stream(self, prompt: Context, key: Array) -> Iterator[Generation]:
+        """`turn`, as it stands after each round; who stops iterating ends the turn there.
+
+        What was decided until then is held, so that the next turn need not read it. Raises as `turn`.
+        """
+        arguments, kept, slots = self._readied(prompt, key)
+        static = {"slots": slots, **self._static}
+        loop = _begin_turn(*arguments, kept, **static)
+        del kept
+        these = arguments.target, arguments.drafter, arguments.max_new_tokens, arguments.eos_E
+        while not loop.done_B.all():
+            self._held = None  # what the round before left is written over
+            loop, made = round_of(loop, *these, **static)
+            self._hold(made, loop.context.target_cache, loop.draft_state)  # in case nobody asks for more
+            yield trimmed(made, prompt, self._limits[0])
+
+    def _readied(self, prompt: Context, key: Array) -> tuple[Inputs, Kept | None, int]:
+        """What a turn's program takes, and its slots; nothing is held any more."""
         arguments, slots = program_arguments(*self._pair, prompt, key, *self._limits)
         lengths_B = arguments.lengths_B
         held = self._held
@@ -72,12 +97,13 @@ class Dialogue:
             slots, kept, self.read_B = self._kept(held, arguments, slots)
         if kept is not None and self._extends:  # whose program need not know how wide the prompts are
             arguments = arguments._replace(tokens_BS=_widened(arguments.tokens_BS, (len(lengths_B), slots)))
-        del held
-        generation, state = _decode_turn(*arguments, kept, slots=slots, **self._static)
+        return arguments, kept, slots
+
+    def _hold(self, generation: Generation, target_cache: Any, draft_state: Any) -> None:
+        """For the next turn, unless the drafter has to see the whole of it again."""
         if self._extends or not asks_of(self._pair[1]).layers:
-            draft_state = state[1] if self._extends else None
-            self._held = _Held(generation.tokens_BS, generation.lengths_B, state[0], draft_state)
-        return trimmed(generation, prompt, self._limits[0])
+            draft_state = draft_state if self._extends else None
+            self._held = _Held(generation.tokens_BS, generation.lengths_B, target_cache, draft_state)
 
     def _kept(self, held: _Held, arguments: Inputs, slots: int) -> tuple[int, Kept | None, Array]:
         """(the slots that caches need now, what they keep, the tokens to read per row)."""
@@ -113,6 +139,12 @@ def _decode_turn(*inputs_and_kept, **static):
     rounds, loop = Inputs(*inputs).begun(kept=kept, **static)
     loop = rounds.to_the_end(loop)
     return rounds.finished(loop), (loop.context.target_cache, loop.draft_state)
+
+
+@partial(jax.jit, static_argnames=STATIC, donate_argnums=len(Inputs._fields))
+def _begin_turn(*inputs_and_kept, **static) -> Loop:
+    *inputs, kept = inputs_and_kept
+    return Inputs(*inputs).begun(kept=kept, **static)[1]
 
 
 def _start(*inputs, **static):

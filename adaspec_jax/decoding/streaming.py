@@ -42,7 +42,7 @@ def stream(
     loop = _start(*arguments, **static)
     these = (arguments.target, arguments.drafter, arguments.max_new_tokens, arguments.eos_E)
     while not loop.done_B.all():
-        loop, made = _round(loop, *these, **static)
+        loop, made = round_of(loop, *these, **static)
         yield trimmed(made, prompt, max_new_tokens)
 
 
@@ -53,7 +53,7 @@ def _start(*inputs, **static) -> Loop:
 
 # The loop's buffers are written where they lie: nobody reads the one before.
 @partial(jax.jit, static_argnames=STATIC, donate_argnums=0)
-def _round(loop: Loop, target, drafter, max_new_tokens, eos_E, **static) -> tuple[Loop, Generation]:
+def round_of(loop: Loop, target, drafter, max_new_tokens, eos_E, **static) -> tuple[Loop, Generation]:
     rounds = Rounds(target, drafter, max_new_tokens, eos_E, **static)
     loop = rounds.one_round(loop)
     return loop, rounds.finished(loop)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,16 @@ import numpy as np
 from adaspec_jax import data
 from adaspec_jax.decoding import Context, Generation, Logprobs, Sampling, stream
 from adaspec_jax.decoding.engine import checked_exactly, per_token, round_up
+from adaspec_jax.decoding.types import Drafter
 from adaspec_jax.errors import UserError
 from adaspec_jax.methods import Given, Method
+
+
+class Piece(NamedTuple):
+    """Of a text that is being written."""
+
+    text: str
+    guessed: bool  # of the draft's accepted guesses, not of the target's own tokens
 
 
 class Writing:
@@ -26,6 +35,7 @@ class Writing:
 
     Together the pieces are the text of `generate`, special tokens left out, up to the first of the `stop` strings,
     which is left out too. A piece that may still become a stop string, or half a character, waits for what follows it.
+    `pieces` says of each whether it was guessed.
     """
 
     def __init__(
@@ -41,7 +51,9 @@ class Writing:
         logprobs: Logprobs | None = None,
         seed: int = 0,
         exact: bool | int = False,
+        drafter: Drafter | None = None,
     ) -> None:
+        """`drafter`: of the method, made beforehand, where several texts are written."""
         if not all(stop):
             raise ValueError("an empty stop string stops everywhere")
         method.check_sampling(sampling)
@@ -55,7 +67,7 @@ class Writing:
         self._width = len(tokens) + max_new_tokens
         knobs: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends}
         knobs |= {"accept": method.accept, "logprobs": logprobs}
-        drafter = method.make(given)
+        drafter = method.make(given) if drafter is None else drafter
         if exact is not False:
             try:
                 checked_exactly(given.target, drafter, prompt, max_new_tokens, exact, sampling, method.accept)
@@ -72,30 +84,44 @@ class Writing:
         return int(self.made.lengths_B[0]) - self._prompt
 
     def __iter__(self) -> Iterator[str]:
-        waiting = ""
-        with contextlib.closing(self._texts()) as texts:
-            for text in texts:
-                waiting += text
-                if found := [(waiting.index(stop), stop) for stop in self._stop if stop in waiting]:
+        return ("".join(piece.text for piece in pieces) for pieces in self._stretches())
+
+    def pieces(self) -> Iterator[Piece]:
+        """The same text, in pieces that are either guessed or the target's own."""
+        for stretch in self._stretches():
+            yield from stretch
+
+    def _stretches(self) -> Iterator[list[Piece]]:
+        """What is sure after each round."""
+        waiting: list[tuple[str, bool]] = []  # its characters
+        with contextlib.closing(self._texts()) as pieces:
+            for piece in pieces:
+                waiting += [(character, guessed) for text, guessed in piece for character in text]
+                text = "".join(character for character, _ in waiting)
+                if found := [(text.index(stop), stop) for stop in self._stop if stop in text]:
                     end, self.stopped_by = min(found)
                     waiting = waiting[:end]
                     break
-                sure = self._sure(waiting)
-                if sure:
-                    yield sure
-                waiting = waiting[len(sure) :]
+                if sure := len(self._sure(text)):
+                    yield _joined(waiting[:sure])
+                waiting = waiting[sure:]
         if waiting:
-            yield waiting
+            yield _joined(waiting)
 
-    def _texts(self) -> Iterator[str]:
+    def _texts(self) -> Iterator[list[Piece]]:
         """What each round adds, and at last what still waits; of the tokens the new ones alone are fetched."""
-        made, length = None, self._prompt
+        made, length, accepted = None, self._prompt, 0
         try:
             for made in self._rounds:
-                new, end = jax.device_get(_new(made.tokens_BS, made.lengths_B, length, most=self._most))
-                yield self._growing.add(new[: end - length].tolist())
-                length = int(end)
-            yield self._growing.rest()
+                row = made.tokens_BS, made.lengths_B, made.accepted_BN
+                new, end, in_all = jax.device_get(_new(*row, length, most=self._most))
+                tokens, guessed = new[: end - length].tolist(), int(in_all) - accepted
+                yield [
+                    Piece(self._growing.add(tokens[:guessed]), True),
+                    Piece(self._growing.add(tokens[guessed:]), False),
+                ]
+                length, accepted = int(end), int(in_all)
+            yield [Piece(self._growing.rest(), False)]
         finally:
             self.made = None if made is None else per_token(jax.device_get(made), lambda array: array[:, : self._width])
 
@@ -108,8 +134,13 @@ class Writing:
         return text
 
 
+def _joined(characters: Sequence[tuple[str, bool]]) -> list[Piece]:
+    groups = groupby(characters, key=lambda each: each[1])
+    return [Piece("".join(character for character, _ in group), guessed) for guessed, group in groups]
+
+
 @partial(jax.jit, static_argnames="most")
-def _new(tokens_BS, lengths_B, start, *, most: int):
-    """(the first row's `most` tokens from column `start` on, how many tokens it has)."""
+def _new(tokens_BS, lengths_B, accepted_BN, start, *, most: int):
+    """The first row's `most` tokens from column `start` on, how many tokens it has, how many guesses were accepted."""
     at_X = jnp.minimum(start + jnp.arange(most), tokens_BS.shape[1] - 1)
-    return tokens_BS[0, at_X], lengths_B[0]
+    return tokens_BS[0, at_X], lengths_B[0], jnp.sum(accepted_BN[0])

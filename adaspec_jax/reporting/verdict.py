@@ -68,7 +68,9 @@ def _worth(report: Mapping[str, Any], name: str) -> list[str]:
     measured = costs.get("speedup")
     if measured is None:
         return []
-    kind = ((report.get("settings") or {}).get("draft") or {}).get("kind")
+    settings = report.get("settings") or {}
+    draft = settings.get("draft")  # of a measured pair, a list of directories
+    kind = draft.get("kind") if isinstance(draft, Mapping) else settings.get("method")
     how = f"the method {'specdec' if kind in _NO_METHOD else kind}"
     if used:
         how += f" with {used} {'guess' if used == 1 else 'guesses'} a round"

@@ -1,6 +1,7 @@
 """A turn that goes on from the caches gives what reading the whole conversation gives, and reads only what is new."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +144,27 @@ def test_every_turn_equals_reading_the_whole_conversation(real, kind):
     talk, ended = talk_and_compare(target, DRAFTERS[kind](draft), GREEDY)
     assert ended == {True, False}  # rows end by an end of text, and where the budget cuts them
     assert talk._held.target_cache.slots > 96  # the first turn's 64 + 32 tokens were outgrown
+
+
+@pytest.mark.parametrize("kind", [slow("plain"), "chain", slow("unextended"), slow("tree")])
+def test_a_streamed_turn_is_the_same_and_one_that_was_broken_off_is_gone_on_from(real, kind):
+    target, draft = real
+    drafter, knobs = DRAFTERS[kind](draft), {"max_new_tokens": 13, "eos_id": -1, "sampling": GREEDY}
+    talk, rng = Dialogue(target, drafter, **knobs), np.random.default_rng(0)
+    rows = [rng.integers(6, VOCAB, 20).tolist()]
+    for rounds in (None, 2, None):
+        whole = generate(target, drafter, padded(rows, LONGEST), KEY, **knobs)
+        made = list(itertools.islice(talk.stream(padded(rows), KEY), rounds))
+        said = texts(made[-1])[0]
+        if rounds is None:
+            assert_same(made[-1], whole)
+            assert len(made) == int(whole.rounds_B[0])
+        else:
+            assert len(rows[0]) < len(said) < len(texts(whole)[0]) and texts(whole)[0][: len(said)] == said
+        assert [len(texts(each)[0]) for each in made] == sorted({len(texts(each)[0]) for each in made})
+        rows = [said + rng.integers(6, VOCAB, 3).tolist()]
+    list(talk.stream(padded(rows), KEY))
+    assert np.asarray(talk.read_B).tolist() == [4]
 
 
 @pytest.mark.parametrize("kind", [slow("plain"), "chain"])

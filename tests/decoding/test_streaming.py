@@ -37,8 +37,8 @@ def test_the_last_of_a_stream_is_what_generate_returns(name, temperature):
 
 def test_rounds_are_run_when_they_are_asked_for_and_compiled_once(monkeypatch):
     calls = []
-    one_round = streaming._round
-    monkeypatch.setattr(streaming, "_round", lambda *a, **k: calls.append(1) or one_round(*a, **k))
+    one_round = streaming.round_of
+    monkeypatch.setattr(streaming, "round_of", lambda *a, **k: calls.append(1) or one_round(*a, **k))
     drafter = DRAFTERS["chain"]
     taken = list(itertools.islice(stream(TARGET, drafter, PROMPT, jax.random.key(0), **knobs(0.0, -1)), 3))
     assert len(taken) == len(calls) == 3

@@ -9,6 +9,7 @@ import pytest
 
 from adaspec_jax import data, methods
 from adaspec_jax.decoding import Context, Sampling, generate
+from adaspec_jax.decoding.types import GUESS
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.logprobs import of_row
 from adaspec_jax.measuring.pair import load_given
@@ -89,8 +90,25 @@ def test_a_round_fetches_its_new_tokens_alone(pair, monkeypatch):
     monkeypatch.setattr(jax, "device_get", lambda x: fetched.append(sum(map(np.size, jax.tree.leaves(x)))) or get(x))
     writing = Writing(given, methods.find("vanilla"), tokens, ends, max_new_tokens=NEW)
     whole = "".join(writing)
-    assert len(fetched) == int(writing.made.rounds_B[0]) + 1 and set(fetched[:-1]) == {5}  # of 3 guesses
+    assert len(fetched) == int(writing.made.rounds_B[0]) + 1 and set(fetched[:-1]) == {6}  # of 3 guesses
     assert len(writing.made.tokens_BS[0]) == len(tokens) + NEW < fetched[-1] and whole
+
+
+def test_pieces_say_what_was_guessed_and_what_is_the_targets_own(root):
+    given, ends = load_given(str(root / "target"), [str(root / "target")], draft_length=3)  # all guesses are right
+    tokens = data.prompt_ids(tiny_pair.TEXTS[0], given.tokenizer)
+    for method in ("plain", "vanilla"):
+        writing = Writing(given, methods.find(method), tokens, ends, max_new_tokens=NEW)
+        pieces = list(writing.pieces())
+        whole = "".join(Writing(given, methods.find(method), tokens, ends, max_new_tokens=NEW))
+        assert "".join(piece.text for piece in pieces) == whole
+        made, new = writing.made, slice(len(tokens), int(writing.made.lengths_B[0]))
+        growing, expected = data.Growing(tokens, given.tokenizer, special=False), {True: "", False: ""}
+        for token, origin in zip(made.tokens_BS[0, new].tolist(), made.origin_BS[0, new].tolist(), strict=True):
+            expected[origin == GUESS] += growing.add([token])
+        expected[False] += growing.rest()
+        said = {kind: "".join(piece.text for piece in pieces if piece.guessed is kind) for kind in expected}
+        assert said == expected and bool(said[True]) == (method == "vanilla")
 
 
 def test_generate_stops_where_it_is_told(root, pair, capsys, monkeypatch):
