@@ -1,18 +1,21 @@
 """python -m adaspec_jax.generate --target PATH [--draft PATH] --prompt TEXT
 
-Continues a text with the target, speeded up by a draft if one is given, and says how many guesses were accepted. With
---chat the prompt is what a user says, rendered by the target's chat template; several prompts are the turns of one
-conversation, and without any they are the lines of standard input.
+Continues a text with the target, speeded up by a draft if one is given, and says how many guesses were accepted; a
+terminal shows which. Without --prompt, or with "-", the text is standard input. With --chat the prompt is what a user
+says, rendered by the target's chat template; several prompts are the turns of one conversation, and without any they
+are the lines of standard input. --interactive asks for one after another.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 
 from adaspec_jax.command_line import say_notes, take_knobs
 from adaspec_jax.errors import UserError, exit_with_one_line, keeping
+from adaspec_jax.generate_screen import Screen, figures, interact, say_pace
 from adaspec_jax.options import (
     AT_LEAST_NONE,
     GUESSES,
@@ -33,7 +36,10 @@ def main() -> None:
     argv, knobs = take_knobs(sys.argv[1:])
     arguments = parse_arguments(_parser(), argv)
     _check(arguments)
+    from adaspec_jax.reporting import working
 
+    with working("starting", said_in_a_log=False):
+        importlib.import_module("adaspec_jax.measuring.writing")  # jax and all, which takes seconds
     from adaspec_jax import methods
     from adaspec_jax.devices import sharding
     from adaspec_jax.devices.tracing import traced
@@ -60,23 +66,31 @@ def main() -> None:
 
 
 def _continue(arguments: argparse.Namespace, given, method, ends, sampling) -> None:
-    """The one prompt, and what follows it."""
+    """The prompt, or one after another, and what follows it."""
     from adaspec_jax import data
     from adaspec_jax.measuring.evaluation import check_contexts
     from adaspec_jax.measuring.writing import Writing
 
-    [text] = arguments.prompt
-    _check_text(text)
-    tokens = data.prompt_ids(text, given.tokenizer)
-    check_contexts(given, len(tokens) + arguments.max_new_tokens, "lower --max_new_tokens")
     knobs = _knobs(arguments, sampling) | {"exact": False if arguments.exact is None else arguments.exact}
-    writing = Writing(given, method, tokens, ends, stop=arguments.stop, **knobs)
-    print(text, end="", flush=True)
-    for piece in writing:
-        print(piece, end="", flush=True)
-    print()
-    _say_logprobs(writing.made, len(tokens), given.tokenizer)
-    print(_in_words(writing.made, writing.new_tokens))
+    drafter = method.make(given)
+    screen = Screen(guesses=drafter.num_nodes > 0)
+
+    def answer(text: str) -> None:
+        _check_text(text)
+        tokens = data.prompt_ids(text, given.tokenizer)
+        check_contexts(given, len(tokens) + arguments.max_new_tokens, "lower --max_new_tokens")
+        writing = Writing(given, method, tokens, ends, stop=arguments.stop, drafter=drafter, **knobs)
+        screen.write_pieces(text, writing.pieces())
+        print()
+        _say_logprobs(writing.made, len(tokens), given.tokenizer)
+        print(figures(writing.made, writing.new_tokens), flush=True)
+        say_pace(writing.pace)
+
+    if arguments.interactive:
+        screen.explain()
+        return interact(answer, None)
+    answer(*arguments.prompt)
+    screen.explain()
 
 
 def _converse(arguments: argparse.Namespace, given, method, ends, sampling) -> None:
@@ -86,13 +100,32 @@ def _converse(arguments: argparse.Namespace, given, method, ends, sampling) -> N
 
     template = data.chat.template_of(given.tokenizer, arguments.chat_template, arguments.template_options)
     say_notes(data.chat.notes_on(template, ends))
-    talk = Talk(given, method, template, ends, system=arguments.system, **_knobs(arguments, sampling))
-    for turn in arguments.prompt or filter(str.strip, sys.stdin):
+    screen = Screen(guesses=bool(arguments.draft) or method.name != "plain")
+
+    def begun() -> Talk:
+        return Talk(given, method, template, ends, system=arguments.system, **_knobs(arguments, sampling))
+
+    talk = begun()
+
+    def answer(turn: str) -> None:
         _check_text(turn)
-        answer = talk.say(turn.rstrip("\n"))
-        print(f"user: {turn.rstrip()}\nassistant: {answer.text}")
-        _say_logprobs(answer.made, int(answer.made.lengths_B[0]) - answer.new_tokens, given.tokenizer)
-        print(f"{_in_words(answer.made, answer.new_tokens)} {answer.read} tokens read before\n", flush=True)
+        shown = "assistant: " if arguments.interactive else f"user: {turn.rstrip()}\nassistant: "
+        screen.write_pieces(shown, talk.saying(turn.rstrip("\n")))
+        print()
+        made, new_tokens = talk.answer.made, talk.answer.new_tokens
+        _say_logprobs(made, int(made.lengths_B[0]) - new_tokens, given.tokenizer)
+        print(f"{figures(made, new_tokens)} {talk.answer.read} tokens read before\n", flush=True)
+        say_pace(talk.pace)
+
+    def begin_anew() -> None:
+        nonlocal talk
+        talk = begun()
+
+    screen.explain()
+    if arguments.interactive:
+        return interact(answer, begin_anew)
+    for turn in arguments.prompt or filter(str.strip, sys.stdin):
+        answer(turn)
     if len(talk.messages) < 2:
         raise UserError("nothing was said: give --prompt, or lines on standard input")
 
@@ -122,27 +155,43 @@ def _check_text(text: str) -> None:
         raise UserError("what is to be said is not UTF-8") from None
 
 
-def _in_words(made, new_tokens: int) -> str:
-    accepted, judged, rounds = int(made.accepted_BN.sum()), int(made.judged_BN.sum()), int(made.rounds_B[0])
-    alpha = f"acceptance {accepted}/{judged} = {accepted / judged:.3f}, " if judged else ""
-    return f"[{new_tokens} tokens in {rounds} target calls, {alpha}{new_tokens / rounds:.2f} tokens per call]"
-
-
 def _check(arguments: argparse.Namespace) -> None:
     """Mistakes that can be told before jax is imported."""
     prompts = arguments.prompt or []
+    if arguments.chat and arguments.stop:
+        raise UserError("--stop is for texts; a conversation's turns end where its template ends them")
+    if arguments.interactive and prompts:
+        raise UserError("--interactive asks for prompts; leave --prompt out")
     if not arguments.chat:
-        if len(prompts) != 1:
+        if len(prompts) > 1:
             raise UserError("give one --prompt; several are the turns of a conversation, with --chat")
         for option in ("system", "chat_template", "template_options"):
             if getattr(arguments, option) is not None:
                 raise UserError(f"--{option} goes with --chat")
-    elif arguments.stop:
-        raise UserError("--stop is for texts; a conversation's turns end where its template ends them")
     if arguments.exact is not None and (arguments.chat or arguments.temperature):
         raise UserError("--exact is for a text at temperature 0; leave --chat or --temperature out")
     if any(not prompt.strip() for prompt in prompts):
         raise UserError("--prompt is empty; give at least one character")
+    _take_input(arguments)
+
+
+def _take_input(arguments: argparse.Namespace) -> None:
+    """Standard input, where it is the prompt."""
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is no UTF-8 is said when it is looked at
+    if arguments.prompt == ["-"]:
+        arguments.prompt = None
+    elif arguments.prompt or arguments.interactive:
+        return
+    elif sys.stdin.isatty():
+        if not arguments.chat:
+            raise UserError("there is no --prompt: give one, pipe a text in, or --interactive")
+        arguments.interactive = True  # someone is there to be asked
+    if not arguments.chat:
+        text = sys.stdin.read().removesuffix("\n")
+        if not text.strip():
+            raise UserError("standard input is empty; pipe a text in, or give --prompt TEXT")
+        arguments.prompt = [text]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -155,7 +204,13 @@ def _parser() -> argparse.ArgumentParser:
         "python -m adaspec_jax.benchmark --methods list. "
         "--method.KNOB=VALUE sets one of its knobs",
     )
-    parser.add_argument("--prompt", action="append", help="a text to go on with; with --chat, what the user says")
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="a text to go on with, - for standard input; with --chat, what the user says",
+    )
+    parser.add_argument("--interactive", action="store_true", help="prompts are asked for, one after another")
     parser.add_argument("--stop", action="append", default=[], help="a text before which to stop; any number of them")
     parser.add_argument("--chat", action="store_true", help="prompts are turns of a conversation")
     parser.add_argument("--system", help="what the conversation begins with")

@@ -16,10 +16,10 @@ FILES = sorted(path for folder in ("adaspec_jax", "configs") for path in (CHECKO
 LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 
 DOORS = set("train evaluate generate export plan convert doctor parity compare ablate benchmark datastore".split())
-BETWEEN_DOORS = {("compare", "parity"), ("benchmark", "benchmark_replay")}
+BETWEEN_DOORS = {("compare", "parity"), ("benchmark", "benchmark_replay"), ("generate", "generate_screen")}
 OF_ALL_DOORS = {"command_line", "options", "sampling_options"}
 COMMANDS = sorted(DOORS | {"search_layers", "rag", "schedule", "report"})
-DOORS |= {*COMMANDS, "benchmark_replay", "__main__", *OF_ALL_DOORS}
+DOORS |= {*COMMANDS, "benchmark_replay", "generate_screen", "__main__", *OF_ALL_DOORS}
 # From the top floor down: a file may import from its own room and from floors below.
 FLOORS = (
     {"configs"},

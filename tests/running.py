@@ -39,30 +39,35 @@ def command_line(capsys, monkeypatch, module, *arguments):
     return status, captured.out, captured.err
 
 
-def in_a_terminal(program, *, columns=80, keys=b"", status=0, arguments=("-c",), **environment):
+def in_a_terminal(program, *, columns=80, keys=None, status=0, arguments=("-c",), **environment):
     """(standard output, what is shown) of a program whose screen and keyboard are a pseudo-terminal, which echoes keys.
 
-    `program`: after python's `arguments`. With `keys` typed beforehand its standard output is the terminal's too.
+    `program`: after python's `arguments`. `keys`: pairs of what is waited for and what is then typed; where there are
+    any, standard output is the terminal's too.
     """
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     unset = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
     env = {name: value for name, value in os.environ.items() if name not in unset} | {"TERM": "xterm"} | environment
     command = [sys.executable, *arguments, *([program] if isinstance(program, str) else program)]
-    streams = {"stdin": theirs, "stderr": theirs, "stdout": theirs if keys else subprocess.PIPE}
+    # Opened by the leader of a session it becomes that session's terminal, whose Ctrl-C is a signal.
+    command = ["sh", "-c", 'exec "$@" <"$0"', os.ttyname(theirs), *command]
+    streams = {"stderr": theirs, "stdout": subprocess.PIPE if keys is None else theirs}
     process = subprocess.Popen(command, cwd=CHECKOUT, env=env, start_new_session=True, **streams)
     os.close(theirs)
-    os.write(ours, keys)
-    shown = b""
+    shown, waiting, seen = b"", list(keys or ()), 0
     try:
         while part := os.read(ours, 65536):
             shown += part
+            while waiting and (at := shown.find(waiting[0][0], seen)) >= 0:
+                seen = at + len(waiting[0][0])
+                os.write(ours, waiting.pop(0)[1])
     except OSError:  # Linux' word for the end of a terminal that nobody holds any more
         pass
     os.close(ours)
-    said = process.communicate(timeout=PATIENCE)[0] or b""
-    assert process.returncode == status, shown.decode()
-    return said.decode(), shown.decode().replace("\r\n", "\n")
+    said = (process.communicate(timeout=PATIENCE)[0] or b"").decode()
+    assert process.returncode == status and not waiting, shown.decode()
+    return said, shown.decode().replace("\r\n", "\n")
 
 
 def optimised(step, *arguments):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -25,6 +27,56 @@ class Piece(NamedTuple):
 
     text: str
     guessed: bool  # of the draft's accepted guesses, not of the target's own tokens
+
+
+@dataclass
+class Pace:
+    """How fast a text came: its first round apart, which holds the compilation."""
+
+    began: float = field(default_factory=time.perf_counter)
+    first: tuple[int, float] | None = None  # tokens and time after it
+    last: tuple[int, float] | None = None
+
+    def step(self, tokens: int) -> None:
+        """A round is done, after which there are so many new tokens."""
+        self.last = tokens, time.perf_counter()
+        self.first = self.first or self.last
+
+    @property
+    def seconds_to_first(self) -> float:
+        return self.first[1] - self.began
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of the rounds after the first; None where there were no more."""
+        seconds = self.last[1] - self.first[1]
+        return (self.last[0] - self.first[0]) / seconds if seconds > 0 else None
+
+
+def pieces_of(
+    rounds: Iterator[Generation],
+    growing: data.Growing,
+    start: int,
+    most: int,
+    *,
+    pace: Pace,
+    silent: Collection[int] = (),
+) -> Iterator[tuple[list[Piece], Generation | None]]:
+    """What each round of one row adds after `start` tokens, and at last what still waits, with the generation so far.
+
+    Of the tokens the new ones alone are fetched, at `most` so many. `silent` ones are not written.
+    """
+    made, length, accepted = None, start, 0
+    for made in rounds:
+        row = made.tokens_BS, made.lengths_B, made.accepted_BN
+        new, end, in_all = jax.device_get(_new(*row, length, most=most))
+        pace.step(int(end) - start)
+        tokens, guessed = new[: end - length].tolist(), int(in_all) - accepted
+        parts = tokens[:guessed], tokens[guessed:]
+        texts = [growing.add([token for token in part if token not in silent]) for part in parts]
+        yield [Piece(texts[0], True), Piece(texts[1], False)], made
+        length, accepted = int(end), int(in_all)
+    yield [Piece(growing.rest(), False)], made
 
 
 class Writing:
@@ -59,6 +111,7 @@ class Writing:
         method.check_sampling(sampling)
         self.made: Generation | None = None  # on the host, after the last piece
         self.stopped_by: str | None = None
+        self.pace = Pace()
         self._prompt, self._stop = len(tokens), tuple(stop)
         # On the device and as wide as its bucket: every round slices what it made, in one program for all such widths.
         padded = np.zeros((1, round_up(len(tokens))), np.int32)
@@ -109,19 +162,11 @@ class Writing:
             yield _joined(waiting)
 
     def _texts(self) -> Iterator[list[Piece]]:
-        """What each round adds, and at last what still waits; of the tokens the new ones alone are fetched."""
-        made, length, accepted = None, self._prompt, 0
+        made = None
         try:
-            for made in self._rounds:
-                row = made.tokens_BS, made.lengths_B, made.accepted_BN
-                new, end, in_all = jax.device_get(_new(*row, length, most=self._most))
-                tokens, guessed = new[: end - length].tolist(), int(in_all) - accepted
-                yield [
-                    Piece(self._growing.add(tokens[:guessed]), True),
-                    Piece(self._growing.add(tokens[guessed:]), False),
-                ]
-                length, accepted = int(end), int(in_all)
-            yield [Piece(self._growing.rest(), False)]
+            what = self._rounds, self._growing, self._prompt, self._most
+            for pieces, made in pieces_of(*what, pace=self.pace):  # noqa: B007 (read below)
+                yield pieces
         finally:
             self.made = None if made is None else per_token(jax.device_get(made), lambda array: array[:, : self._width])
 
