@@ -15,16 +15,8 @@ from adaspec_jax.measuring.writing import Pace, Piece
 from tests import tiny_pair
 from tests.running import CHECKOUT, PATIENCE, command_line, in_a_terminal
 
-SIZES = {"vocab_size": tiny_pair.TOKENS, "max_position_embeddings": 256}
+SIZES = {"vocab_size": tiny_pair.TOKENS, "max_position_embeddings": 4096}
 PIECES = [Piece("two ", True), Piece("words\x1b[2J", False)]
-SHOW = """
-from adaspec_jax.generate_screen import Screen
-from tests.test_generate_terminal import PIECES
-screen = Screen(guesses=True)
-screen.write_pieces("Say ", PIECES)
-print()
-screen.explain()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +131,7 @@ def test_at_a_terminal_prompts_are_answered_ctrl_c_ends_an_answer_and_ctrl_d_all
         (b"Ctrl-D ends", b""),
         (b"> ", b"\x04"),
     ]
-    program = ["adaspec_jax.generate", "--target", target, "--max_new_tokens", "240", "--temperature", "1"]
+    program = ["adaspec_jax.generate", "--target", target, "--max_new_tokens", "3900", "--temperature", "1"]
+    program += ["--suppress_tokens", "0"]  # the end of text: an answer takes longer than a key
     _, shown = in_a_terminal([*program, "--interactive"], arguments=("-m",), keys=keys, columns=40)
     assert "loading" in shown and "Traceback" not in shown

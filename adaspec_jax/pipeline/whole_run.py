@@ -23,6 +23,7 @@ from adaspec_jax.config import (
     flatten,
     with_cut,
 )
+from adaspec_jax.config.unused import without_effect
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
@@ -41,6 +42,7 @@ from adaspec_jax.pipeline.beginnings import (
 from adaspec_jax.pipeline.coloured import in_brackets, labelled_tokens
 from adaspec_jax.pipeline.compiled import keep_compiled_programs
 from adaspec_jax.pipeline.holder import held
+from adaspec_jax.pipeline.intent import say_intent
 from adaspec_jax.pipeline.report import write_report
 from adaspec_jax.pipeline.stage import fit_stage
 from adaspec_jax.pipeline.stage_spec import SAMPLED_ON_THE_WAY
@@ -49,6 +51,8 @@ from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import STAGES, Workdir, stages_of
 from adaspec_jax.reporting.sinks import check_metrics
 from adaspec_jax.training import Frozen
+
+_GENERATED = {name for name, task in data.TASKS.items() if task.generate is not None}
 
 
 def run(
@@ -79,7 +83,10 @@ def run(
             return report
         keep_compiled_programs(workdir.path / "compilation_cache")
 
+        _say_unused(without_effect(config, generated=_GENERATED, overrides=command))
         start = begin(config, workdir, arms)
+        shapes = {name: getattr(config, name).architecture for name in ("target", "draft", QUALIFIER)}
+        say_intent(start, shapes, config.evaluation)
         _preview(start.text, config.data.preview)
         wanted = _asked(config, start)
         teacher.check(wanted, start.text)
@@ -104,6 +111,11 @@ def run(
             settings=dataclasses.asdict(config),
             on_data_set=config.answers.source == "dataset",
         )
+
+
+def _say_unused(unused: Sequence[str]) -> None:
+    if unused:
+        processes.say(f"note: set, and without effect here: {'; '.join(unused)}")
 
 
 def _asked(config: Experiment, start: Start) -> Asked:
