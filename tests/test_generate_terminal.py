@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import subprocess
 import sys
 import types
 
@@ -13,7 +12,7 @@ from adaspec_jax import generate_screen, voice
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.writing import Pace, Piece
 from tests import tiny_pair
-from tests.running import CHECKOUT, PATIENCE, command_line, in_a_terminal
+from tests.running import command_line, in_a_terminal
 
 SIZES = {"vocab_size": tiny_pair.TOKENS, "max_position_embeddings": 4096}
 PIECES = [Piece("two ", True), Piece("words\x1b[2J", False)]
@@ -111,10 +110,10 @@ def test_mistakes_with_prompts_are_one_line(capsys, monkeypatch):
         assert (status, errors.count("\n")) == (2, 1) and says in errors
 
 
-def test_bytes_that_are_no_text_are_one_line(target):
-    program = [sys.executable, "-m", "adaspec_jax.generate", "--target", target, "--max_new_tokens", "4"]
-    done = subprocess.run(program, cwd=CHECKOUT, input=b"a\xff\xfe", capture_output=True, timeout=PATIENCE)
-    assert done.returncode == 2 and b"is not UTF-8" in done.stderr and done.stderr.count(b"\n") == 1
+def test_bytes_that_are_no_text_are_one_line(target, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xff\xfe"), encoding="utf-8"))
+    status, out, errors = command_line(capsys, monkeypatch, "generate", "--target", target, "--max_new_tokens", 4)
+    assert (status, out, errors.count("\n")) == (2, "", 1) and "is not UTF-8" in errors
 
 
 def test_at_a_terminal_prompts_are_answered_ctrl_c_ends_an_answer_and_ctrl_d_all(target):

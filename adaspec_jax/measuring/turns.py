@@ -61,7 +61,7 @@ def take_turns(
         first, turns = number % len(names), {}
         for name in names[first:] + names[:first]:
             if (shape := (name, prompt.tokens_BS.shape)) not in warm:
-                doing(f"compiling {name if isinstance(name, str) else ', '.join(map(str, name))}")
+                doing(f"compiling {name if isinstance(name, str) else ' '.join(map(str, name))}")
                 jax.block_until_ready(ways[name](batch.prompt, batch.key))
                 warm.add(shape)
             began = time.perf_counter()

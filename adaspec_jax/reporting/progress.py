@@ -105,7 +105,8 @@ class Progress:
     def doing(self, what: str) -> None:
         """Says what takes so long, until the next advance."""
         self._doing = [what]
-        if (now := self._clock()) - self._last_report >= self._interval:
+        # A terminal would show what came before for as long as this takes.
+        if (now := self._clock()) - self._last_report >= self._interval or self._interval <= _REDRAW_SECONDS:
             self._report(now)
 
     def advance(self, n: int = 1, *, tokens: float = 0, **values: Any) -> None:

@@ -80,8 +80,10 @@ def test_a_text_goes_on_in_bfloat16_and_the_line_says_so(directory, capsys, monk
 
 
 def test_a_word_that_is_none_has_the_nearest_beside_it():
+    parser = options.parser_of("generate", None)
+    options.add_types(parser)
     with pytest.raises(UserError, match='--matmul is "bfloat61"; did you mean "bfloat16"'):
-        options._matmul("bfloat61")
+        options.parse_arguments(parser, ["--matmul", "bfloat61"])
     config = Experiment()
     config.evaluation.matmul = "flaot32"
     with pytest.raises(UserError, match='evaluation.matmul is "flaot32"; did you mean "float32"'):

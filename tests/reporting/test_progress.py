@@ -145,6 +145,28 @@ def test_tokens_and_memory_are_said_where_they_are_known():
     assert lines[-1] == "draft: step 40/40, 2.0 steps/s, 1,200 tokens/s, 1.50 GiB, took 20s"
 
 
+def test_what_takes_long_is_named_until_something_is_done():
+    clock, stream = Clock(), io.StringIO()
+    with track(3, description="benchmark", unit="prompt", stream=stream, clock=clock) as progress:
+        for name in ("plain", "vanilla"):
+            progress.doing(f"compiling {name}")
+            clock.now += 12
+        progress.advance()
+        progress.doing("compiling plain")  # a log has had a line less than the interval ago
+    lines = stream.getvalue().splitlines()
+    assert lines[:3] == [
+        f"benchmark: prompt {what}" for what in ("0/3, compiling plain", "0/3, compiling vanilla", "1/3")
+    ]
+    assert len(lines) == 4
+    drawn = Terminal()
+    with track(3, description="benchmark", unit="prompt", stream=drawn, clock=clock) as progress:
+        shown = []
+        progress._show.line = lambda done, text, record: shown.append(text)
+        for name in ("plain", "vanilla"):
+            progress.doing(f"compiling {name}")
+    assert [text.rpartition(" ")[2] for text in shown] == ["plain", "vanilla"]
+
+
 def test_a_program_reads_the_same_as_json_and_quiet_is_quiet():
     voice.speak(log_format="json")
     try:
