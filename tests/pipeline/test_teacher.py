@@ -250,7 +250,8 @@ def test_all_that_the_stored_values_import_is_code_that_the_store_depends_on():
         found |= following
         following = set().union(*(arrows[module] for module in following)) - found
     covered = {module_of(file) for place in teacher._COMPUTED_BY for file in (CHECKOUT / "adaspec_jax").glob(place)}
-    assert found - covered <= {"adaspec_jax", "adaspec_jax.errors", "adaspec_jax.places", "adaspec_jax.devices"}
+    said = {"adaspec_jax.errors", "adaspec_jax.voice", "adaspec_jax.data.token_classes"}  # by which nothing is computed
+    assert found - covered <= said | {"adaspec_jax", "adaspec_jax.places", "adaspec_jax.devices"}
 
 
 def test_a_store_of_other_code_is_refused_in_one_line(unfinished):
