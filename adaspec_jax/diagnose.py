@@ -38,7 +38,8 @@ def _of_run(arguments: argparse.Namespace) -> dict:
 
     served = {name: value for name in _SERVED if (value := getattr(arguments, name)) is not None}
     prompts = _examples(arguments, arguments.data) if arguments.task or arguments.data else None
-    return diagnose_run(arguments.workdir, served=served, prompts=prompts, number=arguments.num_prompts)
+    said = {name: getattr(arguments, name) for name in ("task", "data", "prompt_column", "split")} if prompts else None
+    return diagnose_run(arguments.workdir, served=served, prompts=prompts, said=said, number=arguments.num_prompts)
 
 
 def _of_pair(arguments: argparse.Namespace) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 
 from adaspec_jax.diagnosis.evidence import Evidence
@@ -26,6 +27,12 @@ def evaluate(evidence: Evidence, *options: str) -> str:
     given |= dict(option.split("=", 1) for option in options)
     mine = [f"--target={names.target}", f"--draft={names.draft}", *(f"{name}={value}" for name, value in given.items())]
     return f"python -m adaspec_jax.evaluate {_joined(mine)} {names.prompts} --json=again.json"
+
+
+def evaluate_on_own(evidence: Evidence) -> str:
+    """The pair measured on the prompts that its run held out."""
+    names = dataclasses.replace(evidence.names, prompts=evidence.names.own_prompts or evidence.names.prompts)
+    return evaluate(dataclasses.replace(evidence, names=names))
 
 
 def doctor(evidence: Evidence) -> str:

@@ -102,8 +102,11 @@ class Names:
 
     target: str
     draft: str
-    prompts: str  # options that name the prompts
+    prompts: str  # options that name the served prompts
     workdir: str | None = None
+    own_prompts: str | None = None  # the same of what a run was measured on, where other ones are served
+    file: str | None = None  # of served prompts, and
+    column: str | None = None  # which of its columns they are
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class Evidence:
     own_tokenizer: bool = True  # whether the draft comes with one
     template: str | None = None  # the first difference of the two chat templates
     parameters: dict[str, int] = dataclasses.field(default_factory=dict)
+    is_head: bool = False  # whether the draft is one, on the target's features
     own: Along | None = None  # the target's answers to served prompts, as they are served
     own_to_trained: Along | None = None  # to prompts of the training data
     drawn: Along | None = None  # drawn at temperature 1, to prompts of the training data
@@ -129,6 +133,7 @@ class Evidence:
     draft: Curve | None = None
     recipe: Recipe | None = None
     from_targets_answers: bool = False
+    generated: bool = False  # whether the training data can be made as many as are wanted
     costs: dict[str, Any] | None = None  # of a round's parts in seconds, as reports have them, for the draft
 
     def as_json(self) -> dict[str, Any]:

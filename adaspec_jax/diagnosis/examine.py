@@ -44,6 +44,7 @@ def examine(names: Names, served: Served, asked: Asked, known: Mapping[str, Any]
         return Evidence(**found)
     given, ends = load_given(names.target, [names.draft], dtype="float32")
     draft = _guessing(given)
+    found["is_head"] = bool(given.heads)
     found["parameters"] = {"target": given.target.num_params, "draft": _size(given)}
     rows, trained, unended = _encoded(asked, given.tokenizer, ends)
     found["unended_rows"] = unended if unended is not None else known.get("unended_rows")

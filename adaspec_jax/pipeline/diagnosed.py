@@ -38,14 +38,16 @@ def diagnose_run(
     *,
     served: Mapping[str, Any] | None = None,
     prompts: data.Source | None = None,
+    said: Mapping[str, str | None] | None = None,
     number: int = 48,
 ) -> dict[str, Any]:
     """`diagnosis.judge` of a finished run, written to DIR/diagnosis.json; a plain value.
 
     `served`: what differs from the run's own evaluation where the pair is used ("temperature", "dtype", "draft_length",
-    "max_new_tokens"), and `prompts`, in place of the run's. A config for the next run is written to DIR/again.py.
+    "max_new_tokens", "guesses"), and `prompts` in place of the run's, of which `said` are the options that name them
+    ("task", "data", "prompt_column"). A config for the next run is written to DIR/again.py.
     """
-    found = judge(evidence_of_run(directory, served=served, prompts=prompts, number=number))
+    found = judge(evidence_of_run(directory, served=served, prompts=prompts, said=said, number=number))
     path = Path(directory)
     reporting.write_json(path / DIAGNOSIS, found)
     files.write_text(path / AGAIN, _AGAIN)
@@ -65,6 +67,7 @@ def evidence_of_run(
     *,
     served: Mapping[str, Any] | None = None,
     prompts: data.Source | None = None,
+    said: Mapping[str, str | None] | None = None,
     number: int = 48,
 ) -> Evidence:
     """What `diagnose_run` judges."""
@@ -95,17 +98,21 @@ def evidence_of_run(
         chat=lambda tokenizer, examples: chat_of(spec, tokenizer, examples, report["data"].get("chat_date")),
         seed=drawn,
     )
-    return examine(_names(directory, spec), Served(**how), asked, known)
+    return examine(_names(directory, spec, said), Served(**how), asked, known)
 
 
-def _names(directory: str | Path, spec: Data) -> Names:
+def _names(directory: str | Path, spec: Data, said: Mapping[str, str | None] | None) -> Names:
     place = str(directory).rstrip("/")
     options = f"--task={spec.task}" if spec.task in data.TASKS else "--task=columns"
     if spec.prompt_column is not None:
         options = f"--prompt_column={spec.prompt_column}"
     if spec.evaluation is not None:
         options += f" --data={spec.evaluation}"
-    return Names(f"{place}/target", f"{place}/draft", f"{options} --split={spec.evaluation_split}", place)
+    own, models = f"{options} --split={spec.evaluation_split}", (f"{place}/target", f"{place}/draft")
+    if said is None:
+        return Names(*models, own, place)
+    served = " ".join(f"--{name}={value}" for name, value in said.items() if value)
+    return Names(*models, served, place, own, said.get("data"), said.get("prompt_column"))
 
 
 def _record(report: Mapping[str, Any], settings: Mapping[str, Any], workdir: Workdir) -> dict[str, Any]:
@@ -119,6 +126,7 @@ def _record(report: Mapping[str, Any], settings: Mapping[str, Any], workdir: Wor
         "recipe": _recipe(report, draft),
         "unended_rows": counts["truncated"] / max(counts["examples"], 1),
         "from_targets_answers": settings["answers"]["source"] != "dataset",
+        "generated": counts.get("kind") == "generated",
         "costs": _costs(report),
     }
 

@@ -60,12 +60,8 @@ def ends(evidence: Evidence) -> Finding:
     if (own := evidence.own) is None:
         return Finding(name, UNKNOWN, "nothing was measured along a text")
     numbers = {"ended": own.ended, "end_acceptance": own.end_acceptance, "end_draft": own.end_draft}
-    if evidence.unended_rows is not None and evidence.unended_rows > at.ROWS_CUT:
-        says = f"{percent(evidence.unended_rows)} of the training answers were cut before their end of text, and "
-        says += f"{percent(own.ended)} of the target's own answers end within {evidence.served.max_new_tokens} tokens"
-        numbers["unended_rows"] = evidence.unended_rows
-        command = commands.retrain(evidence, "--config.data.max_length=1024", "--config.data.buckets=(256,512,1024)")
-        return Finding(name, CAUSE, says, None, command, numbers)
+    if (evidence.unended_rows or 0.0) > at.ROWS_CUT and _should_have_ended(evidence):
+        return _cut(evidence, numbers)
     if evidence.trained is not None and evidence.trained.ended > at.ENDED_MOST:
         drawn = evidence.drawn.ended if evidence.drawn else own.ended  # hot text ends nowhere, and is not to blame
         if max(own.ended, drawn) < at.ENDED_LEAST:
@@ -83,6 +79,23 @@ def ends(evidence: Evidence) -> Finding:
         says = f"the draft has not learnt where texts end: {found}"
         return Finding(name, CAUSE, says, costs, commands.doctor(evidence), numbers)
     return Finding(name, OK, found, numbers=numbers)
+
+
+def _should_have_ended(evidence: Evidence) -> bool:
+    """Whether answers as long as those that were trained on would have an end, and the target's have none."""
+    if evidence.trained is None or evidence.own.ended >= at.ENDED_LEAST:
+        return False
+    return evidence.trained.tokens / evidence.trained.texts <= evidence.served.max_new_tokens
+
+
+def _cut(evidence: Evidence, numbers: dict) -> Finding:
+    says = f"{percent(evidence.unended_rows)} of the training answers were cut before their end of text, and "
+    says += (
+        f"{percent(evidence.own.ended)} of the target's own answers end within {evidence.served.max_new_tokens} tokens"
+    )
+    numbers["unended_rows"] = evidence.unended_rows
+    command = commands.retrain(evidence, "--config.data.max_length=1024", "--config.data.buckets=(256,512,1024)")
+    return Finding("ends of text", CAUSE, says, None, command, numbers)
 
 
 def _endless(evidence: Evidence, numbers: dict) -> Finding:

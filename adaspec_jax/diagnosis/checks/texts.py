@@ -21,7 +21,8 @@ def contamination(evidence: Evidence) -> Finding:
         return Finding(name, OK, says, numbers=numbers)
     says += ": acceptance on new ones is lower than measured"
     command = commands.retrain(evidence, "--config.data.contamination=remove")
-    return Finding(name, CAUSE, says, None, command or commands.evaluate(evidence), numbers)
+    command = commands.evaluate_on_own(evidence) if evidence.names.own_prompts or command is None else command
+    return Finding(name, CAUSE, says, None, command, numbers)
 
 
 def repetition(evidence: Evidence) -> Finding:
@@ -71,7 +72,12 @@ def shift(evidence: Evidence) -> Finding:
     says += f"{percent(usual)} are in no other; acceptance is {percent(here)} and {percent(there)} there"
     if not of_another_kind(prompts) or there - here <= at.LEAST_COST:
         return Finding(name, OK, says, numbers=numbers)
-    command = commands.retrain(evidence, "--config.data.train=PROMPTS_LIKE_THE_SERVED.jsonl")
+    command = commands.evaluate_on_own(evidence)
+    if (file := evidence.names.file) is not None:
+        on_it = [f"--config.data.train={file}", "--config.data.held_out=50", "--config.answers.source=target"]
+        column = evidence.names.column
+        on_it += [f"--config.data.prompt_column={column}"] if column else []
+        command = commands.retrain(evidence, *on_it) or command
     says = f"what is asked is not what was trained on: {says} ({points(there - here)} apart)"
     return Finding(name, CAUSE, says, there - here, command, numbers)
 

@@ -8,6 +8,7 @@ from adaspec_jax.diagnosis.checks.texts import of_another_kind
 from adaspec_jax.diagnosis.evidence import Curve, Evidence
 from adaspec_jax.diagnosis.finding import CAUSE, OK, UNKNOWN, Finding, percent, points
 
+_LEVEL, _SLOW = "it had levelled off", "it rose slowly by then"
 _NO_LOG = "no record of the draft's training: give --workdir of the run that made it"
 
 
@@ -28,11 +29,13 @@ def steps(evidence: Evidence) -> Finding:
     gain = curve.agreement_end - curve.agreement_half
     says = f"the second half of {curve.steps} steps took agreement on training labels from "
     says += f"{percent(curve.agreement_half)} to {percent(curve.agreement_end)}"
+    if gain > at.STILL_RISING and recipe(evidence).verdict == CAUSE:
+        return Finding(name, UNKNOWN, f"{says}; the baseline got further in as many steps: see the recipe", None)
     if gain > at.STILL_RISING:
         costs = next_doubling(curve)
         says += f": it was still rising; twice the steps would add about {points(costs)}"
         return Finding(name, CAUSE, says, costs, command, numbers)
-    return Finding(name, OK, f"{says}: it had levelled off", numbers=numbers)
+    return Finding(name, OK, f"{says}: {_LEVEL if gain < at.STILL_RISING / 2 else _SLOW}", numbers=numbers)
 
 
 def next_doubling(curve: Curve) -> float:
@@ -59,7 +62,8 @@ def overfit(evidence: Evidence) -> Finding:
     if gap <= at.OVERFIT:
         return Finding(name, OK, says, numbers=numbers)
     passes = f" after {evidence.draft.epochs:g} epochs" if evidence.draft else ""
-    command = commands.retrain(evidence, "--config.data.num_train=4000", "--config.draft.epochs=1")
+    change = ("--config.data.num_train=4000", "--config.draft.epochs=1")
+    command = commands.retrain(evidence, *(change if evidence.generated else ("--config.answers.source=mixed",)))
     return Finding(
         name, CAUSE, f"the draft has learnt its training data by heart{passes}: {says}", gap, command, numbers
     )
@@ -113,4 +117,6 @@ def capacity(evidence: Evidence, others: tuple[Finding, ...]) -> Finding:
 
 
 def _larger(evidence: Evidence) -> str | None:
+    if evidence.is_head:
+        return commands.evaluate(evidence)
     return commands.retrain(evidence, "--config.draft.init=cut", "--config.draft.layers=(0,1)")
