@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 from adaspec_jax.errors import UserError, exit_with_one_line
-from adaspec_jax.options import COUNT, GUESSES, SEED, TOKENS, check_outputs, parse_arguments, parser_of, real
+from adaspec_jax.options import COUNT, GUESSES, ROWS, SEED, TOKENS, check_outputs, parse_arguments, parser_of, real
 
 _OF_A_PAIR = ("target", "draft")
 _SERVED = ("temperature", "dtype", "draft_length", "max_new_tokens", "guesses")
@@ -52,7 +52,12 @@ def _of_pair(arguments: argparse.Namespace) -> dict:
     served = {name: value if (value := getattr(arguments, name)) is not None else default[name] for name in _SERVED}
     trained = _examples(arguments, arguments.train_data, split="train") if arguments.train_data else None
     asked = Asked(
-        _examples(arguments, arguments.data), trained, arguments.num_prompts, arguments.max_length, seed=arguments.seed
+        _examples(arguments, arguments.data),
+        trained,
+        arguments.num_prompts,
+        arguments.max_length,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
     )
     options = [f"--{name}={value}" for name in ("task", "data", "prompt_column") if (value := getattr(arguments, name))]
     names = Names(arguments.target, arguments.draft, " ".join([*options, f"--split={arguments.split}"]))
@@ -96,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what the draft proposes where the target is sampled: draws from its law, as here and in transformers, or "
         "its likeliest token, as in some engines",
     )
+    parser.add_argument("--batch_size", type=ROWS, default=1, help="of a pair, as it is served; a run has its own")
     parser.add_argument("--max_new_tokens", type=TOKENS, help="of an answer")
     parser.add_argument("--json", help="where the diagnosis goes, with all its evidence")
     return parser

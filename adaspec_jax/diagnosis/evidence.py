@@ -134,7 +134,7 @@ class Evidence:
     recipe: Recipe | None = None
     from_targets_answers: bool = False
     generated: bool = False  # whether the training data can be made as many as are wanted
-    costs: dict[str, Any] | None = None  # of a round's parts in seconds, as reports have them, for the draft
+    costs: list[dict[str, Any]] | None = None  # of a round's parts in seconds, here and now, measured a few times
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

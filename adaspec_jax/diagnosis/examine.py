@@ -16,12 +16,15 @@ from adaspec_jax.data.contamination import plain
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.diagnosis.evidence import Evidence, Names, Served
 from adaspec_jax.diagnosis.gather import Pair, compare_prompts, measure_texts, tracked
+from adaspec_jax.measuring.costs import LONGEST, rounds_priced
 from adaspec_jax.measuring.evaluation import check_contexts
 from adaspec_jax.measuring.pair import load_given
 from adaspec_jax.measuring.teacher_forced import AlongText
 from adaspec_jax.methods import Given
+from adaspec_jax.methods.heads import chain_of
 
-_KINDS_OF_TEXT = 4  # where it is known what was trained on
+_KINDS_OF_TEXT = 5  # where it is known what was trained on
+_TIMES = 5
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Asked:
     max_prompt_length: int = 0
     chat: Callable[[Any, data.Source], data.chat.Chat | None] | None = None  # of (tokenizer, examples)
     seed: int = 0
+    batch_size: int = 1  # as they are served; what a round costs depends on it
 
 
 def examine(names: Names, served: Served, asked: Asked, known: Mapping[str, Any]) -> Evidence:
@@ -52,7 +56,7 @@ def examine(names: Names, served: Served, asked: Asked, known: Mapping[str, Any]
     check_contexts(given, longest + served.max_new_tokens, "lower --max_new_tokens")
     others = {name: _in(given.target, draft, name) for name in ("float32", "bfloat16") if name != served.dtype}
     pair = Pair(*_in(given.target, draft, served.dtype)(), ends, served, asked.seed)
-    kinds = 2 if asked.trained is None else _KINDS_OF_TEXT
+    kinds = 3 if asked.trained is None else _KINDS_OF_TEXT
     with short_of_memory("reading texts", "lower --num_prompts"), tracked(kinds) as progress:
         own_answers = bool(known.get("from_targets_answers"))
 
@@ -64,6 +68,8 @@ def examine(names: Names, served: Served, asked: Asked, known: Mapping[str, Any]
             advance("prompts")
             shared = _shared(asked)
             found["prompts"], found["framed"] = compare_prompts(pair, rows, trained, given.tokenizer, shared)
+        advance("costs")
+        found["costs"] = _costs(given, (asked.batch_size, longest), served)
     return Evidence(**found)
 
 
@@ -88,6 +94,20 @@ def _guessing(given: Given) -> Any:
     if given.heads:
         return AlongText(next(iter(given.heads.values())), given.target)
     return given.draft
+
+
+def _costs(given: Given, shape_BT: tuple[int, int], served: Served) -> list[dict[str, Any]]:
+    """What the parts of a round cost here and now, in seconds, a few times over."""
+    draft = next(iter(given.heads.values())) if given.heads else given.draft
+    drafter = chain_of(draft, given.target, served.draft_length or 1)
+    how = {"shapes_BT": (shape_BT,), "max_new_tokens": served.max_new_tokens}
+    found = []
+    for _ in range(_TIMES):
+        parts = rounds_priced(given, drafter, LONGEST, **how)[shape_BT[0]]
+        verification = {str(guesses): seconds for guesses, seconds in parts.verification.items()}
+        drafting = {"first": parts.first, "further": parts.further}
+        found.append({"verification": verification, "batch_size": shape_BT[0], **drafting})
+    return found
 
 
 def _size(given: Given) -> int:

@@ -97,6 +97,7 @@ def evidence_of_run(
         max_prompt_length=spec.max_prompt_length,
         chat=lambda tokenizer, examples: chat_of(spec, tokenizer, examples, report["data"].get("chat_date")),
         seed=drawn,
+        batch_size=settings["evaluation"]["batch_size"],
     )
     return examine(_names(directory, spec, said), Served(**how), asked, known)
 
@@ -127,16 +128,7 @@ def _record(report: Mapping[str, Any], settings: Mapping[str, Any], workdir: Wor
         "unended_rows": counts["truncated"] / max(counts["examples"], 1),
         "from_targets_answers": settings["answers"]["source"] != "dataset",
         "generated": counts.get("kind") == "generated",
-        "costs": _costs(report),
     }
-
-
-def _costs(report: Mapping[str, Any]) -> dict[str, Any] | None:
-    costs = report.get("costs_in_seconds") or {}
-    if "draft" not in costs.get("draft_step", {}):
-        return None
-    own = {name: costs[name]["draft"] for name in ("first_draft_step", "draft_step")}
-    return {name: costs[name] for name in ("target_step", "verification")} | own
 
 
 def _recipe(report: Mapping[str, Any], draft: Mapping[str, Any]) -> Recipe:

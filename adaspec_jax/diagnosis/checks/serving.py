@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
 from adaspec_jax.decoding.speedup import RoundCosts, tokens_per_round
 from adaspec_jax.diagnosis import commands
 from adaspec_jax.diagnosis import thresholds as at
 from adaspec_jax.diagnosis.evidence import Evidence
 from adaspec_jax.diagnosis.finding import CAUSE, OK, UNKNOWN, Finding, percent, points
 
-_LONGEST = 16
 DRAWN = "drawn"  # value of `Served.guesses`
 
 
@@ -89,36 +92,36 @@ def draft_length(evidence: Evidence, others: tuple[Finding, ...] = ()) -> Findin
     name, length = "draft length", evidence.served.draft_length
     if evidence.own is None or not length:
         return Finding(name, UNKNOWN, "it is not known how many guesses a round has")
-    if evidence.costs is None:
+    if not evidence.costs:
         command = commands.evaluate(evidence, "--draft_length=0")
         return Finding(name, UNKNOWN, "what a round costs has not been measured here", command=command)
     if any(finding.check == "repetition" for finding in others):
         return Finding(name, UNKNOWN, "acceptance along repetitions says nothing of other text")
     alpha = max(evidence.own.acceptance.value, at.HIGH if others else 0.0)
-    speeds = {n: speed for n in range(1, _LONGEST + 1) if (speed := _speed(evidence.costs, alpha, n)) is not None}
-    if length not in speeds:
+    every = [_speeds(costs, alpha) for costs in evidence.costs]
+    if length not in every[0]:
         return Finding(name, UNKNOWN, f"a verification of {length} guesses has not been measured")
+    speeds = {n: statistics.median(each[n] for each in every) for n in every[0]}
     best = max(speeds, key=speeds.__getitem__)
     kept = (tokens_per_round(alpha, length) - 1) / length
     numbers = {"length": length, "speedup": speeds[length], "best": best, "speedup_at_best": speeds[best]}
-    numbers["accepted_of_drafted"] = kept
-    says = (
-        f"{length} guesses promise {speeds[length]:.2f} times plain decoding, and {best} promise {speeds[best]:.2f}; "
-    )
-    says += f"of {length} guesses drafted {percent(kept)} would be accepted"
-    if speeds[length] >= at.SLOWER * speeds[best]:
+    numbers |= {"accepted_of_drafted": kept, "shares_of_best": [each[length] / max(each.values()) for each in every]}
+    says = f"at a batch of {evidence.costs[0]['batch_size']} and an acceptance of {percent(alpha)} {length} guesses "
+    says += f"promise {speeds[length]:.2f} times plain decoding's speed, and {best} promise {speeds[best]:.2f}; of "
+    says += f"{length} guesses {percent(kept)} would be accepted"
+    if max(numbers["shares_of_best"]) >= at.SLOWER:
         return Finding(name, OK, says, numbers=numbers)
     which = "long" if length > best else "short"
     command = commands.evaluate(evidence, f"--draft_length={best}")
     return Finding(name, CAUSE, f"the draft length is too {which}: {says}", None, command, numbers)
 
 
-def _speed(costs: dict, alpha: float, length: int) -> float | None:
-    verification = {0: costs["target_step"]} | {int(n): seconds for n, seconds in costs["verification"].items()}
-    if length > max(verification):
-        return None
-    parts = RoundCosts(costs["first_draft_step"], costs["draft_step"], verification)
-    return tokens_per_round(alpha, length) * costs["target_step"] / parts.of(length)
+def _speeds(costs: Mapping[str, Any], alpha: float) -> dict[int, float]:
+    """Over plain decoding, by how many guesses a round has, up to the longest verification that was measured."""
+    verification = {int(guesses): seconds for guesses, seconds in costs["verification"].items()}
+    parts = RoundCosts(costs["first"], costs["further"], verification)
+    plain = verification[0]
+    return {n: tokens_per_round(alpha, n) * plain / parts.of(n) for n in range(1, max(verification) + 1)}
 
 
 def enough(evidence: Evidence) -> Finding:

@@ -30,7 +30,9 @@ def steps(evidence: Evidence) -> Finding:
     says = f"the second half of {curve.steps} steps took agreement on training labels from "
     says += f"{percent(curve.agreement_half)} to {percent(curve.agreement_end)}"
     if gain > at.STILL_RISING and recipe(evidence).verdict == CAUSE:
-        return Finding(name, UNKNOWN, f"{says}; the baseline got further in as many steps: see the recipe", None)
+        return Finding(name, UNKNOWN, f"{says}; the baseline got further in as many steps: see the recipe")
+    if gain > at.STILL_RISING and overfit(evidence).verdict == CAUSE:
+        return Finding(name, UNKNOWN, f"{says}, learning by heart: see the training data")
     if gain > at.STILL_RISING:
         costs = next_doubling(curve)
         says += f": it was still rising; twice the steps would add about {points(costs)}"
