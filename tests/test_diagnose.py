@@ -1,11 +1,13 @@
 """The door: a finished run and a bare pair are diagnosed, and mistakes are one line."""
 
 import json
+import shlex
 
 import pytest
 
-from adaspec_jax.command_line import load_config
+from adaspec_jax.command_line import load_config, parse_experiment
 from adaspec_jax.config import Data, Draft, Evaluation, Experiment, GPTNeoX, Reference, Target, Tokenizer, flatten
+from adaspec_jax.diagnosis.commands import retrain
 from adaspec_jax.diagnosis.evidence import Evidence
 from adaspec_jax.diagnosis.judge import findings_of, judge
 from tests import tiny_pair
@@ -100,5 +102,7 @@ def test_a_finished_run_is_diagnosed_and_its_next_run_begins_from_its_own_config
     assert kept["evidence"]["draft"]["steps"] == 4 and kept["evidence"]["trained"]["texts"] == 4
     again = load_config(str(run / "again.py"))
     assert flatten(again) == flatten(_tiny())
-    commands = [finding["command"] for finding in kept["findings"] if finding["command"]]
-    assert any(f"--config={run}/again.py" in command for command in commands)
+    command = retrain(Evidence.of_json(kept["evidence"]), "--config.draft.epochs=2.5")
+    config, options = parse_experiment(shlex.split(command)[2:], description=None)
+    assert (config.draft.epochs, config.target.epochs, config.target.init) == (2.5, 0, f"{run}/target")
+    assert options.workdir == f"{run}-again" and config.draft.architecture == _tiny().draft.architecture
