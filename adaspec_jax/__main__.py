@@ -18,6 +18,7 @@ COMMANDS = {
     "schedule": "how many guesses of a draft pay at each batch size",
     "ablate": "selection rules against each other, over several seeds",
     "report": "one page of one or several finished runs",
+    "diagnose": "why acceptance is low: sixteen checks, and what to run next",
     "compare": "finished runs beside the paper's figures",
     "parity": "a finished run held against PyTorch and transformers",
     "plan": "will a run fit, and how fast can it be, before it is paid for",

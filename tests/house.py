@@ -18,7 +18,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 DOORS = set("train evaluate generate export plan convert doctor parity compare ablate benchmark datastore".split())
 BETWEEN_DOORS = {("compare", "parity"), ("benchmark", "benchmark_replay"), ("generate", "generate_screen")}
 OF_ALL_DOORS = {"command_line", "options", "sampling_options"}
-COMMANDS = sorted(DOORS | {"search_layers", "rag", "schedule", "report"})
+COMMANDS = sorted(DOORS | {"search_layers", "rag", "schedule", "report", "diagnose"})
 DOORS |= {*COMMANDS, "benchmark_replay", "generate_screen", "__main__", *OF_ALL_DOORS}
 # From the top floor down: a file may import from its own room and from floors below.
 FLOORS = (
@@ -26,6 +26,7 @@ FLOORS = (
     DOORS,
     {"planning"},
     {"pipeline"},
+    {"diagnosis"},
     {"measuring"},
     {"serving"},
     {"methods", "training"},
@@ -40,7 +41,7 @@ FLOORS = (
 )
 # Arrows that would go down and are closed all the same.
 CLOSED = {
-    **dict.fromkeys(("serving", "methods", "training", "models", "data", "measuring"), {"config"}),
+    **dict.fromkeys(("serving", "methods", "training", "models", "data", "measuring", "diagnosis"), {"config"}),
     "training": {"config", "decoding", "reporting", "retrieval"},
     "models": {"config", "decoding", "retrieval"},
     "data": {"config", "devices", "decoding", "retrieval"},
@@ -49,7 +50,8 @@ CLOSED = {
     "config": {"decoding", "files", "places"},
     "retrieval": {"decoding"},
     "decoding": {"files", "places", "knobs", "drafter_file"},
-    "configs": DOORS | {"planning", "pipeline", "measuring", "serving", "methods", "training", "models", "data"},
+    "configs": DOORS
+    | {"planning", "pipeline", "diagnosis", "measuring", "serving", "methods", "training", "models", "data"},
     # Nothing here needs jax, which would take longer to import than the check takes.
     "doctor": {"planning", "pipeline", "measuring", "methods", "training", "models", "devices", "decoding"},
     "compare": {"planning", "pipeline", "measuring", "methods", "training", "models", "devices", "decoding"},

@@ -38,6 +38,7 @@ from adaspec_jax.config.experiment import (
     flatten,
     prompts_alone,
 )
+from adaspec_jax.config.recorded import experiment_of
 from adaspec_jax.config.schedule import draft_schedule, on_the_data_of
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "Tokenizer",
     "architecture_of",
     "draft_schedule",
+    "experiment_of",
     "flatten",
     "on_the_data_of",
     "prompts_alone",

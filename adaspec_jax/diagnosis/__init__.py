@@ -1,0 +1,1 @@
+"""Why acceptance is low: what is measured of a pair, and a checklist that judges it."""

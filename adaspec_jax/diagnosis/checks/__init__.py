@@ -1,0 +1,1 @@
+"""The checklist: each line a function of the evidence alone."""
