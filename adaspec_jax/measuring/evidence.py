@@ -10,7 +10,7 @@ import numpy as np
 from adaspec_jax import data
 from adaspec_jax.decoding import GUESS, Generation
 from adaspec_jax.devices import processes
-from adaspec_jax.measuring.tokenwise import Tokenwise, tokenwise
+from adaspec_jax.measuring.tokenwise import CHOICES, Tokenwise, tokenwise
 from adaspec_jax.measuring.turns import Batch
 from adaspec_jax.reporting.evidence import VERSION
 
@@ -79,18 +79,20 @@ class Evidence:
             tally.count(each, batch, class_BS)
             if each.model is None or reads <= 0:
                 continue
-            read = self._along(each.model, each.made, batch)
+            choices = CHOICES if shows and name in self._kept_of else 1
+            read = self._along(each.model, each.made, batch, choices)
             gap_BS = None
             if name != self._against and self._against in seen:
                 other = seen[self._against].model
-                gap_BS = read.kl_BS - self._along(other, each.made, batch).kl_BS
+                gap_BS = read.kl_BS - self._along(other, each.made, batch, 1).kl_BS
             tally.read(read, gap_BS, each.host, class_BS, reads, self._greedy)
             if name in self._kept_of:
                 kept = (self._answer(each.host, read, gap_BS, batch, b, first + b) for b in range(shows))
                 tally.answers += kept
 
-    def _along(self, model: Any, made: Generation, batch: Batch) -> Tokenwise:
-        return processes.fetch(tokenwise(self._target, model, made.tokens_BS, batch.prompt.lengths_B, made.lengths_B))
+    def _along(self, model: Any, made: Generation, batch: Batch, choices: int) -> Tokenwise:
+        texts = made.tokens_BS, batch.prompt.lengths_B, made.lengths_B
+        return processes.fetch(tokenwise(self._target, model, *texts, choices=choices))
 
     def _prompt(self, tokens: list[int]) -> str:
         text, half = data.text_of(tokens, self._tokenizer), PROMPT_SHOWN // 2

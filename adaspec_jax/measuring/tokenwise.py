@@ -51,8 +51,8 @@ def tokenwise(target, draft, tokens_BS, prompt_lengths_B, lengths_B, *, choices:
             return jnp.where(counted_S.reshape(-1, *[1] * (moved_S.ndim - 1)), moved_S, 0)
 
         named_S = jnp.roll(tokens_S, -1)[:, None]
-        target_top_p_SC, target_top_SC = jax.lax.top_k(p_SV, most)
-        draft_top_q_SC, draft_top_SC = jax.lax.top_k(q_SV, most)
+        target_top_p_SC, target_top_SC = _likeliest(p_SV, most)
+        draft_top_q_SC, draft_top_SC = _likeliest(q_SV, most)
         return Tokenwise(
             counted_S,
             *(of_next(jnp.exp(jnp.take_along_axis(law_SV, named_S, axis=-1)[:, 0])) for law_SV in (p_SV, q_SV)),
@@ -64,6 +64,13 @@ def tokenwise(target, draft, tokens_BS, prompt_lengths_B, lengths_B, *, choices:
         )
 
     return jax.lax.map(lambda args: row(*args), (tokens_BS, prompt_lengths_B, lengths_B))
+
+
+def _likeliest(law_SV: Array, choices: int) -> tuple[Array, Array]:
+    """As `jax.lax.top_k`, which on a CPU sorts even where one choice is asked for."""
+    if choices > 1:
+        return jax.lax.top_k(law_SV, choices)
+    return jnp.max(law_SV, axis=-1, keepdims=True), jnp.argmax(law_SV, axis=-1, keepdims=True).astype(jnp.int32)
 
 
 def _expected(law_SV: Array, figure_SV: Array) -> Array:

@@ -18,8 +18,10 @@ h2 { font-size: 19px; margin: 0 0 10px; } h3 { font-size: 16px; margin: 0; overf
 section { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 18px 20px;
   margin: 0 0 16px; }
 p { margin: 8px 0 0; max-width: 85ch; overflow-wrap: anywhere; }
-.verdict p:first-of-type { font-size: 19px; line-height: 1.45; font-weight: 600; margin-top: 0; }
-.verdict h3 + p { font-size: 16px; } .missing { border-left: 4px solid var(--s1); padding-left: 10px; }
+.runs p:first-of-type { font-size: 19px; line-height: 1.45; font-weight: 600; margin-top: 0; }
+.runs h3 ~ p:first-of-type { font-size: 16px; margin-top: 4px; }
+.runs { display: grid; gap: 14px 32px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); }
+p + h3 { margin-top: 22px; } .missing { border-left: 4px solid var(--s1); padding-left: 10px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 15px; }
 th, td { text-align: right; padding: 6px 14px 6px 0; border-bottom: 1px solid var(--rule); white-space: nowrap; }

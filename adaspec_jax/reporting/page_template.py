@@ -8,9 +8,9 @@ TEMPLATE = """<!doctype html>
 <body><main>
 <h1>{{ title }}</h1>
 {% if verdicts %}<section class="verdict"><h2>Verdict</h2>
-{% for name, said in verdicts %}{% if name %}<h3>{{ name }}</h3>{% endif %}
+<div class="runs">{% for name, said in verdicts %}<div>{% if name %}<h3>{{ name }}</h3>{% endif %}
 {% for sentence in said %}<p>{{ sentence }}</p>
-{% endfor %}{% endfor %}
+{% endfor %}</div>{% endfor %}</div>
 {% for line in missing %}<p class="missing">{{ line }}</p>{% endfor %}
 </section>{% endif %}
 {% if tables %}<section><h2>Result</h2>

@@ -80,3 +80,9 @@ def test_a_token_that_a_law_leaves_out_makes_no_figure_nan():
     np.testing.assert_allclose(found.p_BS, [[0, 0, 0.2]], atol=1e-6)
     np.testing.assert_allclose(found.kl_BS, [[0, *[np.log(6 / 5)] * 2]], atol=1e-6)
     np.testing.assert_allclose(found.overlap_BS, [[0, *[5 / 6] * 2]], atol=1e-6)
+
+
+def test_one_choice_is_the_first_of_several():
+    several, one = (jax.device_get(tokenwise(*_pair(), *_padded(), choices=choices)) for choices in (3, 1))
+    for name in ("target_top_BSC", "target_top_p_BSC", "draft_top_BSC", "draft_top_q_BSC"):
+        np.testing.assert_array_equal(getattr(one, name)[..., 0], getattr(several, name)[..., 0], err_msg=name)
