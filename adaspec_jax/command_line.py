@@ -55,7 +55,9 @@ def parse_experiment(argv: list[str], *, description: str | None) -> tuple[Exper
     given = _config_argument(rest)
     if {"-h", "--help"} & set(argv):
         config = load_config(given) if given else Experiment()
-        print(f"usage: {usage(description)}\n\nKeys to override, with {given or 'their default'} values:")
+        print(f"usage: {usage(description)}")
+        print(f"\nA config goes by its file, or by the name of one that --config={LIST} shows.\n")
+        print(f"Keys to override, with {given or 'their default'} values:")
         print("\n".join(f"  --config.{key}={value}" for key, value in flatten(config).items()))
         raise SystemExit(0)
     if given:
