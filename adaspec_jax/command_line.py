@@ -68,7 +68,9 @@ def parse_experiment(
     given = _config_argument(rest)
     if {"-h", "--help"} & set(argv):
         config = load_config(given) if given else Experiment()
-        print(f"usage: {usage(description)}\n\nAlso, and - is as good as _ in the name of an option:")
+        print(f"usage: {usage(description)}")
+        print(f"\nA config goes by its file, or by the name of one that --config={LIST} shows.")
+        print("Also, and - is as good as _ in the name of an option:")
         print("\n".join(f"  --{name}: {said}" for name, said in _SPEAKING.items()))
         print(f"\nKeys to override, with {given or 'their default'} values:")
         print("\n".join(f"  --config.{key}={value}" for key, value in flatten(config).items()))

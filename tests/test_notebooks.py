@@ -134,6 +134,8 @@ def fresh_kernel(tmp_path, monkeypatch):
     (site,) = place.glob("lib/python*/site-packages")
     packages = [path for path in sys.path if Path(path).name == "site-packages"]
     (site / "others.pth").write_text("\n".join(packages) + "\n")
+    for old in (*site.glob("setuptools*"), *site.glob("pkg_resources")):  # Python 3.11 brings one that is too old
+        shutil.rmtree(old)
     kernel = tmp_path / "jupyter" / "kernels" / "fresh"
     kernel.mkdir(parents=True)
     command = [str(place / "bin" / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]

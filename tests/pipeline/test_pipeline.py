@@ -1,11 +1,13 @@
 """The whole pipeline at toy size: restored, resumed to the bit, measured as brute force would, exported."""
 
+import dataclasses
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -147,7 +149,10 @@ def test_a_signal_at_a_stages_last_step_ends_the_run_after_that_stage(finished, 
     for leftover in ("report.json", "draft"):
         path = tmp_path / "run" / leftover
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    write = StageLog.write
+    write, told = StageLog.write, []
+    run = SimpleNamespace(log=lambda values, step: told.append(step), finish=lambda: told.append("finished"))
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(init=lambda **_: run))
+    config = dataclasses.replace(experiment(), metrics="trackio", profile="draft:2-3")
 
     def signalled(self, step, values):
         write(self, step, values)
@@ -157,7 +162,8 @@ def test_a_signal_at_a_stages_last_step_ends_the_run_after_that_stage(finished, 
     with monkeypatch.context() as patched:
         patched.setattr(StageLog, "write", signalled)
         with pytest.raises(Stopped, match="stopped by a signal after the draft stage, which is finished"):
-            pipeline.run(experiment(), tmp_path / "run")
+            pipeline.run(config, tmp_path / "run")
+    assert told == [*range(1, 25), "finished"] and [*(tmp_path / "run" / "draft" / "profile").rglob("*.xplane.pb")]
     assert (
         Workdir(tmp_path / "run").finished("draft")["steps"] == 24 and not (tmp_path / "run" / "report.json").exists()
     )
