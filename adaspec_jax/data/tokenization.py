@@ -20,7 +20,7 @@ _BYTES = 256
 def train_bpe(texts: Iterable[str], *, vocab_size: int, chat_template: str | None = None) -> PreTrainedTokenizerFast:
     """A byte-level BPE with single digits and `<|endoftext|>` (id 0) as begin, end and padding; lossless on any text.
 
-    With a `chat_template`, each of its marks (as in "<|im_end|>") is a token too, and that which closes the assistant's
+    With a `chat_template`, each of its marks (as in ``<|im_end|>``) is a token too, and that which closes the assistant's
     turns is the end of text. The same texts give the same tokenizer. It has `vocab_size` entries, or fewer where no
     pair occurs twice any more; UserError below 257 (every byte, and the end of text).
     """
