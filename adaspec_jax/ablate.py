@@ -46,6 +46,10 @@ def main() -> None:
 
     config.qualifier.epochs = 0.0  # no arm, and of no use to any
 
+    from adaspec_jax.reporting.sinks import check_metrics
+
+    if config.distributed == "off":
+        check_metrics(config.metrics)
     from adaspec_jax import pipeline, reporting
     from adaspec_jax.devices import processes
 

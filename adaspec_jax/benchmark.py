@@ -26,6 +26,7 @@ from adaspec_jax.options import (
     TOKENS,
     add_assistant_roles,
     add_matmul_option,
+    add_profile,
     add_sources,
     add_template_options,
     check_outputs,
@@ -43,10 +44,10 @@ def main() -> None:
     if arguments.methods == "list":
         from adaspec_jax import methods, reporting
 
-        print(reporting.methods_list(methods.METHODS.values()))
-        return
+        return print(reporting.methods_list(methods.METHODS.values()))
     batch_sizes, least = _check(arguments)
 
+    from adaspec_jax.devices.tracing import traced
     from adaspec_jax.measuring.bench import bench, entries
     from adaspec_jax.measuring.pair import load_given, notes_on
     from adaspec_jax.measuring.placing import mesh_of, placed
@@ -78,13 +79,12 @@ def main() -> None:
     measure = partial(bench, given, chosen, **shared, **judging, **asked, skip=arguments.methods == "all")
     notes = [*notes_on(given), *products.notes, *unscored]
     if arguments.record:
-        record(arguments, given, prompts, shared)
-        return
+        return record(arguments, given, prompts, shared)
     if arguments.replay:
         found, differing = replayed(arguments, given, chosen, prompts, shared, measure)
         notes += differing
     else:
-        found = measure(prompts)
+        found = traced(arguments.profile)(measure)(prompts)
     _fail_under(least, _told(arguments, found, notes, entered, shared))
 
 
@@ -178,6 +178,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     """What becomes of the figures."""
     parser.add_argument("--json", help="where the report goes")
     add_replay_options(parser)
+    add_profile(parser)
     parser.add_argument("--svg", help="where a picture of the speed-ups goes")
     parser.add_argument(
         "--fail_under",

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from adaspec_jax.config import CUT, RANDOM, Experiment, architecture_of, flatten, validate, with_cut
+from adaspec_jax.config_files import LIST, listed, with_files
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.files import read_json
 from adaspec_jax.places import ADAPTER, file_of, find_local, only_an_adapter
+from adaspec_jax.program import usage, versions
 
 _KNOB = "--method."
 _MODELS = ("target", "draft", "qualifier")
@@ -28,6 +30,7 @@ class Options(NamedTuple):
     workdir: str | None
     print_config: bool
     described: dict[str, dict[str, Any]]  # config.json of "target" and "draft", where that says their architecture
+    command: tuple[str, ...]  # what --config was given, and the overrides
 
 
 def parse_experiment(argv: list[str], *, description: str | None) -> tuple[Experiment, Options]:
@@ -35,7 +38,13 @@ def parse_experiment(argv: list[str], *, description: str | None) -> tuple[Exper
     from absl import flags
     from ml_collections import config_flags
 
-    argv, unsaid = _take_unsaid(argv)
+    if "--version" in argv:
+        print(versions())
+        raise SystemExit(0)
+    if _config_argument(argv) == LIST and not Path(LIST).is_file():
+        print(f"Configs that come with the package:\n\n{listed()}")
+        raise SystemExit(0)
+    argv, unsaid = _take_unsaid(with_files(argv))
     values = flags.FlagValues()
     flags.DEFINE_boolean("print_config", False, "Prints the resolved config and exits.", flag_values=values)
     flags.DEFINE_string("workdir", None, "Where stages, metrics and reports go.", flag_values=values)
@@ -44,11 +53,10 @@ def parse_experiment(argv: list[str], *, description: str | None) -> tuple[Exper
     config_flags.DEFINE_config_file(
         "config", None, "The experiment: FILE.py[:variant].", flag_values=values, sys_argv=argv
     )
-    _check_file(rest)
     given = _config_argument(rest)
     if {"-h", "--help"} & set(argv):
         config = load_config(given) if given else Experiment()
-        print(f"usage: {(description or '').strip()}\n\nKeys to override, with {given or 'their default'} values:")
+        print(f"usage: {usage(description)}\n\nKeys to override, with {given or 'their default'} values:")
         print("\n".join(f"  --config.{key}={value}" for key, value in flatten(config).items()))
         raise SystemExit(0)
     if given:
@@ -62,12 +70,13 @@ def parse_experiment(argv: list[str], *, description: str | None) -> tuple[Exper
     if len(left) > 1:
         raise UserError(f'unexpected argument "{left[1]}"; options start with -- and overrides with --config.')
     if values.config is None:
-        raise UserError("--config is missing; for a first run: --config configs/quickstart.py")
+        raise UserError("--config is missing; for a first run: --config=quickstart")
     for option in unsaid:
         getattr(values.config, option.split(".")[1]).architecture = None
     config, described = _completed(values.config, overrides)
     validate(config)
-    return config, Options(values.workdir, values.print_config, described)
+    unset = [f"{option}=None" for option in unsaid]
+    return config, Options(values.workdir, values.print_config, described, (str(given), *overrides, *unset))
 
 
 def take_option(argv: list[str], name: str, *, flag: bool = False) -> str | None:
@@ -163,17 +172,6 @@ def _config_argument(arguments: list[str]) -> str | None:
         if argument.startswith("--config="):
             return argument.removeprefix("--config=")
     return None
-
-
-def _check_file(arguments: list[str]) -> None:
-    given = _config_argument(arguments)
-    if given is None:
-        return
-    path = Path(given.split(":", 1)[0])
-    if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path("configs")
-        known = [str(p) for p in folder.glob("*.py")] if folder.is_dir() else []
-        raise UserError(f"there is no config file {path}{did_you_mean(str(path), known) if known else ''}")
 
 
 def _check_keys(config: Experiment, overrides: list[str]) -> None:

@@ -1,9 +1,10 @@
-"""python -m adaspec_jax.doctor --target A --draft B
+"""python -m adaspec_jax.doctor --target A --draft B [--device any|cpu|gpu|tpu]
 
-Says in plain words whether a target and a draft (directories or hub names) can serve together in transformers, vLLM and
-SGLang: with which command, or why not and what to do. Of a draft that is a head on the target's features: which of
-vLLM, SGLang, tpu-inference and sglang-jax take it. Reads config.json, generation_config.json and the tokenizers, no
-weights. Exit status 0 whenever the check ran, whatever it found (--json has the verdicts); 2 where it could not.
+Says in plain words whether a target and a draft (directories or hub names) can serve together in transformers, vLLM,
+SGLang and OpenVINO GenAI, on a CPU and on a GPU: with which command, or why not and what to do; and how CTranslate2
+serves the target alone. Of a draft that is a head on the target's features: which of vLLM, SGLang, tpu-inference and
+sglang-jax take it. Reads config.json, generation_config.json and the tokenizers, no weights. Exit status 0 whenever
+the check ran, whatever it found (--json has the verdicts); 2 where it could not.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("--target", required=True, help="directory or hub name")
     parser.add_argument("--draft", required=True, help="directory or hub name")
     parser.add_argument("--draft_length", type=GUESSES, help="guesses per round (default: as the draft says, else 5)")
+    parser.add_argument("--device", choices=("any", "cpu", "gpu", "tpu"), default="any", help="any: a CPU or a GPU")
     parser.add_argument("--json", help="also write the verdicts here")
     arguments = parse_arguments(parser)
     check_outputs(arguments, "json")
@@ -32,13 +34,15 @@ def main() -> None:
     if (head := serving.head_in(arguments.draft)) is not None:
         return _judge_head(arguments, *head)
     pair = serving.read_pair(arguments.target, arguments.draft, draft_length=arguments.draft_length)
-    verdicts = serving.judge(pair)
+    verdicts = serving.judge(pair, arguments.device)
     for role, model in (("target:", pair.target), ("draft: ", pair.draft)):
         print(f"{role} {model.name} ({model.model_type}); {serving.ends_in_words(model)}")
         print(*(f"  note: {line}\n" for line in model.notes), sep="", end="")
     print(serving.vocabulary_in_words(pair))
     _print_verdicts(verdicts)
-    print(f"\n{serving.NO_PLAIN_DRAFT}")
+    if arguments.device == serving.ANY:
+        print(f"\n{serving.NO_PLAIN_DRAFT}")
+    print(f"\nas looked up in {', '.join(f'{name} {engine.version}' for name, engine in serving.ENGINES.items())}")
     if arguments.json:
         from adaspec_jax import reporting
 
@@ -50,7 +54,8 @@ def _judge_head(arguments: argparse.Namespace, kind: str, config: dict) -> None:
 
     target = serving.config_of(arguments.target)
     length = serving.in_a_row(kind, config, arguments.draft_length or serving.DRAFT_LENGTH)
-    verdicts = serving.judge_head(arguments.target, target, arguments.draft, kind, config, length)
+    names = serving.resolving(arguments.target), serving.resolving(arguments.draft)
+    verdicts = serving.judge_head(names[0], target, names[1], kind, config, length, arguments.device)
     print(f"target: {arguments.target} ({target.get('model_type')})")
     print(f"draft:  {arguments.draft} (a head of the kind {kind} on the target's features)")
     notes = serving.warnings_for(kind, str(target.get("model_type"))) if serving.is_known(kind, config) else []
@@ -65,10 +70,13 @@ def _judge_head(arguments: argparse.Namespace, kind: str, config: dict) -> None:
 
 def _print_verdicts(verdicts: dict[str, serving.Verdict]) -> None:
     for engine, verdict in verdicts.items():
-        print(f"\n{verdict.in_one_line(engine)}")
-        if not verdict.reasons:
-            print(f"  {verdict.command}")
+        print(f"\n{verdict.headline(engine)}")
+        print(*(f"  {reason}\n" for reason in verdict.against()), sep="", end="")
+        if verdict.can_serve:
+            print(*(f"  {line}\n" for line in verdict.command.splitlines()), sep="", end="")
             print(*(f"  note: {warning}\n" for warning in verdict.warnings), sep="", end="")
+        elif verdict.alone:
+            print("  the target alone:", *verdict.alone.splitlines(), sep="\n  ")
 
 
 def _as_json(pair: serving.Pair, verdicts: dict[str, serving.Verdict]) -> dict:
@@ -80,12 +88,20 @@ def _as_json(pair: serving.Pair, verdicts: dict[str, serving.Verdict]) -> dict:
 
 
 def _engines_as_json(verdicts: dict[str, serving.Verdict]) -> dict:
-    engines = {}
-    for engine, verdict in verdicts.items():
-        can_serve = not verdict.reasons
-        command = verdict.command if can_serve else None
-        engines[engine] = verdict._asdict() | {"can_serve": can_serve, "command": command}
-    return engines
+    return {
+        engine: {
+            "can_serve": verdict.can_serve,
+            "reasons": verdict.reasons,
+            "warnings": verdict.warnings,
+            "command": verdict.command if verdict.can_serve else None,
+            "target_alone": verdict.alone or None,
+            "devices": {
+                device: {"can_serve": device in verdict.devices, "reasons": reasons}
+                for device, reasons in verdict.on.items()
+            },
+        }
+        for engine, verdict in verdicts.items()
+    }
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
-"""python -m adaspec_jax.export --workdir DIR --stage target|reference|draft|qualifier --out DIR
+"""python -m adaspec_jax.export --workdir DIR --stage target|reference|draft|qualifier --out DIR [--push OWNER/NAME]
 
-Writes a finished stage as a Hugging Face directory with its tokenizer, for transformers, vLLM or SGLang. A draft or
-reference gets as many vocabulary rows as the run's target, those without a token such that none is guessed, and a
-generation_config.json with a constant draft length. A stage that is a head on the target's features is written in the
-layout of vLLM (and tpu-inference) or of SGLang (and sglang-jax), as --for says; a head that no server takes only with
---for adaspec_jax. Then it is said which engines can serve the two.
+Writes a finished stage as a Hugging Face directory with its tokenizer, for transformers, vLLM, SGLang and others. A
+draft or reference gets as many vocabulary rows as the run's target, those without a token such that none is guessed,
+and a generation_config.json with a constant draft length. A stage that is a head on the target's features is written in
+the layout of vLLM (and tpu-inference) or of SGLang (and sglang-jax), as --for says; a head that no server takes only
+with --for adaspec_jax. README.md in it is a model card: target, data, recipe, acceptance, how to serve it; adaspec.json
+has all settings. Then it is said which engines can serve the two. --push writes it to the hub as a new repository.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,7 @@ from adaspec_jax.errors import UserError, exit_with_one_line
 from adaspec_jax.options import GUESSES, parse_arguments, parser_of
 
 if TYPE_CHECKING:
+    from adaspec_jax import serving
     from adaspec_jax.pipeline.workdir import Workdir
 
 OURS = "adaspec_jax"
@@ -36,7 +40,18 @@ def main() -> None:
     parser.add_argument(
         "--draft_length", type=GUESSES, help="guesses per round (default: the run's evaluation, else 5)"
     )
+    parser.add_argument(
+        "--target_name", help="what the card calls the target: its hub name, or a path seen from --out's directory"
+    )
+    parser.add_argument("--push", metavar="OWNER/NAME", help="also make this repository on the hub, of the same files")
+    parser.add_argument("--private", action="store_true", help="of --push: for its owner alone")
     arguments = parse_arguments(parser)
+    if arguments.private and not arguments.push:
+        raise UserError("--private is of --push OWNER/NAME; give both")
+    if arguments.push:
+        from adaspec_jax import serving
+
+        serving.check_name(arguments.push)
 
     from adaspec_jax.pipeline.workdir import Workdir
 
@@ -53,6 +68,8 @@ def main() -> None:
         raise UserError(f"--for {arguments.reader} is for heads, and {arguments.stage} is a whole model: leave it out")
     else:
         _export_model(workdir, arguments, out)
+    if arguments.push:
+        print(f"pushed: {serving.push(out, arguments.push, private=arguments.private)}")
 
 
 def _whole(out: Path) -> contextlib.AbstractContextManager[Path]:
@@ -67,20 +84,30 @@ def _whole(out: Path) -> contextlib.AbstractContextManager[Path]:
 def _export_model(workdir: Workdir, arguments: argparse.Namespace, out: Path) -> None:
     from adaspec_jax import data, models, serving
 
-    model, tokenizer = workdir.load(arguments.stage, dtype=arguments.dtype), data.load_tokenizer(workdir.tokenizer)
+    stage = arguments.stage
+    model, tokenizer = workdir.load(stage, dtype=arguments.dtype), data.load_tokenizer(workdir.tokenizer)
     generation = None
-    if arguments.stage != "target":
+    if stage != "target":
         rows = workdir.vocab_size("target") or model.config.vocab_size
         model = model.with_vocabulary(data.rows_needed(tokenizer)).with_vocabulary_size(rows)
         length = arguments.draft_length or workdir.draft_length() or serving.DRAFT_LENGTH
         generation = serving.pinned_generation(length)
+    if workdir.settings_of(stage).get("tokenizer.init") == "train":
+        data.name_unknown(tokenizer)
+    names = _names(workdir, arguments, out)
     with _whole(out) as unfinished:
         models.save(model, unfinished, tokenizer=tokenizer, generation=generation)
+        verdicts = {}
+        if generation and workdir.finished("target") is not None:
+            pair = serving.read_pair(str(workdir.stage("target")), str(unfinished))
+            verdicts = serving.judge(pair.called(names.target, names.own))
+        alone = serving.served_alone(names.own, model.config.model_type) if stage == "target" else []
+        served = serving.served_by(verdicts) or alone
+        _write_account(workdir, arguments, unfinished, None, model.num_params, names, served)
     part = models.cut_from(model)
-    print(f"{out}: {arguments.stage}, {model.num_params:,} parameters, {arguments.dtype}{f', {part}' if part else ''}")
-    if generation and workdir.finished("target") is not None:
-        verdicts = serving.judge(serving.read_pair(str(workdir.stage("target")), str(out)))
-        print(*(verdict.in_one_line(engine) for engine, verdict in verdicts.items()), sep="\n")
+    print(f"{out}: {stage}, {model.num_params:,} parameters, {arguments.dtype}{f', {part}' if part else ''}")
+    _print_verdicts(verdicts, str(workdir.stage("target")), out)
+    if verdicts:
         print(serving.NO_PLAIN_DRAFT)
 
 
@@ -96,13 +123,72 @@ def _export_head(workdir: Workdir, kind: str, arguments: argparse.Namespace, out
         config, head = serving.config_for(layout, kind, config), head.with_other_rows_ruled_out()
         if why := serving.refusal(kind, target_config, config, layout):
             raise UserError(f"{why}; --for {OURS} writes it for this package alone")
+    names = _names(workdir, arguments, out)
+    length = arguments.draft_length or workdir.draft_length() or serving.DRAFT_LENGTH
+    verdicts = serving.judge_head(names.target, target_config, names.own, kind, config, length)
     with _whole(out) as unfinished:
         models.save_head(head, unfinished, config=config, fingerprint=sha256)
+        _write_account(workdir, arguments, unfinished, kind, head.num_params, names, serving.served_by(verdicts))
     print(f"{out}: {arguments.stage}, a head of the kind {kind}, {head.num_params:,} parameters, {arguments.dtype}")
-    length = arguments.draft_length or workdir.draft_length() or serving.DRAFT_LENGTH
-    names = str(workdir.stage("target")), str(out)
-    verdicts = serving.judge_head(names[0], target_config, names[1], kind, config, length)
-    print(*(verdict.in_one_line(engine) for engine, verdict in verdicts.items()), sep="\n")
+    _print_verdicts(verdicts, str(workdir.stage("target")), out)
+
+
+def _names(workdir: Workdir, arguments: argparse.Namespace, out: Path) -> serving.Names:
+    """By which readers of the card find the two: on the hub, or beside the directory that is written."""
+    from adaspec_jax import serving
+    from adaspec_jax.places import on_the_hub
+
+    settings, out = workdir.settings_of(arguments.stage), out.absolute()
+    own, target = arguments.push or out.name, arguments.target_name
+    where = "" if arguments.push else f"Commands are run in the directory that holds `{out.name}`."
+    if arguments.stage == "target":
+        return serving.Names(own, own, where)
+    if target is None and not settings.get("target.epochs", 1):
+        target = on_the_hub(str(settings.get("target.init")))
+    there = on_the_hub(target) if target else None
+    if target is None and not arguments.push:
+        beside = os.path.relpath(workdir.stage("target").absolute(), out.parent)
+        target = None if beside.startswith("..") else Path(beside).as_posix()
+    if target is None:
+        target = "my-target"
+        where += (
+            " `my-target` is the target of the same run, which its maker writes there with "
+            "`python -m adaspec_jax.export --workdir RUN --stage target --out my-target`."
+        )
+    return serving.Names(own, target, where.strip(), there)
+
+
+def _write_account(
+    workdir: Workdir,
+    arguments: argparse.Namespace,
+    folder: Path,
+    kind: str | None,
+    parameters: int,
+    names: serving.Names,
+    served: list[serving.Served],
+) -> None:
+    """README.md and adaspec.json of what lies in the folder."""
+    from adaspec_jax import files, serving
+    from adaspec_jax.pipeline import account
+
+    said = account.account(workdir, arguments.stage, kind=kind, parameters=parameters, dtype=arguments.dtype)
+    command = f"python -m adaspec_jax.export --workdir RUN --stage {shlex.quote(arguments.stage)}"
+    options = {"dtype": arguments.dtype, "for": arguments.reader, "draft_length": arguments.draft_length}
+    command += "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
+    command += f" --out {shlex.quote(Path(arguments.out).absolute().name)}"
+    draft = "" if arguments.stage == "target" else f" --draft {shlex.quote(names.own)}"
+    ours = f"python -m adaspec_jax.generate --target {shlex.quote(names.target)}{draft} --prompt 'Tom has 3 apples.'"
+    files.write_text(
+        folder / "README.md", serving.card(said, names, [serving.Served(OURS, ours, []), *served], command)
+    )
+    files.write_json(folder / account.FILE, said)
+
+
+def _print_verdicts(verdicts: dict[str, serving.Verdict], target: str, out: Path) -> None:
+    print(*(f"{verdict.in_one_line(engine)}\n" for engine, verdict in verdicts.items()), sep="", end="")
+    if any(verdict.can_serve for verdict in verdicts.values()):
+        pair = f"--target {shlex.quote(target)} --draft {shlex.quote(str(out))}"
+        print(f"with which commands: python -m adaspec_jax.doctor {pair}")
 
 
 if __name__ == "__main__":

@@ -155,6 +155,28 @@ def read_sealed(path: str | os.PathLike, *, mend: str) -> dict[str, Any]:
     return value
 
 
+def write_packed(path: str | os.PathLike, value: Mapping[str, Any]) -> None:
+    """The value as `write_sealed` would write it, packed by gzip; equal values, equal bytes."""
+    text = json.dumps({**value, SEAL: _seal(value)}, separators=(",", ":"))
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode("utf-8", "replace"), mtime=0))
+
+
+def read_packed(path: str | os.PathLike, *, mend: str) -> dict[str, Any]:
+    """What `write_packed` wrote; UserError where that is damaged, or unpacks to more than any such file."""
+    try:
+        with open_unpacked(path) as file:
+            packed = file.read(_LARGEST + 1)
+        if len(packed) > _LARGEST:
+            raise ValueError(f"more than {_LARGEST:,} bytes")
+        value = parsed(packed)
+        if not isinstance(value, dict) or value.pop(SEAL, None) != _seal(value):
+            raise ValueError("its checksum is not that of what was written")
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(f"{path} is damaged or cannot be read ({error}); {mend}") from None
+    return value
+
+
 def _seal(value: Mapping[str, Any]) -> int:
     others = {key: item for key, item in value.items() if key != SEAL}
     return zlib.crc32(json.dumps(others, sort_keys=True).encode())

@@ -19,6 +19,7 @@ from adaspec_jax.options import (
     SEED,
     TOKENS,
     add_matmul_option,
+    add_profile,
     add_sources,
     add_template_options,
     parse_arguments,
@@ -34,6 +35,7 @@ def main() -> None:
 
     from adaspec_jax import methods
     from adaspec_jax.devices import sharding
+    from adaspec_jax.devices.tracing import traced
     from adaspec_jax.measuring.pair import load_given, notes_on
     from adaspec_jax.measuring.placing import mesh_of, placed
     from adaspec_jax.measuring.products import chosen, multiplied
@@ -52,7 +54,7 @@ def main() -> None:
     products = chosen(arguments.matmul, mesh)
     given = placed(multiplied(given, products), mesh)
     say_notes([*notes_on(given), *products.notes])
-    with sharding.over(mesh):
+    with sharding.over(mesh), traced(arguments.profile):
         (_converse if arguments.chat else _continue)(arguments, given, method, ends, sampling)
 
 
@@ -179,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=SEED, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     add_matmul_option(parser)
+    add_profile(parser)
     parser.add_argument("--mesh", help="as in tensor=4: models cut over so many devices; default: one device")
     return parser
 

@@ -13,15 +13,16 @@ from typing import Any
 from adaspec_jax.config import MATMUL, MOST, MOST_ROWS, MOST_TOKENS
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.knobs import MOST_GUESSES
+from adaspec_jax.program import ShowVersions, called_as
 
 
 def parser_of(command: str, doc: str | None) -> argparse.ArgumentParser:
     """Of a module that is run; its docstring but for the first line says what it does (None under `python -OO`)."""
     description = (doc or "").partition("\n\n")[2]
     formatter = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(
-        prog=f"python -m adaspec_jax.{command}", description=description, formatter_class=formatter
-    )
+    parser = argparse.ArgumentParser(prog=called_as(command), description=description, formatter_class=formatter)
+    parser.add_argument("--version", action=ShowVersions)
+    return parser
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
@@ -109,6 +110,11 @@ def add_assistant_roles(parser: argparse.ArgumentParser) -> None:
         default=(),
         help="further names that the file has for the assistant, with commas between them",
     )
+
+
+def add_profile(parser: argparse.ArgumentParser) -> None:
+    """Where a trace of the decoding goes."""
+    parser.add_argument("--profile", metavar="DIR", help="also write a trace of jax's profiler of all decoding there")
 
 
 def add_matmul_option(parser: argparse.ArgumentParser) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from adaspec_jax.errors import UserError, first_line
 
 ADAPTER = "adapter_config.json"  # lies where PEFT saved what it adds to a model
+OLD_HUB_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")  # of before names had owners
+_IN_A_SENTENCE = re.compile(r"(?<![\w:/\\.~-])(?:~|[A-Za-z]:)?[/\\][^\s'\",;()]+")
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # a path may begin with a dot, a name may not
 
 
@@ -48,6 +51,30 @@ def file_of(path_or_name: str, file: str, *, reachable: Callable[[], bool], need
         raise not_given_by_the_hub(name, error if online else unreachable) from error
     except Exception as error:
         raise not_given_by_the_hub(name, error) from error
+
+
+def on_the_hub(name: str) -> str | None:
+    """The name, where it is one that the hub has for everybody, and no directory of this machine's alone."""
+    known = HUB_NAME.fullmatch(name) and ("/" in name or name in OLD_HUB_NAMES)
+    return name if known and not Path(name).exists() else None
+
+
+def without_places(value: Any) -> Any:
+    """A JSON value in which every path of this machine has become its last part, for readers elsewhere."""
+    if isinstance(value, Mapping):
+        return {without_places(key): without_places(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_places(item) for item in value]
+    if not isinstance(value, str) or value.startswith(("hf:", "https://")):
+        return value
+    if value.startswith("--"):
+        option, equals, given = value.partition("=")
+        return f"{option}{equals}{without_places(given)}"
+    path = value.replace("\\", "/").rstrip("/")
+    begins = path.startswith(("/", "~", "./", "../")) or re.match("[A-Za-z]:/", path)
+    if not set(" '\"(),") & set(value) and (begins or path.count("/") > 1 or ("/" in path and Path(value).exists())):
+        return path.rpartition("/")[2]
+    return _IN_A_SENTENCE.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], value)
 
 
 def find_below(variable: str, name: str, *, holding: Iterable[str], folder: str = "") -> Path | None:

@@ -18,11 +18,15 @@ def main() -> None:
         return print_config(config)
     if not flags.workdir:
         raise UserError("--workdir is missing: say where stages and reports go, e.g. --workdir runs/first")
+    from adaspec_jax.reporting.sinks import check_metrics
+
+    if config.distributed == "off":  # of several processes the first alone has metrics, and looks when it knows itself
+        check_metrics(config.metrics)
     from adaspec_jax import pipeline, reporting
     from adaspec_jax.devices import processes
 
     processes.join(config.distributed)
-    report = processes.run(lambda: pipeline.run(config, flags.workdir))
+    report = processes.run(lambda: pipeline.run(config, flags.workdir, command=flags.command))
     if not processes.first():
         return
     reporting.print_table(report)

@@ -97,15 +97,6 @@ def measured(module, names, sizes: dict, folder: str, repeats: int) -> dict:
     return results
 
 
-COLOURS = {
-    "torch, heap kept": "s0",
-    "ours, recompute": "s1",
-    "ours, stored": "s2",
-    "ours plain": "s1",
-    "ours speculative": "s2",
-}
-
-
 def drawn(report: dict) -> str:
     """Small charts side by side, one standalone SVG: seconds and, for steps, megabytes, against each size."""
     charts = []
@@ -122,7 +113,7 @@ def drawn(report: dict) -> str:
                     series.setdefault(name, []).append((x, row[key]))
             unit = " (million parameters)" if axis.endswith("target") else ""
             charts.append((series, axis + unit, label))
-    return side_by_side(charts, COLOURS, title="How costs grow")
+    return side_by_side(charts, title="How costs grow")
 
 
 if __name__ == "__main__":

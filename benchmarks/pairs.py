@@ -15,7 +15,7 @@ from adaspec_jax.config import GPTNeoX
 
 SHAPES = {  # hidden, layers, heads, intermediate: the Pythia suite, and the quickstart's size
     "quickstart": (128, 3, 4, 512),
-    "quickstart_draft": (64, 2, 2, 256),  # its own is 48 wide, of which 128 is no multiple
+    "quickstart_draft": (64, 2, 2, 256),
     "14m": (128, 6, 4, 512),
     "31m": (256, 6, 8, 1024),
     "70m": (512, 6, 8, 2048),

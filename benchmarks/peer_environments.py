@@ -1,4 +1,7 @@
-"""The engines of `peers.py`: what each needs, an environment of its own, and models as it wants them."""
+"""The engines of `peers.py`: what each needs, an environment of its own, and models as it wants them.
+
+python benchmarks/peer_environments.py DIR vllm openvino ctranslate2      # makes DIR/vllm, ...
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(CHECKOUT / "benchmarks"), str(CHECKOUT)]
-from adaspec_jax.errors import UserError  # noqa: E402
+from adaspec_jax.errors import UserError, exit_with_one_line  # noqa: E402
 from adaspec_jax.files import making_folder  # noqa: E402
 
 WORKER = Path(__file__).resolve().parent / "peer_worker.py"
@@ -162,3 +165,18 @@ def numbered_words(vocab_size: int):
 
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocab_size)}, unk_token="w0"))
     return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0", bos_token="w0", eos_token="w0")
+
+
+def main() -> None:
+    """Makes the environments that are named and not there."""
+    folder, *names = sys.argv[1:] or [""]
+    if not folder or not set(names) <= set(PEERS):
+        raise UserError(f"give a folder, and engines of {', '.join(PEERS)}")
+    for name in names:
+        if PEERS[name].absent(Path(folder)) and (why := PEERS[name].install(Path(folder).absolute())):
+            raise UserError(f"{name} {why}")
+        print(f"{name}: {PEERS[name].python(Path(folder))}")
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

@@ -148,9 +148,7 @@ def drawn(report: dict) -> str:
                 line = "assisted" if inner is None else f"inner {inner:g}"
                 lines.setdefault(line, []).append((m["knobs"]["threshold_t"], float(np.mean(m[key]))))
             charts.append(({line: sorted(points) for line, points in lines.items()}, "outer threshold", label))
-    names = list(dict.fromkeys(line for series, _, _ in charts for line in series))
-    colours = {line: f"s{n % 4}" for n, line in enumerate(names)}
-    return side_by_side(charts, colours, title="Speed and score of PyramidSD against its thresholds")
+    return side_by_side(charts, title="Speed and score of PyramidSD against its thresholds")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def get_config(variant: str = "") -> Experiment:
         raise UserError(f'chat_small has the variant "dataset", not "{variant}"')
     sizes = {"vocab_size": 1024, "max_position_embeddings": 1024}
     target = GPTNeoX(hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=512, **sizes)
-    draft = GPTNeoX(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=192, **sizes)
+    draft = GPTNeoX(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=256, **sizes)
     fit = {"schedule": "cosine", "warmup_steps": 20}
     lengths = (176, 352, 576)
     return Experiment(
@@ -25,7 +25,7 @@ def get_config(variant: str = "") -> Experiment:
         tokenizer=Tokenizer(init="train", vocab_size=1024),
         target=Target(architecture=target, epochs=2, batch_size=16, lr=3e-3, **fit),
         answers=Answers(source=variant or "target", temperature=1.0, max_new_tokens=128),
-        reference=Reference(epochs=1, batch_size=8, lr=5e-3, **fit),
-        draft=Draft(architecture=draft, epochs=1, batch_size=8, lr=5e-3, fraction=0.4, **fit),
+        reference=Reference(epochs=1, batch_size=8, lr=3e-3, **fit),
+        draft=Draft(architecture=draft, epochs=1, batch_size=8, lr=3e-3, fraction=0.4, **fit),
         evaluation=Evaluation(num_prompts=200, batch_size=8, max_new_tokens=128),
     )

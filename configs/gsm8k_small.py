@@ -18,7 +18,7 @@ def get_config(variant: str = "") -> Experiment:
         raise UserError(f'gsm8k_small has the variant "validation", not "{variant}"')
     sizes = {"vocab_size": 4096, "max_position_embeddings": 1024}
     target = GPTNeoX(hidden_size=160, num_hidden_layers=3, num_attention_heads=5, intermediate_size=640, **sizes)
-    draft = GPTNeoX(hidden_size=64, num_hidden_layers=1, num_attention_heads=4, intermediate_size=256, **sizes)
+    draft = GPTNeoX(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=256, **sizes)
     fit = {"batch_size": 16, "schedule": "cosine", "warmup_steps": 50}
     rows = {"train_rows": "0:6973", "evaluation_split": "train", "evaluation_rows": "6973:7473"}
     return Experiment(

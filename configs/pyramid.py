@@ -26,15 +26,15 @@ def get_config(variant: str = "") -> Experiment:
         raise UserError(f'pyramid has no variants, so not "{variant}" either')
     sizes = {"vocab_size": 1024, "max_position_embeddings": 512}
     target = GPTNeoX(hidden_size=256, num_hidden_layers=6, num_attention_heads=4, intermediate_size=1024, **sizes)
-    qualifier = GPTNeoX(hidden_size=112, num_hidden_layers=3, num_attention_heads=7, intermediate_size=448, **sizes)
-    draft = GPTNeoX(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=192, **sizes)
+    qualifier = GPTNeoX(hidden_size=96, num_hidden_layers=4, num_attention_heads=3, intermediate_size=384, **sizes)
+    draft = GPTNeoX(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=256, **sizes)
     fit = {"schedule": "cosine", "warmup_steps": 20}
     return Experiment(
         data=Data(task="word_problems", num_train=4000, max_length=256, buckets=(144, 176, 256), length_window=16),
         tokenizer=Tokenizer(init="train", vocab_size=1024),
         target=Target(architecture=target, epochs=2, batch_size=16, lr=2e-3, **fit),
-        reference=Reference(epochs=1, batch_size=8, lr=5e-3, **fit),
-        draft=Draft(architecture=draft, epochs=1, batch_size=8, lr=5e-3, fraction=0.4, **fit),
+        reference=Reference(epochs=1, batch_size=8, lr=3e-3, **fit),
+        draft=Draft(architecture=draft, epochs=1, batch_size=8, lr=3e-3, fraction=0.4, **fit),
         qualifier=Qualifier(architecture=qualifier, epochs=1, batch_size=8, lr=4e-3, **fit),
         evaluation=Evaluation(num_prompts=200, batch_size=8, max_new_tokens=128),
     )

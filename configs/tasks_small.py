@@ -33,13 +33,13 @@ def get_config(variant: str = "gsm8k") -> Experiment:
     lengths = {"max_length": 320, "max_prompt_length": 192, "buckets": (128, 192, 256, 320), "length_window": 16}
     sizes = {"vocab_size": 2048, "max_position_embeddings": 512}
     target = GPTNeoX(hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=512, **sizes)
-    draft = GPTNeoX(hidden_size=48, num_hidden_layers=1, num_attention_heads=3, intermediate_size=192, **sizes)
+    draft = GPTNeoX(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=256, **sizes)
     fit = {"batch_size": 16, "schedule": "cosine", "warmup_steps": 10}
     return Experiment(
         data=dataclasses.replace(data, **lengths),
         tokenizer=Tokenizer(init="train", vocab_size=2048),
         target=Target(architecture=target, epochs=2 * epochs, lr=3e-3, **fit),
-        reference=Reference(epochs=epochs, lr=5e-3, equal_data=True, **fit),
-        draft=Draft(architecture=draft, epochs=epochs, lr=5e-3, fraction=0.4, **fit),
+        reference=Reference(epochs=epochs, lr=3e-3, equal_data=True, **fit),
+        draft=Draft(architecture=draft, epochs=epochs, lr=3e-3, fraction=0.4, **fit),
         evaluation=Evaluation(num_prompts=100, batch_size=8, max_new_tokens=64),
     )

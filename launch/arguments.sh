@@ -1,6 +1,11 @@
 # shellcheck shell=bash
 # How the launch scripts read their options, and print or run their commands. Sourced after setup.sh, by bash 3.2 or newer.
 
+[ "${BASH_SOURCE[0]}" != "$0" ] || {
+  echo "error: arguments.sh is sourced by the scripts beside it, which have a --help of their own, as launch/quickstart.sh" >&2
+  exit 2
+}
+
 dry_run= # set: commands are printed instead of run
 overrides=()
 option_config= # every training script has one
@@ -55,8 +60,9 @@ require_count() { # require_count OPTION: it is a whole number from 1
   esac
 }
 
-check_config() { # the config file is there
-  [ -f "${option_config%%:*}" ] || fail 2 "there is no config file ${option_config%%:*}"
+check_config() { # the config file is there, or a config of that name
+  local file=${option_config%%:*}
+  [ -f "$file" ] || [ -f "configs/${file%.py}.py" ] || fail 2 "there is no config file $file"
 }
 
 config_name() { # "configs/x.py:gsm8k" -> "x_gsm8k"

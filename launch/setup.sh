@@ -2,6 +2,11 @@
 # The environment of the launch scripts: .venv in the checkout holds exactly requirements.lock. Sourced, from the
 # checkout's root, by bash 3.2 or newer (macOS); set_up leaves a working "$venv_python", or exits with one line on stderr.
 
+[ "${BASH_SOURCE[0]}" != "$0" ] || {
+  echo "error: setup.sh is sourced by the scripts beside it, which have a --help of their own, as launch/quickstart.sh" >&2
+  exit 2
+}
+
 torch_version=2.13.0
 
 use_environment() { # use_environment DIR FILE ...: DIR is what set_up makes, from these requirements and -c constraints

@@ -199,10 +199,13 @@ def test_the_list_needs_nothing(capsys, monkeypatch):
 def test_prompts_come_from_a_task_too(root, capsys, monkeypatch, tmp_path):
     arguments = ["--target", root / "target", "--task", "word_problems", "--num_prompts", 2, "--max_prompt_length", 40]
     arguments += ["--methods", "plain", "--max_new_tokens", 4, "--json", tmp_path / "b.json"]
+    arguments += ["--profile", tmp_path / "trace"]
     status, _, errors = command_line(capsys, monkeypatch, "benchmark", *arguments)
     assert status == 0, errors
     plain = json.loads((tmp_path / "b.json").read_text())["plain"]
     assert [row["id"] for row in plain["requests"]] == [1, 2] and plain["categories"] == {}
+    (trace,) = (tmp_path / "trace").rglob("*.xplane.pb")
+    assert all(f"/{region}/".encode() in trace.read_bytes() for region in ("verify", "accept"))
 
 
 MISTAKES = {

@@ -74,6 +74,17 @@ def test_help_needs_nothing_and_names_every_option(script):
     assert all(f"--{option}" in done.stdout for option in [*valued.split(), *flags.split(), "dry-run"])
 
 
+@pytest.mark.parametrize("script", ["setup.sh", "arguments.sh"])
+def test_a_script_that_others_source_says_so(script):
+    assert one_line(bash(script, "--help")).startswith(f"error: {script} is sourced")
+
+
+def test_a_config_may_be_given_by_its_name():
+    done = bash("local.sh", "--config", "stories:heads", "--dry-run")
+    assert done.returncode == 0 and "--config stories:heads --workdir runs/stories_heads" in done.stdout
+    assert "no config file storys" in one_line(bash("local.sh", "--config", "storys", "--dry-run"))
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize(
     ("wrong", "says"),

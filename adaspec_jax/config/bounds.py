@@ -6,6 +6,7 @@ Each field carries in its metadata a function of the value that gives the compla
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -79,6 +80,30 @@ def named(*choices: str) -> Any:
         return None if value in choices else f'is "{value}"{did_you_mean(str(value), choices)}'
 
     return bounded(choices[0], complaint)
+
+
+def several_of(*choices: str) -> Any:
+    """A text, maybe empty, of such words with commas between them."""
+
+    def complaint(value: str) -> str | None:
+        unknown = next((word for word in value.split(",") if value and word.strip() not in choices), None)
+        return None if unknown is None else f'has "{unknown.strip()}"{did_you_mean(unknown.strip(), choices)}'
+
+    return bounded("", complaint)
+
+
+def steps_of(*stages: str) -> Any:
+    """A text, maybe empty: some steps of a stage, as in draft:100-110."""
+
+    def complaint(value: str) -> str | None:
+        form = re.fullmatch(r"(\w+):([1-9]\d{0,9})-([1-9]\d{0,9})", value)
+        if not value or (form and form[1] in stages and int(form[2]) <= int(form[3])):
+            return None
+        if form and form[1] not in stages:
+            return f'is "{value}"{did_you_mean(form[1], stages)}'
+        return f'is "{value}"; give a stage and its first and last step, as in draft:100-110'
+
+    return bounded("", complaint)
 
 
 def increasing(*lengths: int, most: int = MOST) -> Any:

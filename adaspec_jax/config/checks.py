@@ -43,6 +43,9 @@ def validate(config: Experiment) -> None:
         _check_known_law(reference=config.reference, **small)
     _check_store(config)
     _check_shards(config.draft)
+    stage = config.profile.partition(":")[0]
+    if stage and not getattr(config, stage).epochs:
+        raise UserError(f'profile is "{config.profile}", and {stage}.epochs is 0: no step of it is made')
     if config.data.packing:
         _check_packing(config)
 

@@ -22,7 +22,9 @@ from adaspec_jax.config.bounds import (
     numbered,
     one_of,
     positive,
+    several_of,
     share,
+    steps_of,
     within,
 )
 from adaspec_jax.knobs import MOST_GUESSES
@@ -263,16 +265,19 @@ class Experiment:
     # "skip" it, and stop after so many in a row.
     nonfinite: str = one_of("stop", "skip")
     most_skipped: int = positive(10, MOST_ROWS)
-    tensorboard: bool = False
+    # Where metrics go beside metrics.jsonl, with commas between them: each is an extra of the package by this name.
+    metrics: str = several_of("tensorboard", "wandb", "trackio")
+    # "draft:100-110" traces these steps of that stage with jax's profiler, into DIR/draft/profile; "": none.
+    profile: str = steps_of("target", "reference", "draft", QUALIFIER)
 
 
 # What may differ when a workdir is used again: nothing a finished stage depends on.
 _MEASUREMENT = ("evaluation.", "published.")
-_MACHINE = ("mesh.", "attention", "loss_chunk", "accelerator", "distributed", "checkpoint_every", "tensorboard")
+_MACHINE = ("mesh.", "attention", "loss_chunk", "accelerator", "distributed", "checkpoint_every", "metrics")
 _RESCUE = ("nonfinite", "most_skipped")  # says nothing of a run that met no such batch
 _RECORDED = ("memory", "layers")  # what a stage began with is kept
 _ADDED = ("reference.equal_data", "qualifier.")  # further models beside the others, with settings of their own
-_SHOWN = ("data.preview",)
+_SHOWN = ("data.preview", "profile")
 FREE_TO_CHANGE = _MEASUREMENT + _MACHINE + _RESCUE + _RECORDED + _ADDED + _SHOWN
 
 

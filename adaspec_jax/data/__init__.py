@@ -9,8 +9,9 @@ from adaspec_jax.data.packing import packed
 from adaspec_jax.data.sources import Source, digest, load_examples, parse_rows
 from adaspec_jax.data.tasks import CHAT, TASKS, AnyExample, Example, Task, columns_task
 from adaspec_jax.data.texts import Growing, continuation, pieces, prompt_ids, text_of
+from adaspec_jax.data.token_classes import TOKEN_CLASSES, token_class, token_classes
 from adaspec_jax.data.token_store import TokenStore, free_bytes, row_batches, size_in_words
-from adaspec_jax.data.tokenization import Ends, ends_of_text, opening, train_bpe
+from adaspec_jax.data.tokenization import Ends, ends_of_text, name_unknown, opening, train_bpe
 from adaspec_jax.data.tokenizer_files import NoTokenizer, load_by_class, load_tokenizer, notes_on
 from adaspec_jax.data.tokenizer_identity import (
     check_fits,
@@ -25,6 +26,7 @@ __all__ = [
     "CHAT",
     "AnyExample",
     "TASKS",
+    "TOKEN_CLASSES",
     "chat",
     "Encoded",
     "Ends",
@@ -49,6 +51,7 @@ __all__ = [
     "load_examples",
     "load_tokenizer",
     "continuation",
+    "name_unknown",
     "notes_on",
     "num_steps",
     "opening",
@@ -63,6 +66,8 @@ __all__ = [
     "side_by_side",
     "size_in_words",
     "text_of",
+    "token_class",
+    "token_classes",
     "train_batches",
     "train_bpe",
     "without_shared",

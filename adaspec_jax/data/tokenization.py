@@ -18,11 +18,12 @@ _BYTES = 256
 
 
 def train_bpe(texts: Iterable[str], *, vocab_size: int, chat_template: str | None = None) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with single digits and `<|endoftext|>` (id 0) as begin, end and padding; lossless on any text.
+    """A byte-level BPE with single digits, lossless on any text; `<|endoftext|>` (id 0) is begin, end and padding.
 
-    With a `chat_template`, each of its marks (as in ``<|im_end|>``) is a token too, and that which closes the assistant's
-    turns is the end of text. The same texts give the same tokenizer. It has `vocab_size` entries, or fewer where no
-    pair occurs twice any more; UserError below 257 (every byte, and the end of text).
+    It stands for unknown text too, of which there is none, every byte being a token: engines ask for a name. With a
+    `chat_template`, each of its marks (as in ``<|im_end|>``) is a token too, and that which closes the assistant's turns
+    is the end of text. The same texts give the same tokenizer. It has `vocab_size` entries, or fewer where no pair
+    occurs twice any more; UserError below 257 (every byte, and the end of text).
     """
     special = list(dict.fromkeys([END_OF_TEXT, *special_tokens(chat_template or "")]))
     least = _BYTES + len(special)
@@ -50,6 +51,7 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int, chat_template: str | Non
             bos_token=END_OF_TEXT,
             eos_token=END_OF_TEXT,
             pad_token=END_OF_TEXT,
+            unk_token=END_OF_TEXT,
             clean_up_tokenization_spaces=False,
             model_max_length=1_000_000,  # the model's own limit is the config's business; no warning from here
             chat_template=chat_template,
@@ -57,6 +59,12 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int, chat_template: str | Non
     if chat_template is not None and (mark := closing_mark(template_of(made))) is not None:
         made.eos_token = made.convert_ids_to_tokens(mark)
     return made
+
+
+def name_unknown(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Gives a tokenizer that `train_bpe` made before it did so the name for unknown text; no id or text changes."""
+    if tokenizer.unk_token is None:
+        tokenizer.unk_token = END_OF_TEXT
 
 
 class Ends(tuple):

@@ -127,15 +127,18 @@ class Rounds:
     def one_round(self, loop: Loop) -> Loop:
         """Propose, verify, commit, count; rows that are done stay as they are."""
         key, propose_key, accept_key = jax.random.split(loop.key, 3)
-        proposal, draft_state = self.drafter.propose(propose_key, loop.draft_state, loop.context)
-        tree = Tree.of(proposal)
-        proposal = self._clamped(loop, proposal, tree)
-        seen = self._verified(loop.context, proposal, tree)
-        raw_BMV = seen.logits_BMV
-        seen = seen._replace(logits_BMV=self._processed(loop.context, proposal, tree, raw_BMV))
-        verdict = self._judged(accept_key, loop.context, proposal, seen.logits_BMV, tree)
-        decided = self._decided(loop, proposal, tree, verdict)
-        context = self._committed(loop.context, proposal, seen, decided)
+        with jax.named_scope("draft"):
+            proposal, draft_state = self.drafter.propose(propose_key, loop.draft_state, loop.context)
+            tree = Tree.of(proposal)
+            proposal = self._clamped(loop, proposal, tree)
+        with jax.named_scope("verify"):
+            seen = self._verified(loop.context, proposal, tree)
+        with jax.named_scope("accept"):
+            raw_BMV = seen.logits_BMV
+            seen = seen._replace(logits_BMV=self._processed(loop.context, proposal, tree, raw_BMV))
+            verdict = self._judged(accept_key, loop.context, proposal, seen.logits_BMV, tree)
+            decided = self._decided(loop, proposal, tree, verdict)
+            context = self._committed(loop.context, proposal, seen, decided)
         return Loop(
             key,
             context,
@@ -225,9 +228,8 @@ class Rounds:
         tokens_BM = jnp.where(own_BM, verdict.next_token_B[:, None], jnp.pad(guesses_BN, ((0, 0), (0, 1))))
         refused_BN = verdict.judged_BN & ~verdict.accepted_BN & (tree.depth_BN == accepted_B[:, None] + 1)
         refused_B = jnp.max(jnp.where(refused_BN, jnp.arange(nodes)[None], -1), axis=1, initial=-1)
-        refused_token_B1 = jnp.take_along_axis(
-            jnp.pad(proposal.tokens_BN, ((0, 0), (0, 1))), jnp.maximum(refused_B, 0)[:, None], axis=1
-        )
+        refusable_BM = jnp.pad(proposal.tokens_BN, ((0, 0), (0, 1)))
+        refused_token_B1 = jnp.take_along_axis(refusable_BM, jnp.maximum(refused_B, 0)[:, None], axis=1)
         rejected_BM = jnp.where(own_BM & (refused_B >= 0)[:, None], refused_token_B1, -1)
         return _Decided(tokens_BM, count_B, ended_B, accepted_B, path_BN, own_BM, rejected_BM)
 

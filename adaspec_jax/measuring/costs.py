@@ -224,11 +224,12 @@ def rounds_priced(
     return found
 
 
-def best_length(costs: Mapping[str, Any], name: str, alpha: float, used: int = 1) -> dict[str, float]:
+def best_length(costs: Mapping[str, Any], name: str, alpha: float, used: int = 1) -> dict[str, Any]:
     """The draft length that the measured costs and acceptance make fastest, and the speed-up they promise there.
 
-    `best_draft_length` 0: no length is faster than plain decoding. With what the first and a further draft step and a
-    verification of `used` guesses cost in target steps, and what that length promises.
+    `best_draft_length` 0: no length is faster than plain decoding. `promised_by_length`: of 1, 2, ...
+    guesses. With what the first and a further draft step and a verification of `used` guesses cost in target steps, and
+    what that length promises.
     """
     parts, step = parts_of(costs, name), costs["target_step"]
     first, c = parts.first / step, parts.further / step
@@ -246,6 +247,7 @@ def best_length(costs: Mapping[str, Any], name: str, alpha: float, used: int = 1
         "best_draft_length": best,
         "promised_speedup_at_best": promised,
         "promised_speedup": speedup(alpha, used, c, besides(used)),
+        "promised_by_length": [speedup(alpha, length, c, besides(length)) for length in range(1, longest + 1)],
         "first_draft_step_cost": first,
         "draft_step_cost": c,
         "verification_cost": v(used),

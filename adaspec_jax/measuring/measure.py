@@ -14,6 +14,7 @@ from adaspec_jax.decoding import Context, Generation, NoDraft, Sampling, generat
 from adaspec_jax.decoding.types import Drafter, Model
 from adaspec_jax.devices import processes
 from adaspec_jax.measuring.costs import LONGEST, best_length, length_of, lengthened, model_of, round_costs
+from adaspec_jax.measuring.evidence import Seen
 from adaspec_jax.measuring.teacher_forced import AlongText, teacher_forced
 from adaspec_jax.measuring.turns import PLAIN, Batch, Contender, counts_of, same_text, take_turns
 from adaspec_jax.reporting import Counts, paired, summarize
@@ -56,6 +57,7 @@ def measure(
     choose_length: bool = False,
     place: Callable[[Any], Any] = lambda rows: rows,
     advance: Callable[[int], None] = lambda prompts: None,
+    look: Callable[[Batch, Seen, Mapping[str, Seen]], None] | None = None,
 ) -> tuple[dict[str, Measured], dict[str, Any]]:
     """Every contender on every batch of prompts, in turn with plain decoding.
 
@@ -64,6 +66,7 @@ def measure(
       choose_length: all drafters with a `length` take the one that is best for the last of them, by its acceptance on
         the first batch (at the length it has) and the costs measured here.
       place: puts rows onto the devices of a mesh.
+      look: is shown what plain decoding and every contender made of each batch, as `Evidence.look` takes it.
 
     Returns:
       A `Measured` per contender, and {"seconds", "tokens", "costs"} of plain decoding, the last from `round_costs`.
@@ -107,6 +110,10 @@ def measure(
             samples.setdefault(name, host[name])
             if sampling.greedy:
                 identical[name] += int(same_text(host[name], host[PLAIN], batch).sum())
+        if look is not None:
+            models = {PLAIN: None, **guessing}
+            shown = {n: Seen(models[n], turn.made, host[n], turn.seconds) for n, turn in turns.items()}
+            look(batch, shown.pop(PLAIN), shown)
         advance(batch.valid)
     measured = {
         name: Measured(_joined(parts[name]), seconds[name], identical[name], length_of(c.drafter), samples[name])

@@ -43,7 +43,7 @@ def tokenwise(target, draft, tokens_BS, prompt_lengths_B, lengths_B, *, choices:
 
     def row(tokens_S, prompt_length, length):
         p_SV, q_SV = (jax.nn.log_softmax(model(tokens_S[None])[0][0].astype(jnp.float32)) for model in (target, draft))
-        at_S = jnp.arange(tokens_S.shape[0])
+        at_S, most = jnp.arange(tokens_S.shape[0]), min(choices, p_SV.shape[-1])
         counted_S = (at_S >= prompt_length) & (at_S < length) & (at_S > 0)
 
         def of_next(figure_S):  # logits at s are of token s + 1
@@ -51,8 +51,8 @@ def tokenwise(target, draft, tokens_BS, prompt_lengths_B, lengths_B, *, choices:
             return jnp.where(counted_S.reshape(-1, *[1] * (moved_S.ndim - 1)), moved_S, 0)
 
         named_S = jnp.roll(tokens_S, -1)[:, None]
-        target_top_p_SC, target_top_SC = jax.lax.top_k(p_SV, choices)
-        draft_top_q_SC, draft_top_SC = jax.lax.top_k(q_SV, choices)
+        target_top_p_SC, target_top_SC = jax.lax.top_k(p_SV, most)
+        draft_top_q_SC, draft_top_SC = jax.lax.top_k(q_SV, most)
         return Tokenwise(
             counted_S,
             *(of_next(jnp.exp(jnp.take_along_axis(law_SV, named_S, axis=-1)[:, 0])) for law_SV in (p_SV, q_SV)),

@@ -1,4 +1,4 @@
-"""Tokens with the role they played, for the report's two coloured texts."""
+"""Tokens with the role they played, for a terminal and for the report's view of what was trained on."""
 
 from __future__ import annotations
 
@@ -8,27 +8,9 @@ from functools import partial
 import jax
 
 from adaspec_jax import data
-from adaspec_jax.decoding import GUESS, PROMPT, TARGET, Generation
 from adaspec_jax.devices import processes
 from adaspec_jax.training import Batch, Frozen, selection
 from adaspec_jax.training.divergences import Divergence, gap
-
-_KINDS = {PROMPT: "prompt", GUESS: "accepted", TARGET: "target"}
-
-
-def decoded_tokens(tokenizer, generation: Generation, row: int, prompt: data.Encoded) -> list[dict]:
-    """One generated row: prompt, accepted guesses, the target's own tokens, and refused guesses before those."""
-    roles = [*_roles(prompt, prompt.prompt_length), *_spoken(prompt)]
-    tokens = generation.tokens_BS[row, : int(generation.lengths_B[row])].tolist()
-    shown = []
-    for at, text in enumerate(data.pieces(tokens, tokenizer)):
-        refused = int(generation.rejected_BS[row, at])
-        role = roles[min(at, len(roles) - 1)]
-        if refused >= 0:
-            shown.append({"text": data.continuation(tokens[:at], [refused], tokenizer), "kind": "rejected", **role})
-        kind = "prompt" if at < prompt.prompt_length else _KINDS[int(generation.origin_BS[row, at])]
-        shown.append({"text": text, "kind": kind, **role})
-    return shown
 
 
 def labelled_tokens(tokenizer, rows: Sequence[data.Encoded]) -> list[list[dict]]:
@@ -58,10 +40,6 @@ def _roles(row: data.Encoded, count: int) -> list[dict]:
     if row.roles is None:
         return [{}] * count
     return [{"role": data.chat.ROLES[role]} if role >= 0 else {} for role in row.roles[:count].tolist()]
-
-
-def _spoken(prompt: data.Encoded) -> list[dict]:
-    return [{"role": data.chat.ASSISTANT} if prompt.roles is not None else {}]
 
 
 def selected_tokens(

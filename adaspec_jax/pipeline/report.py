@@ -1,25 +1,26 @@
-"""The report of a run: all drafts measured on the same prompts, in report.json, counts.json and report.html."""
+"""The report of a run: all drafts measured on the same prompts, in three files and a page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import jax
 
 from adaspec_jax import data, files, models, reporting
-from adaspec_jax.config import MODEL, QUALIFIER, Evaluation
+from adaspec_jax.config import MODEL, QUALIFIER, Draft, Evaluation
 from adaspec_jax.decoding import Sampling
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
+from adaspec_jax.measuring.evidence import Evidence
 from adaspec_jax.measuring.measure import MEASURED_HOW, PROBE_LENGTH, Contender, measure, report_fields
 from adaspec_jax.measuring.placing import for_decoding
 from adaspec_jax.measuring.products import chosen
 from adaspec_jax.methods.heads import chain_of
 from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.beginnings import Start
-from adaspec_jax.pipeline.coloured import decoded_tokens, labelled_tokens, selected_tokens
+from adaspec_jax.pipeline.coloured import labelled_tokens, selected_tokens
 from adaspec_jax.pipeline.stage_spec import StageSpec
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import STAGES, Workdir
@@ -48,7 +49,8 @@ def write_report(
         products = chosen(evaluation.matmul, start.mesh)
         laid_out = partial(for_decoding, mesh=start.mesh, products=products.dtype)
         target, drafts = laid_out(target), {name: laid_out(model) for name, model in drafts.items()}
-        measured, plain = _measured(start, target, drafts, evaluation)
+        evidence = _evidence(start, target, drafts, evaluation)
+        measured, plain = _measured(start, target, drafts, evaluation, evidence)
         kept = processes.once(lambda: {label: workdir.finished(label) for label in start.stages})
         report = {
             "task": text.record["train"]["task"],
@@ -66,13 +68,29 @@ def write_report(
         report = processes.once(lambda: _written(workdir, report))
         shown = _selected(start.stages["draft"], text, target, drafts) if on_data_set else None
         shown = shown or labelled_tokens(text.tokenizer, text.train[:BATCH_ROWS_SHOWN])
-        decoded = decoded_tokens(text.tokenizer, measured["draft"].sample, 0, text.held_out[0])
-        processes.once(lambda: _write_page(workdir, report, list(start.stages), decoded, shown))
+        kept = {**evidence.record, "rows": shown}
+        processes.once(lambda: reporting.write_evidence(workdir.path, kept))
+        processes.once(lambda: reporting.write_page(workdir.path / "report.html", [reporting.read_run(workdir.path)]))
         processes.once(workdir.seal_report)
     return report
 
 
-def _measured(start: Start, target, drafts: Mapping[str, models.CausalLM], evaluation: Evaluation):
+def _evidence(start: Start, target, drafts: Mapping[str, models.CausalLM], evaluation: Evaluation) -> Evidence:
+    """What is to be gathered: answers are kept of the draft first, then of what it is held against."""
+    first = [name for name in ("draft", "reference", EQUAL_DATA, "base") if name in drafts]
+    fit = start.stages["draft"].fit
+    return Evidence(
+        target,
+        start.text.tokenizer,
+        [*first, *(name for name in drafts if name not in first)],
+        rows=target.config.vocab_size,
+        max_new_tokens=evaluation.max_new_tokens,
+        greedy=Sampling(evaluation.temperature).greedy,
+        fraction=(fit.final_fraction or fit.fraction) if isinstance(fit, Draft) else None,
+    )
+
+
+def _measured(start: Start, target, drafts: Mapping[str, models.CausalLM], evaluation: Evaluation, evidence: Evidence):
     text, stage = start.text, start.stages["draft"]
     length = evaluation.draft_length or PROBE_LENGTH
     prompts = text.held_out[: evaluation.num_prompts]
@@ -89,6 +107,7 @@ def _measured(start: Start, target, drafts: Mapping[str, models.CausalLM], evalu
             seed=seeds.evaluation(stage.seed),
             place=lambda rows: sharding.shard_rows(sharding.my_rows(rows, start.mesh), start.mesh),
             advance=progress.advance,
+            look=evidence.look,
         )
 
 
@@ -111,15 +130,6 @@ def _written(workdir: Workdir, report: dict[str, Any]) -> dict[str, Any]:
     file = workdir.path / "report.json"
     reporting.write_json(file, report)
     return files.parsed(file.read_text(encoding="utf-8"))  # what a later run will find
-
-
-def _write_page(workdir: Workdir, report, labels: Sequence[str], decoded, selected) -> None:
-    page = {
-        "curves": {label: reporting.read_metrics(workdir.stage(label) / "metrics.jsonl") for label in labels},
-        "tokens_decoded": decoded,
-        "tokens_selected": selected,
-    }
-    reporting.write_html(workdir.path / "report.html", report, **page)
 
 
 def _selected(stage: StageSpec, text: Text, target, drafts: Mapping[str, Any]) -> list[list[dict]] | None:

@@ -15,8 +15,10 @@ import jax
 import numpy as np
 
 from adaspec_jax import data, files, models
+from adaspec_jax.config import Draft
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import bytes_limit, compiled_or_needed, lowered, short_of_memory
+from adaspec_jax.devices.tracing import tracing_steps
 from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.models.heads import Head
 from adaspec_jax.pipeline import seeds
@@ -56,15 +58,17 @@ def fit_stage(
     stored = store.entries if store else {}
     memory = _memory(stage, model, frozen, mesh=mesh, begun=begun, workdir=workdir, stored=stored)
     made = program(stage, memory)
+    if isinstance(stage.fit, Draft):
+        frozen = dataclasses.replace(frozen, classes_V=data.token_classes(text.tokenizer))
     state, beside = _beginning(made, model, frozen, key=seeds.stage(stage.seed), mesh=mesh)
     began = time.perf_counter()
-    log = StageLog(stage.label, directory / "metrics.jsonl", stage.steps, stage.tensorboard)
-    fit_until = partial(_fit, stage, made, beside, mesh=mesh, checkpoints=checkpoints)
+    log = StageLog(stage.label, directory / "metrics.jsonl", stage.steps, stage.metrics, dataclasses.asdict(stage.fit))
+    fit_until = partial(_fit, stage, made, beside, mesh=mesh, checkpoints=checkpoints, into=directory / "profile")
     with log, short_of_memory(f"the {stage.name} stage", _ADVICE), sharding.over(mesh), processes.listening():
         batches = _batches(stage, text, mesh, store)
         how = {"checkpoint_every": stage.checkpoint_every, "stopping": processes.stopping, "note": log.note}
         try:
-            state, found = fit_until(state, batches, log, stage.steps, **how), None
+            state, found = fit_until(state, batches, log, stage.steps, traced=stage.traced, **how), None
         except NotFinite as error:  # without the frames that hold the state as it is now
             state, found = None, error.with_traceback(None)
         if found is not None:  # the same steps end in the same bits
@@ -105,15 +109,30 @@ def _beginning(made: Program, model, frozen: Frozen, *, key: jax.Array, mesh: sh
         state = made.begin(model, key)
         base = made.beside(Frozen(), model).base
     state = sharding.shard(state, mesh, made.table)
-    return state, dataclasses.replace(made.beside(frozen, model), base=sharding.shard(base, mesh))
+    base = sharding.shard(base, mesh)
+    return state, dataclasses.replace(made.beside(frozen, model), base=base, classes_V=frozen.classes_V)
 
 
 def _fit(
-    stage: StageSpec, made: Program, beside: Frozen, state: State, batches, log, steps: int, *, mesh, checkpoints, **how
+    stage: StageSpec,
+    made: Program,
+    beside: Frozen,
+    state: State,
+    batches,
+    log,
+    steps: int,
+    *,
+    mesh: sharding.Mesh,
+    checkpoints: Checkpoints,
+    into: Path,
+    traced: range | None = None,
+    **how,
 ) -> State:
+    """The state after so many steps, of which those of `traced` leave a trace in `into`."""
     where = {"place": lambda batch: sharding.shard_rows(batch, mesh), "stage": stage.label}
     how = {"checkpoint_every": steps + 1, "skipped": stage.skipped} | how
-    return fit(state, beside, batches, made.step, num_steps=steps, log=log, checkpoints=checkpoints, **where, **how)
+    with tracing_steps(made.step, traced, into, told=processes.say) as step:
+        return fit(state, beside, batches, step, num_steps=steps, log=log, checkpoints=checkpoints, **where, **how)
 
 
 def _kept_to_be_looked_into(

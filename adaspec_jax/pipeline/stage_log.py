@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from adaspec_jax import reporting
 from adaspec_jax.devices import processes
+from adaspec_jax.reporting.sinks import Beginning, Sink, close_sinks, open_sinks, tell
 
 
 class StageLog:
-    """Metrics to a file, progress to the terminal; opened when the step to resume from is known."""
+    """Metrics to a file and wherever else they go, progress to the terminal; opened when it is known where to resume.
 
-    def __init__(self, name: str, file: Path, steps: int, tensorboard: bool) -> None:
-        self._name, self._path, self._steps, self._tensorboard = name, file, steps, tensorboard
+    `metrics`: names of sinks, with commas between them; `settings` is what they show beside the run's and stage's name.
+    """
+
+    def __init__(self, name: str, file: Path, steps: int, metrics: str, settings: Mapping[str, Any]) -> None:
+        self._name, self._path, self._steps, self._metrics, self._settings = name, file, steps, metrics, settings
         self._file = self._progress = None
+        self._sinks: dict[str, Sink] = {}
         self.compile_seconds = 0.0  # of this session
 
     def __enter__(self) -> StageLog:
@@ -23,8 +29,11 @@ class StageLog:
     def rewind(self, step: int, checksum: int | None = None) -> None:
         if not processes.first():
             return
-        how = {"checksum": checksum, "tensorboard": self._tensorboard}
-        self._file = reporting.MetricsFile(self._path, resume_at=step, **how)
+        self._file = reporting.MetricsFile(self._path, resume_at=step, checksum=checksum)
+        directory = self._path.parent
+        of_stage = {"run": directory.resolve().parent.name, "stage": self._name, "directory": directory}
+        so_far = {"settings": self._settings, "resume_at": step, "told": self._file.told}
+        self._sinks = open_sinks(self._metrics, Beginning(**of_stage, **so_far))
         self._progress = reporting.track(self._steps, description=self._name, initial=step).__enter__()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
@@ -32,6 +41,7 @@ class StageLog:
         if self._file is None:
             return
         self._file.write(step, **values)
+        tell(self._sinks, step, values)
         self._progress.advance(1, loss=values["loss"])
 
     def note(self, step: int, values: dict[str, Any]) -> None:
@@ -46,6 +56,7 @@ class StageLog:
         if self._progress is not None:
             self._progress.__exit__(*exception)
             self._file.close()
+            close_sinks(self._sinks)
 
 
 class Silent:

@@ -54,7 +54,8 @@ class StageSpec:
     packed: bool  # rows of a batch hold several examples
     checkpoint_every: int
     skipped: int  # batches in a row that are left out because their loss or gradient is not finite
-    tensorboard: bool
+    metrics: str  # where they go beside metrics.jsonl: names, with commas between them
+    traced: range | None  # steps of which a trace is written
 
     def for_rows(self, rows: int, *, what: str = "examples") -> StageSpec:
         """The same stage on so many rows: with their number of batches, and what follows from it."""
@@ -112,7 +113,8 @@ def stage_spec(
         packed=config.data.packing,
         checkpoint_every=config.checkpoint_every,
         skipped=config.most_skipped if config.nonfinite == "skip" else 0,
-        tensorboard=config.tensorboard,
+        metrics=config.metrics,
+        traced=_traced(config.profile, label or name, steps),
     )
 
 
@@ -156,6 +158,16 @@ def _share_kept(draft: Draft, batches: int) -> float | Callable[[jax.Array], jax
     if draft.final_fraction is None:
         return draft.fraction
     return optax.linear_schedule(draft.fraction, draft.final_fraction, max(batches - 1, 1))
+
+
+def _traced(profile: str, label: str, steps: int) -> range | None:
+    stage, _, asked = profile.partition(":")
+    if stage != label:
+        return None
+    first, last = map(int, asked.split("-"))
+    if first > steps:
+        raise UserError(f'config.profile is "{profile}", and the {label} stage has {steps} steps; name some of them')
+    return range(first, min(last, steps) + 1)
 
 
 def _rewrite(answers: Answers, ends: data.Ends) -> Rewrite | None:

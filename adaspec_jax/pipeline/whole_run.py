@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +47,25 @@ from adaspec_jax.pipeline.stage_spec import SAMPLED_ON_THE_WAY
 from adaspec_jax.pipeline.teacher_choice import Asked
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import STAGES, Workdir, stages_of
+from adaspec_jax.reporting.sinks import check_metrics
 from adaspec_jax.training import Frozen
 
 
-def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSettings] | None = None) -> dict[str, Any]:
+def run(
+    config: Experiment,
+    directory: str | Path,
+    arms: Mapping[str, ArmSettings] | None = None,
+    *,
+    command: Sequence[str] = (),
+) -> dict[str, Any]:
     """The report of the finished run; finished stages are restored, an interrupted one goes on where it stopped.
 
     `arms`: further drafts by name, each distilled under its own settings from the same start by the same target (and
-    measured on the same prompts), below DIR/<name>.
+    measured on the same prompts), below DIR/<name>. `command`: how the config was given, for whoever is handed a model.
     """
     if config.accelerator not in ("any", backend := jax.default_backend()):
         raise UserError(f'config.accelerator is "{config.accelerator}", and jax finds no more than {backend} here')
+    processes.once(lambda: check_metrics(config.metrics))
     config, workdir = with_cut(config), Workdir(directory)
     arms = checked_arms(config, arms or {})
     settings = {f"arm {name}": flatten(arm) for name, arm in arms.items()}
@@ -65,7 +73,7 @@ def run(config: Experiment, directory: str | Path, arms: Mapping[str, ArmSetting
     with contextlib.ExitStack() as alone:
         processes.each(lambda: processes.first() and alone.enter_context(held(workdir.path, processes.say)))
         processes.once(workdir.clear)
-        processes.once(lambda: workdir.claim(config, arms))
+        processes.once(lambda: workdir.claim(config, arms, command))
         asked = config.evaluation, config.data, (*stages_of(config.reference), *arms)
         if (report := processes.once(lambda: workdir.finished_report(*asked))) is not None:
             return report

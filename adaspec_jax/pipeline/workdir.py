@@ -14,9 +14,11 @@ from adaspec_jax import files, models
 from adaspec_jax.config import FREE_TO_CHANGE, QUALIFIER, Data, Draft, Evaluation, Experiment, Reference, flatten
 from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline.examples import weighted
+from adaspec_jax.reporting import evidence
 from adaspec_jax.reporting.report import plain
 
 STAGES = ("target", "reference", "draft")
+COMMAND = "command"  # in decisions.json: how the config was given last
 _ARM = "arm "  # before the name of a further draft, in decisions.json
 _EXAMPLES = "examples of "  # before the name of a stage, there
 _REPORT = "report"  # in decisions.json: SHA-256 of its files
@@ -36,7 +38,12 @@ class Workdir:
     def __init__(self, directory: str | Path) -> None:
         self.path = Path(directory)
 
-    def claim(self, config: Experiment, arms: Mapping[str, Draft | Reference] = MappingProxyType({})) -> None:
+    def claim(
+        self,
+        config: Experiment,
+        arms: Mapping[str, Draft | Reference] = MappingProxyType({}),
+        command: Sequence[str] = (),
+    ) -> None:
         """Makes the directory this config's, and DIR/<arm> those settings'.
 
         What differs from the config that was here may only concern stages that hold no work yet; else `UserError`
@@ -57,6 +64,8 @@ class Workdir:
             if changed:
                 shutil.rmtree(self.stage(name), ignore_errors=True)
             self.decide(_ARM + name, settings)
+        if command:
+            self.decide(COMMAND, {"arguments": list(command)})
 
     def _claim_for_all(self, ours: dict[str, Any]) -> None:
         file = self.path / "config.json"
@@ -147,9 +156,20 @@ class Workdir:
 
     def draft_length(self) -> int | None:
         """Guesses per round that the run measured with, or will; None where it has not chosen them yet."""
-        report, file = self.path / "report.json", self.path / "config.json"
-        measured = _read(report).get("speed", {}).get("draft_length") if report.is_file() else None
-        return measured or (_read(file).get("evaluation.draft_length") if file.is_file() else None) or None
+        measured = self.report().get("speed", {}).get("draft_length")
+        return measured or self.settings_of("draft").get("evaluation.draft_length") or None
+
+    def settings_of(self, name: str) -> dict[str, Any]:
+        """What the run's config says, by key; the settings of a further draft stand in the place of the draft's own."""
+        file = self.path / "config.json"
+        settings = _read(file) if file.is_file() else {}
+        arm = {} if name == QUALIFIER else self.decision(_ARM + name) or {}
+        return settings | {f"draft.{key}": value for key, value in arm.items()}
+
+    def report(self) -> dict[str, Any]:
+        """The finished run's report.json; {} where there is none."""
+        file = self.path / "report.json"
+        return _read(file) if file.is_file() else {}
 
     def decision(self, name: str) -> dict[str, Any] | None:
         """What an earlier session of this run chose where the config says "auto"."""
@@ -198,7 +218,7 @@ class Workdir:
         self.decide(_REPORT, self._report_sums())
 
     def _report_sums(self) -> dict[str, str]:
-        names = ("report.json", "report.html", "counts.json")
+        names = ("report.json", "report.html", "counts.json", evidence.FILE)
         return {name: files.sha256(self.path / name) for name in names if (self.path / name).is_file()}
 
     @property

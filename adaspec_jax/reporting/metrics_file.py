@@ -19,21 +19,13 @@ class MetricsFile:
 
     `resume_at` is the number of steps already done: entries after it, and a line torn by a kill, are removed, so that
     the resumed run's file equals an uninterrupted one's; 0 starts an empty file. What is kept must have the `checksum`
-    that `settle` gave then, where one is given (else UserError). `tensorboard` also writes event files
-    to `path.parent/tensorboard` (needs tensorboardX, UserError without it).
+    that `settle` gave then, where one is given (else UserError). `told` is the last step that was there before.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike,
-        *,
-        resume_at: int = 0,
-        checksum: int | None = None,
-        tensorboard: bool = False,
-    ) -> None:
+    def __init__(self, path: str | os.PathLike, *, resume_at: int = 0, checksum: int | None = None) -> None:
         self.path = Path(path)
-        self._tensorboard = _summary_writer(self.path.parent / "tensorboard", resume_at) if tensorboard else None
         old = self.path.read_bytes() if self.path.exists() else b""
+        self.told = max((entry["step"] for entry in map(_parse, old.split(b"\n")) if entry), default=0)
         kept = "".join(line + "\n" for line in _lines_through(old, resume_at, self.path))
         if checksum is not None and zlib.crc32(kept.encode()) != checksum:
             raise UserError(
@@ -54,10 +46,6 @@ class MetricsFile:
         self._sum = zlib.crc32(line.encode(), self._sum)
         self._file.write(line)
         self._file.flush()  # into the kernel: only a power cut could lose it now
-        if self._tensorboard is not None:
-            for name, value in entry.items():
-                if name != "step" and isinstance(value, (int, float)):
-                    self._tensorboard.add_scalar(name, value, int(step))
 
     def settle(self) -> int:
         """What was written is on the disk when this returns: a checksum of it."""
@@ -67,8 +55,6 @@ class MetricsFile:
     def close(self) -> None:
         self.settle()
         self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
 
     def __enter__(self) -> MetricsFile:
         return self
@@ -107,12 +93,3 @@ def _lines_through(content: bytes, step: int, path: Path) -> list[str]:
                 f"{step}: copy it back, or delete {path.parent} to start that stage again"
             )
     return [line for _, line in kept]
-
-
-def _summary_writer(directory: Path, resume_at: int):
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise UserError('tensorboard output needs tensorboardX: pip install "adaspec-jax[tb]"') from None
-    # purge_step hides what a killed run logged after its last checkpoint.
-    return SummaryWriter(logdir=str(directory), purge_step=resume_at + 1)

@@ -15,6 +15,7 @@ from typing import IO, Any
 from adaspec_jax import files
 from adaspec_jax.errors import UserError
 from adaspec_jax.reporting import wording
+from adaspec_jax.reporting.verdict import verdict
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy", "adaspec_jax")
 _OF_A_RUN = (  # what the report of a training run has, and that of a measured pair has not
@@ -84,7 +85,7 @@ def _version(package: str) -> str | None:
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The report as plain text: a row per draft, the paired tests in words, the settings that make it comparable."""
+    """The report as plain text: the verdict, a row per draft, the tests in words, what makes it comparable."""
     rows = wording.rows(report)
     widths = [max(len(row[column]) for row in [wording.COLUMNS, *rows]) for column in range(len(wording.COLUMNS))]
     shown = wording.shown_columns(rows)
@@ -94,7 +95,8 @@ def table(report: Mapping[str, Any]) -> str:
         return "  ".join(padded).rstrip()
 
     rule = "  ".join("-" * widths[i] for i in shown)
-    return "\n".join([line(wording.COLUMNS), rule, *map(line, rows), "", *wording.sentences(report)])
+    first = [*verdict(report), ""] if verdict(report) else []
+    return "\n".join([*first, line(wording.COLUMNS), rule, *map(line, rows), "", *wording.sentences(report)])
 
 
 def print_table(report: Mapping[str, Any], file: IO[str] | None = None) -> None:
@@ -113,6 +115,8 @@ def print_table(report: Mapping[str, Any], file: IO[str] | None = None) -> None:
         drawn.add_column(wording.COLUMNS[column], justify="left" if column == 0 else "right")
     for row in rows:
         drawn.add_row(*(row[column] for column in wording.shown_columns(rows)))
+    for sentence in verdict(report):
+        console.print(sentence, markup=False, style="bold")
     console.print(drawn, markup=False)
     for sentence in wording.sentences(report):
         console.print(sentence, markup=False)

@@ -100,6 +100,12 @@ def _length_sentence(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def distinguishable(test: Mapping[str, Any]) -> bool:
+    """Whether a paired difference is told from zero: p < 0.05, and an interval without it."""
+    low, high = test["ci95"]
+    return test["p_value"] < 0.05 and not low <= 0.0 <= high
+
+
 def paired_sentence(name: str, test: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """`A minus B: +1.2 points, ...: the difference is (not) distinguishable from zero`, for report["paired"][name].
 
@@ -113,7 +119,7 @@ def paired_sentence(name: str, test: Mapping[str, Any], report: Mapping[str, Any
     low, high = test["ci95"]
     p_value = test["p_value"]
     p_words = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
-    clear = p_value < 0.05 and not low <= 0.0 <= high
+    clear = distinguishable(test)
     prompts = (drafts.get(first) or {}).get("prompts")
     sample = "this number of prompts" + (f" ({prompts})" if prompts else "")
     return (

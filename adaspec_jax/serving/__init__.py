@@ -1,19 +1,8 @@
 """Which engines can serve a pair, with which command, or why not."""
 
-from adaspec_jax.serving.engines import (
-    DRAFT_LENGTH,
-    Pair,
-    Verdict,
-    config_of,
-    ends_in_words,
-    head_in,
-    judge,
-    pinned_generation,
-    read_pair,
-    vocabulary_in_words,
-)
+from adaspec_jax.serving.card import Names, Served, card
+from adaspec_jax.serving.engines import ENGINES, NO_PLAIN_DRAFT
 from adaspec_jax.serving.heads import (
-    NO_PLAIN_DRAFT,
     config_for,
     in_a_row,
     is_known,
@@ -22,12 +11,32 @@ from adaspec_jax.serving.heads import (
     takers,
     warnings_for,
 )
+from adaspec_jax.serving.published import (
+    DRAFT_LENGTH,
+    Pair,
+    config_of,
+    ends_in_words,
+    head_in,
+    pinned_generation,
+    read_pair,
+    resolving,
+    vocabulary_in_words,
+)
+from adaspec_jax.serving.pushing import check_name, push
+from adaspec_jax.serving.verdicts import ANY, DEVICES, Verdict, judge, served_alone, served_by
 
 __all__ = [
+    "ANY",
+    "DEVICES",
     "DRAFT_LENGTH",
+    "ENGINES",
     "NO_PLAIN_DRAFT",
+    "Names",
     "Pair",
+    "Served",
     "Verdict",
+    "card",
+    "check_name",
     "config_for",
     "config_of",
     "ends_in_words",
@@ -37,8 +46,12 @@ __all__ = [
     "judge",
     "judge_head",
     "pinned_generation",
+    "push",
     "read_pair",
     "refusal",
+    "resolving",
+    "served_alone",
+    "served_by",
     "takers",
     "vocabulary_in_words",
     "warnings_for",

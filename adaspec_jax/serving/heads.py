@@ -11,21 +11,17 @@ Read in the sources of vLLM 0.32, SGLang 0.5.23, tpu-inference 0.32 and sglang-j
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from adaspec_jax.drafter_file import LAYOUT
-from adaspec_jax.serving.engines import Verdict
+from adaspec_jax.serving import commands
+from adaspec_jax.serving.engines import ENGINES, heads_in_vllm
+from adaspec_jax.serving.published import head_size
+from adaspec_jax.serving.verdicts import ANY, Verdict, asked_about
 
 _SPECULATORS = ("eagle3", "llama")  # the kind and the layer of which vLLM makes its own class
-CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of vLLM's attention on CPUs
 TPU_SERVERS = ("tpu-inference", "sglang-jax")
-NO_PLAIN_DRAFT = (
-    "TPU servers (tpu-inference, sglang-jax) take no plain draft: for them train an eagle3 head beside a llama target "
-    "(sglang-jax: or qwen3)"
-)
 
 
 class Server(NamedTuple):
@@ -116,11 +112,18 @@ def config_for(layout: str, kind: str, config: Mapping[str, Any]) -> dict[str, A
 
 
 def judge_head(
-    target: str, target_config: Mapping[str, Any], head: str, kind: str, config: Mapping[str, Any], draft_length: int
+    target: str,
+    target_config: Mapping[str, Any],
+    head: str,
+    kind: str,
+    config: Mapping[str, Any],
+    draft_length: int,
+    device: str = ANY,
 ) -> dict[str, Verdict]:
     """Each server's verdict on a head beside a target, of their names and their config.json, by the server's name."""
     family, verdicts = str(target_config.get("model_type")), {}
     for name, server in SERVERS.items():
+        devices = () if device == ANY and name in TPU_SERVERS else asked_about(device)
         read = _read(config, server)
         reasons = _sizes_reasons(target_config, read)
         if not is_known(kind, config):
@@ -132,8 +135,22 @@ def judge_head(
         else:
             reasons += _config_reasons(server, kind, read, target_config)
         command = _COMMANDS[name](target, head, kind, in_a_row(kind, config, draft_length))
-        verdicts[name] = Verdict(reasons, command, _notes(name, kind, read, family))
+        on = {each: _on(name, each, kind, target_config, read) for each in devices}
+        verdicts[name] = Verdict(reasons, command, _notes(name, kind, read, family), on)
     return verdicts
+
+
+def _on(name: str, device: str, kind: str, target: Mapping[str, Any], head: Mapping[str, Any]) -> list[str]:
+    """What is against a head on one device alone."""
+    if (device == "tpu") != (name in TPU_SERVERS):
+        return [f"it does not run there; {' and '.join(TPU_SERVERS) if device == 'tpu' else 'vLLM and SGLang'} do"]
+    if name == "SGLang" and device == "cpu":
+        return [ENGINES[name].elsewhere[device]]
+    if name != "vLLM":
+        return []
+    sizes = {"target": head_size(target)} | ({} if kind == "medusa" else {"head": head.get("head_dim")})
+    mends = {"target": "use another engine", "head": "train one with head_dim 32 or 64"}
+    return [said for role, size in sizes.items() for said in heads_in_vllm(device, role, size, mends[role])]
 
 
 def is_known(kind: str, config: Mapping[str, Any]) -> bool:
@@ -247,10 +264,7 @@ def _own(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _notes(name: str, kind: str, config: Mapping[str, Any], family: str) -> list[str]:
-    notes, size = [], config.get("head_dim")
-    if name == "vLLM" and size is not None and size not in CPU_HEAD_SIZES:
-        known = ", ".join(map(str, CPU_HEAD_SIZES))
-        notes.append(f"on a CPU it has no attention for head_dim {size} (only {known}), and dies at the first request")
+    notes = []
     if name == "vLLM" and kind == "medusa":
         notes.append("its heads guess one chain of their likeliest tokens, no tree")
     if (ids := _ids(config)) and config.get(LAYOUT) is None and SERVERS[name].layout == "sglang":
@@ -270,17 +284,12 @@ def _notes(name: str, kind: str, config: Mapping[str, Any], family: str) -> list
 
 
 def _vllm(target: str, head: str, kind: str, length: int) -> str:
-    settings = {"method": kind, "model": head, "num_speculative_tokens": length}
-    return f"vllm serve {shlex.quote(target)} --speculative-config {shlex.quote(json.dumps(settings))}"
+    return commands.vllm(target, commands.vllm_draft(head, length, kind))
 
 
 def _sglang(program: str):
     def command(target: str, head: str, kind: str, length: int) -> str:
-        return (
-            f"python -m {program}.launch_server --model-path {shlex.quote(target)} --speculative-algorithm "
-            f"{kind.upper()} --speculative-draft-model-path {shlex.quote(head)} --speculative-num-steps {length} "
-            f"--speculative-eagle-topk 1 --speculative-num-draft-tokens {length + 1}"
-        )
+        return commands.sglang(target, head, length, algorithm=kind.upper(), program=program)
 
     return command
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -91,15 +92,17 @@ def make_step(
 
         def loss(params):
             params = jax.tree.map(lambda leaf: leaf.astype(compute_dtype), params)
-            return objective(_with_params(state.model, params), frozen, batch)
+            with jax.named_scope("loss"):
+                return objective(_with_params(state.model, params), frozen, batch)
 
         (loss_value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.model.params)
         kept = state.model.params
         params, gradient = (jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree) for tree in (kept, gradient))
-        updates, opt_state = optimizer.update(gradient, state.opt_state, params)
-        params = optax.apply_updates(params, updates)
-        average = _averaged(state.average, params, state.step, average_decay)
-        params = rounded_like(params, kept, jax.random.fold_in(key, 0))
+        with jax.named_scope("update"):
+            updates, opt_state = optimizer.update(gradient, state.opt_state, params)
+            params = optax.apply_updates(params, updates)
+            average = _averaged(state.average, params, state.step, average_decay)
+            params = rounded_like(params, kept, jax.random.fold_in(key, 0))
         metrics = {"loss": loss_value, **metrics, "grad_norm": optax.global_norm(gradient)}
         if guarded:
             good = jnp.isfinite(loss_value) & jnp.isfinite(metrics["grad_norm"])
@@ -225,7 +228,7 @@ class _Flush:
         fetched = jax.device_get([(number, metrics) for number, metrics, _ in pending])
         rate = sum(float(metrics.get("tokens", 0)) for _, metrics in fetched) / seconds
         for (number, metrics), position in zip(fetched, positions, strict=True):
-            values = {name: float(value) for name, value in metrics.items()}
+            values = {name: value.tolist() if np.ndim(value) else float(value) for name, value in metrics.items()}
             self._bad = 0 if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]) else self._bad + 1
             if self._bad > self._skipped:
                 self._batches.set_state(position)

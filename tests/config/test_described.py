@@ -189,7 +189,7 @@ def test_an_architecture_of_the_config_file_can_be_left_to_config_json(file):
     quick = str(CHECKOUT / "configs" / "quickstart.py")
     place = parsed(file).target.init
     config = parsed(quick, f"--config.target.init={place}", "--config.target.architecture=None")
-    assert config.target.architecture == READ and config.draft.architecture.hidden_size == 48
+    assert config.target.architecture == READ and config.draft.architecture.hidden_size == 64
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Tokenizers are lossless and repeatable, survive a disk, and misfits are said in one line."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from adaspec_jax.data import (
     fingerprint,
     load_examples,
     load_tokenizer,
+    name_unknown,
     opening,
     tokenizer_files,
     train_bpe,
@@ -53,6 +55,21 @@ def test_a_trained_tokenizer_gives_back_any_text(small, texts):
     assert len(small) == 512
     for text in [*texts[:200], STRANGE]:
         assert small.decode(ids(small, text)) == text
+
+
+def test_a_trained_tokenizer_has_a_name_for_unknown_text_which_changes_nothing(small, texts):
+    """CTranslate2 dies of a tokenizer without one; of bytes, none is unknown."""
+    assert small.unk_token == small.eos_token == "<|endoftext|>" and small.unk_token_id == 0
+    before = copy.deepcopy(small)
+    before.unk_token = None
+    assert before.backend_tokenizer.to_str() == small.backend_tokenizer.to_str()
+    assert fingerprint(before) == fingerprint(small)
+    for text in [*texts[:50], STRANGE, "<|endoftext|>", "<unk>"]:
+        assert ids(before, text) == ids(small, text) and before.decode(ids(small, text)) == small.decode(
+            ids(small, text)
+        )
+    name_unknown(before)  # as an export does with those of earlier runs
+    assert before.unk_token == "<|endoftext|>" and fingerprint(before) == fingerprint(small)
 
 
 def test_digits_stand_alone(small):

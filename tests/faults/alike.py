@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from adaspec_jax import files
+
 # Measured by a clock, or following from that: nothing else may differ (docs/reliability.md lists them).
 TIMES = re.compile(
     r"compile_seconds|seconds_of_last_session|tokens_per_second|plain_tokens_per_second|costs_in_seconds|speedup|"
-    r"draft_step_cost|first_draft_step_cost|verification_cost|promised_speedup|promised_speedup_at_best|best_draft_length"
+    r"draft_step_cost|first_draft_step_cost|verification_cost|promised_speedup|promised_speedup_at_best|promised_by_length|"
+    r"best_draft_length|seconds"
 )
 _SUMS = {"decisions.json": ("checksum", "report"), "stage.json": ("checksum", "files")}  # of files that have times
 _FREE = re.compile(r"run/compilation_cache/.*|(\d\.)?std(out|err)\.txt|moments\.json")  # the latter of the test itself
@@ -23,8 +26,8 @@ _FREE = re.compile(r"run/compilation_cache/.*|(\d\.)?std(out|err)\.txt|moments\.
 
 def alike(directory: Path) -> dict[str, Any]:
     """{path: what it holds} of all files that a run left below its BASE."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file() or path.is_dir() and not any(path.iterdir()))
-    names = {str(path.relative_to(directory)): path for path in files}
+    found = sorted(path for path in directory.rglob("*") if path.is_file() or path.is_dir() and not any(path.iterdir()))
+    names = {str(path.relative_to(directory)): path for path in found}
     return {name: _content(path) for name, path in names.items() if not _FREE.fullmatch(name)}
 
 
@@ -55,6 +58,8 @@ def _content(path: Path) -> Any:
     if path.suffix == ".json":
         value = json.loads(path.read_text())
         return _timeless({key: item for key, item in value.items() if key not in _SUMS.get(path.name, ())})
+    if path.name == "evidence.json.gz":
+        return _timeless(files.read_packed(path, mend="run it again"))
     if path.suffix == ".jsonl":
         return {f"line {n}": _timeless(json.loads(line)) for n, line in enumerate(path.read_text().splitlines(), 1)}
     if path.suffix == ".npz":  # the archive has bits that say nothing

@@ -111,7 +111,7 @@ def test_a_run_stopped_while_it_samples_goes_on_to_the_same_bits(finished, tmp_p
 def test_the_report_shows_roles_and_the_run_its_first_row(finished):
     directory, _ = finished
     page, said = (directory / "report.html").read_text(), (directory / "said").read_text()
-    assert '<b class="role">user</b>' in page and '<b class="role">assistant</b>' in page and 't supervised"' in page
+    assert "⟨user⟩" in page and "⟨assistant⟩" in page and " tokens are labels." in page
     asked, answered = data.load_examples("word_problem_chats", num=32)[0].messages
     begin = f"user\n{asked['content']}<|im_end|>\n<|im_start|>assistant\n⟦"
     assert f"{begin}{answered['content']}<|im_end|>⟧" in said and said.count(begin) == 2  # then the target's own

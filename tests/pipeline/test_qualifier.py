@@ -59,7 +59,7 @@ def test_its_stage_learns_from_the_target_on_every_label(finished):
     directory = finished[0]
     lines = [line for line in (directory / "qualifier" / "metrics.jsonl").read_text().splitlines() if line]
     assert lines and not any("share_kept" in line for line in lines)
-    assert (directory / "report.html").read_text().count("Qualifier: distillation") == 1
+    assert (directory / "report.html").read_text().count("<h3>Qualifier: distillation</h3>") == 1
 
 
 def test_other_settings_redo_it_alone(finished):

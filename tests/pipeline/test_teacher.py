@@ -224,7 +224,7 @@ def test_a_store_of_another_target_is_refused_and_rebuilt_once_deleted(unfinishe
         ("training/objectives/stored.py", True),
         ("data/token_store.py", True),
         ("pipeline/teacher.py", True),
-        ("reporting/html.py", False),
+        ("reporting/page.py", False),
         ("decoding/engine.py", False),
     ],
 )

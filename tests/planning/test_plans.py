@@ -206,7 +206,7 @@ def test_the_verdict_is_the_formula_of_the_speed_up():
         (["--json", "/absent/plan.json"], "there is no such directory"),
         (["--topology", "cpu", "--config.mesh.data=3"], "which mesh.data * mesh.fsdp = 3 does not divide"),
         (["--topology", "cpu", "--config.mesh.data=16"], "config.mesh: the mesh (16, 1, 1) needs 16 devices"),
-        (["--topology", "cpu", "--config.mesh.tensor=2"], "does not divide the draft's num_heads 3"),
+        (["--topology", "cpu", "--config.mesh.tensor=4"], "does not divide the draft's num_heads 2"),
         (["--topology"], "--topology needs a value"),
     ],
 )

@@ -1,11 +1,9 @@
 """A killed and resumed run leaves the same metrics file as an uninterrupted one."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -84,35 +82,6 @@ def test_reading_skips_a_torn_last_line_and_refuses_a_torn_middle(tmp_path):
     path.write_text('{"step": 1}\n{"st\n{"step": 2}\n')
     with pytest.raises(ValueError, match="line 2"):
         read_metrics(path)
-
-
-def test_tensorboard_without_its_package_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UserError, match=r'pip install "adaspec-jax\[tb\]"'):
-        MetricsFile(tmp_path / "metrics.jsonl", tensorboard=True)
-    assert os.listdir(tmp_path) == []
-
-
-def test_tensorboard_gets_every_scalar_and_purges_what_was_lost(tmp_path, monkeypatch):
-    calls = []
-
-    class SummaryWriter:
-        def __init__(self, logdir, purge_step):
-            calls.append((os.path.basename(logdir), purge_step))
-
-        def add_scalar(self, name, value, step):
-            calls.append((name, value, step))
-
-        def close(self):
-            calls.append("closed")
-
-    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=SummaryWriter))
-    with MetricsFile(tmp_path / "metrics.jsonl") as metrics:
-        for step in range(1, 6):
-            metrics.write(step, loss=0.9)
-    with MetricsFile(tmp_path / "metrics.jsonl", resume_at=4, tensorboard=True) as metrics:
-        metrics.write(5, loss=0.5, note="text", nothing=None)
-    assert calls == [("tensorboard", 5), ("loss", 0.5, 5), "closed"]
 
 
 @pytest.mark.parametrize("spoil", [b'{"step": 2, "lo', b"", b'{"step": 3, "loss": 1.0}', b"\xff\xfe"])

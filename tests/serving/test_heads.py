@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from adaspec_jax import models, serving
 from adaspec_jax.models import heads
@@ -103,6 +104,10 @@ def test_the_doctor_gives_the_commands_of_all_that_take_a_head(runs, export, doc
     status, out, errors = export(run)
     assert status == 0, errors
     assert out.splitlines()[1] == "vLLM: can serve" and "tpu-inference: can serve" in out
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.library_name == "adaspec_jax" and "eagle3" in card.data.tags
+    assert '"method": "eagle3", "model": "out"' in card.text and "### sglang-jax: not served" in card.text
+    assert json.loads((tmp_path / "out" / "adaspec.json").read_text())["kind"] == "eagle3"
     out, engines = doctor(run / "target", tmp_path / "out")
     assert "a head of the kind eagle3" in out
     assert '"method": "eagle3"' in engines["vLLM"]["command"] and '"num_speculative_tokens": 5' in out
@@ -270,14 +275,14 @@ def test_what_a_server_does_not_know_of_a_head_is_named(runs, doctor):
 def test_sizes_of_another_target_and_of_attention_on_cpus_are_named(runs, doctor, tmp_path):
     run = runs("llama", "eagle")
     _, engines = doctor(run / "target", run / "draft")
-    assert not engines["vLLM"]["warnings"]  # head_dim is 32
+    assert engines["vLLM"]["devices"]["cpu"]["can_serve"]  # head_dim is 32
     tiny_pair.save(tmp_path / "other", tiny_pair.LLAMA | {"vocab_size": 288})
     _, engines = doctor(tmp_path / "other", run / "draft")
     assert "hidden_size is 64 in the head and 16 in the target" in engines["vLLM"]["reasons"][0]
     config = json.loads((run / "draft" / "config.json").read_text())
     target = json.loads((run / "target" / "config.json").read_text())
     verdict = serving.judge_head("t", target, "d", "eagle", config | {"head_dim": 16}, 5)["vLLM"]
-    assert "no attention for head_dim 16" in verdict.warnings[0]
+    assert "the head's heads have 16 features" in verdict.on["cpu"][0] and not verdict.on["gpu"]
     phi = target | {"model_type": "phi"}
     for kind, noted in (("eagle", True), ("eagle3", False)):
         said = verdicts(kind, published(runs, kind), phi)["vLLM"].warnings

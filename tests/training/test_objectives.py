@@ -1,5 +1,6 @@
 """Objectives: equal to each other where the theory says so, and to PyTorch step by step."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -231,3 +232,20 @@ def test_bfloat16_computes_in_bfloat16_and_learns_in_float32():
     moved = jax.tree.map(lambda a, b: float(np.mean(a != b)), before, jax.device_get(state.model.params))
     # A step of 1e-5 is far below what bfloat16 can tell apart at 0.2.
     assert moved["layers_0"]["mlp"]["up"]["kernel"] > 0.9
+
+
+def test_what_is_selected_is_counted_by_class_as_counting_by_hand_does():
+    batch, model, frozen = setting.batch(0), setting.model(2), setting.frozen()
+    classes_V = (np.arange(setting.VOCAB) % 4).astype(np.int8)
+    objective = objectives.selective_distill(fraction=0.4)
+    value, without = objective(model, frozen, batch)
+    counted, metrics = objective(model, replace(frozen, classes_V=classes_V), batch)
+    assert "kept_by_class" not in without and counted == value
+    labels = [t for row, mask in zip(batch.tokens_BT, batch.loss_mask_BT, strict=True) for t in row[1:][mask[1:]]]
+    expected = np.bincount([classes_V[t] for t in labels], minlength=len(metrics["labels_by_class"]))
+    np.testing.assert_array_equal(metrics["labels_by_class"], expected)
+    assert np.all(metrics["kept_by_class"] <= metrics["labels_by_class"])
+    assert metrics["kept_by_class"].sum() == round(float(metrics["share_kept"] * metrics["tokens"]))
+    zero_gap = replace(frozen, classes_V=classes_V, reference=model)  # all gaps are equal: everything is kept
+    everything = objective(model, zero_gap, batch)[1]
+    np.testing.assert_array_equal(everything["kept_by_class"], expected)

@@ -51,13 +51,15 @@ class Frozen:
 
     Where a batch brings the target's hidden states, its output matrix is enough (`unembedding`). A target whose
     likeliest tokens it brings, and a reference whose divergence it brings, may be None. `base` is the model that
-    low-rank adapters belong to; `now` is set by the training step.
+    low-rank adapters belong to; `now` is set by the training step. `classes_V`: the index in `data.TOKEN_CLASSES` of
+    every token, by which a selective objective counts what it selects; None: nothing is counted.
     """
 
     target: Any = None
     reference: Any = None
     base: Any = None
     now: Now | None = None
+    classes_V: Any = None
 
 
 Metrics = dict[str, Array]

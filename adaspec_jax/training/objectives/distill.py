@@ -15,6 +15,7 @@ from adaspec_jax.training.lessons import lesson_of
 from adaspec_jax.training.objectives.batch import Batch, Frozen, Now, Objective
 from adaspec_jax.training.objectives.labels import (
     Features,
+    by_class,
     count_of,
     features_in_parts,
     labels_of,
@@ -70,7 +71,8 @@ def selective_distill(
       micro_batches: parts of the batch whose activations are held at once; the choice is made over the whole batch.
 
     Schedules and random rules read `frozen.now`, which the training step sets; without it they see the beginning.
-    Metrics: tokens, share_kept, kl_kept and kl_dropped (mean forward KL on each side), gap (mean), agreement.
+    Metrics: tokens, share_kept, kl_kept and kl_dropped (mean forward KL on each side), gap (mean), agreement;
+    where `frozen.classes_V` is given, labels_by_class and kept_by_class.
     """
     if normalize not in ("paper", "official"):
         raise ValueError(f'normalize must be "paper" or "official", not {normalize!r}')
@@ -79,9 +81,10 @@ def selective_distill(
 
     def objective(model, frozen: Frozen, batch: Batch):
         mask_BT, hidden_BTD, taught, sizes = _given(model, frozen.target, batch, features, chunking)
-        measured = _gap_and_more(divergence, jax.lax.stop_gradient(model.unembedding()), frozen, batch)
-        values = values_at(mask_BT, measured, (hidden_BTD, taught, _shown(frozen, batch, features)), **sizes)
-        kept_BT = select(values, mask_BT, frozen.now, batch.segments_BT)
+        with jax.named_scope("select"):
+            measured = _gap_and_more(divergence, jax.lax.stop_gradient(model.unembedding()), frozen, batch)
+            values = values_at(mask_BT, measured, (hidden_BTD, taught, _shown(frozen, batch, features)), **sizes)
+            kept_BT = select(values, mask_BT, frozen.now, batch.segments_BT)
         total, _ = total_at(kept_BT, per_token, model.unembedding(), hidden_BTD, taught, frozen.target, **sizes)
         return total / count_of(kept_BT if normalize == "paper" else mask_BT), {
             "tokens": jnp.sum(mask_BT),
@@ -90,6 +93,7 @@ def selective_distill(
             "kl_dropped": mean_over(values["kl"], mask_BT & ~kept_BT),
             "gap": mean_over(values["gap"], mask_BT),
             "agreement": mean_over(values["agreement"], mask_BT),
+            **by_class(frozen.classes_V, batch, labels=mask_BT, kept=kept_BT),
         }
 
     return objective

@@ -76,8 +76,9 @@ def distill_head(
             kept_BIT, values = at.mask_BIT, None
             if select is not None:
                 given = (divergence, several[0], head, frozen, made_BITD, shown_BITD, at, chunking)
-                values = _measured(*given, says=says or asks_agreement)
-                kept_BIT = jnp.stack([_chosen(select, values, at, n, frozen, batch) for n in at.all], axis=1)
+                with jax.named_scope("select"):
+                    values = _measured(*given, says=says or asks_agreement)
+                    kept_BIT = jnp.stack([_chosen(select, values, at, n, frozen, batch) for n in at.all], axis=1)
             weight_BIT = _weights(kind, several, kept_BIT if normalize == "paper" else at.mask_BIT)
             given = (divergence, several[0], head, frozen, made_BITD, at, kept_BIT, weight_BIT, chunking)
             total, said = _law_total(*given, says=says and values is None)

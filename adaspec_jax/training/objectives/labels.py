@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.data.token_classes import TOKEN_CLASSES
 from adaspec_jax.devices.sharding import ROWS, constrain
 from adaspec_jax.training.label_chunks import Chunking
 from adaspec_jax.training.objectives.batch import Batch
@@ -21,6 +22,18 @@ def labels_of(batch: Batch) -> tuple[Array, Array]:
     """The token after each position, and whether it is a label. The last position has none."""
     tokens_BT, mask_BT = jnp.asarray(batch.tokens_BT), jnp.asarray(batch.loss_mask_BT, bool)
     return jnp.roll(tokens_BT, -1, axis=1), jnp.roll(mask_BT, -1, axis=1).at[:, -1].set(False)
+
+
+def by_class(classes_V: Array | None, batch: Batch, **chosen_BT: Array) -> dict[str, Array]:
+    """{"NAME_by_class": int32 [C]}: how many labels of each class are chosen; {} where classes are not known."""
+    if classes_V is None:
+        return {}
+    class_BT = jnp.take(jnp.asarray(classes_V), labels_of(batch)[0], mode="clip")
+    is_of_BTC = class_BT[..., None] == jnp.arange(len(TOKEN_CLASSES))[None, None]
+    return {
+        f"{name}_by_class": jnp.sum(is_of_BTC & mask_BT[..., None], axis=(0, 1), dtype=jnp.int32)
+        for name, mask_BT in chosen_BT.items()
+    }
 
 
 def taught_of(target, batch: Batch, features: Features) -> Array | tuple[Array, Array]:

@@ -1,0 +1,1 @@
+"""What heads of several kinds share; no kind of its own."""
