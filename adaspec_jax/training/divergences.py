@@ -42,7 +42,7 @@ def jensen_shannon(draft_logits_BTV: Array, target_logits_BTV: Array, beta: floa
 
 
 def total_variation(draft_logits_BTV: Array, target_logits_BTV: Array) -> Array:
-    """sum |p - q| / 2 [B, T]: one minus the acceptance rate at temperature 1 (Leviathan et al. 2023, cor. 3.6)."""
+    """``sum |p - q| / 2`` [B, T]: one minus the acceptance rate at temperature 1 (Leviathan et al. 2023, cor. 3.6)."""
     p_BTV, q_BTV = jnp.exp(_log_law(target_logits_BTV)), jnp.exp(_log_law(draft_logits_BTV))
     return jnp.sum(jnp.abs(p_BTV - q_BTV), axis=-1) / 2
 
