@@ -248,6 +248,19 @@ def _print_tree(folder: Path, indent: str = "") -> None:
             print(f"{indent}{path.stem:<{max(28 - len(indent), 1)}} {len(path.read_text().splitlines()):>4}")
 
 
+def rooms_in_words() -> str:
+    """A line for each floor, from the top down: its rooms, and the first sentence of what each says of itself."""
+    lines = []
+    for number, rooms in enumerate(floor for floor in FLOORS if floor not in ({"configs"}, DOORS)):
+        for room in sorted(rooms - {"__init__"}):
+            place = CHECKOUT / "adaspec_jax" / room
+            file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+            said = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n\n")[0]
+            name = f"{room}/" if place.is_dir() else f"{room}.py"
+            lines.append(f"{number + 1:>2}  {name:<21} {' '.join(said.split())}")
+    return "\n".join(lines)
+
+
 def main() -> int:
     _print_tree(CHECKOUT / "adaspec_jax")
     print("\nArrows, from the top floor down:")

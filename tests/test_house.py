@@ -16,6 +16,7 @@ from tests.house import (
     floor_of,
     functions,
     room_of,
+    rooms_in_words,
 )
 
 # Functions that read better whole, each with its reason.
@@ -135,3 +136,7 @@ def test_the_lock_leaves_torch_and_cuda_out():
     names = re.findall(r"^([a-z0-9-]+)==", (CHECKOUT / "requirements.lock").read_text(), re.MULTILINE)
     assert {"jax", "flax", "pytest", "ruff"} <= set(names)
     assert not [name for name in names if re.match("torch|nvidia|triton|cuda|tensorflow$", name)]
+
+
+def test_contributors_are_shown_the_house_as_it_is():
+    assert f"```text\n{rooms_in_words()}\n```" in (CHECKOUT / "CONTRIBUTING.md").read_text()

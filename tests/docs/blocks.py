@@ -48,13 +48,16 @@ def blocks_of(page: Path) -> list[Block]:
     return found
 
 
-def commands_of(block: Block) -> list[list[str]]:
-    """The words of each command of a block of shell, comments left out and continued lines joined."""
-    lines = block.text.replace("\\\n", " ").splitlines()
-    found = []
-    for line in lines:
-        line = re.sub(r"\[(-[^\]]*)\]", r"\1", line)  # what may be left out is taken in
-        words = shlex.split(line, comments=True)
-        if words:
-            found.append(words)
-    return found
+def commands_of(block: Block, variables: dict[str, str]) -> list[list[str]]:
+    """The words of each command of a block of shell, comments left out and continued lines joined.
+
+    `variables`: those set so far on the page; the block's own are added.
+    """
+    text = block.text.replace("\\\n", " ")
+    for name, value in re.findall(r'^([A-Z]+)="([^"]*)"', text, re.MULTILINE):
+        variables[name] = " ".join(value.split())
+    text = re.sub(r'^[A-Z]+="[^"]*"\n', "", text, flags=re.MULTILINE)
+    for name in sorted(variables, key=len, reverse=True):
+        text = text.replace(f"${name}", variables[name])
+    lines = (re.sub(r"\[(-[^\]]*)\]", r"\1", line) for line in text.splitlines())  # what may be left out is taken in
+    return [words for line in lines if (words := shlex.split(line, comments=True))]

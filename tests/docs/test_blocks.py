@@ -1,20 +1,23 @@
 """Every code block of README and the documentation runs, has its commands understood, or says why it is not run.
 
-Python is executed, a page's blocks after one another. Of a command of ours the arguments are parsed by its own parser, which
-ends there; `test_tutorial.py` runs the tutorial's for real, with `--slow`.
+Python is executed, a page's blocks after one another. Of a command of ours the arguments are parsed by its own parser,
+which ends there; `test_site.py` runs those of the tutorial for real, with `--slow`.
 """
 
 import argparse
 import functools
 import importlib
+import importlib.util
 import os
 import re
 import runpy
 import subprocess
 import sys
 
+import jax
 import pytest
 
+from adaspec_jax import data, models
 from adaspec_jax.errors import UserError
 from tests import tiny_pair
 from tests.docs.blocks import PAGES, Block, blocks_of, commands_of
@@ -24,7 +27,11 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 SHELL, PYTHON = ("bash", "sh"), "python"
 PYTHON_PAGES = sorted({block.page for block in BLOCKS if block.language == PYTHON and not block.mark})
 SHELL_BLOCKS = [block for block in BLOCKS if block.language in SHELL and not block.mark]
-LONG = tiny_pair.GPT_NEOX | {"max_position_embeddings": 512, "vocab_size": tiny_pair.TOKENS}
+LONG = tiny_pair.GPT_NEOX | {"max_position_embeddings": 1024, "vocab_size": tiny_pair.TOKENS}
+CHATML = (
+    "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 STAND_INS = ("MODEL", "TARGET", "DRAFT", "OTHER", "DIR")  # names of models in commands
 
 
@@ -41,6 +48,10 @@ def place(tmp_path_factory):
     tiny_pair.save_run(path / "runs/quickstart", target=LONG, draft=LONG)
     for name in STAND_INS:
         tiny_pair.save(path / name, LONG)
+    tokenizer = data.train_bpe(tiny_pair.TEXTS, vocab_size=tiny_pair.TOKENS, chat_template=CHATML)
+    for name in ("target", "draft"):
+        model = models.build(LONG | {"eos_token_id": tokenizer.eos_token_id}, jax.random.key(0))
+        models.save(model, path / "runs/chat" / name, tokenizer=tokenizer)
     return path
 
 
@@ -62,7 +73,11 @@ def test_python_runs(page, place, monkeypatch):
 @pytest.mark.parametrize("block", SHELL_BLOCKS, ids=lambda block: block.where)
 def test_commands_are_understood(block, place, monkeypatch):
     monkeypatch.chdir(place)
-    for words in commands_of(block):
+    variables: dict[str, str] = {}
+    for other in BLOCKS[: BLOCKS.index(block)]:
+        if other.page == block.page and other.language in SHELL:
+            commands_of(other, variables)
+    for words in commands_of(block, variables):
         _understand(block, words, monkeypatch)
 
 
@@ -106,7 +121,8 @@ def _parse(block: Block, module: str, arguments: list[str], monkeypatch) -> None
     monkeypatch.setattr(sys, "argv", [module, *given])
     try:
         if module.startswith("adaspec_jax."):
-            importlib.import_module(module).main()
+            package = importlib.util.find_spec(module).submodule_search_locations
+            importlib.import_module(f"{module}.__main__" if package else module).main()
         elif module.endswith(".py"):
             runpy.run_path(os.path.join(CHECKOUT, module), run_name="__main__")
         else:
