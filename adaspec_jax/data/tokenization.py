@@ -21,9 +21,9 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int, chat_template: str | Non
     """A byte-level BPE with single digits, lossless on any text; `<|endoftext|>` (id 0) is begin, end and padding.
 
     It stands for unknown text too, of which there is none, every byte being a token: engines ask for a name. With a
-    `chat_template`, each of its marks (as in ``<|im_end|>``) is a token too, and that which closes the assistant's turns
-    is the end of text. The same texts give the same tokenizer. It has `vocab_size` entries, or fewer where no pair
-    occurs twice any more; UserError below 257 (every byte, and the end of text).
+    `chat_template`, each of its marks (as in ``<|im_end|>``) is a token too, and that which closes the assistant's
+    turns is the end of text. The same texts give the same tokenizer. It has `vocab_size` entries, or fewer where no
+    pair occurs twice any more; UserError below 257 (every byte, and the end of text).
     """
     special = list(dict.fromkeys([END_OF_TEXT, *special_tokens(chat_template or "")]))
     least = _BYTES + len(special)

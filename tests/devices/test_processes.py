@@ -29,6 +29,7 @@ TINY = {
     "target.architecture.intermediate_size": 64,
     "draft.architecture.vocab_size": 400,
     "draft.architecture.hidden_size": 24,
+    "draft.architecture.num_attention_heads": 3,
     "draft.architecture.num_hidden_layers": 1,
     "draft.architecture.intermediate_size": 48,
     "draft.fraction": 0.5,
