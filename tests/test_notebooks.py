@@ -25,6 +25,7 @@ TINY = [
     *(
         "draft.architecture.vocab_size=320",
         "draft.architecture.hidden_size=24",
+        "draft.architecture.num_attention_heads=3",
         "draft.architecture.num_hidden_layers=1",
     ),
     *("target.epochs=1", "evaluation.num_prompts=4", "evaluation.batch_size=4", "evaluation.max_new_tokens=8"),
