@@ -62,7 +62,7 @@ def test_another_tokenizer_is_named_without_any_model_being_run(pair, tmp_path, 
         (["--workdir", "a", "--data", "b"], "say how its rows are read"),
         (["--workdir", "a", "--answer_column", "b"], "--answer_column needs --prompt_column"),
         (["--workdir", "a", "--prompt_column", "b"], "--prompt_column needs a file"),
-        (["--workdir", "a", "--guesses", "b"], "invalid choice"),
+        (["--workdir", "a", "--guesses", "b"], "--guesses"),
         (["--workdir", "/nowhere"], "no /nowhere"),
     ],
 )
@@ -89,7 +89,7 @@ def _tiny():
 @pytest.mark.slow
 def test_a_finished_run_is_diagnosed_and_its_next_run_begins_from_its_own_config(tmp_path, capsys, monkeypatch):
     from adaspec_jax import pipeline
-    from adaspec_jax.pipeline.diagnosed import read_diagnosis
+    from adaspec_jax.reporting import read_diagnosis
 
     run = tmp_path / "run"
     pipeline.run(_tiny(), run)
@@ -100,6 +100,10 @@ def test_a_finished_run_is_diagnosed_and_its_next_run_begins_from_its_own_config
     kept = read_diagnosis(run)
     assert kept["verdict"] in " ".join(out.split()) and kept["evidence"]["served"]["temperature"] == 0.7
     assert kept["evidence"]["draft"]["steps"] == 4 and kept["evidence"]["trained"]["texts"] == 4
+    assert "Why acceptance is what it is" in (run / "report.html").read_text()
+    before = (run / "report.html").stat().st_mtime_ns
+    pipeline.run(_tiny(), run)  # finds its report as it left it
+    assert (run / "report.html").stat().st_mtime_ns == before
     again = load_config(str(run / "again.py"))
     assert flatten(again) == flatten(_tiny())
     command = retrain(Evidence.of_json(kept["evidence"]), "--config.draft.epochs=2.5")

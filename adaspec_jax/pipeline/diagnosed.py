@@ -19,7 +19,6 @@ from adaspec_jax.pipeline.examples import held_out_of, training_and_held_out
 from adaspec_jax.pipeline.text import chat_of
 from adaspec_jax.pipeline.workdir import Workdir
 
-DIAGNOSIS = "diagnosis.json"
 _AGAIN = '''"""This run's own config, to be run once more with keys changed on the command line."""
 
 import json
@@ -41,7 +40,7 @@ def diagnose_run(
     said: Mapping[str, str | None] | None = None,
     number: int = 48,
 ) -> dict[str, Any]:
-    """`diagnosis.judge` of a finished run, written to DIR/diagnosis.json; a plain value.
+    """`diagnosis.judge` of a finished run, a plain value; written to DIR/diagnosis.json, and onto the report's page.
 
     `served`: what differs from the run's own evaluation where the pair is used ("temperature", "dtype", "draft_length",
     "max_new_tokens", "guesses"), and `prompts` in place of the run's, of which `said` are the options that name them
@@ -49,17 +48,18 @@ def diagnose_run(
     """
     found = judge(evidence_of_run(directory, served=served, prompts=prompts, said=said, number=number))
     path = Path(directory)
-    reporting.write_json(path / DIAGNOSIS, found)
+    reporting.write_json(path / reporting.DIAGNOSIS, found)
     files.write_text(path / AGAIN, _AGAIN)
+    _onto_the_page(Workdir(path))
     return found
 
 
-def read_diagnosis(directory: str | Path) -> dict[str, Any] | None:
-    """What an earlier `diagnose_run` wrote there; None where there is none, or where it is damaged."""
-    try:
-        return files.parsed((Path(directory) / DIAGNOSIS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+def _onto_the_page(workdir: Workdir) -> None:
+    """The report stays the one that the run's own command finds, where it was."""
+    whole = workdir.report_is_sealed()
+    reporting.write_page(workdir.path / "report.html", [reporting.read_run(workdir.path)])
+    if whole:
+        workdir.seal_report()
 
 
 def evidence_of_run(

@@ -217,6 +217,10 @@ class Workdir:
         """The report as it is now is the one that a later run finds; any other is measured anew."""
         self.decide(_REPORT, self._report_sums())
 
+    def report_is_sealed(self) -> bool:
+        """Whether it is as it was when it was sealed."""
+        return self.decision(_REPORT) == self._report_sums()
+
     def _report_sums(self) -> dict[str, str]:
         names = ("report.json", "report.html", "counts.json", evidence.FILE)
         return {name: files.sha256(self.path / name) for name in names if (self.path / name).is_file()}

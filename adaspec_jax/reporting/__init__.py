@@ -7,13 +7,14 @@ from adaspec_jax.reporting.metrics_file import read as read_metrics
 from adaspec_jax.reporting.page import write_page
 from adaspec_jax.reporting.progress import Progress, track, working
 from adaspec_jax.reporting.report import environment, print_table, read_report, table, write_json
-from adaspec_jax.reporting.runs import read_run
+from adaspec_jax.reporting.runs import DIAGNOSIS, read_diagnosis, read_run
 from adaspec_jax.reporting.schedule import schedule_table, write_schedule
 from adaspec_jax.reporting.statistics import Counts, across_runs, paired, summarize
 from adaspec_jax.reporting.tables import columns_of
 from adaspec_jax.reporting.verdict import verdict
 
 __all__ = [
+    "DIAGNOSIS",
     "Counts",
     "MetricsFile",
     "Progress",
@@ -27,6 +28,7 @@ __all__ = [
     "read_evidence",
     "read_metrics",
     "read_report",
+    "read_diagnosis",
     "read_run",
     "schedule_table",
     "summarize",

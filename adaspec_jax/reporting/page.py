@@ -72,6 +72,9 @@ def _parts(runs: Sequence[Run]) -> dict[str, Any]:
         "verdicts": [(name, sentences) for name, sentences in said if sentences],
         "missing": missing,
         "tables": [table for table in tables if table["rows"]],
+        "diagnoses": [
+            (name, _causes_first(run.diagnosis)) for name, run in zip(names, runs, strict=True) if run.diagnosis
+        ],
         "names": names,
         "differing": differing([run.report.get("settings") or {} for run in runs]),
         "figures": [("Acceptance and speed", measured), ("Training", trained)],
@@ -85,6 +88,10 @@ def _table(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
     cells = [[row[column] for column in shown] for row in rows]
     head = [wording.COLUMNS[column] for column in shown]
     return {"name": name, "head": head, "rows": cells, "said": wording.sentences(report)}
+
+
+def _causes_first(diagnosis: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**diagnosis, "findings": sorted(diagnosis["findings"], key=lambda found: found["verdict"] != "cause")}
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -23,6 +23,12 @@ TEMPLATE = """<!doctype html>
 </tbody></table></div>
 {% for sentence in each.said %}<p>{{ sentence }}</p>{% endfor %}{% endfor %}
 </section>{% endif %}
+{% if diagnoses %}<section><h2>Why acceptance is what it is</h2>
+{% for name, each in diagnoses %}{% if name %}<h3>{{ name }}</h3>{% endif %}<p>{{ each.verdict }}</p>
+<details><summary>The checklist{{ ' of ' ~ name if name else '' }}</summary>
+<dl class="checks">{% for found in each.findings %}<dt>{{ found.check }}: {{ found.verdict }}</dt>
+<dd>{{ found.says }}{% if found.command %} <code>{{ found.command }}</code>{% endif %}</dd>{% endfor %}</dl></details>
+{% endfor %}</section>{% endif %}
 {% if differing %}<section><h2>Settings that differ</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Settings that differ"><table class="words">
 <thead><tr><th scope="col">setting</th>{% for name in names %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adaspec_jax import files
 from adaspec_jax.errors import UserError
 from adaspec_jax.reporting import metrics_file
 from adaspec_jax.reporting.evidence import read_evidence
@@ -19,6 +20,9 @@ _NO_EVIDENCE = (
 )
 
 
+DIAGNOSIS = "diagnosis.json"  # in a run's directory, where it was asked why acceptance is low
+
+
 class Run(NamedTuple):
     """What a page shows of a run."""
 
@@ -27,6 +31,7 @@ class Run(NamedTuple):
     evidence: Mapping[str, Any] | None = None
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = {}  # stage -> entries with "step" and "loss"
     missing: Sequence[str] = ()  # a line for each part that the run does not keep
+    diagnosis: Mapping[str, Any] | None = None
 
 
 def read_run(path: str | os.PathLike) -> Run:
@@ -42,7 +47,20 @@ def read_run(path: str | os.PathLike) -> Run:
     except ValueError as error:
         raise UserError(f"{error}; copy the file back, or delete it to have the page without its curves") from None
     name = directory.resolve().name
-    return Run(name, report, evidence, curves, [] if evidence else [_NO_EVIDENCE])
+    missing = [] if evidence else [_NO_EVIDENCE]
+    return Run(name, report, evidence, curves, missing, read_diagnosis(directory))
+
+
+def read_diagnosis(directory: str | os.PathLike) -> dict[str, Any] | None:
+    """What the command `diagnose` found of the run there; None where it was not asked, or where that is damaged."""
+    try:
+        found = files.parsed((Path(directory) / DIAGNOSIS).read_text(encoding="utf-8"))
+        whole = all(
+            isinstance(finding[key], str) for finding in found["findings"] for key in ("check", "verdict", "says")
+        )
+        return found if whole and isinstance(found["verdict"], str) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def named_apart(runs: Sequence[Run]) -> list[Run]:

@@ -196,3 +196,16 @@ def test_classes_of_the_fixture_are_those_of_the_data():
     from adaspec_jax.data import TOKEN_CLASSES
 
     assert tuple(CLASSES) == TOKEN_CLASSES
+
+
+def test_a_diagnosis_stands_on_the_page_causes_first_and_as_text(run):
+    assert "Why acceptance is what it is" not in page([run])
+    findings = [
+        {"check": "template", "verdict": "ok", "says": "The same.", "command": None},
+        {"check": "ends of text", "verdict": "cause", "says": EVIL, "command": "python -m adaspec_jax.evaluate"},
+    ]
+    text = page([run._replace(diagnosis={"verdict": "Likeliest cause: ends of text.", "findings": findings})])
+    parsed = Page(text)
+    assert "Likeliest cause: ends of text." in parsed.text and EVIL in parsed.text
+    assert parsed.text.index("ends of text: cause") < parsed.text.index("template: ok")
+    assert parsed.tags.count("script") == Page(page([run])).tags.count("script")
