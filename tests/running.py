@@ -3,6 +3,7 @@
 import fcntl
 import importlib
 import os
+import select
 import struct
 import subprocess
 import sys
@@ -39,6 +40,16 @@ def command_line(capsys, monkeypatch, module, *arguments):
     return status, captured.out, captured.err
 
 
+# Opened by the leader of a session it becomes that session's terminal, whose Ctrl-C is a signal: one that a shell's
+# background jobs ignore, and so would all they start.
+_AT_A_TERMINAL = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.dup2(os.open(sys.argv[1], os.O_RDWR), 0)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 def in_a_terminal(program, *, columns=80, keys=None, status=0, arguments=("-c",), **environment):
     """(standard output, what is shown) of a program whose screen and keyboard are a pseudo-terminal, which echoes keys.
 
@@ -50,14 +61,13 @@ def in_a_terminal(program, *, columns=80, keys=None, status=0, arguments=("-c",)
     unset = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
     env = {name: value for name, value in os.environ.items() if name not in unset} | {"TERM": "xterm"} | environment
     command = [sys.executable, *arguments, *([program] if isinstance(program, str) else program)]
-    # Opened by the leader of a session it becomes that session's terminal, whose Ctrl-C is a signal.
-    command = ["sh", "-c", 'exec "$@" <"$0"', os.ttyname(theirs), *command]
+    command = [sys.executable, "-c", _AT_A_TERMINAL, os.ttyname(theirs), *command]
     streams = {"stderr": theirs, "stdout": subprocess.PIPE if keys is None else theirs}
     process = subprocess.Popen(command, cwd=CHECKOUT, env=env, start_new_session=True, **streams)
     os.close(theirs)
     shown, waiting, seen = b"", list(keys or ()), 0
     try:
-        while part := os.read(ours, 65536):
+        while select.select([ours], [], [], PATIENCE / 3)[0] and (part := os.read(ours, 65536)):
             shown += part
             while waiting and (at := shown.find(waiting[0][0], seen)) >= 0:
                 seen = at + len(waiting[0][0])
@@ -65,6 +75,8 @@ def in_a_terminal(program, *, columns=80, keys=None, status=0, arguments=("-c",)
     except OSError:  # Linux' word for the end of a terminal that nobody holds any more
         pass
     os.close(ours)
+    if waiting:
+        process.kill()  # what it was to say never came
     said = (process.communicate(timeout=PATIENCE)[0] or b"").decode()
     assert process.returncode == status and not waiting, shown.decode()
     return said, shown.decode().replace("\r\n", "\n")

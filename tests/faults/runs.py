@@ -46,6 +46,7 @@ SETTINGS = {
 for _name, _sizes in {"target": (32, 64), "draft": (24, 32)}.items():
     SETTINGS |= {f"{_name}.architecture.vocab_size": 320, f"{_name}.architecture.num_hidden_layers": 1}
     SETTINGS |= {f"{_name}.architecture.hidden_size": _sizes[0], f"{_name}.architecture.intermediate_size": _sizes[1]}
+SETTINGS |= {"draft.architecture.num_attention_heads": 3}
 for _name in ("target", "reference", "draft"):
     SETTINGS |= {f"{_name}.batch_size": 4, f"{_name}.epochs": 2}
 

@@ -111,7 +111,8 @@ def test_a_run_stopped_while_it_samples_goes_on_to_the_same_bits(finished, tmp_p
 def test_the_report_shows_roles_and_the_run_its_first_row(finished):
     directory, _ = finished
     page, said = (directory / "report.html").read_text(), (directory / "said").read_text()
-    assert "⟨user⟩" in page and "⟨assistant⟩" in page and " tokens are labels." in page
+    assert '<div class="prompt">&lt;|im_start|&gt;' in page and " tokens are labels." in page
+    assert "&lt;|im_start|&gt;assistant" in page  # whose words come next, as the template has it
     asked, answered = data.load_examples("word_problem_chats", num=32)[0].messages
     begin = f"user\n{asked['content']}<|im_end|>\n<|im_start|>assistant\n⟦"
     assert f"{begin}{answered['content']}<|im_end|>⟧" in said and said.count(begin) == 2  # then the target's own
