@@ -71,7 +71,8 @@ def _worth(report: Mapping[str, Any], name: str) -> list[str]:
     settings = report.get("settings") or {}
     draft = settings.get("draft")  # of a measured pair, a list of directories
     kind = draft.get("kind") if isinstance(draft, Mapping) else settings.get("method")
-    how = f"the method {'specdec' if kind in _NO_METHOD else kind}"
+    method = kind if "method" in settings else f"{kind}_chain"  # of a head: with which runs measure it
+    how = f"the method {'vanilla' if kind in _NO_METHOD else method}"
     if used:
         how += f" with {used} {'guess' if used == 1 else 'guesses'} a round"
     best = costs.get("best_draft_length")
@@ -81,6 +82,9 @@ def _worth(report: Mapping[str, Any], name: str) -> list[str]:
         promised = f"; the costs of its parts promise {costs['promised_speedup_at_best']:.2f} times {at}"
     elif best == 0:
         promised = "; by the costs of its parts no draft length is faster than plain decoding"
+    if measured > 1 + _EVEN and best == 0:
+        unsure = "one of the two is noise: benchmark it, --until 0.1"
+        return [f"Not settled: {how} measured {measured:.2f} times plain decoding{promised}; {unsure}."]
     if measured > 1 + _EVEN:
         return [f"Worth serving on this device: {how} measured {measured:.2f} times plain decoding{promised}."]
     verdict = "no faster than plain decoding" if measured > 1 - _EVEN else "slower than plain decoding"

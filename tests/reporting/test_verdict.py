@@ -14,7 +14,7 @@ def test_a_better_draft_that_pays_is_named_with_its_length(run):
         "than of the reference (DistillSpec) (interval +0.3 to +2.1, p = 0.008)."
     )
     assert said[1] == (
-        "Worth serving on this device: the method specdec with 5 guesses a round measured 1.75 times plain decoding; "
+        "Worth serving on this device: the method vanilla with 5 guesses a round measured 1.75 times plain decoding; "
         "the costs of its parts promise 1.85 times there."
     )
     assert len(said) == 2
@@ -65,3 +65,14 @@ def test_a_report_of_one_draft_or_of_none_has_a_verdict_too(report):
     assert verdict({"drafts": {}}) == [] and verdict({"drafts": {"draft": {"alpha": None}}}) == []
     alone = {"drafts": {"draft": report["drafts"]["draft"] | {"prompts": 1}}}
     assert verdict(alone) == ["The target accepts 67.2 % of the guesses of the draft."]
+
+
+def test_a_head_is_named_by_the_method_that_measured_it(run):
+    run.report["settings"]["draft"] = {"kind": "eagle3"}
+    assert "the method eagle3_chain with 5 guesses" in " ".join(verdict(run.report, run.evidence))
+
+
+def test_time_and_costs_that_contradict_each_other_are_not_called_a_gain(run):
+    run.report["speed"]["draft"] |= {"speedup": 1.09, "best_draft_length": 0}
+    said = " ".join(verdict(run.report, run.evidence))
+    assert "Not settled" in said and "1.09 times" in said and "Worth serving" not in said
