@@ -47,7 +47,8 @@ def _run() -> None:
         raise UserError(f'there is no command "{name}"{did_you_mean(command, COMMANDS)}; see {program} --help')
     sys.argv = [f"{program} {command}", *rest]
     package = f"adaspec_jax.{command}"
-    inside = importlib.util.find_spec(package).submodule_search_locations
+    found = importlib.util.find_spec(package)
+    inside = found is not None and found.submodule_search_locations
     importlib.import_module(f"{package}.__main__" if inside else package).main()
 
 

@@ -45,7 +45,8 @@ def main() -> None:
     if arguments.methods == "list":
         from adaspec_jax import methods, reporting
 
-        return print(reporting.methods_list(methods.METHODS.values(), columns=reporting.columns_of()))
+        listed = reporting.methods_list(methods.METHODS.values(), methods.SAID, columns=reporting.columns_of())
+        return print(listed, methods.WHERE_TO_BEGIN, sep="\n\n")
     batch_sizes, least = _check(arguments)
 
     from adaspec_jax.devices.tracing import traced
@@ -124,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prompts(parser)
     parser.add_argument("--batch_size", default="1", help="one, or several with commas between them")
     parser.add_argument("--draft_length", type=GUESSES, default=5, help="guesses in a row")
-    parser.add_argument("--max_new_tokens", type=TOKENS, default=128)
+    parser.add_argument("--max_new_tokens", type=TOKENS, default=128, help="of an answer, at most")
     parser.add_argument(
         "--until",
         type=real(0, 1e6, above=True),
@@ -137,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="all methods verify at one width, so that text is plain decoding's to the bit; chains alone, and dearer",
     )
-    parser.add_argument("--seed", type=SEED, default=0)
+    parser.add_argument("--seed", type=SEED, default=0, help="of a generated task and of sampling")
     add_types(parser)
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
     _add_results(parser)
@@ -158,13 +159,13 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     add_conversation_options(parser)
     add_task_option(parser, "or the held-out prompts of a task: ")
     parser.add_argument("--data", help="the task's file (default: ADASPEC_DATA, tensorflow-datasets, hub)")
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--split", default="test", help="of the task")
     parser.add_argument(
         "--run_code",
         action="store_true",
         help="score mbpp by running what the model wrote, in a process with limits of time and memory: no sandbox",
     )
-    parser.add_argument("--num_prompts", type=COUNT, default=100)
+    parser.add_argument("--num_prompts", type=COUNT, default=100, help="the first of them")
     parser.add_argument(
         "--max_prompt_length",
         type=AT_LEAST_NONE,

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from adaspec_jax import voice
-from adaspec_jax.config import CUT, RANDOM, Experiment, architecture_of, flatten, validate, with_cut
+from adaspec_jax.config import CUT, RANDOM, Experiment, architecture_of, validate, with_cut
+from adaspec_jax.config.remarks import keys_in_words
 from adaspec_jax.config_files import LIST, listed, with_files
 from adaspec_jax.errors import UserError, did_you_mean, nearest
 from adaspec_jax.files import read_json
@@ -73,7 +74,7 @@ def parse_experiment(
         print("Also, and - is as good as _ in the name of an option:")
         print("\n".join(f"  --{name}: {said}" for name, said in _SPEAKING.items()))
         print(f"\nKeys to override, with {given or 'their default'} values:")
-        print("\n".join(f"  --config.{key}={value}" for key, value in flatten(config).items()))
+        print("\n".join(keys_in_words(config)))
         raise SystemExit(0)
     if given:
         _check_keys(load_config(given), overrides)

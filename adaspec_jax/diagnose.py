@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--train_data", help="such a file of what the draft of a pair was trained on")
     parser.add_argument("--prompt_column", help="any file, this column taken as it is")
     parser.add_argument("--answer_column", help="beside --prompt_column, where the files have answers")
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--split", default="test", help="of the task")
     parser.add_argument("--seed", type=SEED, default=0, help="of a generated task and of sampling")
     parser.add_argument("--num_prompts", type=COUNT, default=48, help="of the served and of the training ones")
     parser.add_argument("--max_length", type=TOKENS, default=512, help="of a pair's rows; a run has its own")

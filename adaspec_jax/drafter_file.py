@@ -11,7 +11,16 @@ from adaspec_jax.files import parsed, read_json
 
 FILE = "drafter.json"  # {"kind": NAME, ...}, beside config.json; a plain model has none, or says so
 PLAIN_MODEL = "model"
+MASK = "pard_token"  # in the config.json of a draft model that guesses in one pass: the token for what is to be guessed
+# The same of one that guesses at masks which see each other, and how many guesses it makes of such a block (SpecDec).
+BLOCK_MASK, BLOCK = "specdec_token", "specdec_block"
+_IN_ONE_PASS = ("dflash", "p_eagle", "pass")  # kinds of heads whose only way to guess is a chain
 LAYOUT = "adaspec_layout"  # in the config.json of an exported head: whose it is, "vllm" or "sglang"
+
+
+def chain_method(kind: str) -> str:
+    """The method by which a head of the kind guesses in a row, as servers decode it."""
+    return kind if kind in _IN_ONE_PASS else f"{kind}_chain"
 
 
 def kind_in(directory: str | Path) -> str | None:
@@ -21,6 +30,13 @@ def kind_in(directory: str | Path) -> str | None:
         read_json(directory / file) if (directory / file).is_file() else None for file in (FILE, "config.json")
     )
     return kind_said(said, config, () if said is not None else _names(directory))
+
+
+def guesses_at_masks(directory: str | Path) -> bool:
+    """Whether the plain model in a directory makes several guesses in one pass."""
+    file = Path(directory) / "config.json"
+    said = read_json(file) if file.is_file() else {}
+    return any(said.get(name) is not None for name in (MASK, BLOCK_MASK))
 
 
 def kind_said(
@@ -46,22 +62,25 @@ def kind_of_config(config: Mapping[str, Any], names: Collection[str] = ()) -> st
     classes = list(map(str, named)) if isinstance(named, list) else []
     if config.get("model_type") == "medusa" or "medusa_num_heads" in config or "MedusaModel" in classes:
         return "medusa"
+    if "DFlashDraftModel" in classes:
+        return "dflash"
     beginnings = {"eagle3": ("Eagle3", "EAGLE3"), "eagle": ("Eagle", "EAGLE")}  # the longer ones first
     for name in classes:
         for kind, words in beginnings.items():
             if name.startswith(words) or name.endswith(words):
-                return kind
+                parallel = kind == "eagle3" and (config.get("parallel_drafting") or "mask_hidden" in names)
+                return "p_eagle" if parallel else kind
         if name.rpartition("ForCausalLM")[2] not in ("", name) or name.endswith(("DraftModel", "Speculator")):
             return name
-    kind = None
+    found: str | None = None
     if "eagle_config" in config or "draft_vocab_size" in config or "midlayer.hidden_norm.weight" in names:
-        kind = "eagle3"
+        found = "eagle3"
     elif "fc.weight" in names:
-        kind = "eagle"
+        found = "eagle"
     # A head's config.json is often a plain model's; a class that is not such a model's is of another kind.
     plain = f"{config.get('model_type', 'llama')}ForCausalLM".replace("_", "").lower()
     others = [name for name in classes if name.lower() != plain]
-    return others[0] if kind and others else kind
+    return others[0] if found and others else found
 
 
 def may_hide_a_head(config: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ import select
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from adaspec_jax import voice
 
@@ -110,7 +110,9 @@ def _run(main: Callable[[], None]) -> None:
 
 def refused_by_the_system(error: BaseException) -> str | None:
     """What to say where the system would not write, read or name a file, whichever library met it; else None."""
-    while error is not None:
+    met: BaseException | None = error
+    while met is not None:
+        error = met
         if isinstance(error, MemoryError) or "Out of memory" in str(error):  # the latter of XLA
             said = " ".join(str(error).split())[:200] or "out of memory"
             return f"there is not enough memory ({said}); take less at once"
@@ -123,7 +125,7 @@ def refused_by_the_system(error: BaseException) -> str | None:
             if not isinstance(error, OSError) and os.strerror(number) in str(error):
                 path = re.search(r"(?<![^\s\"'=])/[^\s\"':;,\[\]]+", str(error))
                 return f"{path[0] + ': ' if path else ''}{os.strerror(number)}; {_REFUSALS[number]}"
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        met = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
 
 
@@ -190,7 +192,7 @@ def _absent_platform(error: BaseException) -> str | None:
     return f'JAX_PLATFORMS asks for "{asked}", which jax does not find here{reason}; unset it, or set it to {here}'
 
 
-def _passed_over(jax, error: Exception) -> bool:
+def _passed_over(jax: Any, error: BaseException) -> bool:
     """Whether jax left out "cuda" for want of a GPU and then, nothing else being asked for, failed an assertion."""
     if not isinstance(error, AssertionError):
         return False
@@ -201,7 +203,7 @@ def _passed_over(jax, error: Exception) -> bool:
     return False
 
 
-def _platforms(jax) -> list[str]:
+def _platforms(jax: Any) -> list[str]:
     """Those that jax finds, TPUs left out: where there is none, looking for one is slow and prints much."""
     from jax.extend.backend import backends
 

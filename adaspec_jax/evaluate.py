@@ -1,4 +1,4 @@
-"""python -m adaspec_jax.evaluate --target PATH --draft PATH --task NAME --json OUT
+"""python -m adaspec_jax.evaluate --target PATH --draft PATH --task NAME [--json OUT]
 
 Acceptance, block efficiency and speed of any target and draft (Hugging Face directories or hub names) on a task's
 held-out prompts, with intervals: the same measurement and report fields as a training run's.
@@ -75,7 +75,8 @@ def main() -> None:
     found["notes"] += products.notes
     settings = {**vars(arguments), "knobs": dict(method.chosen), "eos_id": ends.recorded, "measured": MEASURED_HOW}
     report = found | {"settings": settings}
-    reporting.write_json(arguments.json, report)
+    if arguments.json is not None:
+        reporting.write_json(arguments.json, report)
     say_notes(found["notes"])
     reporting.print_table(report)
 
@@ -110,18 +111,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt_column", help="any file, this column taken as it is")
     parser.add_argument("--answer_column", help="beside --prompt_column: measured prompts need no answers")
     add_conversation_options(parser)
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--split", default="test", help="of the task")
     parser.add_argument("--rows", help='a slice of the split, as in "0:800"')
     parser.add_argument("--seed", type=SEED, default=0, help="of a generated task and of sampling")
-    parser.add_argument("--num_prompts", type=COUNT, default=200)
-    parser.add_argument("--batch_size", type=ROWS, default=8)
+    parser.add_argument("--num_prompts", type=COUNT, default=200, help="the first of them")
+    parser.add_argument("--batch_size", type=ROWS, default=8, help="rows that are decoded together")
     parser.add_argument(
         "--draft_length",
         type=whole(0, MOST_GUESSES),
         default=5,
         help="guesses per round; 0 takes the best by measured costs",
     )
-    parser.add_argument("--max_new_tokens", type=TOKENS, default=128)
+    parser.add_argument("--max_new_tokens", type=TOKENS, default=128, help="of an answer, at most")
     add_sampling(parser)
     parser.add_argument(
         "--lenience", type=real(0, 1, above=True), default=1.0, help="below 1: lossy acceptance, by p / lenience"
@@ -140,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         help="above 0: longer prompts lose tokens from their middle",
     )
     add_types(parser)
-    parser.add_argument("--json", required=True, help="where the report goes")
+    parser.add_argument("--json", help="where the report goes")
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
     return parser
 

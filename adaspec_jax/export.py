@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import os
 import shlex
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,21 +30,7 @@ OURS = "adaspec_jax"
 
 
 def main() -> None:
-    parser = parser_of("export", __doc__)
-    parser.add_argument("--workdir", required=True)
-    parser.add_argument("--stage", required=True, help="target, reference, draft, or another draft of the run")
-    parser.add_argument("--out", required=True)
-    add_dtype_option(parser, "float16")
-    parser.add_argument("--for", dest="reader", **one_of("vllm", "sglang", OURS), help="of a head (default: vllm)")
-    parser.add_argument(
-        "--draft_length", type=GUESSES, help="guesses per round (default: the run's evaluation, else 5)"
-    )
-    parser.add_argument(
-        "--target_name", help="what the card calls the target: its hub name, or a path seen from --out's directory"
-    )
-    parser.add_argument("--push", metavar="OWNER/NAME", help="also make this repository on the hub, of the same files")
-    parser.add_argument("--private", action="store_true", help="of --push: for its owner alone")
-    arguments = parse_arguments(parser)
+    arguments = parse_arguments(_parser())
     if arguments.private and not arguments.push:
         raise UserError("--private is of --push OWNER/NAME; give both")
     if arguments.push:
@@ -74,6 +61,24 @@ def main() -> None:
         print(f"pushed: {place}")
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_of("export", __doc__)
+    parser.add_argument("--workdir", required=True, help="of a finished run")
+    parser.add_argument("--stage", required=True, help="target, reference, draft, or another draft of the run")
+    parser.add_argument("--out", required=True, help="the directory that is made")
+    add_dtype_option(parser, "float16")
+    parser.add_argument("--for", dest="reader", **one_of("vllm", "sglang", OURS), help="of a head (default: vllm)")
+    parser.add_argument(
+        "--draft_length", type=GUESSES, help="guesses per round (default: the run's evaluation, else 5)"
+    )
+    parser.add_argument(
+        "--target_name", help="what the card calls the target: its hub name, or a path seen from --out's directory"
+    )
+    parser.add_argument("--push", metavar="OWNER/NAME", help="also make this repository on the hub, of the same files")
+    parser.add_argument("--private", action="store_true", help="of --push: for its owner alone")
+    return parser
+
+
 def _whole(out: Path) -> contextlib.AbstractContextManager[Path]:
     """A folder that becomes `out` when all of it is written."""
     from adaspec_jax import files
@@ -85,6 +90,7 @@ def _whole(out: Path) -> contextlib.AbstractContextManager[Path]:
 
 def _export_model(workdir: Workdir, arguments: argparse.Namespace, out: Path) -> None:
     from adaspec_jax import data, models, serving
+    from adaspec_jax.models.stop_head import FOLDER
 
     stage = arguments.stage
     model, tokenizer = workdir.load(stage, dtype=arguments.dtype), data.load_tokenizer(workdir.tokenizer)
@@ -99,6 +105,8 @@ def _export_model(workdir: Workdir, arguments: argparse.Namespace, out: Path) ->
     names = _names(workdir, arguments, out)
     with _whole(out) as unfinished:
         models.save(model, unfinished, tokenizer=tokenizer, generation=generation)
+        if (beside := workdir.stage(stage) / FOLDER).is_dir():
+            shutil.copytree(beside, unfinished / FOLDER)
         verdicts = {}
         if generation and workdir.finished("target") is not None:
             pair = serving.read_pair(str(workdir.stage("target")), str(unfinished))

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from adaspec_jax.errors import UserError
 
@@ -249,13 +249,13 @@ def open_unpacked(path: str | os.PathLike) -> BinaryIO:
     """The file's content, unpacked where it is gzip, whatever its name."""
     with ordinary(path).open("rb") as file:
         packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-    return gzip.open(path) if packed else open(path, "rb")
+    return cast(BinaryIO, gzip.open(path) if packed else open(path, "rb"))
 
 
 def sha256(path: str | os.PathLike, *, unpacked: bool = False) -> str:
     """Of the file's bytes, or of its content as `open_unpacked` gives it (hex)."""
     with open_unpacked(path) if unpacked else open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
 
 
 def weights_sha256(directory: str | os.PathLike) -> str:

@@ -18,11 +18,25 @@ from adaspec_jax.knobs import MOST_GUESSES
 from adaspec_jax.program import ShowVersions, called_as
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its help says the default of every option that has one to say."""
+
+    def format_help(self) -> str:
+        for action in self._actions:
+            helped, default = action.help or "", action.default
+            told = default == argparse.SUPPRESS or isinstance(default, bool) or "default:" in helped
+            if isinstance(default, str | int | float) and not told:
+                # A sentence that says what a value means may itself say which is the default.
+                said = "" if ", the default" in helped else f"default: {str(default).replace('%', '%%')}"
+                action.help = f"{helped} ({said})" if helped and said else helped or said
+        return super().format_help()
+
+
 def parser_of(command: str, doc: str | None) -> argparse.ArgumentParser:
     """Of a module that is run; its docstring but for the first line says what it does (None under `python -OO`)."""
     description = (doc or "").partition("\n\n")[2]
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=called_as(command),
         description=description,
         formatter_class=formatter,
@@ -177,7 +191,7 @@ def add_types(parser: argparse.ArgumentParser) -> None:
     )
 
 
-TASKS = ("alpaca", "alpaca_chats", "chat", "cnn_dailymail", "gsm8k", "mbpp", "tinystories")
+TASKS = ("alpaca", "alpaca_chats", "chat", "cnn_dailymail", "gsm8k", "mbpp", "signals", "tinystories")
 TASKS += ("word_problem_chats", "word_problems", "xsum")  # those of `data.TASKS`, which --help need not import
 
 
@@ -189,7 +203,9 @@ def add_task_option(parser: argparse.ArgumentParser, what: str = "", *more: str)
 
 def add_dtype_option(parser: argparse.ArgumentParser, *more: str) -> None:
     """In which type weights are held."""
-    parser.add_argument("--dtype", **one_of("float32", "bfloat16", *more), default="float32")
+    parser.add_argument(
+        "--dtype", **one_of("float32", "bfloat16", *more), default="float32", help="what weights are held in"
+    )
 
 
 def check_outputs(arguments: argparse.Namespace, *options: str) -> None:

@@ -16,10 +16,11 @@ _IN_A_SENTENCE = re.compile(r"(?<![\w:/\\.~-])(?:~|[A-Za-z]:)?[/\\][^\s'\",;()]+
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # a path may begin with a dot, a name may not
 
 
-def find_local(path_or_name: str) -> Path | None:
+def find_local(path_or_name: str | Path) -> Path | None:
     """The local directory, or that name below ADASPEC_WEIGHTS; None for a name to ask the hub for; else UserError."""
     path_or_name = str(path_or_name)
     if Path(path_or_name).is_dir():
+        _check_no_run(Path(path_or_name))
         return Path(path_or_name)
     if below := find_below("ADASPEC_WEIGHTS", path_or_name, holding=("config.json", ADAPTER)):
         return below
@@ -28,6 +29,14 @@ def find_local(path_or_name: str) -> Path | None:
     if not HUB_NAME.fullmatch(path_or_name):
         raise UserError(f"{path_or_name}: no such directory")
     return None
+
+
+def _check_no_run(directory: Path) -> None:
+    """UserError for a run's directory, whose config.json is its own and whose models lie below."""
+    models = [name for name in ("target", "reference", "draft") if (directory / name / "config.json").is_file()]
+    if models and not any(directory.glob("*.safetensors*")) and not (directory / "tokenizer.json").is_file():
+        below = ", ".join(str(directory / name) for name in models)
+        raise UserError(f"{directory} is a run's directory, and no model; give one of its models: {below}")
 
 
 def file_of(path_or_name: str, file: str, *, reachable: Callable[[], bool], needed: bool = False) -> Path | None:

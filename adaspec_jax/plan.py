@@ -4,16 +4,19 @@ Will the run fit, and how fast can it be: compiles every stage and the decoding 
 need not be there (v5e:1x1, v6e:1x1, v5e:2x4, v5p:2x2x1, v5e:16x16, ...) or for this machine (cpu). Needs no weights,
 tokenizer, data or network, but for the config.json of a model whose architecture is None; for TPUs it needs libtpu
 (pip install "jax[tpu]"), and without it gives a rough estimate, labelled so. --stages draft,decode plans some stages
-alone; --no_search leaves out the largest batch that fits.
+alone; --no_search leaves out the largest batches that fit, which come last. What a compiler said is kept, below
+ADASPEC_CACHE or the user's cache directory, and not asked again. --full_effort compiles training stages for TPUs as
+they would run there, in twice the time or more, in place of at the compiler's lowest effort.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from adaspec_jax import files
+from adaspec_jax import files, voice
 from adaspec_jax.command_line import Options, parse_experiment, print_config, say_notes, take_option
 from adaspec_jax.config import CUT, Experiment
 from adaspec_jax.errors import UserError, did_you_mean, exit_with_one_line, keeping
@@ -27,9 +30,9 @@ def main() -> None:
     out = take_option(arguments, "json")
     asked = take_option(arguments, "stages")
     search = take_option(arguments, "no_search", flag=True) is None
-    config, options = parse_experiment(
-        arguments, description=__doc__, others=("topology", "json", "stages", "no_search")
-    )
+    full_effort = take_option(arguments, "full_effort", flag=True) is not None
+    own = ("topology", "json", "stages", "no_search", "full_effort")
+    config, options = parse_experiment(arguments, description=__doc__, others=own)
     if options.print_config:
         return print_config(config)
     if out is not None:
@@ -58,7 +61,7 @@ def main() -> None:
     kept = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", name == "cpu" and kept)  # it cannot read a TPU's programs here
     try:
-        _plan(config, name, stages, compiling=compiling, search=search, out=out)
+        _plan(config, name, stages, compiling=compiling, full_effort=full_effort, search=search, out=out)
     finally:
         jax.config.update("jax_enable_compilation_cache", kept)
 
@@ -78,23 +81,46 @@ def _say_models(config: Experiment, options: Options) -> None:
             print(f"{name}: {in_words(part.layers, 'the target')}", flush=True)
 
 
-def _plan(config, name: str, stages: list[str], *, compiling: bool, search: bool, out: str | None) -> None:
+def _plan(
+    config, name: str, stages: list[str], *, compiling: bool, full_effort: bool, search: bool, out: str | None
+) -> None:
     import jax
 
     from adaspec_jax import planning, reporting
     from adaspec_jax.devices import sharding, topologies
 
     topology = topologies.find(name) if compiling else topologies.stand_in(name)
-    made = planning.Plan(config, topology, compiling=compiling)
+    kept = planning.Kept(planning.folder() if topology.backend == "tpu" and compiling else None)
+    made = planning.Plan(config, topology, compiling=compiling, full_effort=full_effort, kept=kept)
     print(f"{name}: {sharding.in_words(made.mesh)}, {in_gib(made.limit)} GiB per device", flush=True)
-    found = {}
-    for stage in stages:
-        with reporting.working(f"planning {stage}", said_in_a_log=False):
-            found[stage] = made.stage(stage, search=search)
-        print("\n".join(lines(stage, found[stage])), flush=True)
-    if out:
-        document = {"topology": name, "jax": jax.__version__, "stages": found}
-        files.write_text(out, json.dumps(document, indent=1) + "\n")
+    if made.assumed:
+        say_notes([made.assumed])
+    if said := planning.answering(config.answers, made.examples, config.reference.batch_size):
+        print(said, flush=True)
+    found: dict[str, Any] = {}
+
+    def follow(what: str, planned: Iterator, stages: list[str], told: Callable[[str, Mapping], list[str]]) -> None:
+        """Says of each stage what is known as it comes, and keeps all of it where that is asked for."""
+        for stage in stages:
+            with reporting.working(f"{what} {stage}", said_in_a_log=False):
+                _, found[stage] = next(planned)
+            print("\n".join(told(stage, found[stage])), flush=True)
+        if out:
+            document = {"topology": name, "jax": jax.__version__, "stages": found}
+            files.write_text(out, json.dumps(document, indent=1) + "\n")
+
+    follow("planning", made.stages(stages), stages, lines)
+    if search and compiling and made.limit:
+        trained = [stage for stage in stages if "skipped" not in found[stage]]
+        searched = made.stages(trained, known=dict(found))
+        follow("the largest batch of", searched, trained, lambda stage, now: [largest(stage, now)])
+    if kept.unwritable:
+        voice.say(f"note: what the compiler said could not be kept: {kept.unwritable}")
+
+
+def largest(stage: str, figures: Mapping[str, Any]) -> str:
+    """A stage's largest batch in words."""
+    return f"{stage}: largest batch that fits so: {figures['largest_batch']:,}"
 
 
 def in_gib(size: int | None) -> str:

@@ -32,8 +32,10 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         "--suppress_tokens", type=_ids, default=(), metavar="ID,...", help="tokens that are never written"
     )
     parser.add_argument("--temperature", type=real(0, 1e6), default=0.0, help="0, the default: the likeliest token")
-    parser.add_argument("--top_k", type=AT_LEAST_NONE, default=0)
-    parser.add_argument("--top_p", type=real(0, 1, above=True), default=1.0)
+    parser.add_argument("--top_k", type=AT_LEAST_NONE, default=0, help="draws from so many likeliest tokens; 0: all")
+    parser.add_argument(
+        "--top_p", type=real(0, 1, above=True), default=1.0, help="draws from the likeliest tokens with so much in all"
+    )
     parser.add_argument(
         "--min_p", type=real(0, 1), default=0.0, help="the least share of the likeliest token's probability"
     )

@@ -96,14 +96,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompts", help='a .jsonl file of rows with "prompt"')
     add_task_option(parser, "or the held-out prompts of a task: ")
     parser.add_argument("--data", help="the task's file (default: ADASPEC_DATA, tensorflow-datasets, hub)")
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--split", default="test", help="of the task")
     parser.add_argument("--num_prompts", type=COUNT, default=64, help="at least as many as the largest batch has rows")
     parser.add_argument(
         "--max_prompt_length", type=AT_LEAST_NONE, default=0, help="longer prompts lose tokens from their middle"
     )
-    parser.add_argument("--max_new_tokens", type=TOKENS, default=64)
+    parser.add_argument("--max_new_tokens", type=TOKENS, default=64, help="of an answer, at most")
     add_sampling(parser)
-    parser.add_argument("--seed", type=SEED, default=0)
+    parser.add_argument("--seed", type=SEED, default=0, help="of a generated task and of sampling")
     add_types(parser)
     parser.add_argument("--mesh", help="as in data=2,tensor=4; default: rows over as many devices as divide them")
     parser.add_argument("--json", help="where the report goes")

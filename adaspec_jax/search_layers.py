@@ -139,8 +139,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", help="the task's file")
     parser.add_argument("--split", default="train", help="of the task")
     parser.add_argument("--num_prompts", type=COUNT, default=8, help="the first of them; each trial decodes all")
-    parser.add_argument("--batch_size", type=ROWS, default=1)
-    parser.add_argument("--max_new_tokens", type=TOKENS, default=64)
+    parser.add_argument("--batch_size", type=ROWS, default=1, help="rows that are decoded together")
+    parser.add_argument("--max_new_tokens", type=TOKENS, default=64, help="of an answer, at most")
     parser.add_argument(
         "--max_prompt_length", type=AT_LEAST_NONE, default=0, help="longer prompts lose tokens from their middle"
     )
@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         default=0.8,
         help="of a chain's end, as draft_and_verify takes it",
     )
-    parser.add_argument("--seed", type=SEED, default=0)
+    parser.add_argument("--seed", type=SEED, default=0, help="of a generated task and of sampling")
     add_dtype_option(parser)
     return parser
 

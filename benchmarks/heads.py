@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 from adaspec_jax import files  # noqa: E402
 from adaspec_jax.command_line import load_config  # noqa: E402
 from adaspec_jax.errors import UserError, exit_with_one_line  # noqa: E402
+from adaspec_jax.models.heads import kinds  # noqa: E402
 
 EQUAL_DATA = "reference_equal_data"
 FIGURES = ("alpha", "ci95", "block_efficiency", "expected_alpha", "teacher_forced_agreement", "judged", "prompts")
@@ -37,7 +38,7 @@ def main() -> None:
     passed = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="a config whose variants are kinds")
-    parser.add_argument("--kinds", default="eagle,eagle3,medusa,hydra,hydra_plus")
+    parser.add_argument("--kinds", default=",".join(kinds()), help="all kinds of heads unless some are named")
     parser.add_argument("--seeds", default="", help="KIND=NUMBER,...; one of the others")
     parser.add_argument("--plain", help="a config of a draft that is a model")
     parser.add_argument("--prompts", help="a file of prompts to decode by every method; without it nothing is")
@@ -103,7 +104,9 @@ def decoded(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """Every method of the kind on the prompts, with the draft that plain distillation on equal data made."""
     directory, path = args.workdir / name, args.workdir / f"{name}.json"
     kind = name.rpartition("_seed")[0]
-    methods = {"eagle": "eagle_chain,eagle,eagle2", "model": "vanilla"}.get(kind, f"{kind}_chain,{kind}")
+    methods = {"eagle": "eagle_chain,eagle,eagle2", "model": "vanilla", "pard": "pard,vanilla"}
+    methods |= dict.fromkeys(("dflash", "p_eagle"), kind)
+    methods = methods.get(kind, f"{kind}_chain,{kind}")
     asked = {"prompts": args.prompts, "max_new_tokens": args.max_new_tokens, "methods": methods}
     report = json.loads(path.read_text()) if path.exists() else {"settings": {}}
     if any(report["settings"].get(key) != value for key, value in asked.items()):

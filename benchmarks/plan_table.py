@@ -1,4 +1,4 @@
-"""Every row of the paper's table and the Qwen pair, planned for TPU slices; and weak scaling on paper.
+"""Every row of the paper's table and the pairs of other families, planned for TPU slices; and weak scaling on paper.
 
     python benchmarks/plan_table.py --json benchmarks/results/plan.json --markdown docs/plan.md
 
@@ -6,6 +6,7 @@ Compiles once per distinct pair, stage, batch, length, chip and mesh; cells shar
 divide the batches is used in part: 16 x 16 chips are then no other mesh than 2 x 4.) What the JSON has is kept, so that
 the command can be cut short and resumed (`--minutes 30` stops after a while; `--only pythia` takes part of the cells,
 so that two can run at once; `--search` adds the largest batches). Needs libtpu (`pip install "jax[tpu]"`) and no TPU.
+`--rough` fills cells that are not compiled yet by sizes alone, in seconds and without libtpu; the table says "about".
 """
 
 from __future__ import annotations
@@ -28,11 +29,18 @@ from adaspec_jax.plan import in_gib, lines  # noqa: E402
 TASKS = ("gsm8k", "alpaca", "mbpp", "cnn_dailymail", "xsum")
 VARIANTS = tuple(f"{task}{suffix}" for suffix in ("", "_3epoch") for task in TASKS)
 SLICES = ("v5e:1x1", "v6e:1x1", "v5e:2x4", "v5p:2x2x1", "v5e:16x16")
+SMALL_SLICES = ("v5e:1x1", "v6e:1x1", "v5e:2x4", "v5e:4x4")
 TABLE = {  # config file: (variants, slices)
     "pythia_31m_1b4": (VARIANTS, SLICES),
     "codegen350m_phi2": (VARIANTS, SLICES),
     "qwen05b_32b": (("gsm8k_3epoch",), ("v5e:4x4", "v5p:2x2x1", "v5e:16x16")),
+    "smollm2_pair": (("135m", "360m"), SMALL_SLICES),
+    "gemma3": (("4b", "12b", "27b"), SMALL_SLICES),
+    "phi4_mini": (("",), SMALL_SLICES),
+    "ministral8b": (("",), SMALL_SLICES),
+    "qwen3_06b_30b_a3b": (("gsm8k_3epoch",), SMALL_SLICES),
 }
+SIZED = ("smollm2_pair", "gemma3")  # whose variants are of different sizes
 SCALING = {  # config file: (rows per chip, axis the chips lie along)
     "pythia_31m_1b4": (2, "data"),
     "qwen05b_32b": (1, "fsdp"),
@@ -44,6 +52,7 @@ EFFORT = {  # of the compiler: at the lowest, training takes nearly the same mem
     "decode": 0.0,
 }
 NOTHING = "nothing given up"
+ROUGH_CHIPS = 16  # at most, of a slice that is planned by sizes alone
 
 
 def main() -> None:
@@ -53,45 +62,63 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--only", default="", help="cells with this in their name")
     parser.add_argument("--search", action="store_true", help="also the largest batch that fits")
+    parser.add_argument("--rough", action="store_true", help="what is not compiled yet by sizes alone")
     args = parser.parse_args()
     import jax
 
     jax.config.update("jax_platforms", "cpu")
+    if args.rough:
+        jax.config.update("jax_num_cpu_devices", ROUGH_CHIPS)
     until = time.monotonic() + 60 * args.minutes
     for key, config, stage, topology in wanted():
         known = read(args.json)
         if args.only not in key:
             continue
-        same = key in known and known[key].get("effort", EFFORT[stage]) == EFFORT[stage]
+        if args.rough and (key in known or topologies.parse(topology)[1] > ROUGH_CHIPS):
+            continue
+        same = key in known and is_compiled(known[key]) and known[key].get("effort", EFFORT[stage]) == EFFORT[stage]
         if same and (known[key]["largest_batch"] is not None or not args.search):
             continue
         if time.monotonic() > until:
             break
         began = time.monotonic()
-        jax.config.update("jax_exec_time_optimization_effort", EFFORT[stage])
-        made = planning.Plan(config, topologies.find(topology))
-        figures = same_program(known, key, stage, made)
+        made = planning.Plan(config, slice_of(topology, args.rough), compiling=not args.rough)
+        figures = same_program(known, key, stage, made, rough=args.rough)
         if figures is None or (args.search and figures.get("largest_batch") is None):
-            chosen = known.get(key, {}).get("memory")
+            before = known.get(key, {})
+            chosen = before.get("memory") if is_compiled(before) else None  # what a rough plan chose may not do
             figures = made.stage(stage, search=args.search, memory=chosen and Memory(**chosen))
-            figures["effort"] = EFFORT[stage]
         print(f"{key}: {time.monotonic() - began:.0f} s", *lines(stage, figures), sep="\n", flush=True)
         args.json.write_text(json.dumps(read(args.json) | {key: figures}, indent=1) + "\n")
     if args.markdown:
         written(args.markdown, read(args.json))
 
 
+def slice_of(name: str, rough: bool) -> topologies.Topology:
+    if not rough:
+        return topologies.find(name)
+    import jax
+
+    chip, count = topologies.parse(name)
+    return topologies.Topology(name, jax.devices("cpu")[:count], "tpu", chip)
+
+
+def is_compiled(figures: dict) -> bool:
+    return figures.get("how", "compiled") == "compiled"
+
+
 def read(file: Path) -> dict:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def same_program(known: dict, key: str, stage: str, made: planning.Plan) -> dict | None:
+def same_program(known: dict, key: str, stage: str, made: planning.Plan, *, rough: bool) -> dict | None:
     """The figures of a cell that differs in the slice alone, not in its chip or mesh."""
     what, _, topology = key.rpartition(" on ")
     for other, figures in known.items():
         same, _, slice_ = other.rpartition(" on ")
         if (
             same == what
+            and is_compiled(figures) != rough
             and slice_.split(":")[0] == topology.split(":")[0]
             and figures.get("mesh") == dict(made.mesh.shape)
             and figures.get("effort", EFFORT[stage]) == EFFORT[stage]
@@ -102,6 +129,10 @@ def same_program(known: dict, key: str, stage: str, made: planning.Plan) -> dict
 
 def configured(file: str, variant: str):
     return load_config(f"{ROOT / 'configs' / file}.py:{variant}")
+
+
+def pair_of(file: str, variant: str) -> str:
+    return f"{file}:{variant}" if file in SIZED else file
 
 
 def key_of(file: str, config, stage: str, topology: str) -> str:
@@ -122,7 +153,8 @@ def cells(which: slice = slice(None)):
             for topology in slices:
                 for stage in STAGES:
                     config = configured(file, variant)
-                    yield key_of(file, config, stage, topology), config, stage, topology
+                    if stage == "decode" or getattr(config, stage).epochs:
+                        yield key_of(pair_of(file, variant), config, stage, topology), config, stage, topology
 
 
 def scaling_cells():
@@ -156,7 +188,10 @@ def tables(known: dict):
         for variant in variants:
             config = configured(file, variant)
             for stage in STAGES:
-                found = [known.get(key_of(file, config, stage, topology)) for topology in slices]
+                if stage != "decode" and not getattr(config, stage).epochs:
+                    continue
+                pair = pair_of(file, variant)
+                found = [known.get(key_of(pair, config, stage, topology)) for topology in slices]
                 size = key_of(file, config, stage, "").split(" ", 2)[2].removesuffix(" on ")
                 yield f"| {variant} | {stage} | {size} | " + " | ".join(cell(x, config, stage) for x in found) + " |"
         yield ""
@@ -165,10 +200,10 @@ def tables(known: dict):
 def cell(found: dict | None, config, stage: str) -> str:
     if found is None:
         return "not planned yet"
-    words = f"{in_gib(found['hbm_bytes'])} GiB"
+    words = f"{'' if is_compiled(found) else 'about '}{in_gib(found['hbm_bytes'])} GiB"
     if found.get("effort", EFFORT[stage]) != EFFORT[stage]:
         words += " \\*"
-    if found["chosen"] != NOTHING:
+    if not found["chosen"].startswith(NOTHING):
         words += f" ({found['chosen']})"
     if found["largest_batch"] is not None:
         words += f", up to {found['largest_batch']:,} rows"

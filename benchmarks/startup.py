@@ -26,8 +26,8 @@ sys.path[:0] = [str(CHECKOUT / "benchmarks"), str(CHECKOUT)]
 
 from interleave import machine  # noqa: E402
 
-COMMANDS = ("ablate", "benchmark", "compare", "convert", "doctor", "evaluate", "export", "generate", "parity", "plan")
-COMMANDS += ("train",)
+from adaspec_jax.__main__ import COMMANDS  # noqa: E402
+
 PROGRAMS = ("plain", "speculative")
 
 
@@ -37,17 +37,21 @@ def main() -> None:
     parser.add_argument("--target", default="160m", help="a Pythia shape, of benchmarks/pairs.py")
     parser.add_argument("--draft", default="31m")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--no_programs", action="store_true", help="help and imports alone")
     parser.add_argument("--program", choices=PROGRAMS, help=argparse.SUPPRESS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.program:
         return print(json.dumps(seconds_to_start(args)))
     rows = {"nothing": ["-c", "pass"], "import adaspec_jax": ["-c", "import adaspec_jax"]}
+    rows |= {f"import {name}": ["-c", f"import {name}"] for name in ("jax", "adaspec_jax.decoding")}
     rows |= {f"{name} --help": ["-m", f"adaspec_jax.{name}", "--help"] for name in COMMANDS}
     before = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
-        programs = {name: [__file__, f"--program={name}", f"--weights={folder}"] for name in PROGRAMS}
-        save_pair(args, Path(folder))
+        wanted = () if args.no_programs else PROGRAMS
+        programs = {name: [__file__, f"--program={name}", f"--weights={folder}"] for name in wanted}
+        if programs:
+            save_pair(args, Path(folder))
         cache = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         first = {name: json.loads(run(command, cache)[2]) for name, command in programs.items()}
         outside: dict[str, list] = {name: [] for name in rows}  # (seconds, CPU seconds)

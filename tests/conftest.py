@@ -1,10 +1,12 @@
 """Every test sees 8 CPU devices, strict rank promotion and full-precision matmuls."""
 
+import functools
 import gc
 import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
+from operator import itemgetter
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -23,7 +25,7 @@ if (0, 7) <= tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 10):
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Traced programs are millions of small objects without circles, over which Python's collector goes again and again.
-# `_forget_compiled_programs` collects what a file leaves.
+# `_forget_compiled_programs` collects what a file leaves, `pytest_collection_finish` leaves out what is imported.
 gc.set_threshold(200_000, 20, 100)
 
 # Where launch/setup.sh puts libtpu: known to tests that compile for TPUs, not to the programs they start.
@@ -32,9 +34,42 @@ if (compiler := Path(sys.prefix) / "tpu-compiler").is_dir():
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jax._src.interpreters import mlir  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+# jax registers every dialect anew for each program that it lowers, which takes longer than lowering a small one: the
+# programs of one file share what one registration made. Not jax's public interface: a version without it goes slower.
+_shared_context = functools.cache(getattr(mlir, "make_ir_context", lambda: None))
+if hasattr(mlir, "make_ir_context"):
+    mlir.make_ir_context = _shared_context
+
+
+def _begun_once(initial_params):
+    """Toy models of one shape and key begin alike in every file: compiled and drawn once, and handed out as copies."""
+    drawn = {}
+
+    def begin(key, **statics):
+        if isinstance(key, jax.core.Tracer) or key.size > 1 or not key.is_fully_addressable:
+            return initial_params(key, **statics)
+        which = (
+            jax.random.key_impl(key),
+            jax.random.key_data(key).tobytes(),
+            *sorted(statics.items(), key=itemgetter(0)),
+        )
+        if which not in drawn:
+            params = initial_params(key, **statics)
+            if sum(leaf.size for leaf in jax.tree.leaves(params)) > 1_000_000:
+                return params
+            drawn[which] = jax.device_get(params)
+        return jax.tree.map(jax.numpy.array, drawn[which])
+
+    return begin
+
+
+causal_lm = import_module("adaspec_jax.models.causal_lm")
+causal_lm._initial_params = _begun_once(causal_lm._initial_params)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,6 +77,7 @@ def _forget_compiled_programs():
     """Compiled programs stay mapped, and with jax 0.7.2 one process for all files ran into Linux's vm.max_map_count."""
     yield
     jax.clear_caches()
+    _shared_context.cache_clear()
     gc.collect()
 
 
@@ -76,6 +112,12 @@ def pytest_collection_modifyitems(config, items):
         return
     order = {file: place for place, file in enumerate(FIRST)}
     items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
+
+
+def pytest_collection_finish():
+    """What is imported by now, half a million objects, stays: no collection goes over it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _mark_slow(config, items):

@@ -16,10 +16,15 @@ FILES = sorted(path for folder in ("adaspec_jax", "configs") for path in (CHECKO
 LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 
 DOORS = set("train evaluate generate export plan convert doctor parity compare ablate benchmark datastore".split())
-BETWEEN_DOORS = {("compare", "parity"), ("benchmark", "benchmark_replay"), ("generate", "generate_screen")}
+BETWEEN_DOORS = {
+    ("compare", "parity"),
+    ("benchmark", "benchmark_replay"),
+    ("generate", "generate_screen"),
+    ("generate", "generate_learning"),
+}
 OF_ALL_DOORS = {"command_line", "options", "sampling_options"}
 COMMANDS = sorted(DOORS | {"search_layers", "rag", "schedule", "report", "diagnose"})
-DOORS |= {*COMMANDS, "benchmark_replay", "generate_screen", "__main__", *OF_ALL_DOORS}
+DOORS |= {*COMMANDS, "benchmark_replay", "generate_screen", "generate_learning", "__main__", *OF_ALL_DOORS}
 # From the top floor down: a file may import from its own room and from floors below.
 FLOORS = (
     {"configs"},
@@ -34,7 +39,7 @@ FLOORS = (
     {"config", "devices", "retrieval"},
     {"decoding"},
     {"generation_config"},
-    {"drafter_file"},
+    {"drafter_file", "text_part"},
     {"files", "places", "knobs", "program", "config_files", "__init__"},
     {"errors"},
     {"voice"},
@@ -49,7 +54,7 @@ CLOSED = {
     "serving": {"config", "models", "training", "methods", "decoding", "devices", "retrieval"},
     "config": {"decoding", "files", "places"},
     "retrieval": {"decoding"},
-    "decoding": {"files", "places", "knobs", "drafter_file"},
+    "decoding": {"files", "places", "knobs", "drafter_file", "text_part"},
     "configs": DOORS
     | {"planning", "pipeline", "diagnosis", "measuring", "serving", "methods", "training", "models", "data"},
     # Nothing here needs jax, which would take longer to import than the check takes.

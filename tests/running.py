@@ -54,7 +54,8 @@ def in_a_terminal(program, *, columns=80, keys=None, status=0, arguments=("-c",)
     """(standard output, what is shown) of a program whose screen and keyboard are a pseudo-terminal, which echoes keys.
 
     `program`: after python's `arguments`. `keys`: pairs of what is waited for and what is then typed; where there are
-    any, standard output is the terminal's too.
+    any, standard output is the terminal's too. A Ctrl-C that nothing answers is typed once more: CPython's `input` with
+    readline loses a signal that comes between its prompt and its wait for a key.
     """
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -65,13 +66,23 @@ def in_a_terminal(program, *, columns=80, keys=None, status=0, arguments=("-c",)
     streams = {"stderr": theirs, "stdout": subprocess.PIPE if keys is None else theirs}
     process = subprocess.Popen(command, cwd=CHECKOUT, env=env, start_new_session=True, **streams)
     os.close(theirs)
-    shown, waiting, seen = b"", list(keys or ()), 0
+    shown, waiting, seen, interrupted = b"", list(keys or ()), 0, False
     try:
-        while select.select([ours], [], [], PATIENCE / 3)[0] and (part := os.read(ours, 65536)):
+        while True:
+            if not select.select([ours], [], [], 5 if interrupted else PATIENCE / 3)[0]:
+                if not interrupted:
+                    break
+                interrupted = False
+                os.write(ours, b"\x03")
+                continue
+            if not (part := os.read(ours, 65536)):
+                break
             shown += part
             while waiting and (at := shown.find(waiting[0][0], seen)) >= 0:
                 seen = at + len(waiting[0][0])
-                os.write(ours, waiting.pop(0)[1])
+                _, key = waiting.pop(0)
+                interrupted = key == b"\x03"
+                os.write(ours, key)
     except OSError:  # Linux' word for the end of a terminal that nobody holds any more
         pass
     os.close(ours)

@@ -11,7 +11,7 @@ import pytest
 from adaspec_jax import data
 from adaspec_jax.decoding import Context, Sampling, generate
 from adaspec_jax.measuring.pair import load_given
-from adaspec_jax.methods import METHODS
+from adaspec_jax.methods import METHODS, SAID
 from tests import tiny_pair
 from tests.running import command_line
 
@@ -192,8 +192,11 @@ def test_a_speed_up_surely_below_the_least_is_exit_status_1(root, capsys, monkey
 def test_the_list_needs_nothing(capsys, monkeypatch):
     status, out, _ = command_line(capsys, monkeypatch, "benchmark", "--methods", "list")
     assert status == 0
-    assert [line.split()[0] for line in out.splitlines()[2:]] == list(METHODS)
-    assert "a draft model (--draft PATH)" in out and "2305.09781" in out
+    named = [line.split()[0] for line in out.splitlines() if re.match(r"  \w", line)]
+    assert sorted(named) == sorted(METHODS) == sorted(SAID)
+    assert out.index("\na draft model (--draft PATH):\n  vanilla ") < out.index("2305.09781")
+    assert re.search(r"\n  fsd +lossy: keeps", out) and "Where to begin: with a draft --methods vanilla," in out
+    assert max(map(len, out.splitlines())) <= 120
 
 
 def test_prompts_come_from_a_task_too(root, capsys, monkeypatch, tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from adaspec_jax.errors import UserError
-from benchmarks import heads
+from adaspec_jax.pipeline.learning import Pace
+from benchmarks import heads, online
 from benchmarks.interleave import Worker, interleave, machine, stop, table
 from benchmarks.pairs import matched_pair
 from tests.running import CHECKOUT, slow
@@ -191,3 +192,32 @@ def test_the_seconds_of_heads_are_those_of_all_sessions(tmp_path, monkeypatch):
     monkeypatch.setattr(heads, "said", lambda _: (directory / "report.json").write_text(json.dumps(report)))
     for _ in range(2):  # the second time there is nothing to do
         assert heads.trained(args, "eagle3_seed0", "c.py:eagle3", 0, [])["seconds"] == 12.0
+
+
+@pytest.mark.parametrize("arm", ["refused", "some:1e-4", "refused:fast", "refused:1e-4:8:9"])
+def test_an_arm_that_is_none_is_named(arm):
+    with pytest.raises(UserError, match=f'--arms has "{arm}"; give AT:RATE'):
+        online.arm_of(arm)
+    assert online.arm_of("answers:0.5:3").pace == Pace(at="answers", rate=0.5, every=3)
+
+
+def test_a_learning_draft_is_told_by_windows_and_by_kinds_of_requests():
+    def rows(accepted):
+        counted = {"judged": 10, "drafted": 10, "rounds": 5, "seconds": 0.5, "learning_before": 0.1}
+        return [counted | {"accepted": each, "committed": each + 5} for each in accepted]
+
+    frozen, learnt = rows([8] * 200 + [2] * 200), rows([8] * 200 + [3] * 100 + [6] * 100)
+    figures = online.figures(learnt, frozen, 100)
+    assert [window["alpha"] for window in figures["windows"]] == [0.8, 0.8, 0.3, 0.6]
+    assert figures["windows"][3]["over_frozen"]["difference"] == pytest.approx(0.4)
+    assert figures["receipts"]["alpha"] == 0.45 and figures["receipts"]["block_efficiency"] == 1.9
+    shown = online.table({"arms": {"learnt": figures}})
+    assert "| 201 to 300 | 30.0 [30.0, 30.0] |" in shown and "| all receipts | 45.0" in shown
+
+
+def test_receipts_differ_and_add_up():
+    rows = online.receipts(200, 3)
+    assert len({row["question"] for row in rows}) == 200 and rows == online.receipts(300, 3)[:200]
+    for row in rows:
+        *lines, total, answer = row["answer"].splitlines()
+        assert sum(int(line.rpartition("|")[2]) for line in lines) == int(total.rpartition("|")[2]) == int(answer[5:])

@@ -1,5 +1,6 @@
 """The door: a finished run and a bare pair are diagnosed, and mistakes are one line."""
 
+import dataclasses
 import json
 import shlex
 
@@ -7,6 +8,7 @@ import pytest
 
 from adaspec_jax.command_line import load_config, parse_experiment
 from adaspec_jax.config import Data, Draft, Evaluation, Experiment, GPTNeoX, Reference, Target, Tokenizer, flatten
+from adaspec_jax.diagnosis.checks.training import steps
 from adaspec_jax.diagnosis.commands import retrain
 from adaspec_jax.diagnosis.evidence import Evidence
 from adaspec_jax.diagnosis.judge import findings_of, judge
@@ -106,7 +108,15 @@ def test_a_finished_run_is_diagnosed_and_its_next_run_begins_from_its_own_config
     assert (run / "report.html").stat().st_mtime_ns == before
     again = load_config(str(run / "again.py"))
     assert flatten(again) == flatten(_tiny())
-    command = retrain(Evidence.of_json(kept["evidence"]), "--config.draft.epochs=2.5")
+    evidence = Evidence.of_json(kept["evidence"])
+    # Of a budget that makes more of the epochs, those that the config says are doubled.
+    assert evidence.draft.epochs > evidence.draft.asked_epochs == _tiny().draft.epochs
+    rising = dataclasses.replace(evidence.draft, agreement_half=0.4, agreement_end=0.6)
+    found = steps(dataclasses.replace(evidence, draft=rising, recipe=None, held_out=None))
+    assert found.verdict == "cause" and "twice the steps would add about 13.3" in found.says
+    doubled, _ = parse_experiment(shlex.split(found.command)[2:], description=None)
+    assert doubled.draft.epochs == 2 * _tiny().draft.epochs and doubled.reference == _tiny().reference
+    command = retrain(evidence, "--config.draft.epochs=2.5")
     config, options = parse_experiment(shlex.split(command)[2:], description=None)
     assert (config.draft.epochs, config.target.epochs, config.target.init) == (2.5, 0, f"{run}/target")
     assert options.workdir == f"{run}-again" and config.draft.architecture == _tiny().draft.architecture

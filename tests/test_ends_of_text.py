@@ -20,6 +20,11 @@ SIZES |= {"max_position_embeddings": 128, "num_key_value_heads": 2}
 OLD = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
 FAMILIES = dict.fromkeys(("gpt_neox", "llama", "phi", "qwen2", "qwen3"), SIZES) | {"gpt2": OLD, "codegen": OLD}
 FAMILIES |= {"codegen": OLD | {"rotary_dim": 4}, "qwen3": SIZES | {"head_dim": 8}}
+FAMILIES |= dict.fromkeys(("granite", "olmo2", "smollm3"), SIZES)
+FAMILIES |= dict.fromkeys(("gemma", "gemma2", "gemma3_text", "ministral"), SIZES | {"head_dim": 8, "sliding_window": 8})
+FAMILIES |= dict.fromkeys(("mistral", "phi3"), SIZES | {"sliding_window": 8})
+FAMILIES["mixtral"] = SIZES | {"num_local_experts": 4}
+FAMILIES["qwen3_moe"] = SIZES | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 # name -> (config.json's eos_token_id, generation_config.json): X is what the model comes to say, 269 what it never says
 FORMS = {
     "Qwen2.5-Instruct: one id, and two": (269, {"eos_token_id": [269, "X"]}),
@@ -47,6 +52,7 @@ class Pair:
         self.torch, self.load = torch, transformers.AutoModelForCausalLM.from_pretrained
         self.root, self.tokenizer = root, tiny_pair.tokenizer()
         keys = {"vocab_size": VOCAB, "bos_token_id": None, "eos_token_id": None, "tie_word_embeddings": False}
+        keys["pad_token_id"] = None  # some classes have one beyond so few rows
         for seed, name in enumerate(("target", "draft")):
             torch.manual_seed(0)
             config = transformers.AutoConfig.for_model(family, **keys | FAMILIES[family])

@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from adaspec_jax import generate_screen, voice
+from adaspec_jax import data, generate_screen, voice
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.writing import Pace, Piece
 from tests import tiny_pair
@@ -99,11 +99,24 @@ def test_a_text_in_a_pipe_is_the_prompt(target, how, capsys, monkeypatch):
     assert (status, errors.count("\n")) == (2, 1) and "standard input is empty" in errors
 
 
+def test_a_task_gives_its_first_held_out_prompt(target, capsys, monkeypatch):
+    arguments = ["--target", target, "--max-new-tokens", 4, "--quiet"]
+    [example] = data.load_examples("word_problems", "test", num=1)
+    expected = command_line(capsys, monkeypatch, "generate", *arguments, "--prompt", example.prompt)
+    assert (
+        expected[0] == 0
+        and command_line(capsys, monkeypatch, "generate", *arguments, "--task", "word_problems") == expected
+    )
+    status, _, errors = command_line(capsys, monkeypatch, "generate", *arguments, "--task", "word_problem_chats")
+    assert status == 2 and "has conversations; give --chat" in errors
+
+
 def test_mistakes_with_prompts_are_one_line(capsys, monkeypatch):
     stdin = types.SimpleNamespace(isatty=lambda: True)
     for how, says in (
         ([], "no --prompt: give one, pipe a text in, or --interactive"),
         (["--interactive", "--prompt", "a"], "--interactive asks for prompts"),
+        (["--task", "gsm8k", "--prompt", "a"], "--task has a prompt of its own"),
     ):
         monkeypatch.setattr(sys, "stdin", stdin)
         status, _, errors = command_line(capsys, monkeypatch, "generate", "--target", "x", *how)

@@ -63,6 +63,7 @@ def test_the_wheel_holds_every_module_and_every_config_once(wheel):
     package = [path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "adaspec_jax").rglob("*.py")]
     configs = [f"adaspec_jax/configs/{path.name}" for path in (CHECKOUT / "configs").glob("*.py")]
     assert held == sorted([*package, *configs]) and len(configs) > 10
+    assert "adaspec_jax/py.typed" in zipfile.ZipFile(wheel).namelist()  # a type checker reads its annotations
 
 
 def test_an_installed_wheel_has_one_command_for_all_and_its_configs_by_name(installed):

@@ -1,5 +1,7 @@
 """A model or a tokenizer is a directory, or a hub name that the given folders are asked for first."""
 
+import re
+
 import pytest
 
 from adaspec_jax import data
@@ -37,3 +39,16 @@ def test_a_path_is_never_taken_for_a_name_below_the_given_folders(weights, tmp_p
 def test_without_a_given_folder_there_is_nothing_below_it(monkeypatch):
     monkeypatch.delenv("ADASPEC_WEIGHTS", raising=False)
     assert find_below("ADASPEC_WEIGHTS", "short", holding=("config.json",)) is None
+
+
+def test_a_runs_directory_in_a_models_place_is_told_from_a_model(tmp_path):
+    for name in ("target", "draft"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+        (tmp_path / "run" / name / "config.json").write_text("{}")
+    (tmp_path / "run" / "config.json").write_text("{}")  # the run's own
+    says = f"is a run's directory, and no model; give one of its models: {tmp_path}/run/target, {tmp_path}/run/draft"
+    with pytest.raises(UserError, match=re.escape(says)):
+        find_local(tmp_path / "run")
+    assert find_local(tmp_path / "run" / "draft") == tmp_path / "run" / "draft"
+    (tmp_path / "run" / "model.safetensors").touch()  # a model that has others below it
+    assert find_local(tmp_path / "run") == tmp_path / "run"

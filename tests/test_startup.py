@@ -1,6 +1,7 @@
 """What a command imports before it knows what to do: nothing that takes longer than reading its own help."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -50,6 +51,16 @@ def test_help_of_every_command_imports_nothing_heavy(said):
     assert set(found) == {*COMMANDS, "__main__", "import adaspec_jax"} and len(COMMANDS) >= 11
     assert not {name: heavy for name, heavy in found.items() if heavy}
     assert all("usage:" in text for text in helps.values())
+
+
+def test_every_option_of_every_command_says_what_it_is_and_its_default(said):
+    _, helps = said
+    listed = {name: text.partition("\noptions:\n")[2] for name, text in helps.items() if "\noptions:\n" in text}
+    assert len(listed) >= 12
+    silent = r"^  (--\w+(?: \S+)?)\n(?! {6})"
+    assert not {name: found for name, text in listed.items() if (found := re.findall(silent, text, re.MULTILINE))}
+    assert re.search(r"--num_prompts NUM_PROMPTS\s+the first of them \(default: 100\)", listed["benchmark"])
+    assert "SUPPRESS" not in "".join(helps.values())
 
 
 def test_the_names_of_lazy_packages_are_there():

@@ -16,12 +16,17 @@ Complaint = Callable[[Any], str | None]
 MOST = 2**31 - 1  # of a number with no limit of its own: what a 32-bit integer holds
 MOST_ROWS = 2**20  # of a batch
 MOST_TOKENS = 2**24  # of a text
-_KEY = "complaint"
+_KEY, _CHOICES = "complaint", "choices"
 
 
-def bounded(default: Any, complaint: Complaint) -> Any:
+def bounded(default: Any, complaint: Complaint, choices: tuple[str, ...] = ()) -> Any:
     """A dataclass field with this default; `complaint(value)` goes on after the key's name, as in "is 3; ..."."""
-    return dataclasses.field(default=default, metadata={_KEY: complaint})
+    return dataclasses.field(default=default, metadata={_KEY: complaint, _CHOICES: choices})
+
+
+def choices_of(item: dataclasses.Field) -> tuple[str, ...]:
+    """The words that a field may be; () where it is no such field."""
+    return item.metadata.get(_CHOICES, ())
 
 
 def complaint_of(item: dataclasses.Field, value: Any) -> str | None:
@@ -70,7 +75,7 @@ def one_of(*choices: str, default: str | None = None) -> Any:
     def complaint(value: str) -> str | None:
         return None if value in choices else f'is "{value}"; it must be one of {", ".join(choices)}'
 
-    return bounded(default or choices[0], complaint)
+    return bounded(default or choices[0], complaint, choices)
 
 
 def named(*choices: str) -> Any:
@@ -79,7 +84,7 @@ def named(*choices: str) -> Any:
     def complaint(value: str) -> str | None:
         return None if value in choices else f'is "{value}"{did_you_mean(str(value), choices)}'
 
-    return bounded(choices[0], complaint)
+    return bounded(choices[0], complaint, choices)
 
 
 def several_of(*choices: str) -> Any:
@@ -128,6 +133,26 @@ def numbered(*numbers: int) -> Any:
         return f"is {value!r}; give different numbers from 0 on in increasing order, as in 0,2,5"
 
     return bounded(numbers, complaint)
+
+
+def all_of(*choices: str | int) -> Any:
+    """A tuple of some of these, or None, the default."""
+
+    def complaint(value: Any) -> str | None:
+        other = [item for item in value or () if item not in choices] if isinstance(value, tuple | None) else [value]
+        return f"has {other[0]!r}; each must be one of {', '.join(map(str, choices))}" if other else None
+
+    return bounded(None, complaint)
+
+
+def all_positive() -> Any:
+    """A tuple, maybe empty, of numbers above 0."""
+
+    def complaint(value: Any) -> str | None:
+        numbers = isinstance(value, tuple) and all(type(x) in (int, float) and 0 < x <= 1e6 for x in value)
+        return None if numbers else f"is {value!r:.60}; it must be numbers above 0, at most 1,000,000"
+
+    return bounded((), complaint)
 
 
 def _all(*complaints: Complaint) -> Complaint:

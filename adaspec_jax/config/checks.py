@@ -4,10 +4,15 @@ import dataclasses
 from typing import Any
 
 from adaspec_jax.config.bounds import complaint_of
+from adaspec_jax.config.early_exits import read_early_exit
 from adaspec_jax.config.experiment import (
     CUT,
+    MASKED,
     MODEL,
+    MODELS,
+    PASS,
     RANDOM,
+    SPECDEC_PP,
     Data,
     Draft,
     Experiment,
@@ -24,6 +29,8 @@ def validate(config: Experiment) -> None:
     """Raises `UserError` naming the first key whose value cannot work."""
     _check_fields(config)
     _check_reference(config.reference, config.draft)
+    if config.target.early_exit:
+        read_early_exit(config.target.early_exit)
     _check_data(config.data, prompts_will_do=prompts_alone(config.answers, config.target))
     small = {"draft": config.draft} | ({"qualifier": config.qualifier} if config.qualifier.epochs else {})
     _check_origins(config.target, **small)
@@ -33,12 +40,10 @@ def validate(config: Experiment) -> None:
             f'data.chat.reasoning is "{config.data.chat.reasoning}", and answers.source "target": its reasoning is '
             'part of what a draft of it is to guess; set data.chat.reasoning="keep", or answers.source="dataset"'
         )
-    if config.draft.kind != MODEL:
+    if config.draft.kind not in MODELS:
         _check_head(config)
     else:
-        for key in ("head", "masks"):
-            if (value := getattr(config.draft, key)) != getattr(Draft(), key):
-                raise UserError(f'draft.{key} "{value}" is for a head, and draft.kind is "{MODEL}"')
+        _check_model(config)
     if config.teacher == "top_k":
         _check_known_law(reference=config.reference, **small)
     _check_store(config)
@@ -96,7 +101,8 @@ def _check_origins(target: Target, **small: Draft | Qualifier) -> None:
         raise UserError('target.init is "cut", which is for drafts: give "random", a directory or a hub name')
     for name, stage in {"target": target, **small}.items():
         if stage.architecture is None:
-            raise UserError(f"{name}.architecture is None; {_unread(name, stage.init)}")
+            raise UserError(f"{name}.architecture is None: {_unread(name, stage.init)}")
+    assert target.architecture is not None, "told above"
     count = target.architecture.num_layers
     for name, part in small.items():
         if part.init != CUT and part.layers:
@@ -108,15 +114,15 @@ def _check_origins(target: Target, **small: Draft | Qualifier) -> None:
 def _unread(name: str, init: str) -> str:
     if init == RANDOM:
         return (
-            f'with {name}.init "random" the config file must give one, as in architecture=GPTNeoX(hidden_size=128), or '
-            f"name in {name}.init where weights and config.json are"
+            f"say which model: --config.{name}.init=DIR_OR_NAME, where weights and config.json are; for one from "
+            "scratch the config file must give the architecture, as in GPTNeoX(hidden_size=128)"
         )
     return "nobody read it: give one, such as architecture_of(a config.json) of adaspec_jax.config"
 
 
 def _check_architectures(**stages: Target | Draft | Qualifier) -> None:
     for name, stage in stages.items():
-        if mistake := stage.architecture.mistake():
+        if stage.architecture is not None and (mistake := stage.architecture.mistake()):
             raise UserError(f"{name}.architecture: {mistake}")
 
 
@@ -128,10 +134,28 @@ def _check_head(config: Experiment) -> None:
         )
     if config.teacher == "top_k":
         raise UserError(f'teacher "top_k" knows no hidden states, and draft.kind "{kind}" reads them; use "hidden"')
+    if kind == PASS and (config.teacher == "hidden" or config.teacher_store):
+        key = "teacher" if config.teacher == "hidden" else "teacher_store"
+        raise UserError(
+            f'{key} is "{getattr(config, key)}", and draft.kind "{kind}" runs the whole target at every step, whatever '
+            f"is stored: leave {key} out"
+        )
     if config.answers.source in ("draft", "mixed"):
         raise UserError(
             f'answers.source "{config.answers.source}" samples from a draft that is a model, and draft.kind is '
             f'"{kind}"; use "dataset" or "target"'
+        )
+
+
+def _check_model(config: Experiment) -> None:
+    kind = config.draft.kind
+    for key in ("head", "masks") if kind == MODEL else ("masks",):
+        if (value := getattr(config.draft, key)) != getattr(Draft(), key):
+            raise UserError(f'draft.{key} "{value}" is for a head, and draft.kind is "{kind}"')
+    if kind in (*MASKED, SPECDEC_PP) and config.teacher == "top_k":
+        raise UserError(
+            f'teacher "top_k" does not know how likely the text\'s own tokens are, and draft.kind "{kind}" asks; use '
+            '"hidden"'
         )
 
 

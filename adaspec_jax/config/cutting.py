@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from adaspec_jax.config.architectures import Architecture
-from adaspec_jax.config.experiment import CUT, MODEL, Experiment
+from adaspec_jax.config.experiment import CUT, MODELS, Experiment
 
 
 def with_cut(config: Experiment) -> Experiment:
@@ -16,15 +15,10 @@ def with_cut(config: Experiment) -> Experiment:
         part = getattr(config, name)
         if part.init == CUT and whole is not None and isinstance(part.layers, tuple | list | str):
             layers = tuple(part.layers or evenly_spaced(whole.num_layers))
-            found[name] = dataclasses.replace(part, layers=layers, architecture=of_layers(whole, len(layers)))
-    if config.draft.kind != MODEL and whole is not None:
-        found["draft"] = dataclasses.replace(config.draft, architecture=of_layers(whole, 1))
+            found[name] = dataclasses.replace(part, layers=layers, architecture=whole.of_layers(layers))
+    if config.draft.kind not in MODELS and whole is not None:
+        found["draft"] = dataclasses.replace(config.draft, architecture=whole.of_layers((0,)))
     return dataclasses.replace(config, **found) if found else config
-
-
-def of_layers(architecture: Architecture, count: int) -> Architecture:
-    """The same architecture with so many layers."""
-    return dataclasses.replace(architecture, **{architecture.DEPTH: count})
 
 
 def evenly_spaced(num_layers: int) -> tuple[int, ...]:

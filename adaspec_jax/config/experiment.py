@@ -6,9 +6,7 @@ Annotations stay real types (no `from __future__ import annotations`): ml_collec
 field may hold stands beside its default; what several must have in common is in `checks`.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
 
 from adaspec_jax.config.architectures import Architecture, GPTNeoX
 from adaspec_jax.config.bounds import (
@@ -29,7 +27,10 @@ from adaspec_jax.config.bounds import (
 )
 from adaspec_jax.knobs import MOST_GUESSES
 
-MODEL = "model"  # value of `draft.kind` that names no kind of head
+MODEL, PARD, SPECDEC, SPECDEC_PP = "model", "pard", "specdec", "specdec_pp"
+MASKED = (PARD, SPECDEC)  # a language model that guesses at mask tokens
+MODELS = (MODEL, *MASKED, SPECDEC_PP)  # values of `draft.kind` that name no kind of head: the draft is a language model
+PASS = "pass"  # the kind of head that is the target's own guesses at trained embeddings
 RANDOM, CUT = "random", "cut"  # values of `init` that name no place
 QUALIFIER = "qualifier"  # key, directory and report row of the model that stands between target and draft in some runs
 
@@ -49,12 +50,12 @@ class Chat:
 class Data:
     """Where prompts and answers come from. Without paths: `ADASPEC_DATA`, else tensorflow-datasets, else the hub."""
 
-    task: str = "word_problems"
+    task: str = "word_problems"  # of docs/tasks.md; "chat": conversations, "columns": your own columns
     # Several sources in place of one, each a task, a file of `task`'s rows or hf:NAME:SPLIT, and how often its rows
     # come in an epoch: ("gsm8k", "mbpp*4", "mine.jsonl*0.5").
     mixture: tuple[str, ...] = ()
     train: str | None = None  # a .jsonl or .jsonl.gz file, or hf:NAME:SPLIT
-    evaluation: str | None = None
+    evaluation: str | None = None  # as train; None: held_out rows of it, or the task's own split
     held_out: int = not_negative(0)  # rows of data.train to measure on, where there is no data.evaluation; 0: none
     train_split: str = "train"
     evaluation_split: str = "test"
@@ -81,7 +82,9 @@ class Data:
 
 @dataclass
 class Tokenizer:
-    """`init` "train" fits a byte-level BPE to the training split, "target" takes its; or a directory or a hub name."""
+    """`init` "train" fits a byte-level BPE to the training split, "characters" has a token for each of its characters,
+    "target" takes the target's; or a directory or a hub name.
+    """
 
     init: str = "train"
     vocab_size: int = positive(1024, 2**24)  # when trained here
@@ -119,6 +122,9 @@ class Target(Fit):
     architecture: Architecture | None = field(default_factory=GPTNeoX)
     lora_rank: int = not_negative(0, 2**16)  # above 0: adapters are fitted instead of the whole model, then merged
     lora_lr: float = positive(2e-4, 1000)
+    # LayerSkip's tuning in place of plain fine-tuning, as in p_max=0.1,curriculum=gradual: it changes the target, for
+    # which the method layerskip then drafts with its first layers; "": off. See `config.early_exits`.
+    early_exit: str = ""
 
 
 @dataclass
@@ -131,7 +137,7 @@ class Answers:
     """
 
     source: str = one_of("dataset", "target", "draft", "mixed")
-    temperature: float = not_negative(1.0, 1e6)
+    temperature: float = not_negative(1.0, 1e6)  # 0: the likeliest tokens
     max_new_tokens: int = positive(128, MOST_TOKENS)  # of a sampled answer
     share: float = share(0.5)
 
@@ -152,7 +158,9 @@ class Draft(Fit):
     target is when it is distilled from; then `architecture` follows from the target's.
     """
 
-    # "model", or a head on the target's own hidden states: a name in models/heads, as eagle3 or medusa. A head begins
+    # "model"; "pard": a model that guesses several tokens in one pass, at mask tokens; "specdec": the same at masks
+    # that see each other; "specdec_pp": a model as any, and then a head on it that says how likely a guess is to
+    # stay; or a head on the target's own hidden states: a name in models/heads, as eagle3 or medusa. A head begins
     # with random weights, and in the sizes that follow from the target's: init, layers and architecture say nothing.
     kind: str = MODEL
     head: str = ""  # what that kind lets one set: "steps=3,vocabulary=8000"
@@ -205,7 +213,7 @@ class Evaluation:
     draft_length: int = not_negative(5, MOST_GUESSES)  # guesses per round; 0: the best by measured costs and acceptance
     max_new_tokens: int = positive(128, MOST_TOKENS)
     temperature: float = not_negative(0.0, 1e6)
-    resamples: int = positive(10_000, 10_000_000)
+    resamples: int = positive(10_000, 10_000_000)  # of the bootstrap behind intervals
     # Products of the measured models; "float32": in the parameters' type; "bfloat16", "auto": in bfloat16 with float32
     # sums where the machine has matrix units for it, which a short measurement decides.
     matmul: str = named(*MATMUL)
@@ -264,31 +272,11 @@ class Experiment:
     # A batch whose loss or gradient is not finite: "stop" with it and the last good model in DIR/STAGE/nonfinite, or
     # "skip" it, and stop after so many in a row.
     nonfinite: str = one_of("stop", "skip")
-    most_skipped: int = positive(10, MOST_ROWS)
+    most_skipped: int = positive(10, MOST_ROWS)  # such batches in a row
     # Where metrics go beside metrics.jsonl, with commas between them: each is an extra of the package by this name.
     metrics: str = several_of("tensorboard", "wandb", "trackio")
     # "draft:100-110" traces these steps of that stage with jax's profiler, into DIR/draft/profile; "": none.
     profile: str = steps_of("target", "reference", "draft", QUALIFIER)
-
-
-# What may differ when a workdir is used again: nothing a finished stage depends on.
-_MEASUREMENT = ("evaluation.", "published.")
-_MACHINE = ("mesh.", "attention", "loss_chunk", "accelerator", "distributed", "checkpoint_every", "metrics")
-_RESCUE = ("nonfinite", "most_skipped")  # says nothing of a run that met no such batch
-_RECORDED = ("memory", "layers")  # what a stage began with is kept
-_ADDED = ("reference.equal_data", "qualifier.")  # further models beside the others, with settings of their own
-_SHOWN = ("data.preview", "profile")
-FREE_TO_CHANGE = _MEASUREMENT + _MACHINE + _RESCUE + _RECORDED + _ADDED + _SHOWN
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """{"draft.lr": 1e-4, ...} of a config dataclass."""
-    leaves: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        nested = dataclasses.is_dataclass(value)
-        leaves |= flatten(value, f"{prefix}{item.name}.") if nested else {f"{prefix}{item.name}": value}
-    return leaves
 
 
 def prompts_alone(answers: Answers, target: Target) -> bool:

@@ -92,13 +92,13 @@ def experiment(variant: str, *, tokenizer: str, target: Target, draft: Draft) ->
     if variant not in rows:
         raise UserError(f'there is no variant "{variant}" of this config{did_you_mean(variant, rows)}')
     row, data = rows[variant], DATA[rows[variant].task]
-    fit = {"batch_size": row.batch_size, "lr": row.lr}
+    fit: dict[str, Any] = {"batch_size": row.batch_size, "lr": row.lr}
     return Experiment(
         dtype="bfloat16",
         memory="auto",
         data=dataclasses.replace(data, buckets=tuple(length for length in BUCKETS if length <= data.max_length)),
         tokenizer=Tokenizer(init=tokenizer),
-        target=dataclasses.replace(target, epochs=row.epochs[0], batch_size=row.batch_size, lr=1e-5),
+        target=dataclasses.replace(target, epochs=row.epochs[0], **{**fit, "lr": 1e-5}),
         reference=Reference(epochs=row.epochs[1], **fit),
         draft=dataclasses.replace(draft, epochs=row.epochs[2], fraction=FRACTION, **fit),
         evaluation=Evaluation(num_prompts=PROMPTS.get(row.task, 1000), batch_size=16, max_new_tokens=256),

@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from adaspec_jax.config.architectures import Architecture, Llama3Rope
-from adaspec_jax.config.described import FAMILIES
+from adaspec_jax.config.architectures import FAMILIES, ROPES, Architecture, Described, Llama3Rope, Rope
 from adaspec_jax.config.experiment import Experiment
 
 
@@ -32,8 +31,16 @@ def _filled(config: Any, prefix: str, leaves: Mapping[str, Any]) -> Any:
 
 
 def _architecture(leaves: Mapping[str, Any]) -> Architecture:
-    family = FAMILIES[leaves["model_type"]]
+    """Of lists, which JSON has for tuples, too."""
+    family: Any = FAMILIES.get(leaves["model_type"], Described)
     names = {item.name for item in dataclasses.fields(family)}
-    stretch = {key.partition(".")[2]: value for key, value in leaves.items() if key.startswith("rope_scaling.")}
-    values = {name: value for name, value in leaves.items() if name in names}
-    return family(**values, **({"rope_scaling": Llama3Rope(**stretch)} if stretch else {}))
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in leaves.items()}
+    stretch = {key.partition(".")[2]: value for key, value in given.items() if key.startswith("rope_scaling.")}
+    values = {name: value for name, value in given.items() if name in names}
+    return family(**values, **({"rope_scaling": _stretch(stretch)} if stretch else {}))
+
+
+def _stretch(leaves: Mapping[str, Any]) -> Rope:
+    kind = ROPES.get(leaves["rope_type"], Llama3Rope)  # which has "default" too
+    names = {item.name for item in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in leaves.items() if name in names})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 
-from adaspec_jax.config.experiment import MODEL, Data, Experiment, flatten
+from adaspec_jax.config.experiment import MODELS, Data, Experiment
+from adaspec_jax.config.leaves import flatten
 
 _TRAINING = "lr schedule warmup_steps weight_decay clip_norm beta1 beta2 eps accumulate micro_batches".split()
 _TRAINING += ["rematerialise", "moments", "master"]
@@ -44,13 +45,15 @@ def _unused(config: Experiment, generated: Container[str]) -> Iterator[tuple[str
         yield "draft.average_decay", 'of draft.reference "moving_average"'
     if draft.scope != "shard":
         yield "draft.shards", 'of draft.scope "shard"'
-    if draft.kind == MODEL:
+    if draft.kind in MODELS:
         yield "draft.masks", "of a draft that is a head"
     for name in ("target", "qualifier"):
         part = getattr(config, name)
         if not part.epochs:
             for key in _TRAINING:
                 yield f"{name}.{key}", f"{name}.epochs is 0"
+    if not config.target.epochs:
+        yield "target.early_exit", "target.epochs is 0"
     if not config.target.lora_rank:
         yield "target.lora_lr", "target.lora_rank is 0"
 

@@ -6,12 +6,13 @@ from adaspec_jax.data.contamination import shared_prompts, without_shared
 from adaspec_jax.data.encoded import Encoded
 from adaspec_jax.data.encoding import chat_of, encode, encode_for_prompts
 from adaspec_jax.data.packing import packed
-from adaspec_jax.data.sources import Source, digest, load_examples, parse_rows
+from adaspec_jax.data.rows import parse_rows
+from adaspec_jax.data.sources import Source, digest, load_examples
 from adaspec_jax.data.tasks import CHAT, TASKS, AnyExample, Example, Task, columns_task
 from adaspec_jax.data.texts import Growing, continuation, pieces, prompt_ids, text_of
 from adaspec_jax.data.token_classes import TOKEN_CLASSES, token_class, token_classes
 from adaspec_jax.data.token_store import TokenStore, free_bytes, row_batches, size_in_words
-from adaspec_jax.data.tokenization import Ends, ends_of_text, name_unknown, opening, train_bpe
+from adaspec_jax.data.tokenization import Ends, ends_of_text, name_unknown, opening, train_bpe, train_characters
 from adaspec_jax.data.tokenizer_files import NoTokenizer, load_by_class, load_tokenizer, notes_on
 from adaspec_jax.data.tokenizer_identity import (
     check_fits,
@@ -70,5 +71,6 @@ __all__ = [
     "token_classes",
     "train_batches",
     "train_bpe",
+    "train_characters",
     "without_shared",
 ]

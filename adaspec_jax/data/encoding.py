@@ -43,10 +43,10 @@ def encode(
     Text as `encode_text` says; conversations (by `chat`, default: the tokenizer's own template) and rows that are
     tokens already as `data.chat.numbered_rows` says, which also counts what is left out, by reason.
     """
-    knobs = {"eos_id": eos_id, "ends": ends, "max_prompt_length": max_prompt_length}
+    knobs: dict[str, Any] = {"eos_id": eos_id, "ends": ends, "max_prompt_length": max_prompt_length}
 
-    def of_turns(group: Sequence[AnyExample]) -> tuple[list[tuple[int, Encoded]], dict[str, Any]]:
-        of_tokens = {"ends": {eos_id, *ends}, "vocabulary": rows_needed(tokenizer)}
+    def of_turns(group: Sequence[Any]) -> tuple[list[tuple[int, Encoded]], dict[str, Any]]:
+        of_tokens: dict[str, Any] = {"ends": {eos_id, *ends}, "vocabulary": rows_needed(tokenizer)}
         return numbered_rows(group, chat or chat_of(group, tokenizer), max_length=max_length, **of_tokens)
 
     return _by_kind(examples, lambda group: encode_text(group, tokenizer, max_length=max_length, **knobs), of_turns)
@@ -62,7 +62,7 @@ def encode_for_prompts(
 ) -> tuple[list[Encoded], dict[str, Any]]:
     """As `encode`, of which only the prompts are to be used: of a conversation, what precedes its first answer."""
 
-    def of_turns(group: Sequence[AnyExample]) -> tuple[list[tuple[int, Encoded]], dict[str, Any]]:
+    def of_turns(group: Sequence[Any]) -> tuple[list[tuple[int, Encoded]], dict[str, Any]]:
         vocabulary = rows_needed(tokenizer)
         return numbered_prompts(group, chat or chat_of(group, tokenizer), max_length=max_length, vocabulary=vocabulary)
 
@@ -89,7 +89,9 @@ def _by_kind(examples: Sequence[AnyExample], of_text: Callable, of_turns: Callab
     numbers: dict[bool, list[int]] = {True: [], False: []}
     for number, example in enumerate(examples):
         numbers[isinstance(example, Example)].append(number)
-    found, total, left_out = [], Counter(), Counter()
+    found: list[tuple[int, Encoded]] = []
+    total: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     for is_text, places in numbers.items():
         if places or (is_text and not examples):
             rows, counts = (of_text if is_text else of_turns)([examples[i] for i in places])

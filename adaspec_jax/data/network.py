@@ -7,6 +7,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 
 def reachable(url: str, *, timeout: float = 10) -> bool:
@@ -35,7 +36,7 @@ def offline_unless_reachable() -> Iterator[None]:
     import datasets
     from huggingface_hub import constants
 
-    modules = (datasets.config, constants)
+    modules: tuple[Any, ...] = (datasets.config, constants)
     before = [module.HF_HUB_OFFLINE for module in modules]
     try:
         if not hub_reachable():

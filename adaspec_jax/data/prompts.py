@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adaspec_jax.data.faults import read_each
 from adaspec_jax.data.hub import PREFIX, Unavailable, parse, rows_from_hub
 from adaspec_jax.data.rows import Row, checked_row, read_rows
 from adaspec_jax.errors import UserError
@@ -46,7 +47,8 @@ def first_and_spread(path: str | Path, num: int | None, more: int) -> tuple[list
     """
     rows = _rows(path)
     one = as_one([row.get("category") for row in rows])
-    first = [_prompt(row, number, one, path) for number, row in enumerate(rows[:num], 1)]
+    numbered = enumerate(rows[:num], 1)
+    first = read_each(numbered, lambda at: _prompt(at[1], at[0], one, path), where=lambda at: f"{path} row {at[0]}")
     left, spread = range(len(first), len(rows)), []
     for place in range(min(more, len(left))):
         number = left[(2 * place + 1) * len(left) // (2 * min(more, len(left)))]
@@ -58,7 +60,7 @@ def first_and_spread(path: str | Path, num: int | None, more: int) -> tuple[list
 def _prompt(row: Row, number: int, one: frozenset[str], path: str | Path) -> Prompt:
     turns, where = row.get("turns"), f"{path} row {number}"
     if "prompt" not in row and isinstance(turns, list) and turns:
-        row = row | {"prompt": turns[0]}
+        row = Row(row | {"prompt": turns[0]}, row.where)
     row = checked_row(row, ("prompt",), where)
     check_given(row["prompt"], where)
     name, category = row.get("id", row.get("question_id", number)), row.get("category")

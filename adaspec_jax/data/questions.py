@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adaspec_jax.data.rows import checked_row, read_rows
+from adaspec_jax.data.faults import read_each
+from adaspec_jax.data.rows import Row, checked_row, read_rows
 from adaspec_jax.errors import UserError
 
 RAG = "rag"  # Spec-Bench's category
@@ -34,11 +35,13 @@ def read_questions(path: str | Path, num: int | None = None, *, column: str = "q
         rows = [row for row in rows if row.get("category", RAG) == RAG]
         if not rows:
             raise UserError(f'{path}: no row is of the category "{RAG}", whose turns hold passages and a question')
-        return [_of_turn(row, number) for number, row in enumerate(rows[:num], 1)]
-    return [_of_columns(row, number, column) for number, row in enumerate(rows[:num], 1)]
+        return read_each(enumerate(rows[:num], 1), lambda at: _of_turn(at[1], at[0]), where=lambda at: at[1].where)
+    return read_each(
+        enumerate(rows[:num], 1), lambda at: _of_columns(at[1], at[0], column), where=lambda at: at[1].where
+    )
 
 
-def _of_columns(row: Mapping[str, Any], number: int, column: str) -> Question:
+def _of_columns(row: Row, number: int, column: str) -> Question:
     checked_row(row, (column,), row.where)
     passages = row.get("passages") or []
     if not isinstance(passages, list) or not all(isinstance(text, str) and text.strip() for text in passages):
@@ -47,7 +50,7 @@ def _of_columns(row: Mapping[str, Any], number: int, column: str) -> Question:
     return _question(row, number, row[column], passages, answers)
 
 
-def _of_turn(row: Mapping[str, Any], number: int) -> Question:
+def _of_turn(row: Row, number: int) -> Question:
     turns = row["turns"]
     text = turns[0] if isinstance(turns, list) and len(turns) == 1 and isinstance(turns[0], str) else ""
     *passages, question = [line.strip() for line in text.split("\n") if line.strip()] or [""]
@@ -56,7 +59,7 @@ def _of_turn(row: Mapping[str, Any], number: int) -> Question:
     return _question(row, number, question, passages, row.get("reference"))
 
 
-def _question(row: Mapping[str, Any], number: int, text: str, passages: list[str], answers: Any) -> Question:
+def _question(row: Row, number: int, text: str, passages: list[str], answers: Any) -> Question:
     name = row.get("id", row.get("question_id", number))
     if not isinstance(name, str | int):
         raise UserError(f"{row.where}: an id must be text or a number")

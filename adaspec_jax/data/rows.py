@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
+from adaspec_jax.data.faults import read_each
 from adaspec_jax.errors import UserError, did_you_mean, first_line
 from adaspec_jax.files import open_unpacked, ordinary, parsed
 
@@ -33,16 +36,21 @@ def read_rows(
 
     Every row holds text in each of `columns`, under that name or one that `renamed` translates to it; those in
     `may_be_empty` may hold none, or be absent. Where one column is all, a row may be its bare text. UserError with
-    file, line (or row) and column at the first that does not.
+    file, line (or row) and column of the first that does not, and the lines of all that do not.
     """
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: not a data file; its name must end in one of {', '.join(SUFFIXES)}")
     digest = hashlib.sha256()
     kind = Path(path.name.removesuffix(".gz")).suffix
     parse = {".json": _list_rows, ".parquet": _parquet_rows}.get(kind, _line_rows)
-    rows = []
-    for where, row in parse(path, digest):
-        rows.append(checked_row(row, columns, where, may_be_empty=may_be_empty, renamed=renamed))
+
+    def read(found: tuple[str, object]) -> Row:
+        where, row = found
+        if isinstance(row, UserError):
+            raise row
+        return checked_row(row, columns, where, may_be_empty=may_be_empty, renamed=renamed)
+
+    rows = read_each(parse(path, digest), read, where=lambda found: found[0])
     if not rows:
         raise UserError(f"{path}: no rows in it")
     return rows, digest.hexdigest()
@@ -66,7 +74,9 @@ def checked_row(
         optional = column in may_be_empty
         if column not in row:
             if not optional:
-                raise UserError(f'{where}: no column "{column}"{did_you_mean(column, map(str, row))}')
+                raise UserError(
+                    f'{where}: no column "{column}"{_of_conversations(row) or did_you_mean(column, map(str, row))}'
+                )
             row[column] = ""
         value = row[column]
         if not isinstance(value, str):
@@ -79,16 +89,39 @@ def checked_row(
     return Row(row, where)
 
 
-def _line_rows(path: Path, digest) -> Iterator[tuple[str, object]]:
+def parse_rows(rows: str | None) -> tuple[int | None, int | None]:
+    """(first, one past the last) of "0:800", None where it is open; UserError where it is no slice."""
+    if rows is None:
+        return None, None
+    match = re.fullmatch(r"\s*(\d*)\s*:\s*(\d*)\s*", rows)
+    if not match:
+        raise UserError(f'rows="{rows}" is not a slice; write "FIRST:LAST", as in "0:800"')
+    first, last = (int(bound) if bound else None for bound in match.groups())
+    return first, last
+
+
+def _of_conversations(row: Mapping) -> str:
+    """What to say to whoever takes conversations for columns."""
+    forms = [f'"{name}"' for name in ("messages", "conversations") if isinstance(row.get(name), list)]
+    return f"; the row has {forms[0]}: the task chat reads conversations (--config=chat, --task chat)" if forms else ""
+
+
+def _line_rows(path: Path, digest: Any) -> Iterator[tuple[str, object]]:
+    """Where a line stands and what it says; the UserError where that cannot be read."""
     for number, line in enumerate(_lines(path), 1):
         digest.update(line)
         where = f"{path} line {number}"
-        text = _text(line.removeprefix(_BOM) if number == 1 else line, where)
+        try:
+            text = _text(line.removeprefix(_BOM) if number == 1 else line, where)
+            found = _json(text, where) if text.strip() else None
+        except UserError as fault:
+            yield where, fault
+            continue
         if text.strip():
-            yield where, _json(text, where)
+            yield where, found
 
 
-def _list_rows(path: Path, digest) -> Iterator[tuple[str, object]]:
+def _list_rows(path: Path, digest: Any) -> Iterator[tuple[str, object]]:
     content = b"".join(_lines(path))
     digest.update(content)
     rows = _json(_text(content.removeprefix(_BOM), str(path)), str(path)) if content.strip() else []
@@ -98,7 +131,7 @@ def _list_rows(path: Path, digest) -> Iterator[tuple[str, object]]:
         yield f"{path} row {number}", row
 
 
-def _parquet_rows(path: Path, digest) -> Iterator[tuple[str, object]]:
+def _parquet_rows(path: Path, digest: Any) -> Iterator[tuple[str, object]]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -142,7 +175,8 @@ def _json(text: str, where: str) -> object:
         return parsed(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} character {error.colno}" if error.lineno > 1 else f"character {error.colno}"
-        raise UserError(f"{where}: not JSON ({error.msg} at {place})") from error
+        reason = error.msg.removesuffix(" at")
+        raise UserError(f"{where}: not JSON ({reason} at {place}); mend it, or take it out") from error
     except ValueError as error:
         raise UserError(f"{where}: not JSON that can be read ({first_line(error)})") from error
 

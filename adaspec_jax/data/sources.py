@@ -6,15 +6,16 @@ import hashlib
 import importlib
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adaspec_jax.data import tfds_jsonl
+from adaspec_jax.data.faults import read_each
 from adaspec_jax.data.hub import PREFIX, HubName, Unavailable, parse, rows_from_hub, short
 from adaspec_jax.data.network import reachable
-from adaspec_jax.data.rows import SUFFIXES, checked_row, read_rows
+from adaspec_jax.data.rows import SUFFIXES, Row, checked_row, parse_rows, read_rows
 from adaspec_jax.data.tasks import CHAT, AnyExample, Task, chat_task, check_one_form, columns_task, find_task, text_task
 from adaspec_jax.errors import UserError, did_you_mean
 
@@ -33,7 +34,7 @@ class Source(Sequence):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         return self.examples[index]
 
     def __iter__(self) -> Iterator[AnyExample]:
@@ -84,7 +85,7 @@ def load_examples(
     if not kept:
         raise UserError(f'rows="{rows}" keeps nothing of the {len(found)} rows of {origin["name"]}')
     check_one_form(task, kept)
-    examples = tuple(task.format(row) for row in kept)
+    examples = tuple(read_each(kept, task.format, where=_place))
     description = {
         "task": task.name,
         "split": split,
@@ -98,8 +99,16 @@ def load_examples(
     return Source(examples, description)
 
 
+def _place(row: dict) -> str:
+    return getattr(row, "where", "a row")
+
+
 def _resolve_task(
-    task: str | Task, prompt_column: str | None, answer_column: str | None, text_column: str | None, assistants
+    task: str | Task,
+    prompt_column: str | None,
+    answer_column: str | None,
+    text_column: str | None,
+    assistants: Sequence[str],
 ) -> Task:
     if text_column is not None:
         if prompt_column is not None or answer_column is not None:
@@ -114,22 +123,12 @@ def _resolve_task(
     return task if isinstance(task, Task) else find_task(task)
 
 
-def parse_rows(rows: str | None) -> tuple[int | None, int | None]:
-    """(first, one past the last) of "0:800", None where it is open; UserError where it is no slice."""
-    if rows is None:
-        return None, None
-    match = re.fullmatch(r"\s*(\d*)\s*:\s*(\d*)\s*", rows)
-    if not match:
-        raise UserError(f'rows="{rows}" is not a slice; write "FIRST:LAST", as in "0:800"')
-    return tuple(int(bound) if bound else None for bound in match.groups())
-
-
 def _wanted(num: int | None, first: int | None, last: int | None) -> int | None:
     """How many rows a generator must make for the slice and the number asked for."""
     return last if last is not None else None if num is None else num + (first or 0)
 
 
-def _from_path(task: Task, split: str, path: str | os.PathLike, via: str | None) -> tuple[list[dict], dict]:
+def _from_path(task: Task, split: str, path: str | os.PathLike, via: str | None) -> tuple[list[Row], dict]:
     if os.fspath(path).startswith(PREFIX):
         return _named_on_hub(task, os.fspath(path))
     path = Path(path).expanduser()
@@ -141,16 +140,17 @@ def _from_path(task: Task, split: str, path: str | os.PathLike, via: str | None)
     return _read(task, split, file, packed=via == "tfds")
 
 
-def _read(task: Task, split: str, file: Path, *, packed: bool = False) -> tuple[list[dict], dict]:
+def _read(task: Task, split: str, file: Path, *, packed: bool = False) -> tuple[list[Row], dict]:
     rows, sha256 = read_rows(file, **task.reading)
     if packed:
         # Text is read from array_record from here on; the file's own rows have been checked with their line numbers.
-        rows = [row | text for row, text in zip(rows, tfds_jsonl.read(file, **task.reading), strict=True)]
+        read = tfds_jsonl.read(file, **task.reading)
+        rows = [Row(row | text, row.where) for row, text in zip(rows, read, strict=True)]
     kind = "tfds" if packed else "file"
     return _of_split(task, split, file, rows), {"kind": kind, "name": file.name, "content_sha256": sha256}
 
 
-def _of_split(task: Task, split: str, file: Path, rows: list[dict]) -> list[dict]:
+def _of_split(task: Task, split: str, file: Path, rows: list[Row]) -> list[Row]:
     """Those of the split, where the file is named as the task and so holds all of them."""
     if task.split_of is None or file.name.split(".")[0] != task.name:
         return rows
@@ -197,9 +197,7 @@ def _no_split(task: Task, split: str) -> UserError:
     return UserError(f'{task.name} has no split "{split}"{did_you_mean(split, task.splits)}{remedy}')
 
 
-def _from_anywhere(
-    task: Task, split: str, via: str | None, *, wanted: int | None, seed: int
-) -> tuple[list[dict], dict]:
+def _from_anywhere(task: Task, split: str, via: str | None, *, wanted: int | None, seed: int) -> tuple[list[Row], dict]:
     if not task.splits:
         raise UserError(f"the task {task.name} needs a data file: set its path")
     if split not in task.splits:
@@ -223,14 +221,15 @@ def _from_anywhere(
     )
 
 
-def _generated(task: Task, split: str, *, wanted: int | None, seed: int) -> tuple[list[dict], dict]:
+def _generated(task: Task, split: str, *, wanted: int | None, seed: int) -> tuple[list[Row], dict]:
     if task.generate is None:
         raise Unavailable
-    rows = task.generate(wanted or task.generated_rows[split], seed=seed, split=split)
+    made = task.generate(wanted or task.generated_rows[split], seed=seed, split=split)
+    rows = [Row(row, f"{task.name} row {number}") for number, row in enumerate(made, 1)]
     return rows, {"kind": "generated", "name": task.name, "seed": seed}
 
 
-def _from_data_folder(task: Task, split: str) -> tuple[list[dict], dict]:
+def _from_data_folder(task: Task, split: str) -> tuple[list[Row], dict]:
     root = os.environ.get("ADASPEC_DATA")
     if not root:
         raise Unavailable("ADASPEC_DATA is not set")
@@ -243,7 +242,7 @@ def _from_data_folder(task: Task, split: str) -> tuple[list[dict], dict]:
     raise Unavailable(f"ADASPEC_DATA has no {folder}/{split}.jsonl[.gz], only {_listing(directory)}")
 
 
-def _from_tfds(task: Task, split: str) -> tuple[list[dict], dict]:
+def _from_tfds(task: Task, split: str) -> tuple[list[Row], dict]:
     if task.tfds is None:
         raise Unavailable
     try:
@@ -262,7 +261,7 @@ def _from_tfds(task: Task, split: str) -> tuple[list[dict], dict]:
     return _checked(task, rows), {"kind": "tfds", "name": builder.info.full_name}
 
 
-def _from_hub(task: Task, split: str) -> tuple[list[dict], dict]:
+def _from_hub(task: Task, split: str) -> tuple[list[Row], dict]:
     if task.hf is None:
         raise Unavailable
     name, config = task.hf
@@ -270,7 +269,7 @@ def _from_hub(task: Task, split: str) -> tuple[list[dict], dict]:
     return _checked(task, rows), {"kind": "hf", "name": name}
 
 
-def _named_on_hub(task: Task, name: str) -> tuple[list[dict], dict]:
+def _named_on_hub(task: Task, name: str) -> tuple[list[Row], dict]:
     """The rows of "hf:NAME:SPLIT", read as the task says."""
     wanted = parse(name)
     try:
@@ -281,7 +280,7 @@ def _named_on_hub(task: Task, name: str) -> tuple[list[dict], dict]:
     return _checked(task, rows, where), {"kind": "hf", "name": where}
 
 
-def _checked(task: Task, rows: list[dict], name: str | None = None) -> list[dict]:
+def _checked(task: Task, rows: Sequence[Mapping], name: str | None = None) -> list[Row]:
     origin = name or task.name
     return [checked_row(row, where=f"{origin} row {n}", **task.reading) for n, row in enumerate(rows, 1)]
 

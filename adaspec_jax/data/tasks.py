@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from adaspec_jax.data import word_problems
+from adaspec_jax.data import signals, word_problems
 from adaspec_jax.data.chat.conversation import ASSISTANT, Conversation, Tokenised, form_of, read_row
 from adaspec_jax.errors import UserError, did_you_mean
 
@@ -85,7 +86,7 @@ def _alpaca(row: Row) -> Example:
     return Example(f"{begin}{asked}### Response:", row["output"])
 
 
-def _alpaca_chat(row: Row) -> Conversation:
+def _alpaca_chat(row: Row) -> Conversation | Tokenised:
     """Ours: instruction and input are what the user says, with an empty line between them."""
     asked = "\n\n".join(part for part in (row["instruction"].strip(), row["input"].strip()) if part)
     turns = [{"role": "user", "content": asked}, {"role": ASSISTANT, "content": row["output"]}]
@@ -94,7 +95,7 @@ def _alpaca_chat(row: Row) -> Conversation:
 
 def _mbpp(row: Row) -> Example:
     """Ours: the problem's text and one line in the manner of GSM8K's; carriage returns of the code are left out."""
-    listed = row.get("test_list") or []
+    listed: Any = row.get("test_list") or []
     tests = [row.get("test_setup_code") or "", *(listed if isinstance(listed, list | tuple) else [None])]
     if not all(isinstance(test, str) for test in tests):
         raise UserError(f"{getattr(row, 'where', 'mbpp')}: test_setup_code must be text, and test_list a list of texts")
@@ -231,6 +232,14 @@ TASKS: dict[str, Task] = {
             files=("train", "tinystories_*"),
             hf=("roneneldan/TinyStories", None),
         ),
+        Task(
+            name="signals",
+            columns=("opening", "rest"),
+            format=lambda row: Example(row["opening"], row["rest"]),
+            splits={split: split for split in signals.SPLITS},
+            generate=signals.generate,
+            generated_rows={"train": 4000, "validation": 200, "test": 200},
+        ),
         chat_task(),
         Task(
             name="word_problem_chats",
@@ -252,7 +261,7 @@ def find_task(name: str) -> Task:
     return TASKS[name]
 
 
-def check_one_form(task: Task, rows: Sequence[Row]) -> None:
+def check_one_form(task: Task, rows: Sequence[Any]) -> None:
     """UserError at the first row that is of another form than the first."""
     if task.form_of is None:
         return

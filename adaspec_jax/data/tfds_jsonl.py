@@ -34,7 +34,7 @@ def read(
 
 def builder(
     path: str | os.PathLike, *, columns: Sequence[str], data_dir: str | os.PathLike | None = None, **reading: Any
-):
+) -> Any:
     """The prepared `tfds.core.DatasetBuilder` of the file, with one split, `rows`, of text features."""
     rows, sha256 = read_rows(Path(path), columns, **reading)
     key = hashlib.sha256("\0".join([sha256, *columns]).encode()).hexdigest()[:16]
@@ -63,7 +63,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def import_tfds():
+def import_tfds() -> Any:
     """tensorflow_datasets, whole: UserError names what its own import hides when one of its parts is missing."""
     try:
         importlib.import_module("importlib_resources")  # its download code needs it without saying so
@@ -77,21 +77,23 @@ def import_tfds():
 
 
 @functools.cache
-def _builder_class():
+def _builder_class() -> Any:
     """Made once: tensorflow-datasets refuses a second builder of one name. In a function: its import is slow."""
     tfds = import_tfds()
 
-    class JsonLines(tfds.core.GeneratorBasedBuilder):
+    base: Any = tfds.core.GeneratorBasedBuilder
+
+    class JsonLines(base):
         """Rows of a local file of JSON lines, in its order."""
 
         VERSION = tfds.core.Version(VERSION)
 
-        def __init__(self, rows, columns, key, data_dir):
+        def __init__(self, rows: Any, columns: Sequence[str], key: str, data_dir: Any) -> None:
             self._rows, self._columns = rows, columns
             config = tfds.core.BuilderConfig(name=key, version=VERSION)
             super().__init__(config=config, data_dir=data_dir, file_format="array_record")
 
-        def _info(self):
+        def _info(self) -> Any:
             # `dataset_info_from_configs` would look for a package directory of this module, which there is not.
             return tfds.core.DatasetInfo(
                 builder=self,
@@ -100,10 +102,10 @@ def _builder_class():
                 disable_shuffling=True,
             )
 
-        def _split_generators(self, dl_manager):
+        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
             return {"rows": self._generate_examples()}
 
-        def _generate_examples(self):
+        def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, row in enumerate(self._rows):
                 yield number, {column: row[column] for column in self._columns}
 

@@ -13,6 +13,7 @@ import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -80,7 +81,7 @@ class TokenStore:
         column: str,
         *,
         shape: tuple[int, ...],
-        dtype,
+        dtype: Any,
         origin: dict[str, str],
         every_token: bool = False,
         directory: Path | None = None,
@@ -112,7 +113,7 @@ class TokenStore:
         unwritten: Sequence[int],
         *,
         shape: tuple[int, ...],
-        dtype,
+        dtype: Any,
         every_token: bool = False,
         directory: Path | None = None,
     ) -> None:
@@ -121,21 +122,21 @@ class TokenStore:
         begun = self._columns[column] = self._column(path, column, shape, dtype, every_token)
         begun.unwritten = set(unwritten)
 
-    def bytes_of(self, *, shape: tuple[int, ...], dtype, every_token: bool = False) -> int:
+    def bytes_of(self, *, shape: tuple[int, ...], dtype: Any, every_token: bool = False) -> int:
         """What a whole column takes."""
         return sum(self._bytes_of(number, shape, dtype, every_token) for number in range(len(self.blocks)))
 
-    def bytes_missing(self, column: str, *, shape: tuple[int, ...], dtype, every_token: bool = False) -> int:
+    def bytes_missing(self, column: str, *, shape: tuple[int, ...], dtype: Any, every_token: bool = False) -> int:
         """What of a column is still to be written takes."""
         missing = self._not_whole(self._column(self.path, column, shape, dtype, every_token))
         return sum(self._bytes_of(number, shape, dtype, every_token) for number in missing)
 
-    def _column(self, path: Path, name: str, shape: tuple[int, ...], dtype, every_token: bool) -> _Column:
+    def _column(self, path: Path, name: str, shape: tuple[int, ...], dtype: Any, every_token: bool) -> _Column:
         """The same for the same words, so that each block is held against its checksum once."""
         asked = path, name, tuple(shape), np.dtype(dtype), every_token
         return self._asked.setdefault(asked, _Column(*asked))
 
-    def _bytes_of(self, block: int, shape: tuple[int, ...], dtype, every_token: bool) -> int:
+    def _bytes_of(self, block: int, shape: tuple[int, ...], dtype: Any, every_token: bool) -> int:
         return self._entries_in(block, every_token) * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
 
     def check_room(self, needed: int, what: str) -> None:
@@ -239,7 +240,7 @@ class _Column:
 
 def _checksum(entries: np.ndarray) -> bytes:
     """What follows the entries in their file."""
-    return b"crc32 " + zlib.crc32(np.ravel(entries).view(np.uint8)).to_bytes(4, "little")
+    return b"crc32 " + zlib.crc32(np.ravel(entries).view(np.uint8).data).to_bytes(4, "little")
 
 
 def size_in_words(size: int) -> str:

@@ -11,6 +11,7 @@ from adaspec_jax.data.tokenizer_files import quiet_transformers
 from adaspec_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
@@ -45,8 +46,15 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int, chat_template: str | Non
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    made = _as_fast(tokenizer, chat_template)
+    if chat_template is not None and (mark := closing_mark(template_of(made))) is not None:
+        made.eos_token = made.convert_ids_to_tokens(mark)
+    return made
+
+
+def _as_fast(tokenizer: Tokenizer, chat_template: str | None) -> PreTrainedTokenizerFast:
     with quiet_transformers() as transformers:
-        made = transformers.PreTrainedTokenizerFast(
+        return transformers.PreTrainedTokenizerFast(
             tokenizer_object=tokenizer,
             bos_token=END_OF_TEXT,
             eos_token=END_OF_TEXT,
@@ -56,9 +64,22 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int, chat_template: str | Non
             model_max_length=1_000_000,  # the model's own limit is the config's business; no warning from here
             chat_template=chat_template,
         )
-    if chat_template is not None and (mark := closing_mark(template_of(made))) is not None:
-        made.eos_token = made.convert_ids_to_tokens(mark)
-    return made
+
+
+def train_characters(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A token for every character of the texts, by code point, after `<|endoftext|>` (id 0) and the 256 bytes.
+
+    Lossless on any text: what the texts do not have is spelt in bytes. For text whose characters are codes (see
+    `data.signals`).
+    """
+    from tokenizers import Tokenizer, decoders, models
+
+    letters = sorted({letter for text in texts for letter in text})
+    entries = [END_OF_TEXT, *(f"<0x{byte:02X}>" for byte in range(_BYTES)), *letters]
+    vocab = {entry: number for number, entry in enumerate(entries)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return _as_fast(tokenizer, None)
 
 
 def name_unknown(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -57,8 +57,8 @@ def first_difference(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase, *, 
     parts_a, parts_b = parts(a), parts(b)
     for name, words in PARTS.items():
         if parts_a.get(name) != parts_b.get(name):
-            one, other = (_short(found.get(name)) for found in (parts_a, parts_b))
-            return f"the {words} is {one} in one and {other} in the other{_example(a, b)}"
+            here, there = (_short(found.get(name)) for found in (parts_a, parts_b))
+            return f"the {words} is {here} in one and {there} in the other{_example(a, b)}"
     return _example(a, b).removeprefix(", so that ") or None
 
 

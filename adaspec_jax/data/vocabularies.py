@@ -105,7 +105,8 @@ class _Side(NamedTuple):
 
     def spellings(self, other: _Side) -> dict[int, tuple[int, ...]]:
         """Every token of the other side in tokens of this one; () where this one has none for it."""
-        found, to_encode = {}, {}
+        found: dict[int, tuple[int, ...]] = {}
+        to_encode = {}
         for i, text in other.texts.items():
             if i not in other.special and text in self.id_of:
                 found[i] = (self.id_of[text],)
@@ -114,7 +115,8 @@ class _Side(NamedTuple):
                 to_encode[i] = text.decode()
             except UnicodeDecodeError:
                 whole = [self.id_of.get(bytes([byte])) for byte in text]
-                found[i] = () if None in whole else tuple(whole)
+                there = tuple(token for token in whole if token is not None)
+                found[i] = there if len(there) == len(whole) else ()
         return found | dict(zip(to_encode, map(tuple, following([*to_encode.values()], self.tokenizer)), strict=True))
 
 
@@ -137,8 +139,9 @@ def _reader(tokenizer: PreTrainedTokenizerBase, name: str) -> Callable[[str], by
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
         return _of_byte_level
-    replaced = [_replacement(step) for step in steps if step["type"] in ("Replace", "Metaspace")]
-    if not steps or set(kinds) - {"Replace", "Metaspace", "ByteFallback"} or None in replaced:
+    asked = [_replacement(step) for step in steps if step["type"] in ("Replace", "Metaspace")]
+    replaced = [pair for pair in asked if pair is not None]
+    if not steps or set(kinds) - {"Replace", "Metaspace", "ByteFallback"} or len(replaced) < len(asked):
         said = f"a decoder of {', '.join(kinds)}" if kinds else "no decoder in a tokenizer.json"
         raise UserError(
             f"which strings the tokens of {name} stand for is not known here: its tokenizer has {said}; take a model "

@@ -23,7 +23,7 @@ from adaspec_jax.decoding.memory import generate_and_learn, remembers, with_memo
 from adaspec_jax.decoding.noise import request_keys
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
-from adaspec_jax.decoding.stopping import Confident, ConfidentEnough, Fallback, Stop, Survival
+from adaspec_jax.decoding.stopping import Confident, ConfidentEnough, Fallback, Stop, Survival, WholeStop
 from adaspec_jax.decoding.streaming import stream
 from adaspec_jax.decoding.types import (
     GUESS,
@@ -38,6 +38,7 @@ from adaspec_jax.decoding.types import (
     Model,
     Proposal,
     Verdict,
+    WholeDrafter,
 )
 
 __all__ = [
@@ -76,6 +77,8 @@ __all__ = [
     "TreeDrafter",
     "Typical",
     "Verdict",
+    "WholeDrafter",
+    "WholeStop",
     "block_verification",
     "generate",
     "generate_and_learn",

@@ -13,7 +13,7 @@ from jax import Array
 from adaspec_jax.decoding.acceptance import rejection_sample
 from adaspec_jax.decoding.engine import BUCKET, STATIC, Inputs, program_arguments, round_up, trimmed
 from adaspec_jax.decoding.logprobs import Logprobs
-from adaspec_jax.decoding.prefill import Kept
+from adaspec_jax.decoding.prefill import Kept, takes_back
 from adaspec_jax.decoding.rounds import Loop
 from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.streaming import round_of
@@ -68,6 +68,11 @@ class Dialogue:
         self._hold(generation, *state)
         return trimmed(generation, prompt, self._limits[0])
 
+    def change_drafter(self, drafter: Drafter) -> None:
+        """Another drafter guesses from the next turn on, before which all that was said is read anew."""
+        self._pair = self._pair[0], drafter
+        self._extends, self._held = hasattr(drafter, "extend"), None
+
     def stream(self, prompt: Context, key: Array) -> Iterator[Generation]:
         """`turn`, as it stands after each round; who stops iterating ends the turn there.
 
@@ -109,9 +114,9 @@ class Dialogue:
         """(the slots that caches need now, what they keep, the tokens to read per row)."""
         # Before the first round a head needs the target's hidden state at the last token but one.
         unread = 2 if asks_of(self._pair[1]).layers else 1
-        kept_B, read_B, most_kept, most_read = _overlap(
-            arguments.tokens_BS, arguments.lengths_B, held.tokens_BS, held.lengths_B, unread=unread
-        )
+        texts = arguments.tokens_BS, arguments.lengths_B, held.tokens_BS, held.lengths_B
+        back = takes_back((held.target_cache, held.draft_state))
+        kept_B, read_B, most_kept, most_read = _overlap(*texts, unread=unread, back=back)
         if not int(most_kept):
             return slots, None, read_B
         state, slots = (held.target_cache, held.draft_state), max(slots, held.tokens_BS.shape[1])
@@ -133,7 +138,7 @@ class _Held(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=STATIC, donate_argnums=len(Inputs._fields))
-def _decode_turn(*inputs_and_kept, **static):
+def _decode_turn(*inputs_and_kept: Any, **static: Any) -> tuple[Generation, tuple[Any, Any]]:
     """The generation, and (the target's cache, the drafter's state) after it."""
     *inputs, kept = inputs_and_kept
     rounds, loop = Inputs(*inputs).begun(kept=kept, **static)
@@ -142,23 +147,31 @@ def _decode_turn(*inputs_and_kept, **static):
 
 
 @partial(jax.jit, static_argnames=STATIC, donate_argnums=len(Inputs._fields))
-def _begin_turn(*inputs_and_kept, **static) -> Loop:
+def _begin_turn(*inputs_and_kept: Any, **static: Any) -> Loop:
     *inputs, kept = inputs_and_kept
     return Inputs(*inputs).begun(kept=kept, **static)[1]
 
 
-def _start(*inputs, **static):
+def _start(*inputs: Any, **static: Any) -> tuple[Any, Any]:
     """(the target's cache, the drafter's state) after whole prompts."""
     _, loop = Inputs(*inputs).begun(**static)
     return loop.context.target_cache, loop.draft_state
 
 
-@partial(jax.jit, static_argnames=("unread",))
-def _overlap(tokens_BS, lengths_B, held_BS, held_lengths_B, *, unread: int):
-    """(tokens kept per row, to be read per row, the most kept, the most to be read); at least `unread` are read."""
+@partial(jax.jit, static_argnames=("unread", "back"))
+def _overlap(
+    tokens_BS: Array, lengths_B: Array, held_BS: Array, held_lengths_B: Array, *, unread: int, back: int | None
+) -> tuple[Array, Array, Array, Array]:
+    """(tokens kept per row, to be read per row, the most kept, the most to be read); at least `unread` are read.
+
+    Where caches go back by `back` tokens alone, a row that has to go back further, guesses of its last round counted,
+    keeps nothing.
+    """
     width = min(tokens_BS.shape[1], held_BS.shape[1])
     shared_B = jnp.sum(jnp.cumprod(tokens_BS[:, :width] == held_BS[:, :width], axis=1), axis=1, dtype=jnp.int32)
     kept_B = jnp.maximum(jnp.minimum(shared_B, jnp.minimum(held_lengths_B - 1, lengths_B - unread)), 0)
+    if back is not None:
+        kept_B = jnp.where(held_lengths_B - kept_B <= back // 2, kept_B, 0)
     read_B = lengths_B - kept_B
     return kept_B, read_B, jnp.max(kept_B), jnp.max(read_B)
 

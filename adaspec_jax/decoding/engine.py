@@ -136,17 +136,32 @@ class Inputs(NamedTuple):
 STATIC = ("slots", "sampling", "accept", "logprobs")  # fields of `Rounds` that a program is compiled for
 
 
-def checked_exactly(target, drafter, prompt: Context, max_new_tokens: int, exact, sampling, accept) -> tuple:
+def checked_exactly(
+    target: Model,
+    drafter: Drafter,
+    prompt: Context,
+    max_new_tokens: int,
+    exact: Any,
+    sampling: Sampling,
+    accept: Accept,
+) -> tuple[Any, Any]:
     """`exactly`, of a drafter that has exact text, on a backend that has it in these shapes; else ValueError."""
     if why := has_no_exact_text(drafter):
         raise ValueError(why)
-    target, drafter = exactly(_as_pytree(target), _as_pytree(drafter), exact, sampling=sampling, accept=accept)
+    alone, widened = exactly(_as_pytree(target), _as_pytree(drafter), exact, sampling=sampling, accept=accept)
     batch, length = np.shape(prompt.tokens_BS)
-    check_backend(target.model, batch, drafter.num_nodes, _slots(length, max_new_tokens, drafter))
-    return target, drafter
+    check_backend(alone.model, batch, widened.num_nodes, _slots(length, max_new_tokens, widened))
+    return alone, widened
 
 
-def program_arguments(target, drafter, prompt: Context, key, max_new_tokens: int, eos_id) -> tuple[Inputs, int]:
+def program_arguments(
+    target: Model,
+    drafter: Drafter,
+    prompt: Context,
+    key: Array,
+    max_new_tokens: int,
+    eos_id: int | Sequence[int],
+) -> tuple[Inputs, int]:
     """What `_decode` takes, in its order, and the slots a row needs."""
     target, drafter = _as_pytree(target), _as_pytree(drafter)
     tokens_BS, lengths_B = _checked_prompt(prompt, max_new_tokens)
@@ -187,16 +202,16 @@ def _on_host(tokens_BS: Any) -> bool:
 class _Constant:
     """An object of a class that is no pytree, taken into the program as it is: what it holds must not change later."""
 
-    def __init__(self, value) -> None:
+    def __init__(self, value: Any) -> None:
         self._value = value
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._value, name)
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._value(*args, **kwargs)
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, _Constant) and other._value is self._value
 
     def __hash__(self) -> int:
@@ -206,8 +221,9 @@ class _Constant:
 jax.tree_util.register_static(_Constant)
 
 
-def _as_pytree(value):
-    return _Constant(value) if jax.tree.structure(value) == jax.tree.structure(0) else value
+def _as_pytree(value: Any) -> Any:
+    shape: Any = jax.tree.structure(value)
+    return _Constant(value) if shape == jax.tree.structure(0) else value
 
 
 _PER_TOKEN = ("tokens_BS", "origin_BS", "rejected_BS", "logprobs")
@@ -242,13 +258,13 @@ def _checked_prompt(prompt: Context, max_new_tokens: int) -> tuple[Array, Array]
 
 
 @partial(jax.jit, static_argnames=STATIC)
-def _decode(*inputs, **static) -> Generation:
+def _decode(*inputs: Any, **static: Any) -> Generation:
     rounds, loop = Inputs(*inputs).begun(**static)
     return rounds.finished(rounds.to_the_end(loop))
 
 
 @partial(jax.jit, static_argnames=(*STATIC, "rows", "refill"))
-def _decode_queue(*inputs, rows: int, refill: int, **static) -> Generation:
+def _decode_queue(*inputs: Any, rows: int, refill: int, **static: Any) -> Generation:
     given = Inputs(*inputs)
     waiting = (given.key, given.tokens_BS, given.lengths_B, given.noise_B)
     return decode_queue(given.rounds(**static), *waiting, rows=rows, refill=refill)

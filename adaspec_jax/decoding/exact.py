@@ -10,6 +10,7 @@ program, whose sums may be rounded otherwise again.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from adaspec_jax.decoding.prefill import empty_cache
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.sampling import Sampling
 from adaspec_jax.decoding.types import Accept, Asks, Context, Drafter, Model, Proposal, asks_of, is_chain
@@ -31,8 +33,8 @@ class Isolated:
 
     model: Model
 
-    def init_cache(self, batch_size: int, slots: int) -> Any:
-        return self.model.init_cache(batch_size, slots)
+    def init_cache(self, batch_size: int, slots: int, **room: int) -> Any:
+        return self.model.init_cache(batch_size, slots, **room)
 
     def features(self, tokens_BT: Array, cache: Any = None, **where: Array) -> tuple[Array, Any]:
         tokens_BT, where = jax.lax.optimization_barrier((tokens_BT, where))
@@ -71,15 +73,20 @@ class Widened:
         valid_BN = jnp.ones(proposal.tokens_BN.shape, bool) if proposal.valid_BN is None else proposal.valid_BN
         if proposal.width is not None:
             valid_BN &= (jnp.arange(nodes) < proposal.width)[None]
-        columns = {"tokens_BN": proposal.tokens_BN, "valid_BN": valid_BN}
-        columns |= {"probs_BNV": proposal.probs_BNV, "opinion_BNV": proposal.opinion_BNV}
 
-        def widened(values_BN: Array | None) -> Array | None:
-            missing = ((0, 0), (0, self.num_nodes - nodes)) + ((0, 0),) * (jnp.ndim(values_BN) - 2)
-            return None if values_BN is None else jnp.pad(values_BN, missing)
+        def widened(values_BN: Array) -> Array:
+            missing = ((0, 0), (0, self.num_nodes - nodes)) + ((0, 0),) * (values_BN.ndim - 2)
+            return jnp.pad(values_BN, missing)
 
-        wide = {name: widened(values_BN) for name, values_BN in columns.items()}
-        return dataclasses.replace(proposal, **wide, width=None), state
+        wide = dataclasses.replace(
+            proposal,
+            tokens_BN=widened(proposal.tokens_BN),
+            valid_BN=widened(valid_BN),
+            probs_BNV=None if proposal.probs_BNV is None else widened(proposal.probs_BNV),
+            opinion_BNV=None if proposal.opinion_BNV is None else widened(proposal.opinion_BNV),
+            width=None,
+        )
+        return wide, state
 
 
 def exactly(
@@ -135,7 +142,7 @@ _KNOWN: dict[Any, bool] = {}
 
 
 @lru_cache(maxsize=1)
-def _step():
+def _step() -> Callable[..., Any]:
     return jax.jit(lambda target, tokens_BM, cache: Isolated(target)(tokens_BM, cache))
 
 
@@ -144,7 +151,7 @@ def _depends_on_its_text_alone(target: Model, batch: int, width: int, slots: int
     slots = max(slots, 3 * width)
     vocab = jax.eval_shape(lambda target: target(jnp.zeros((1, 1), jnp.int32))[0], target).shape[-1]
     before_BM, text_BM = (rng.integers(0, vocab, (batch, width)).astype(np.int32) for _ in range(2))
-    empty = jax.tree.map(jnp.asarray, target.init_cache(batch, slots))
+    empty = jax.tree.map(jnp.asarray, empty_cache(target, batch, slots, width - 1))
     moved = np.roll(np.arange(batch), 1)
     whole_BMV = np.asarray(step(target, text_BM, step(target, before_BM, empty)[1])[0])[moved]
     _, cache = step(target, before_BM[moved], empty)

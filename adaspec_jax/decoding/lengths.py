@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -32,12 +32,12 @@ class FiniteState:
     def init(self, prompt: Context) -> Array:
         return jnp.full(prompt.lengths_B.shape, self.first, jnp.int32)
 
-    def begin(self, limit_B: Array, context: Context):
+    def begin(self, limit_B: Array, context: Context) -> tuple[Array, Any]:
         moved_B = jnp.where(context.judged_B > context.accepted_B, limit_B - self.down, limit_B + self.up)
         limit_B = jnp.clip(jnp.where(context.judged_B > 0, moved_B, limit_B), self.least, self.limit)
         return limit_B, limit_B
 
-    def go_on(self, limit_B: Array, n, probs_BV, hidden_BD):
+    def go_on(self, limit_B: Array, n: Array, probs_BV: Array, hidden_BD: Array) -> tuple[Array, Any]:
         return jnp.ones(limit_B.shape, bool), limit_B
 
 
@@ -77,7 +77,7 @@ class Analytical:
         zeros_BH = jnp.zeros((len(zeros_B), self.window), jnp.int32)
         return _Seen(zeros_BH, zeros_BH, zeros_B, zeros_B, zeros_B)
 
-    def begin(self, state: _Seen, context: Context):
+    def begin(self, state: _Seen, context: Context) -> tuple[Array, Any]:
         # Shorter inside another round, where the larger model refused; where nothing moved all count.
         writes_B, state = context.lengths_B != state.lengths_B, self._learnt(state, context)
         writes_B |= ~jnp.any(writes_B)
@@ -90,7 +90,7 @@ class Analytical:
         rested_B = jnp.full_like(state.rested_B, jnp.where(guesses > 0, 0, rested + 1))
         return jnp.full_like(rested_B, guesses), state._replace(rested_B=rested_B)
 
-    def go_on(self, state: _Seen, n, probs_BV, hidden_BD):
+    def go_on(self, state: _Seen, n: Array, probs_BV: Array, hidden_BD: Array) -> tuple[Array, Any]:
         return jnp.ones(state.rounds_B.shape, bool), state
 
     def alpha(self, state: _Seen) -> Array:

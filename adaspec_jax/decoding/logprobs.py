@@ -61,7 +61,7 @@ def with_logprobs(
 
     `logits`: [B, M, V], before the processors and after them.
     """
-    if kept is None:
+    if kept is None or asked is None:
         return None
     scores_BMV, processed_BMV = (each.astype(jnp.float32) for each in logits)
     if asked.processed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jax import Array
@@ -13,7 +13,7 @@ from jax import Array
 from adaspec_jax.decoding.acceptance import rejection_sample
 from adaspec_jax.decoding.engine import STATIC, Inputs, program_arguments, trimmed
 from adaspec_jax.decoding.sampling import Sampling
-from adaspec_jax.decoding.types import Accept, Context, Drafter, Generation, Model
+from adaspec_jax.decoding.types import Accept, Context, Drafter, Generation, Model, WholeDrafter
 
 
 def remembers(drafter: Drafter) -> bool:
@@ -25,7 +25,11 @@ def with_memory(drafter: Drafter) -> Drafter:
     """The drafter with the memory that it has before its first request; ValueError for one that does not remember."""
     if not remembers(drafter):
         raise ValueError(f"{type(drafter).__name__} does not learn across requests: it has no `remember`")
-    return dataclasses.replace(drafter, memory=drafter.blank())
+    return _remembering(drafter, cast(WholeDrafter, drafter).blank())
+
+
+def _remembering(drafter: Any, memory: Any) -> Drafter:
+    return dataclasses.replace(drafter, memory=memory)
 
 
 def generate_and_learn(
@@ -51,11 +55,11 @@ def generate_and_learn(
     drafter = with_memory(drafter) if getattr(drafter, "memory", None) is None else drafter
     arguments, slots = program_arguments(target, drafter, prompt, key, max_new_tokens, eos_id)
     generation, memory = _decode_and_learn(*arguments, slots=slots, sampling=sampling, accept=accept)
-    return trimmed(generation, prompt, max_new_tokens), dataclasses.replace(drafter, memory=memory)
+    return trimmed(generation, prompt, max_new_tokens), _remembering(drafter, memory)
 
 
 @partial(jax.jit, static_argnames=STATIC)
-def _decode_and_learn(*inputs, **static) -> tuple[Generation, Any]:
+def _decode_and_learn(*inputs: Any, **static: Any) -> tuple[Generation, Any]:
     """The generation, and the drafter's memory after it."""
     given = Inputs(*inputs)
     rounds, loop = given.begun(**static)

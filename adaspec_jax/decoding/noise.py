@@ -29,7 +29,7 @@ def request_keys(key: Array, index_B: Array) -> Array:
 def noise_at(keys_B: Array, positions_BT: Array, vocab_size: int) -> Array:
     """Gumbel noise [B, T, V], float32, of the tokens at these positions of their rows, counted from 0."""
 
-    def of_token(key, position):
+    def of_token(key: Array, position: Array) -> Array:
         return jax.random.gumbel(jax.random.fold_in(key, position), (vocab_size,), jnp.float32)
 
     return jax.vmap(jax.vmap(of_token, (None, 0)))(keys_B, positions_BT)

@@ -54,7 +54,7 @@ def decode_queue(
         loop_key, start_key = jax.random.split(loop.key)
         fresh = begin(start_key, jnp.where(done_B, prompt_B, prompts))
 
-        def chosen(new, old):
+        def chosen(new: Array, old: Array) -> Array:
             return jnp.where(done_B.reshape(-1, *(1,) * (old.ndim - 1)), new, old)
 
         merged = jax.tree.map(chosen, fresh._replace(key=()), loop._replace(key=()))

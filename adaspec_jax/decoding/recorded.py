@@ -40,7 +40,14 @@ class RecordedTarget:
     def init_cache(self, batch_size: int, slots: int) -> _Read:
         return _Read(jnp.zeros((batch_size,), jnp.int32), slots)
 
-    def __call__(self, tokens_BT: Array, cache: _Read | None = None, *, positions_BT=None, mask_BTS=None):
+    def __call__(
+        self,
+        tokens_BT: Array,
+        cache: _Read | None = None,
+        *,
+        positions_BT: Array | None = None,
+        mask_BTS: Array | None = None,
+    ) -> tuple[Array, _Read]:
         batch, columns = tokens_BT.shape
         cache = self.init_cache(batch, columns) if cache is None else cache
         if positions_BT is None:

@@ -13,7 +13,7 @@ from jax import Array
 from adaspec_jax.decoding.conditional import changed_if
 from adaspec_jax.decoding.logprobs import Logprobs, none_yet, with_logits, with_logprobs, written
 from adaspec_jax.decoding.noise import check_shared, noise_in_tree, request_keys
-from adaspec_jax.decoding.prefill import Kept, Seen, prefill, see
+from adaspec_jax.decoding.prefill import Kept, Seen, check_taken_back, prefill, see, untaught
 from adaspec_jax.decoding.present import present_in_tree
 from adaspec_jax.decoding.sampling import GREEDY, Sampling
 from adaspec_jax.decoding.tree import Tree
@@ -29,6 +29,7 @@ from adaspec_jax.decoding.types import (
     Verdict,
     asks_of,
     depth_of,
+    given_by,
     widths_of,
 )
 
@@ -36,7 +37,7 @@ from adaspec_jax.decoding.types import (
 class Loop(NamedTuple):
     """What rounds change. Every array but the key has a row of the batch first."""
 
-    key: Array
+    key: Any  # an Array; () where rows are merged
     context: Context
     draft_state: Any
     start_lengths_B: Array  # tokens per row when the rounds began
@@ -63,7 +64,7 @@ class Rounds:
 
     target: Model
     drafter: Drafter
-    max_new_tokens: Array
+    max_new_tokens: Array | int
     eos_E: Array
     slots: int
     sampling: Sampling
@@ -102,13 +103,14 @@ class Rounds:
             raise ValueError(
                 f"the drafter asks for layers {asks_of(self.drafter).layers}, and {len(context.hidden)} are given"
             )
+        check_taken_back((context.target_cache, draft_state), nodes)
         nothing = untaught(self.drafter, batch)
         zeros_B = nothing["accepted_B"]
         if context.accepted_B is None:
             context = dataclasses.replace(context, **nothing)
         counts = Generation(
-            tokens_BS=None,
-            lengths_B=None,
+            tokens_BS=None,  # type: ignore[arg-type]  # unused in the loop: the context has both
+            lengths_B=None,  # type: ignore[arg-type]
             rounds_B=zeros_B,
             accepted_BN=jnp.zeros((batch, nodes), jnp.int32),
             judged_BN=jnp.zeros((batch, nodes), jnp.int32),
@@ -198,7 +200,7 @@ class Rounds:
         shapes = jax.eval_shape(lambda cache: call(full, cache), cache)
         seen = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes._replace(cache=()))._replace(cache=cache)
         for place, width in enumerate(widths):
-            seen = changed_if(index == place, lambda seen, width=width: call(width, seen.cache), seen)
+            seen = changed_if(index == place, jax.tree_util.Partial(lambda n, seen: call(n, seen.cache), width), seen)
         return seen
 
     def _processed(self, context: Context, proposal: Proposal, tree: Tree, logits_BMV: Array) -> Array:
@@ -252,19 +254,21 @@ class Rounds:
             target_cache=cache.roll_back(lengths_B - 1),
         )
 
-    def _counted(self, loop: Loop, proposal: Proposal, verdict: Verdict, decided: _Decided, logits) -> Generation:
+    def _counted(self, loop: Loop, proposal: Proposal, verdict: Verdict, decided: _Decided, logits: Any) -> Generation:
         """The counts, and the log-probabilities where they are asked for, by the logits as they came and processed."""
-        counts, active_B = loop.generation, ~loop.done_B
+        counts, active_B, given = loop.generation, ~loop.done_B, given_by(self.drafter)
+        own_BM = decided.own_BM | ~_beyond(given, jnp.ones_like(decided.own_BM)) if given else decided.own_BM
         slot_BM = self._slots(loop.context, decided)
         of_tokens = (decided.path_BN, decided.tokens_BM, slot_BM)
         return dataclasses.replace(
             counts,
             rounds_B=counts.rounds_B + active_B,
-            accepted_BN=counts.accepted_BN + verdict.accepted_BN,
-            judged_BN=counts.judged_BN + verdict.judged_BN,
-            drafted_B=counts.drafted_B + jnp.sum(proposal.valid_BN, axis=1, dtype=jnp.int32),
+            accepted_BN=counts.accepted_BN + _beyond(given, verdict.accepted_BN),
+            judged_BN=counts.judged_BN + _beyond(given, verdict.judged_BN),
+            drafted_B=counts.drafted_B
+            + jnp.sum(_beyond(given, jnp.asarray(proposal.valid_BN)), axis=1, dtype=jnp.int32),
             histogram_BM=counts.histogram_BM + (decided.own_BM & active_B[:, None]),
-            origin_BS=written(counts.origin_BS, jnp.where(decided.own_BM, TARGET, GUESS), slot_BM),
+            origin_BS=written(counts.origin_BS, jnp.where(own_BM, TARGET, GUESS), slot_BM),
             rejected_BS=written(counts.rejected_BS, decided.rejected_BM, slot_BM),
             logprobs=with_logprobs(self.logprobs, counts.logprobs, self.sampling, logits, *of_tokens),
         )
@@ -289,12 +293,6 @@ class Rounds:
         return jnp.any(tokens[..., None] == self.eos_E.reshape((1,) * tokens.ndim + (-1,)), axis=-1)
 
 
-def untaught(drafter: Drafter, batch: int) -> dict[str, Array | None]:
-    """The fields of a `Context` that a verification of the drafter's guesses fills, before there was one."""
-    zeros_B, nodes, likeliest = jnp.zeros((batch,), jnp.int32), drafter.num_nodes, asks_of(drafter).likeliest
-    return {
-        "accepted_B": zeros_B,
-        "judged_B": zeros_B,
-        "path_BN": jnp.zeros((batch, nodes), jnp.int32),
-        "likeliest_BMK": jnp.zeros((batch, nodes + 1, likeliest), jnp.int32) if likeliest else None,
-    }
+def _beyond(given: int, nodes_BN: Array) -> Array:
+    """What is said of a drafter's nodes, of which the first `given` are no guesses, for the guesses alone."""
+    return nodes_BN & (jnp.arange(nodes_BN.shape[1])[None] >= given) if given else nodes_BN

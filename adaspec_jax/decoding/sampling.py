@@ -35,7 +35,7 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     suppress_tokens: tuple[int, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         bias = self.logit_bias.items() if isinstance(self.logit_bias, Mapping) else self.logit_bias
         object.__setattr__(self, "logit_bias", tuple(sorted((int(token), float(value)) for token, value in bias)))
         object.__setattr__(self, "suppress_tokens", tuple(sorted({int(token) for token in self.suppress_tokens})))
@@ -107,6 +107,7 @@ class Sampling:
             tokens, values = zip(*self.logit_bias, strict=True)
             logits_V = logits_V.at[..., np.array(tokens)].add(np.array(values, np.float32))
         if self.repetition_penalty != 1:
+            assert present_V is not None, "a repetition penalty has to know the text"
             penalty = self.repetition_penalty
             logits_V = jnp.where(present_V, jnp.where(logits_V < 0, logits_V * penalty, logits_V / penalty), logits_V)
         if self.suppress_tokens:

@@ -15,25 +15,32 @@ class Stop(Protocol):
     """Says per row whether the next guess is made. A pytree: weights and thresholds are leaves.
 
     It decides before the guess is drawn, so that which guesses there are does not depend on what they turn out to be:
-    else a lossless rule would be biased (see `Proposal`). `init` may be left out where nothing is remembered, `ended`
-    where nothing is known about the next guess before its law, and `rests` where every round has guesses.
+    else a lossless rule would be biased (see `Proposal`). These two are all that it must have; see `WholeStop`.
     """
 
-    rests: bool  # whether there are rounds in which no row may guess, which are to cost a plain step; default: no
-
-    def init(self, prompt: Context) -> Any:
-        """The state before the first round, the batch first in every array; default ()."""
-
-    def begin(self, state: Any, context: Context) -> tuple[Array, Any]:
+    def begin(self, state: Any, context: Context, /) -> tuple[Array, Any]:
         """(limit_B, state): at most so many guesses in this round, from what the last one taught."""
 
-    def go_on(self, state: Any, n: Array, probs_BV: Array, hidden_BD: Array) -> tuple[Array, Any]:
+    def go_on(self, state: Any, n: Array, probs_BV: Array, hidden_BD: Array, /) -> tuple[Array, Any]:
         """(bool_B, state): whether guess n + 1 is made, n = 0, 1, ...; the draft's law there and its last hidden state.
 
         The law is at the sampling's temperature with its filters, at temperature 1 when greedy.
         """
 
-    def ended(self, state: Any) -> Array:
+
+class WholeStop(Stop, Protocol):
+    """A stop with all that one may have; `init` may be left out where nothing is remembered, `ended` where nothing is
+    known about the next guess before its law, and `rests` where every round has guesses.
+    """
+
+    @property
+    def rests(self) -> bool:
+        """Whether there are rounds in which no row may guess, which are to cost a plain step; default: no."""
+
+    def init(self, prompt: Context, /) -> Any:
+        """The state before the first round, the batch first in every array; default ()."""
+
+    def ended(self, state: Any, /) -> Array:
         """bool_B: rows that will not go on whatever the next law is; where that is all, the draft is not asked."""
 
 
@@ -47,11 +54,36 @@ class Confident:
     threshold: float = 0.4
     limit: int = 1_000_000
 
-    def begin(self, state, context: Context):
+    def begin(self, state: Any, context: Context) -> tuple[Array, Any]:
         return jnp.full(context.lengths_B.shape, self.limit, jnp.int32), state
 
-    def go_on(self, state, n, probs_BV, hidden_BD):
+    def go_on(self, state: Any, n: Array, probs_BV: Array, hidden_BD: Array) -> tuple[Array, Any]:
         return jnp.max(probs_BV, axis=-1) >= self.threshold, state
+
+
+@pytree("limit")
+class UntilWeak:
+    """Guesses until the draft gives the likeliest token in a guess's place less than `threshold`; that guess stays.
+
+    Kangaroo's second early exit (arXiv 2404.18911; 0.6 and 6 in its code's README). The law in the weak guess's place
+    ends the round, whatever is drawn from it, and after that guess: so the rule is exact. Their code asks for the
+    probability of the token that it guesses, the likeliest.
+    """
+
+    threshold: float = 0.6
+    limit: int = 6
+
+    def init(self, prompt: Context) -> Array:
+        return jnp.zeros(prompt.lengths_B.shape, bool)
+
+    def begin(self, weak_B: Array, context: Context) -> tuple[Array, Any]:
+        return jnp.full(weak_B.shape, self.limit, jnp.int32), jnp.zeros_like(weak_B)
+
+    def go_on(self, weak_B: Array, n: Array, probs_BV: Array, hidden_BD: Array) -> tuple[Array, Any]:
+        return ~weak_B, weak_B | (jnp.max(probs_BV, axis=-1) < self.threshold)
+
+    def ended(self, weak_B: Array) -> Array:
+        return weak_B
 
 
 class _Following(NamedTuple):
@@ -82,7 +114,7 @@ class ConfidentEnough:
         zeros_B = jnp.zeros(prompt.lengths_B.shape, jnp.float32)
         return _Following(zeros_B + self.start, zeros_B, zeros_B, zeros_B > 0)
 
-    def begin(self, state: _Following, context: Context):
+    def begin(self, state: _Following, context: Context) -> tuple[Array, Any]:
         drafted_B, threshold_B = state.drafted_B, state.threshold_B
         matched_B = 0.5 * state.matched_B + 0.5 * context.accepted_B / jnp.maximum(drafted_B, 1)
         lower_B = jnp.where(drafted_B == self.limit, threshold_B, threshold_B - self.step)
@@ -97,7 +129,7 @@ class ConfidentEnough:
         )
         return jnp.full(drafted_B.shape, self.limit, jnp.int32), state
 
-    def go_on(self, state: _Following, n, probs_BV, hidden_BD):
+    def go_on(self, state: _Following, n: Array, probs_BV: Array, hidden_BD: Array) -> tuple[Array, Any]:
         goes_B = ~state.weak_B & (n < self.limit)
         weak_B = state.weak_B | (jnp.max(probs_BV, axis=-1) < state.threshold_B)
         return goes_B, state._replace(drafted_B=state.drafted_B + goes_B, weak_B=weak_B)
@@ -134,10 +166,10 @@ class Survival:
     def init(self, prompt: Context) -> Array:
         return jnp.ones(prompt.lengths_B.shape, jnp.float32)
 
-    def begin(self, survival_B: Array, context: Context):
+    def begin(self, survival_B: Array, context: Context) -> tuple[Array, Any]:
         return jnp.full(survival_B.shape, self.limit, jnp.int32), jnp.ones_like(survival_B)
 
-    def go_on(self, survival_B: Array, n, probs_BV, hidden_BD):
+    def go_on(self, survival_B: Array, n: Array, probs_BV: Array, hidden_BD: Array) -> tuple[Array, Any]:
         stays_B = self.head(probs_BV, hidden_BD)
         if getattr(self.head, "looks_back", False):
             stays_B = jnp.where(n > 0, stays_B, 1.0)

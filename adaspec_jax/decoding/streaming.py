@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 from jax import Array
@@ -47,13 +48,15 @@ def stream(
 
 
 @partial(jax.jit, static_argnames=STATIC)
-def _start(*inputs, **static) -> Loop:
+def _start(*inputs: Any, **static: Any) -> Loop:
     return Inputs(*inputs).begun(**static)[1]
 
 
 # The loop's buffers are written where they lie: nobody reads the one before.
 @partial(jax.jit, static_argnames=STATIC, donate_argnums=0)
-def round_of(loop: Loop, target, drafter, max_new_tokens, eos_E, **static) -> tuple[Loop, Generation]:
+def round_of(
+    loop: Loop, target: Model, drafter: Drafter, max_new_tokens: Any, eos_E: Array, **static: Any
+) -> tuple[Loop, Generation]:
     rounds = Rounds(target, drafter, max_new_tokens, eos_E, **static)
     loop = rounds.one_round(loop)
     return loop, rounds.finished(loop)

@@ -30,7 +30,7 @@ class Tree(NamedTuple):
             return cls._known(np.atleast_2d(parents_BN))
         own_NN = jnp.eye(nodes, dtype=bool)
 
-        def extend(ancestors_BNN, node):
+        def extend(ancestors_BNN: Array, node: Array) -> tuple[Array, None]:
             parent_B = jnp.take(parents_BN, node, axis=1)
             inherited_BN = jnp.take_along_axis(ancestors_BNN, jnp.maximum(parent_B, 0)[:, None, None], axis=1)[:, 0]
             row_BN = (inherited_BN & (parent_B >= 0)[:, None]) | own_NN[node][None]

@@ -38,12 +38,13 @@ class Context:
     are both alive, and XLA copies all of it in every round.
     """
 
-    tokens_BS: Array  # any integer type; the engine hands on int32
-    lengths_B: Array  # committed tokens per row, >= 1
-    accepted_B: Array | None = None  # guesses accepted in the last round
-    judged_B: Array | None = None  # that, and one more where a refusal ended the round
-    path_BN: Array | None = None  # the accepted node indices, in order of depth; entries past accepted_B mean nothing
-    likeliest_BMK: Array | None = None  # the target's likeliest tokens at the root and at every node, as asked for
+    tokens_BS: Any  # an Array of int32; in a prompt any array of integers, NumPy's too
+    lengths_B: Any  # likewise; committed tokens per row, >= 1
+    # None in a bare prompt alone, which no `propose` is given.
+    accepted_B: Array = None  # type: ignore[assignment]  # guesses accepted in the last round
+    judged_B: Array = None  # type: ignore[assignment]  # that, and one more where a refusal ended the round
+    path_BN: Array = None  # type: ignore[assignment]  # the accepted nodes by depth; past accepted_B they mean nothing
+    likeliest_BMK: Any = None  # the target's likeliest tokens, an Array, at the root and at every node, as asked for
     hidden: tuple[Array, ...] = ()  # [B, M, D] per layer asked for (in `init`: [B, S, D], at every prompt token; in
     # `extend`: [B, width, D], at the prompt tokens from kept_B on)
     target_cache: Any = None  # the target's cache, holding lengths_B - 1 tokens per row
@@ -74,6 +75,7 @@ class Context:
 
     def noisy(self, logits_BTV: Array, position_BT: Array) -> Array:
         """Filtered logits plus the shared noise of these places, of which the greatest is a draw from their law."""
+        assert self.noise_B is not None, "a context of shared noise has keys"
         noise_BTV = noise_at(self.noise_B, position_BT, logits_BTV.shape[-1])
         return self.sampling.filtered(logits_BTV) + noise_BTV
 
@@ -139,23 +141,47 @@ class Drafter(Protocol):
     """Proposes continuations. A drafter is a pytree: weights are leaves, everything else is static.
 
     Its state has the batch first in every array; what rows share (a datastore, heads, a tree's tables) are leaves of
-    the drafter itself. `depth`, `widths`, `asks` and `enters` have defaults and may be left out, and so may
-    `extend`.
-
-    A drafter that may learn across requests has a field `memory`, arrays of fixed shapes that rows share, or None where
-    it forgets; and the last two methods here. See `memory.generate_and_learn`.
+    the drafter itself. These three are all that it must have; `WholeDrafter` says what it may have beside them.
     """
 
-    num_nodes: int
-    depth: int  # the longest path of a proposal; default: num_nodes
-    widths: tuple[int, ...]  # numbers of first nodes that verifications are compiled for beside all; default: none
-    asks: Asks  # default: the target's likeliest token
-    enters: bool  # whether its proposals have an `entry`; default: no
+    @property
+    def num_nodes(self) -> int:
+        """Guesses of a proposal."""
 
-    def init(self, prompt: Context, slots: int) -> Any:
+    def init(self, prompt: Context, slots: int, /) -> Any:
         """The state after reading a right-padded prompt; `slots` is the most tokens a row may come to hold."""
 
-    def extend(self, state: Any, prompt: Context, kept_B: Array, width: int) -> Any:
+    def propose(self, key: Array, state: Any, context: Context, /) -> tuple[Proposal, Any]:
+        """Guesses for what follows `context`, and the new state.
+
+        The drafter rolls its own state back to `context.lengths_B`: guesses that were refused are simply absent there.
+        """
+
+
+class WholeDrafter(Drafter, Protocol):
+    """A drafter with all that one may have; each of these may be left out, and is then as is said beside it.
+
+    One that may learn across requests has the last three: `memory` is a field, arrays of fixed shapes that rows share,
+    or None where it forgets. See `memory.generate_and_learn`.
+    """
+
+    @property
+    def depth(self) -> int:
+        """The longest path of a proposal; default: num_nodes."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers of first nodes that verifications are compiled for beside all; default: none."""
+
+    @property
+    def asks(self) -> Asks:
+        """Of every verification; default: the target's likeliest token."""
+
+    @property
+    def enters(self) -> bool:
+        """Whether its proposals have an `entry`; default: no."""
+
+    def extend(self, state: Any, prompt: Context, kept_B: Array, width: int, /) -> Any:
         """What `init` makes of a prompt, from the state after the turn before (see `Dialogue`), reading what is new.
 
         The first `kept_B` tokens of a row are those it held after that turn, without the last of them at least; no row
@@ -163,16 +189,18 @@ class Drafter(Protocol):
         their ends, in the shapes that `init` makes.
         """
 
-    def propose(self, key: Array, state: Any, context: Context) -> tuple[Proposal, Any]:
-        """Guesses for what follows `context`, and the new state.
+    @property
+    def given(self) -> int:
+        """How many of its first nodes are draws of the target's own, and so no guesses: not counted; default: none."""
 
-        The drafter rolls its own state back to `context.lengths_B`: guesses that were refused are simply absent there.
-        """
+    @property
+    def memory(self) -> Any:
+        """What it has learnt."""
 
     def blank(self) -> Any:
         """The memory before the first request."""
 
-    def remember(self, state: Any, context: Context, begun_B: Array) -> Any:
+    def remember(self, state: Any, context: Context, begun_B: Array, /) -> Any:
         """The memory after requests that are done and began with `begun_B` tokens, taken in the order of the rows."""
 
 
@@ -182,6 +210,10 @@ def asks_of(drafter: Drafter) -> Asks:
 
 def depth_of(drafter: Drafter) -> int:
     return getattr(drafter, "depth", drafter.num_nodes)
+
+
+def given_by(drafter: Drafter) -> int:
+    return getattr(drafter, "given", 0)
 
 
 def is_chain(drafter: Drafter) -> bool:
@@ -196,18 +228,28 @@ def widths_of(drafter: Drafter) -> tuple[int, ...]:
 class Accept(Protocol):
     """Decides which guesses stay: a static, hashable value, equal to itself in every call."""
 
-    lossless: bool  # whether the committed tokens follow the target's law exactly
-    opinion: bool  # whether it reads `Proposal.opinion_BNV`
+    @property
+    def lossless(self) -> bool:
+        """Whether the committed tokens follow the target's law exactly."""
 
-    def __call__(self, key: Array, proposal: Proposal, logits_BMV: Array, sampling: Sampling) -> Verdict:
+    @property
+    def opinion(self) -> bool:
+        """Whether it reads `Proposal.opinion_BNV`."""
+
+    def __call__(self, key: Array, proposal: Proposal, logits_BMV: Array, sampling: Sampling, /) -> Verdict:
         """Row 0 of `logits_BMV` follows the root, row n + 1 follows node n."""
 
 
 class Cache(Protocol):
     """A model's memory of what it has read, an argument and a result of its calls."""
 
-    lengths_B: Array
-    slots: int
+    @property
+    def lengths_B(self) -> Array:
+        """Tokens that each row holds."""
+
+    @property
+    def slots(self) -> int:
+        """Tokens for which a row has room."""
 
     def roll_back(self, lengths_B: Array) -> Cache:
         """Holding `lengths_B` tokens per row."""
@@ -225,15 +267,32 @@ class Model(Protocol):
     `run`, under the other methods, is only called for drafters that ask for layers or begin at one.
     """
 
-    def __call__(self, tokens_BT, cache=None, *, positions_BT=None, mask_BTS=None) -> tuple[Array, Any]: ...
+    def __call__(
+        self, tokens_BT: Any, cache: Any = None, *, positions_BT: Any = None, mask_BTS: Any = None
+    ) -> tuple[Array, Any]:
+        """(logits_BTV, the cache)."""
 
-    def features(self, tokens_BT, cache=None, *, positions_BT=None, mask_BTS=None) -> tuple[Array, Any]: ...
+    def features(
+        self, tokens_BT: Any, cache: Any = None, *, positions_BT: Any = None, mask_BTS: Any = None
+    ) -> tuple[Array, Any]:
+        """(hidden_BTD, the cache)."""
 
-    def unembed(self, hidden_BTD) -> Array: ...
+    def unembed(self, hidden_BTD: Any, /) -> Array:
+        """logits_BTV."""
 
-    def init_cache(self, batch_size: int, slots: int) -> Any: ...
+    def init_cache(self, batch_size: int, slots: int, /) -> Any:
+        """A `Cache` that holds nothing."""
 
     def run(
-        self, tokens_BT, cache=None, *, positions_BT=None, mask_BTS=None, first=0, last=None, hidden_BTD=None, taps=()
+        self,
+        tokens_BT: Any,
+        cache: Any = None,
+        *,
+        positions_BT: Any = None,
+        mask_BTS: Any = None,
+        first: int = 0,
+        last: int | None = None,
+        hidden_BTD: Any = None,
+        taps: tuple[float, ...] = (),
     ) -> tuple[Array, Any, tuple[Array, ...]]:
         """(hidden_BTD, cache, the hidden states after each layer of `taps`); see `CausalLM.run`."""

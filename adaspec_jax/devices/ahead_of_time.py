@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from adaspec_jax.devices import sharding
 from adaspec_jax.errors import UserError
 
 
-def lowered(function: Callable, *arguments: Any, mesh: sharding.Mesh, backend: str) -> Lowered:
+def lowered(function: Any, *arguments: Any, mesh: sharding.Mesh, backend: str) -> Lowered:
     """A jitted function on abstract arguments; nothing is allocated and nothing runs. `compile()` tells its needs."""
     with jax.set_mesh(mesh):
         traced = function.trace(*arguments)
@@ -73,6 +73,18 @@ def compiled_or_needed(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled
 
 
 @contextlib.contextmanager
+def at_effort(effort: float) -> Iterator[None]:
+    """What is compiled inside is optimised as much as libtpu does by itself (0), or less, down to -1."""
+    name = "jax_exec_time_optimization_effort"
+    before = getattr(jax.config, name)
+    jax.config.update(name, effort)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
+@contextlib.contextmanager
 def short_of_memory(what: str, advice: str) -> Iterator[None]:
     """What XLA says when a device has no memory left, as a user's line."""
     try:
@@ -93,6 +105,11 @@ def bytes_limit(device: Any) -> int | None:
         return (device.memory_stats() or {}).get("bytes_limit")
     except jax.errors.JaxRuntimeError:  # a device that is only described
         return None
+
+
+def processors() -> int:
+    """Of this machine, that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _machine_bytes_free() -> int | None:

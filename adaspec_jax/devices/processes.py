@@ -109,9 +109,8 @@ def listening() -> Iterator[None]:
     def note(*_) -> None:
         _stop.asked = time.perf_counter()
         signal.signal(signal.SIGTERM, before)
-        words = (
-            f"SIGTERM: the step under way is finished and saved first; steps took up to {_stop.longest:.1f} s so far"
-        )
+        took = f"steps took up to {_stop.longest:.1f} s so far" if _stop.longest else "it is the first, and compiles"
+        words = f"SIGTERM: the step under way is finished and saved first; {took}"
         with contextlib.suppress(OSError):  # by the system: a stream may be in the middle of a line
             os.write(2, f"{words}. A second one ends at once, without that.\n".encode())
 

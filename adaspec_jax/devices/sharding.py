@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -30,6 +30,9 @@ TABLE: Table = (
     (r"mlp/(up|gate)/kernel", PartitionSpec("fsdp", "tensor")),
     (r"(attention/out|mlp/down)/kernel", PartitionSpec("tensor", "fsdp")),
     (r"head/kernel", PartitionSpec("fsdp", "tensor")),
+    (r"router/kernel", PartitionSpec("fsdp")),
+    (r"experts/(up|gate)", PartitionSpec(None, "fsdp", "tensor")),  # inside every expert: `models/experts.py` says why
+    (r"experts/down", PartitionSpec(None, "tensor", "fsdp")),
     (r"(attention/[qkv]|mlp/(up|gate))/bias", PartitionSpec("tensor")),
     (r"lora_a", PartitionSpec("fsdp")),
     (r"lora_b", PartitionSpec(None, "fsdp")),
@@ -118,6 +121,25 @@ def constrain(array: Array, *axes: str | tuple[str, ...] | None) -> Array:
     if mesh.empty or mesh.size == 1 or array.ndim != len(axes):
         return array
     return jax.lax.with_sharding_constraint(array, PartitionSpec(*_dividing(array.shape, axes, mesh)))
+
+
+def over_shards(function: Callable[..., Array], *inputs: tuple[Array, tuple], summed: str) -> Array:
+    """`function` of arrays, each given with its axes of the mesh in force: of every device's own part, by itself.
+
+    What it gives lies as its first input does. Parts along the axis `summed`, where any input is cut along it, are
+    added. An axis that does not divide its dimension is left out; without a mesh it is the function of whole arrays.
+    """
+    arrays, mesh = [array for array, _ in inputs], jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function(*arrays)
+    specs = [PartitionSpec(*_dividing(array.shape, axes, mesh)) for array, axes in inputs]
+    adds = any(summed in spec for spec in specs)
+
+    def part(*arrays: Array) -> Array:
+        made = function(*arrays)
+        return jax.lax.psum(made, summed) if adds else made
+
+    return jax.shard_map(part, mesh=mesh, in_specs=tuple(specs), out_specs=specs[0], check_vma=False)(*arrays)
 
 
 def _dividing(shape: Sequence[int], axes: Sequence[Any], mesh: Any) -> list[Any]:

@@ -10,7 +10,14 @@ from adaspec_jax.diagnosis.evidence import Curve
 _WINDOW = 10  # of the steps, one part in so many is averaged
 
 
-def curve_of(lines: Sequence[Mapping[str, Any]], *, epochs: float, schedule: str, clip_norm: float) -> Curve | None:
+def curve_of(
+    lines: Sequence[Mapping[str, Any]],
+    *,
+    epochs: float,
+    schedule: str,
+    clip_norm: float,
+    asked_epochs: float | None = None,
+) -> Curve | None:
     """None where too few steps were taken to speak of a middle and an end."""
     count = len(lines)
     size = max(count // _WINDOW, 1)
@@ -22,6 +29,7 @@ def curve_of(lines: Sequence[Mapping[str, Any]], *, epochs: float, schedule: str
     return Curve(
         steps=count,
         epochs=epochs,
+        asked_epochs=asked_epochs,
         schedule=schedule,
         agreement_half=_mean(middle, "agreement"),
         agreement_end=_mean(end, "agreement"),

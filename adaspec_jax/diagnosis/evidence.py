@@ -63,13 +63,14 @@ class Curve:
     """How a stage's training went: means over a tenth of its steps."""
 
     steps: int
-    epochs: float
+    epochs: float  # that were gone through
     schedule: str
     agreement_half: float | None  # with the target, on training labels, about the middle of the steps
     agreement_end: float | None
     loss_half: float
     loss_end: float
     clipped: float | None  # share of the steps whose gradient was shortened
+    asked_epochs: float | None = None  # what the config says, of which a budget may make more
 
 
 @dataclass(frozen=True)

@@ -58,18 +58,22 @@ def examine(names: Names, served: Served, asked: Asked, known: Mapping[str, Any]
     pair = Pair(*_in(given.target, draft, served.dtype)(), ends, served, asked.seed)
     kinds = 3 if asked.trained is None else _KINDS_OF_TEXT
     with short_of_memory("reading texts", "lower --num_prompts"), tracked(kinds) as progress:
-        own_answers = bool(known.get("from_targets_answers"))
+        own_answers, begun = bool(known.get("from_targets_answers")), False
 
         def advance(what: str) -> None:
-            progress.advance(1)
+            nonlocal begun
+            progress.advance(int(begun))
+            progress.doing(what)
+            begun = True
 
         found |= measure_texts(pair, rows, trained, other_dtypes=others, of_the_targets=own_answers, advance=advance)
         if asked.trained is not None:
-            advance("prompts")
+            advance("comparing prompts")
             shared = _shared(asked)
             found["prompts"], found["framed"] = compare_prompts(pair, rows, trained, given.tokenizer, shared)
-        advance("costs")
+        advance("measuring what a round costs")
         found["costs"] = _costs(given, (asked.batch_size, longest), served)
+        progress.advance(1)
     return Evidence(**found)
 
 

@@ -68,11 +68,11 @@ def measure_texts(
     trained on, none where they are not known. `other_dtypes`: {name: how to get the pair in it}. `of_the_targets`: the
     draft was trained on the target's own answers, and not on those of `trained`.
     """
-    advance("the target's answers")
+    advance("the target answers the served prompts")
     own = written(pair, [row.prompt for row in served], pair.served.temperature)
     along = partial(along_texts, pair)
     found: dict[str, Any] = {"own": along(own), "looping": float(np.mean([goes_round(a) for a in own.answers]))}
-    advance("other dtypes")
+    advance("the same in other dtypes")
     found["other_dtype"] = {
         name: along_texts(_other(pair, models()), own).acceptance for name, models in other_dtypes.items()
     }
@@ -81,7 +81,7 @@ def measure_texts(
     if not trained:
         return found
     prompts = [row.prompt for row in trained]
-    advance("answers to prompts that were trained on")
+    advance("the target answers prompts that were trained on")
     found["own_to_trained"] = along(written(pair, prompts, pair.served.temperature))
     found["drawn"] = along(written(pair, prompts, 1.0))
     answers = None if of_the_targets else texts_of(trained)
@@ -195,5 +195,5 @@ def _other(pair: Pair, models: tuple[Any, Any]) -> Pair:
 
 
 def tracked(total: int):
-    """A progress line for so many kinds of texts."""
-    return reporting.track(total, description="diagnosis", unit="kind of text")
+    """A progress line for so many parts."""
+    return reporting.track(total, description="diagnosis", unit="part")

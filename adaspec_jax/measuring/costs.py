@@ -117,7 +117,9 @@ def drafting_seconds(
     """
     tokens_BS = place(np.ones((batch, slots), np.int32))
     hidden = tuple(place(np.zeros(each.shape, each.dtype)) for each in _seen(target, drafter, batch))
-    return _median_seconds(lambda: _drafting_loop(drafter, tokens_BS, hidden, sampling=sampling))
+    writes = getattr(drafter, "enters", False) or getattr(drafter, "writes_target_cache", False)
+    cache = place(target.init_cache(batch, slots)) if writes else None
+    return _median_seconds(lambda: _drafting_loop(drafter, tokens_BS, hidden, cache, sampling=sampling))
 
 
 def _seen(target: Model, drafter: Drafter, batch: int) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -133,7 +135,7 @@ def _seen(target: Model, drafter: Drafter, batch: int) -> tuple[jax.ShapeDtypeSt
 
 
 @partial(jax.jit, static_argnames="sampling")
-def _drafting_loop(drafter: Drafter, tokens_BS, hidden, *, sampling: Sampling):
+def _drafting_loop(drafter: Drafter, tokens_BS, hidden, target_cache, *, sampling: Sampling):
     batch, slots = tokens_BS.shape
     here = slots // 2
     first = tuple(hidden_BMD[:, :1] for hidden_BMD in hidden)
@@ -144,15 +146,18 @@ def _drafting_loop(drafter: Drafter, tokens_BS, hidden, *, sampling: Sampling):
         known["path_BN"] = jnp.zeros((batch, drafter.num_nodes), jnp.int32)
 
     def call(number, carry):
-        tokens_BS, state = carry
+        tokens_BS, state, cache = carry
         last_B11 = tokens_BS[:, here - 1][:, None, None]
         seen = tuple(hidden_BMD + last_B11.astype(hidden_BMD.dtype) for hidden_BMD in hidden)
-        context = Context(tokens_BS, zeros_B + here, hidden=seen, **known)
+        written = None if cache is None else cache.roll_back(zeros_B + here - 1)
+        context = Context(tokens_BS, zeros_B + here, hidden=seen, target_cache=written, **known)
         proposal, state = drafter.propose(jax.random.key(number), state, context)
         # The next round depends on this one's guesses, so that none can be left out.
-        return tokens_BS.at[:, here - 1].set(proposal.tokens_BN[:, -1]), state
+        return tokens_BS.at[:, here - 1].set(proposal.tokens_BN[:, -1]), state, proposal.target_cache
 
-    return jax.lax.fori_loop(0, _CALLS, call, (tokens_BS, drafter.init(begun, slots)))[0]
+    if target_cache is not None:
+        target_cache = target_cache.roll_back(zeros_B)
+    return jax.lax.fori_loop(0, _CALLS, call, (tokens_BS, drafter.init(begun, slots), target_cache))[0]
 
 
 def round_costs(

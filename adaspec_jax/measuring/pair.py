@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from adaspec_jax.measuring.costs import rounds_priced
 from adaspec_jax.methods import Given
 from adaspec_jax.methods.directories import PLAIN_MODEL, kind_of
 from adaspec_jax.models.heads import Head
+from adaspec_jax.models.stop_head import FOLDER
 
 STAGE = "stage.json"  # lies in a run's finished stages
 
@@ -112,6 +113,7 @@ def load_given(
     others = dict(sorted(others.items(), key=lambda item: item[1].model.num_params))
     parts = {
         "foreign": others,
+        "stops": _stops_of(drafts),
         "heads": _heads_of(on_target, target, directory, dtype),
         "tokenizer": tokenizer,
         "datastore": store,
@@ -139,6 +141,15 @@ def _heads_of(names: Sequence[str], target: models.CausalLM, directory: Path, dt
                 f"{sha256[:12]}: the same in another form, or another, whose text it does not guess"
             )
     return there
+
+
+def _stops_of(drafts: Mapping[str, models.CausalLM]) -> dict[str, models.StopHead]:
+    """The stop heads beside drafts, by the drafts' names."""
+    there = {
+        name: models.load_stop_head(models.find_directory(name) / FOLDER, draft.config.hidden_size)
+        for name, draft in drafts.items()
+    }
+    return {name: head for name, head in there.items() if head is not None}
 
 
 def _store(directory: str, tokenizer) -> Datastore:

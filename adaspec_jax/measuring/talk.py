@@ -12,6 +12,7 @@ import numpy as np
 from adaspec_jax import data
 from adaspec_jax.data.chat import ASSISTANT, Refused, Template, opened_reasoning
 from adaspec_jax.decoding import Context, Dialogue, Generation, Logprobs, Sampling
+from adaspec_jax.decoding.types import Drafter
 from adaspec_jax.errors import UserError
 from adaspec_jax.measuring.evaluation import check_contexts
 from adaspec_jax.measuring.writing import Pace, Piece, pieces_of
@@ -50,7 +51,9 @@ class Talk:
         sampling: Sampling = Sampling(temperature=0.0),  # noqa: B008 (frozen)
         logprobs: Logprobs | None = None,
         seed: int = 0,
+        drafter: Drafter | None = None,
     ) -> None:
+        """`drafter`: of the method, made beforehand."""
         method.check(given)
         method.check_sampling(sampling)
         self.messages: list[dict] = [{"role": "system", "content": system}] if system else []
@@ -58,11 +61,15 @@ class Talk:
         self._max_new_tokens, self._key = max_new_tokens, jax.random.key(seed)
         knobs = {"max_new_tokens": max_new_tokens, "sampling": sampling, "eos_id": ends, "accept": method.accept}
         knobs["logprobs"] = logprobs
-        drafter = method.make(given)
+        drafter = method.make(given) if drafter is None else drafter
         self._most = drafter.num_nodes + 1  # tokens of a round
         self._dialogue = Dialogue(given.target, drafter, **knobs)
         self.answer: Answer | None = None  # the last one
         self.pace = Pace()  # of the last one that was streamed
+
+    def change_drafter(self, drafter: Drafter) -> None:
+        """Another of the same method guesses from the next turn on."""
+        self._dialogue.change_drafter(drafter)
 
     def say(self, text: str) -> Answer:
         """The assistant's answer; UserError where the template refuses the turn, or the context is too long for it."""

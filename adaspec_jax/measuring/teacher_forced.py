@@ -22,12 +22,17 @@ class AlongText:
     target: CausalLM
 
     def __call__(self, tokens_BT: Array) -> tuple[Array, None]:
-        """Logits [B, T, V]: column t is of token t + 1, guessed from what precedes t and t itself; column 0 is flat."""
+        """Logits [B, T, V]: column t is of token t + 1, guessed from what precedes it.
+
+        The first columns, of tokens that a head does not guess, are flat.
+        """
         kind = self.head.config
         features_BTF = features_of(self.target, tokens_BT, kind.layers)
         made_BTD = self.head.guessed(self.target, tokens_BT, features_BTF)[0]
         logits_BTV = kind.spread(self.head, self.head.logits(self.target, made_BTD))
-        return jnp.pad(logits_BTV[:, :-1], ((0, 0), (1, 0), (0, 0))), None
+        ahead = kind.terms[0].shift
+        logits_BTV = logits_BTV[:, : logits_BTV.shape[1] - ahead]
+        return jnp.pad(logits_BTV, ((0, 0), (ahead, 0), (0, 0))), None
 
 
 @jax.jit

@@ -18,6 +18,7 @@ def _pyramid(given: Given, *, draft_length: int, length: int, accept: Accept) ->
     """The smallest draft guesses for the next, and the two of them for the target."""
     if draft_length < 1:
         raise ValueError(f"draft_length is {draft_length}; it must be at least 1")
+    assert given.between is not None, "it needs two drafts"
     return Cascade(ChainDrafter(given.draft, draft_length), given.between, length, accept)
 
 
@@ -52,7 +53,7 @@ def in_turn(
     reviewed under `accept`. ValueError for a row without guesses.
     """
     *counts, copied = rows[0]
-    parts = [
+    parts: list[tuple[Drafter, int]] = [
         (Cascade(in_turn(models[n:], rows[n:], copying, accept), model, count, accept), count)
         for n, (model, count) in enumerate(zip(models, counts, strict=True), 1)
         if count

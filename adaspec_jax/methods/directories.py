@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from adaspec_jax import models
 from adaspec_jax.decoding.types import Drafter
-from adaspec_jax.drafter_file import PLAIN_MODEL, kind_in
+from adaspec_jax.drafter_file import PLAIN_MODEL, chain_method, guesses_at_masks, kind_in
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.methods.heads import chain_of
 from adaspec_jax.models import heads
+from adaspec_jax.models.stop_head import FOLDER as STOP_HEAD
 
 
 def load_drafter(
-    path_or_name: str, *, length: int = 5, dtype="float32", target: models.CausalLM | None = None
+    path_or_name: str | Path, *, length: int = 5, dtype: Any = "float32", target: models.CausalLM | None = None
 ) -> Drafter:
     """The drafter that a directory (or hub name) holds, guessing `length` tokens in a row, or as many as it can.
 
@@ -33,8 +35,12 @@ def method_for(drafts: Sequence[str]) -> str:
     """The method by which the first of these directories or hub names guesses in a row; "plain" where there is none."""
     if not drafts:
         return "plain"
-    kind = kind_of(models.find_directory(drafts[0]))
-    return "vanilla" if kind == PLAIN_MODEL else f"{kind}_chain"
+    directory = models.find_directory(drafts[0])
+    if (kind := kind_of(directory)) != PLAIN_MODEL:
+        return chain_method(kind)
+    if guesses_at_masks(directory):
+        return "pard"
+    return "specdec_pp" if (directory / STOP_HEAD).is_dir() else "vanilla"
 
 
 def kind_of(directory: Path) -> str:

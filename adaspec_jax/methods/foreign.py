@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from adaspec_jax.decoding import match_sample
 from adaspec_jax.decoding.drafters.models.foreign import Foreign
 from adaspec_jax.decoding.drafters.models.intersection import IntersectionDrafter
@@ -25,7 +27,7 @@ def _slem(given: Given, *, draft_length: int | None) -> RespelledDrafter:
     return RespelledDrafter(_smallest(given), length=length_of(given, draft_length))
 
 
-_SHARED = {"paper": "arXiv 2502.05202", "needs": (A_FOREIGN_DRAFT,), "knobs": {"draft_length": None}}
+_SHARED: dict[str, Any] = {"paper": "arXiv 2502.05202", "needs": (A_FOREIGN_DRAFT,), "knobs": {"draft_length": None}}
 TLI = Method(name="tli", drafter=_tli, **_SHARED)
 SLEM = Method(name="slem", drafter=_slem, accept=match_sample, **_SHARED)
 FOREIGN = (TLI, SLEM)

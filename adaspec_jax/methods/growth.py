@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from adaspec_jax.decoding import Fallback, GrowthDrafter, match_sample
 from adaspec_jax.methods.independent import halves
 from adaspec_jax.methods.method import A_DRAFT, Given, Method
 
 
-def _specexec(given: Given, **sizes: float) -> GrowthDrafter:
+def _specexec(given: Given, **sizes: Any) -> GrowthDrafter:
     return GrowthDrafter(given.draft, **sizes)
 
 
@@ -15,7 +17,7 @@ def _edgellm(given: Given, *, budget: int, depth: int, share: float, threshold: 
     """One node is read at a time, and may get a second child; a tree that falls back early is verified narrowly."""
     if not 0 < threshold < 1:
         raise ValueError(f"threshold is {threshold}; it must be above 0 and below 1")
-    search = {"budget": budget, "beams": 1, "branch": 2, "depth": depth, "decay": 1.0, "share": share}
+    search: dict[str, Any] = {"budget": budget, "beams": 1, "branch": 2, "depth": depth, "decay": 1.0, "share": share}
     return GrowthDrafter(given.draft, **search, fallback=Fallback(threshold), widths=halves(budget))
 
 

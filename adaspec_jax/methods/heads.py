@@ -4,37 +4,74 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import partial
+from typing import Any
 
-from adaspec_jax.decoding import ChainDrafter, Typical
+from adaspec_jax.decoding import ChainDrafter, Tolerance, Typical
 from adaspec_jax.decoding.drafters.levels import Counts
+from adaspec_jax.decoding.drafters.target.adapter import AdapterDrafter
+from adaspec_jax.decoding.drafters.target.blocks import BlockDrafter
+from adaspec_jax.decoding.drafters.target.collapse import FrameTree
+from adaspec_jax.decoding.drafters.target.coupled import CoupledChain, CoupledGrowth
 from adaspec_jax.decoding.drafters.target.features import EAGLE_TREE, FeatureDrafter, FeatureGrowth, FeatureTree
+from adaspec_jax.decoding.drafters.target.look_ahead import LookAheadDrafter
 from adaspec_jax.decoding.drafters.target.parallel_heads import MEDUSA_TREE, ParallelChain, ParallelTree
 from adaspec_jax.decoding.drafters.target.sequential_heads import SequentialChain, SequentialTree
+from adaspec_jax.decoding.drafters.target.slots import SlotChain, SlotTree
+from adaspec_jax.decoding.stopping import UntilWeak
 from adaspec_jax.decoding.types import Drafter
-from adaspec_jax.methods.independent import LENGTH, halves, length_of
+from adaspec_jax.drafter_file import chain_method
+from adaspec_jax.methods.independent import LENGTH, at_masks, halves, length_of
 from adaspec_jax.methods.method import Given, Method, Need
 from adaspec_jax.models import CausalLM
 from adaspec_jax.models.heads import Head, Kind, find_kind, kinds
+from adaspec_jax.models.heads.amphista import Amphista, InSlots
+from adaspec_jax.models.heads.ctc import Ctc, InFrames
+from adaspec_jax.models.heads.parts.blocks import BlocksOnTarget, InBlocks
+from adaspec_jax.models.heads.parts.coupled import Coupled, CoupledOnTarget
+from adaspec_jax.models.heads.parts.early import Early, OnFirstLayers
+from adaspec_jax.models.heads.parts.look_ahead import LookAhead, OnSlots
 from adaspec_jax.models.heads.parts.recurrent import OnTarget, Recurrent
 from adaspec_jax.models.heads.parts.several import Beside, Several
 
 
-def chain_of(draft: CausalLM | Head, target: CausalLM, length: int) -> Drafter:
+def chain_of(draft: Any, target: Any, length: int) -> Drafter:
     """`length` guesses in a row by whatever drafts, or as many as it can: a draft model, or a head on the target."""
     if isinstance(draft, CausalLM):
-        return ChainDrafter(draft, length)
+        return ChainDrafter(draft, length) if draft.config.mask_token < 0 else at_masks(draft, length)
     on = _on(draft, target)
+    if isinstance(on, InSlots):
+        return SlotChain(on, length)
+    if isinstance(on, BlocksOnTarget):
+        return BlockDrafter(on, length)
     if isinstance(on, OnTarget):
         return FeatureDrafter(on, length)
+    if isinstance(on, OnFirstLayers):
+        return AdapterDrafter(on, length)
+    if isinstance(on, CoupledOnTarget):
+        return CoupledChain(on, length)
+    if isinstance(on, OnSlots):
+        return LookAheadDrafter(on, length)
     return (SequentialChain if _reads_guesses(draft.config) else ParallelChain)(on, length)
 
 
-def _on(head: Head, target: CausalLM) -> OnTarget | Beside:
+def _on(head: Head, target: Any) -> Any:
     """The head with what it shares with its target."""
+    if isinstance(head.config, Early):
+        return OnFirstLayers(head, target)
+    if isinstance(head.config, Amphista):
+        return InSlots(head, target.ends())
+    if isinstance(head.config, Ctc):
+        return InFrames(head, target.ends())
+    if isinstance(head.config, InBlocks):
+        return BlocksOnTarget(head, target.ends())
+    if isinstance(head.config, Coupled):
+        return CoupledOnTarget(head, target.ends())
+    if isinstance(head.config, LookAhead):
+        return OnSlots(head, target)
     return (OnTarget if isinstance(head.config, Recurrent) else Beside)(head, target.ends())
 
 
-def _reads_guesses(kind: Several) -> bool:
+def _reads_guesses(kind: Any) -> bool:
     """Whether a head of the kind reads more than the target's last hidden state."""
     return kind.prefixed or any(kind.pieces(i) for i in range(kind.heads))
 
@@ -61,11 +98,28 @@ def _dynamic(given: Given, *, kind: str, budget: int, branch: int, depth: int, l
     return FeatureGrowth(_on(_by_kind(given)[kind], given.target), budget, branch, depth, least, widths)
 
 
+def _frames(given: Given, *, kind: str, depth: int) -> FrameTree:
+    return FrameTree(_on(_by_kind(given)[kind], given.target), _cut(MEDUSA_TREE, depth))
+
+
+def _by_blocks(given: Given, *, kind: str, budget: int, branch: int, depth: int) -> CoupledGrowth:
+    return CoupledGrowth(_on(_by_kind(given)[kind], given.target), budget, branch, depth)
+
+
 def _ranks(given: Given, *, kind: str, depth: int | None) -> Drafter:
     """Medusa's tree, as deep as there are heads, or as it is set."""
     head = _by_kind(given)[kind]
     counts = _cut(MEDUSA_TREE, min(head.config.guesses, len(MEDUSA_TREE)) if depth is None else depth)
-    return (SequentialTree if _reads_guesses(head.config) else ParallelTree)(_on(head, given.target), counts)
+    on = _on(head, given.target)
+    if isinstance(on, InSlots):
+        return SlotTree(on, counts)
+    return (SequentialTree if _reads_guesses(head.config) else ParallelTree)(on, counts)
+
+
+def _until_weak(given: Given, *, kind: str, length: int, threshold: float) -> Drafter:
+    """A chain that ends with the first guess that is weak: Kangaroo's double early exit."""
+    stop = UntilWeak(threshold, limit=length)
+    return AdapterDrafter(_on(_by_kind(given)[kind], given.target), length, stop, halves(length))
 
 
 def _cut(counts: Counts, depth: int) -> Counts:
@@ -82,13 +136,24 @@ _GROWTH = {"budget": 59, "branch": 10, "depth": 6, "least": 0.0}
 def _rows(kind: type[Kind]) -> tuple[Method, ...]:
     """What is decoded with a kind's heads: its published tree, and a chain, as servers have it."""
     row = partial(Method, paper=kind.paper, needs=(a_head(kind.name),))
-    chain = row(name=f"{kind.name}_chain", drafter=partial(_chain, kind=kind.name), knobs=LENGTH)
+    chain = row(name=chain_method(kind.name), drafter=partial(_chain, kind=kind.name), knobs=LENGTH)
+    if issubclass(kind, Ctc):
+        return row(name=kind.name, drafter=partial(_frames, kind=kind.name), knobs={"depth": len(MEDUSA_TREE)}), chain
+    if issubclass(kind, InBlocks | LookAhead):
+        return (chain,)
     if issubclass(kind, Recurrent):
         grown = partial(row, drafter=partial(_dynamic, kind=kind.name), knobs=_GROWTH)
         if kind.name != "eagle":
             return grown(name=kind.name), chain
         static = row(name=kind.name, drafter=partial(_static, kind=kind.name), knobs={"depth": len(EAGLE_TREE)})
         return static, grown(name="eagle2", paper="arXiv 2406.16858"), chain
+    if issubclass(kind, Early):
+        # Their README's numbers; the parser's default of the threshold is 0.4. [code]
+        knobs = {"length": 6, "threshold": 0.6}
+        return row(name=kind.name, drafter=partial(_until_weak, kind=kind.name), knobs=knobs), chain
+    if issubclass(kind, Coupled):
+        grown = {"budget": 59, "branch": 10, "depth": 6}
+        return row(name=kind.name, drafter=partial(_by_blocks, kind=kind.name), knobs=grown), chain
     if not issubclass(kind, Several):
         return ()  # it has methods of its own
     tree = partial(row, drafter=partial(_ranks, kind=kind.name), knobs={"depth": None})
@@ -98,4 +163,15 @@ def _rows(kind: type[Kind]) -> tuple[Method, ...]:
     return tree(name=kind.name), chain, typical
 
 
-HEADS = tuple(method for name in kinds() for method in _rows(find_kind(name)))
+# Medusa's tree, where theirs is one for speech that is not published, under the tolerance that is ours.
+VADUSA = Method(
+    name="vadusa",
+    drafter=partial(_ranks, kind="medusa"),
+    accept=Tolerance(),
+    lossless=False,
+    paper="arXiv 2410.21951",
+    needs=(a_head("medusa"),),
+    knobs={"depth": None},
+    rule_knobs=("samples",),
+)
+HEADS = (*(method for name in kinds() for method in _rows(find_kind(name))), VADUSA)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -11,7 +12,7 @@ from adaspec_jax.decoding import Analytical, ChainDrafter, ConfidentEnough, Fini
 from adaspec_jax.decoding.drafters.models.copy_first import CopyFirst
 from adaspec_jax.decoding.drafters.text.copying import PromptLookup
 from adaspec_jax.decoding.speedup import RoundCosts
-from adaspec_jax.decoding.stopping import Stop
+from adaspec_jax.decoding.stopping import Likeliest, Stop
 from adaspec_jax.methods.independent import halves
 from adaspec_jax.methods.method import A_DRAFT, COSTS, Given, Method
 
@@ -36,28 +37,38 @@ def _finite_state(given: Given, *, first: int | None, up: int, down: int, least:
     return _chain(given, FiniteState(first, up, down, least, longest), longest)
 
 
-def _copy_first(given: Given, *, ngram: int, copies: int, **finite_state: int | None) -> CopyFirst:
+def _copy_first(given: Given, *, ngram: int, copies: int, **finite_state: Any) -> CopyFirst:
     return CopyFirst(PromptLookup(ngram, copies), _finite_state(given, **finite_state))
 
 
-def _assumed(given: Given, *, cost: float, **knobs: float) -> ChainDrafter:
+def _assumed(given: Given, *, cost: float, **knobs: Any) -> ChainDrafter:
     """With the paper's costs: a draft step is `cost` target steps, and a verification one, whatever its width."""
     if cost <= 0:
         raise ValueError(f"cost is {cost}; a draft step costs more than nothing")
     return _analytical(given, lambda longest: {1: RoundCosts(cost, cost, {0: 1.0, longest: 1.0})}, **knobs)
 
 
-def _measured(given: Given, **knobs: float) -> ChainDrafter:
-    return _analytical(given, lambda longest: given.costs(given, ChainDrafter(given.draft, longest), longest), **knobs)
+def _measured(given: Given, **knobs: Any) -> ChainDrafter:
+    costs = given.costs
+    assert costs is not None, "it needs a target whose rounds can be timed"
+    return _analytical(given, lambda longest: costs(given, ChainDrafter(given.draft, longest), longest), **knobs)
 
 
-def _analytical(given: Given, costs, *, longest: int, window: int, probe: int, prior: float) -> ChainDrafter:
+def _analytical(
+    given: Given,
+    costs: Callable[[int], Mapping[int, RoundCosts]],
+    *,
+    longest: int,
+    window: int,
+    probe: int,
+    prior: float,
+) -> ChainDrafter:
     for name, count in (("longest", longest), ("window", window), ("probe", probe)):
         if count < 1:
             raise ValueError(f"{name} is {count}; it must be at least 1")
     if not 0 <= prior <= 1:
         raise ValueError(f"prior is {prior}; it must be between 0 and 1")
-    by_size: Mapping[int, RoundCosts] = costs(longest)
+    by_size = costs(longest)
     widths = (*_widths(longest), longest)
     costs_M = {n: jnp.array([each.of(m, widths) for m in range(longest + 1)]) for n, each in by_size.items()}
     return _chain(given, Analytical(costs_M, window, probe, prior), longest)
@@ -66,7 +77,8 @@ def _analytical(given: Given, costs, *, longest: int, window: int, probe: int, p
 def _specdec_pp(given: Given, *, threshold: float, least: int, longest: int) -> ChainDrafter:
     if not 1 <= least <= longest:
         raise ValueError(f"least is {least} and longest {longest}; they must rise, from 1 on")
-    return _chain(given, Survival(threshold=_share(threshold), least=least, limit=longest), longest)
+    head = given.stops.get(next(iter(given.drafts)), Likeliest())
+    return _chain(given, Survival(head, _share(threshold), least, longest), longest)
 
 
 def _confident(given: Given, *, threshold: float, longest: int) -> ChainDrafter:
@@ -100,7 +112,7 @@ HEURISTIC = _method(
     paper="transformers",
     knobs={"first": 20, "up": 2, "down": 1, "least": 1, "longest": 32},
 )
-# Untrained: what the draft gives its likeliest token stands for the paper's trained estimate.
+# Where nobody trained a stop head on the draft, what that gives its likeliest token stands for the estimate.
 SPECDEC_PP = _method(
     name="specdec_pp",
     drafter=_specdec_pp,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 from adaspec_jax.decoding import Accept, ChainDrafter, Confident, Fuzzy, Lenient, Rollback, Tolerance, TopBeta, Typical
+from adaspec_jax.decoding.types import Drafter
 from adaspec_jax.methods.independent import LENGTH, chain, halves, length_of
 from adaspec_jax.methods.method import A_DRAFT, Given, Method
 
@@ -17,10 +20,13 @@ def _confident_chain(given: Given, *, draft_length: int | None, fallback: float)
     return ChainDrafter(given.draft, length, Confident(fallback), halves(length))
 
 
-def _lossy(name: str, accept: Accept, paper: str, *, drafter=chain, **knobs: float | None) -> Method:
+def _lossy(
+    name: str, accept: Accept, paper: str, *, drafter: Callable[..., Drafter] = chain, **knobs: float | None
+) -> Method:
     """A draft's chain under the rule, all of whose numbers are knobs."""
-    numbers = tuple(each.name for each in fields(accept))
-    shared = {"lossless": False, "needs": (A_DRAFT,), "rule_knobs": numbers}
+    rule: Any = accept  # a dataclass
+    numbers = tuple(each.name for each in fields(rule))
+    shared: dict[str, Any] = {"lossless": False, "needs": (A_DRAFT,), "rule_knobs": numbers}
     return Method(name=name, drafter=drafter, accept=accept, paper=paper, knobs=LENGTH | knobs, **shared)
 
 

@@ -24,6 +24,7 @@ class Given:
     qualifier: str | None = None  # which of them stands between the smallest and the target; None: the next larger
     foreign: Mapping[str, Foreign] = field(default_factory=dict)  # drafts with a tokenizer of their own, likewise
     heads: Mapping[str, Head] = field(default_factory=dict)  # on the target's features, by their names
+    stops: Mapping[str, Any] = field(default_factory=dict)  # trained on drafts of these names: `models.StopHead`s
     tokenizer: Any = None
     datastore: Any = None  # texts to copy from: a `decoding.drafters.text.datastore.Datastore`
     draft_length: int = 5  # guesses in a row
@@ -62,7 +63,7 @@ class Given:
     def between(self) -> Model | None:
         """The draft that stands between the smallest one and the target; None where there is none."""
         larger = dict(list(self.drafts.items())[1:])
-        return larger.get(self.qualifier, next(iter(larger.values()), None))
+        return larger[self.qualifier] if self.qualifier in larger else next(iter(larger.values()), None)
 
 
 class Need(NamedTuple):
@@ -137,7 +138,8 @@ class Method:
         chosen = {**self.chosen, **values}
         of_rule = {self._fields[name]: value for name, value in values.items() if name in self._fields}
         try:
-            accept = replace(self.accept, **of_rule) if of_rule else self.accept
+            rule: Any = self.accept
+            accept = replace(rule, **of_rule) if of_rule else self.accept
         except ValueError as error:
             raise UserError(f"the method {_label(self.name, chosen)}: {error}") from None
         return replace(self, chosen=chosen, accept=accept)

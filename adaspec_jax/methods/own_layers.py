@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,21 @@ from adaspec_jax.decoding.drafters.target.skipping import SkippingDrafter
 from adaspec_jax.decoding.drafters.target.sparse import AttendedDrafter, SparseDrafter
 from adaspec_jax.decoding.drafters.target.swift import SwiftDrafter
 from adaspec_jax.decoding.stopping import ConfidentEnough
+from adaspec_jax.decoding.types import Drafter
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import read_json
 from adaspec_jax.methods.independent import halves
 from adaspec_jax.methods.method import Given, Method, Need
 
+
+def _num_layers(given: Given) -> int:
+    model: Any = given.target  # one that can be run layer by layer says how many there are
+    return model.config.num_layers
+
+
 LAYERS = Need(
     "a target of at least three layers that can be run one by one",
-    lambda given: hasattr(given.target, "run") and given.target.config.num_layers > 2,
+    lambda given: hasattr(given.target, "run") and _num_layers(given) > 2,
 )
 KEYS = Need("a target whose cache can be selected from", lambda given: hasattr(given.target, "config"))
 
@@ -64,8 +71,10 @@ def checked(skipped: Sequence[int] | set[int], num_layers: int, name: str) -> tu
     return tuple(sorted(set(skipped)))
 
 
-def _draft_and_verify(given: Given, *, layers: str, skip: tuple[int, ...], length: int, threshold: float):
-    count = given.target.config.num_layers
+def _draft_and_verify(
+    given: Given, *, layers: str, skip: tuple[int, ...], length: int, threshold: float
+) -> SkippingDrafter:
+    count = _num_layers(given)
     if layers:
         skipped = layer_set(layers, count)
     else:
@@ -75,7 +84,7 @@ def _draft_and_verify(given: Given, *, layers: str, skip: tuple[int, ...], lengt
 
 
 def _layerskip(given: Given, *, exit_layer: int | None, length: int) -> EarlyExitDrafter:
-    count = given.target.config.num_layers
+    count = _num_layers(given)
     exit_layer = max(count // 4, 1) if exit_layer is None else exit_layer
     if not 1 <= exit_layer < count:
         raise ValueError(f"exit_layer is {exit_layer}; the target has {count} layers, so give 1 to {count - 1}")
@@ -83,9 +92,9 @@ def _layerskip(given: Given, *, exit_layer: int | None, length: int) -> EarlyExi
 
 
 def _draft_on_the_fly(
-    given: Given, *, first: int | None, last: int | None, length: int, threshold: float, **numbers: float
+    given: Given, *, first: int | None, last: int | None, length: int, threshold: float, **numbers: Any
 ) -> SimilarityDrafter:
-    count = given.target.config.num_layers
+    count = _num_layers(given)
     first = min(4, max(count // 4, 1)) if first is None else first
     last = min(2, max(count // 8, 1)) if last is None else last
     if first + last >= count:
@@ -111,9 +120,7 @@ LAYERSKIP = Method(
 )
 SWIFT = Method(
     name="swift",
-    drafter=lambda given, **knobs: SwiftDrafter(
-        given.target, every_other_layer(given.target.config.num_layers), **knobs
-    ),
+    drafter=lambda given, **knobs: SwiftDrafter(given.target, every_other_layer(_num_layers(given)), **knobs),
     paper="arXiv 2410.06916",
     needs=(LAYERS,),
     knobs={"length": 25, "siblings": 10, "window": 50, "share": 0.45, "threshold": 0.8, "enough": 0.93},
@@ -136,8 +143,8 @@ DRAFT_ON_THE_FLY = Method(
 )
 
 
-def _magicdec(given: Given, *, select: str, length: int, budget: int, sink: int, recent: int):
-    kinds = {
+def _magicdec(given: Given, *, select: str, length: int, budget: int, sink: int, recent: int) -> Drafter:
+    kinds: dict[str, Callable[[], Drafter]] = {
         "sink": lambda: SparseDrafter(given.target, length, budget, sink),
         "snapkv": lambda: AttendedDrafter(given.target, length, budget, recent),
     }

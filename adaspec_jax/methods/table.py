@@ -80,6 +80,7 @@ def _from_elsewhere(where: str, attribute: str) -> Method:
 
 def _file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"methods_of_{path.stem}", path)
+    assert spec is not None and spec.loader is not None, "a path that ends in .py is one of Python's"
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where its dataclasses look for it
     spec.loader.exec_module(module)
     return module

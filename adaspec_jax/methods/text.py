@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from adaspec_jax import data
 from adaspec_jax.decoding.drafters.text.copying import LongestMatch, PromptLookup, ReferenceCopy
 from adaspec_jax.decoding.drafters.text.datastore import DatastoreTree
@@ -23,7 +25,8 @@ def _anpd(given: Given, *, levels: int, length: int) -> CountedNgrams:
 
 
 def _n_grammys(given: Given, *, rows: int, length: int, ngram: int) -> NGrammys:
-    NGrammys(None, rows, length, ngram)  # numbers that cannot be are refused before the pass over the vocabulary
+    unread: Any = None
+    NGrammys(unread, rows, length, ngram)  # numbers that cannot be are refused before the pass over the vocabulary
     opening = () if given.tokenizer is None else tuple(data.opening(given.tokenizer))
     return NGrammys(likeliest_followers(given.target, rows, opening=opening), rows, length, ngram)
 
@@ -32,7 +35,7 @@ def _rest(given: Given, **knobs: int) -> DatastoreTree:
     return DatastoreTree(given.datastore, **knobs)
 
 
-def _suffix(given: Given, **knobs: float) -> SuffixPath:
+def _suffix(given: Given, **knobs: Any) -> SuffixPath:
     return SuffixPath(given.datastore, **knobs)
 
 

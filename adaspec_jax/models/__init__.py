@@ -8,11 +8,14 @@ from adaspec_jax.models.files.directories import asked_by, asked_of, described, 
 from adaspec_jax.models.files.tokenizer_files import write_tokenizer
 from adaspec_jax.models.heads.parts.files import load_head, save_head, trained_on
 from adaspec_jax.models.kv_cache import KVCache
+from adaspec_jax.models.stop_head import StopHead, load_stop_head, save_stop_head
+from adaspec_jax.models.vocabulary_rows import with_mask_token
 
 __all__ = [
     "CausalLM",
     "DecoderConfig",
     "KVCache",
+    "StopHead",
     "asked_by",
     "asked_of",
     "build",
@@ -23,8 +26,11 @@ __all__ = [
     "find_directory",
     "load",
     "load_head",
+    "load_stop_head",
     "save",
     "save_head",
+    "save_stop_head",
     "trained_on",
+    "with_mask_token",
     "write_tokenizer",
 ]

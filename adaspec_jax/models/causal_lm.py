@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from adaspec_jax.errors import UserError
@@ -18,11 +18,12 @@ from adaspec_jax.models.decoder import STACKED, Decoder
 from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.decoding_layout import WEIGHT, laid_out
 from adaspec_jax.models.families import config_from_hf
+from adaspec_jax.models.grouped_products import form_of
 from adaspec_jax.models.key_attention import attention_to_keys
 from adaspec_jax.models.kv_cache import KVCache
 from adaspec_jax.models.layer_set import check_keep
-
-RULED_OUT_BIAS = -1e4  # of a padding row's logit where the head has a bias; finite in float16
+from adaspec_jax.models.ring import AHEAD
+from adaspec_jax.models.vocabulary_rows import with_rows
 
 
 class Ran(NamedTuple):
@@ -51,27 +52,38 @@ class CausalLM:
     config: DecoderConfig
 
     def __call__(
-        self, tokens_BT: Array, cache: KVCache | None = None, *, positions_BT=None, mask_BTS=None
+        self,
+        tokens_BT: Array | np.ndarray,
+        cache: KVCache | None = None,
+        *,
+        positions_BT: Array | None = None,
+        mask_BTS: Array | None = None,
     ) -> tuple[Array, KVCache | None]:
         """Float32 logits_BTV, and the extended cache (None without one)."""
         hidden_BTD, cache = self.features(tokens_BT, cache, positions_BT=positions_BT, mask_BTS=mask_BTS)
         return self.unembed(hidden_BTD), cache
 
     def features(
-        self, tokens_BT: Array, cache: KVCache | None = None, *, positions_BT=None, mask_BTS=None, segments_BT=None
+        self,
+        tokens_BT: Array | np.ndarray,
+        cache: KVCache | None = None,
+        *,
+        positions_BT: Array | None = None,
+        mask_BTS: Array | None = None,
+        segments_BT: Array | None = None,
     ) -> tuple[Array, KVCache | None]:
         """hidden_BTD after the final norm, and the extended cache (None without one)."""
-        where = {"positions_BT": positions_BT, "mask_BTS": mask_BTS, "segments_BT": segments_BT}
-        return self.run(tokens_BT, cache, **where)[:2]
+        ran = self.run(tokens_BT, cache, positions_BT=positions_BT, mask_BTS=mask_BTS, segments_BT=segments_BT)
+        return ran.hidden, ran.cache
 
     def run(
         self,
-        tokens_BT: Array,
+        tokens_BT: Array | np.ndarray,
         cache: KVCache | None = None,
         *,
-        positions_BT=None,
-        mask_BTS=None,
-        segments_BT=None,
+        positions_BT: Array | None = None,
+        mask_BTS: Array | None = None,
+        segments_BT: Array | None = None,
         first: int = 0,
         last: int | None = None,
         hidden_BTD: Array | None = None,
@@ -107,8 +119,12 @@ class CausalLM:
 
     def attention_to_keys(self, layer: int, hidden_BTD: Array, cache: KVCache, position_BT: Array) -> Array:
         """[B, Hkv, S]: how much attention these tokens, as they enter a layer, give to each cached key; see there."""
-        params = self.unstacked().params[f"layers_{layer}"]
-        return attention_to_keys(self.config, params, hidden_BTD, cache.keys[layer], position_BT)
+        if any(self.config.windows):
+            raise UserError(
+                "the most attended keys cannot be chosen where layers attend to windows, and hold no others"
+            )
+        params, kind = self.unstacked().params[f"layers_{layer}"], self.config.rotation(layer)
+        return attention_to_keys(self.config, kind, params, hidden_BTD, cache.keys[layer], position_BT)
 
     def embedded(self, tokens: Array) -> Array:
         """[..., D] of token ids [...]: what the first layer reads, without learned positions."""
@@ -134,12 +150,16 @@ class CausalLM:
         """The same model with only the parameters that `embedded` and `unembed` read: all that heads need of it."""
         return replace(self, params={name: self.params[name] for name in ("embed", "head") if name in self.params})
 
-    def init_cache(self, batch_size: int, slots: int) -> KVCache:
-        """An empty cache in the parameters' dtype."""
+    def init_cache(self, batch_size: int, slots: int, *, ahead: int = AHEAD) -> KVCache:
+        """An empty cache in the parameters' dtype; of layers with windows `ahead` tokens can be taken back."""
         c = self.config
-        return KVCache.zeros(
-            batch_size, slots, layers=c.num_layers, kv_heads=c.num_kv_heads, head_dim=c.head_dim, dtype=self.dtype
-        )
+        sizes: dict[str, Any] = {
+            "layers": c.num_layers,
+            "kv_heads": c.num_kv_heads,
+            "head_dim": c.head_dim,
+            "windows": c.windows,
+        }
+        return KVCache.zeros(batch_size, slots, dtype=self.dtype, ahead=ahead, **sizes)
 
     def with_vocabulary(self, num_tokens: int) -> CausalLM:
         """The same model with the columns from `num_tokens` on ruled out; UserError if the vocabulary is smaller."""
@@ -156,34 +176,30 @@ class CausalLM:
         Each row that no token owns becomes the mean of the tokens' rows, for engines that do not mask it. Its logit is
         then the mean of the tokens' logits: never above the largest, so that greedy decoding does not take it, and
         sampling, at any temperature, gives it at most the probability of an average token (Jensen), all P such rows
-        beside V tokens at most P / (P + V). Where the head has a bias, that of such a row is -1e4, and its probability
-        0. The tokens' rows stay as they are, and in this package the others stay masked.
+        beside V tokens at most P / (P + V); under a soft cap only the first holds. Where the head has a bias, that of
+        such a row is -1e4, and its probability 0. The tokens' rows stay as they are, and here the others are masked.
+        So does what is read at a mask token, which tied matrices are untied for.
         """
-        count, c = self.config.num_tokens, self.config
-        if vocab_size < count:
-            raise UserError(f"a vocabulary of {vocab_size} rows has no room for the tokenizer's {count} tokens")
-        embed, params = self.params["embed"], dict(self.params)
-        params["embed"] = embed | {"embedding": _padded(embed["embedding"][:count], vocab_size)}
-        if not c.tie_embeddings:
-            head = params["head"] = dict(self.params["head"])
-            head["kernel"] = _padded(head["kernel"][:, :count].T, vocab_size).T
-            if c.head_bias:
-                head["bias"] = jnp.pad(head["bias"][:count], (0, vocab_size - count), constant_values=RULED_OUT_BIAS)
-        source = json.dumps(c.hf_config() | {"vocab_size": vocab_size}, sort_keys=True)
-        return replace(self, params=params, config=replace(c, vocab_size=vocab_size, source=source))
+        return with_rows(self, vocab_size)
 
     def check_context(self, tokens: int, name: str, remedy: str) -> None:
         """UserError where `tokens` of text are more than the model was made for."""
         if tokens > (context := self.config.max_positions):
             raise UserError(f"{name} has a context of {context} tokens, and {tokens} are needed; {remedy}")
 
-    def with_attention(self, kernel: str, dtype, *, backend: str | None = None) -> CausalLM:
+    def with_attention(self, kernel: Literal["xla", "cudnn"], dtype: Any, *, backend: str | None = None) -> CausalLM:
         """The same model with this attention kernel, "xla" or "cudnn", as it suits a backend (default: the one here).
 
         UserError where the kernel cannot run there.
         """
-        block = block_of(kernel, head_dim=self.config.head_dim, dtype=dtype, backend=backend)
-        return replace(self, config=replace(self.config, attention=kernel, attention_block=block))
+        c = self.config
+        if kernel == "cudnn" and (any(c.windows) or c.attention_softcap):
+            raise UserError(
+                f'attention "cudnn" takes neither windows nor soft caps, and {c.model_type} has them: "xla"'
+            )
+        block = block_of(kernel, head_dim=c.head_dim, dtype=dtype, backend=backend)
+        products = form_of(backend) if c.experts else ""
+        return replace(self, config=replace(c, attention=kernel, attention_block=block, expert_products=products))
 
     def with_rematerialisation(self, rematerialise: bool) -> CausalLM:
         """The same model, whose backward pass keeps only the layers' inputs, or all that it needs."""
@@ -218,12 +234,12 @@ class CausalLM:
         dtype = None if products is None else jnp.dtype(products)
         return replace(unstacked, params=laid_out(unstacked.params, tied=self.config.tie_embeddings, dtype=dtype))
 
-    def astype(self, dtype) -> CausalLM:
+    def astype(self, dtype: Any) -> CausalLM:
         """The same model with every parameter in `dtype`."""
         return replace(self, params=jax.tree.map(lambda x: x.astype(dtype), self.params))
 
     @property
-    def dtype(self):
+    def dtype(self) -> Any:
         return self.params["embed"]["embedding"].dtype
 
     @property
@@ -232,7 +248,7 @@ class CausalLM:
         tied = {"head"} if self.config.tie_embeddings else set()
         return sum(leaf.size for leaf in jax.tree.leaves({k: v for k, v in self.params.items() if k not in tied}))
 
-    def _checked(self, first: int, last: int | None, hidden_BTD, keep, taps) -> int:
+    def _checked(self, first: int, last: int | None, hidden_BTD: Any, keep: Any, taps: tuple[float, ...]) -> int:
         layers = self.config.num_layers
         end = layers if last is None else last
         if not 0 <= first <= end <= layers:
@@ -244,23 +260,17 @@ class CausalLM:
             raise ValueError(f"layers {absent} do not run, and cannot be tapped; layers {first} to {end} do")
         return end
 
-    def _apply(self, *args, method: str, **static):
+    def _apply(self, *args: Any, method: str, **static: Any) -> Any:
         return Decoder(self.config).apply({"params": self.params}, *args, method=method, **static)
 
 
-def _padded(rows_VD: Array, count: int) -> Array:
-    """`count` rows: these, and their mean for the rest."""
-    mean_1D = jnp.mean(rows_VD, axis=0, keepdims=True, dtype=jnp.float32).astype(rows_VD.dtype)
-    return jnp.concatenate([rows_VD, jnp.broadcast_to(mean_1D, (count - len(rows_VD), rows_VD.shape[1]))])
-
-
 @partial(jax.jit, static_argnames=("config", "dtype"))
-def _initial_params(key: Array, *, config: DecoderConfig, dtype):
+def _initial_params(key: Array, *, config: DecoderConfig, dtype: Any) -> Any:
     params = Decoder(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
     return jax.tree.map(lambda x: x.astype(dtype), params)
 
 
-def build(hf_config: dict, key: Array, *, dtype=jnp.float32) -> CausalLM:
+def build(hf_config: dict, key: Array, *, dtype: Any = jnp.float32) -> CausalLM:
     """A randomly initialised model of a config.json: normal(initializer_range) kernels, zero biases, unit norms."""
     config = config_from_hf(hf_config)
     return CausalLM(_initial_params(key, config=config, dtype=jnp.dtype(dtype)), config)

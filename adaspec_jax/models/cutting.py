@@ -13,6 +13,7 @@ import numpy as np
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.decoder import STACKED
+from adaspec_jax.models.families import family
 
 CUT = "adaspec_cut"  # in the config.json of what was cut: from which layers of what
 DEPTH = ("num_hidden_layers", "n_layer")  # one of them in a config.json
@@ -41,7 +42,9 @@ def cut(model: CausalLM, layers: Sequence[int], *, origin: str = "") -> CausalLM
     hf = _of_layers(c.hf_config(), layers, c.num_layers)
     if origin:
         hf[CUT] = in_words(layers, origin)
-    config = replace(c, num_layers=len(layers), source=json.dumps(hf, sort_keys=True))
+    windows, rotations = (tuple(x[i] for i in layers) if x else () for x in (c.windows, c.rotations))
+    left: dict[str, Any] = {"windows": windows if any(windows) else (), "rotations": rotations}
+    config = replace(c, num_layers=len(layers), source=json.dumps(hf, sort_keys=True), **left)
     return replace(model, params=params, config=config)
 
 
@@ -60,11 +63,15 @@ def _of_layers(hf: dict[str, Any], layers: tuple[int, ...], count: int) -> dict[
     """A config.json of so many layers, with what it says of each for those that are left."""
     hf = {key: value for key, value in hf.items() if key != CUT}  # true of what this is cut from
     unknown = [key for key, value in hf.items() if "layer" in key and isinstance(value, list) and value]
-    if other := sorted(set(unknown) - {KINDS}):
+    said: dict[str, Any] = getattr(family(hf["model_type"]), "by_layer", lambda *_: {})(hf, count)
+    if other := sorted(set(unknown) - {KINDS, *said}):
         raise UserError(f'config.json: "{other[0]}" lists layers, and what a cut leaves of it is not known; remove it')
+    if len(layers) < count:  # what follows from a layer's number has to be said of those that are left
+        hf |= said
     hf |= {key: len(layers) for key in DEPTH if key in hf}
-    if isinstance(kinds := hf.get(KINDS), list) and len(kinds) == count:
-        hf[KINDS] = [kinds[layer] for layer in layers]
+    for key in (KINDS, *said):
+        if isinstance(kinds := hf.get(key), list) and len(kinds) == count:
+            hf[key] = [kinds[layer] for layer in layers]
     if isinstance(first := hf.get(FULL_BEFORE, 28 if hf.get("use_sliding_window") else None), int):
         hf[FULL_BEFORE] = sum(layer < first for layer in layers)
     return hf

@@ -1,12 +1,13 @@
 """One decoder for every family: what differs between families is data in `DecoderConfig`.
 
 Parameter paths: `embed/embedding` [V, D]; `position_embed/embedding` [positions, D] (with `learned_positions`); per
-layer `layers_i/attention_norm`, `layers_i/mlp_norm` (absent when shared), `layers_i/attention/{q,k,v,out}`,
-`layers_i/attention/{q_norm,k_norm}` (one head wide, with `qk_norm`), `layers_i/mlp/{up,gate,down}` (gate only when
-gated); `final_norm`; `head` (absent when tied). Linear layers hold a `kernel` [in, out], perhaps a `bias` [out] and
-perhaps a low-rank update `lora_a` [in, R], `lora_b` [R, out]; norms hold `scale` and, for "layer", `bias`. `layers` in
-place of all `layers_i` holds them stacked, [L, ...]: then one layer is compiled, and a scan walks through them. For
-decoding, linear layers may be laid out otherwise: `decoding_layout.py`.
+layer `layers_i/attention_norm`, `layers_i/mlp_norm` (absent when shared) and `layers_i/{attention,mlp}_out_norm`, as
+`norms` says, `layers_i/attention/{q,k,v,out}`, `layers_i/attention/{q_norm,k_norm}` (with `qk_norm`; as wide as one
+head, or as all), `layers_i/mlp/{up,gate,down}` (gate only when gated; with experts `layers_i/mlp/router` and stacks of
+matrices, `experts.py`); `final_norm`; `head` (absent when tied). Linear layers hold a `kernel` [in, out], perhaps a
+`bias` [out] and perhaps a low-rank update `lora_a` [in, R], `lora_b` [R, out]; norms hold `scale` and, for "layer",
+`bias`. `layers` in place of all `layers_i` holds them stacked, [L, ...]: then one layer is compiled, and a scan walks
+through them. For decoding, linear layers may be laid out otherwise: `decoding_layout.py`.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from adaspec_jax.devices.sharding import ROWS, constrain
-from adaspec_jax.models.attention import positions_within
+from adaspec_jax.models.attention import capped
 from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.decoding_layout import WEIGHT, product
 from adaspec_jax.models.kv_cache import KVCache
-from adaspec_jax.models.layer import Layer, norm_of, run_equal_layer, run_layer
+from adaspec_jax.models.layer import Form, Layer, norm_of, run_equal_layer, run_layer
 from adaspec_jax.models.layer_set import sublayers_of
-from adaspec_jax.models.rotary import rotary_angles
+from adaspec_jax.models.placing import Entries, Placed
 from adaspec_jax.models.unowned_rows import rule_out
 
 STACKED = "layers"  # the parameters of all layers, stacked
@@ -66,9 +67,10 @@ class Decoder(nn.Module):
 
     def __call__(self, tokens_BT):
         """Every module once, for `init` to make its parameters."""
-        hidden_BTD, where = self._begin(tokens_BT, None, None, None, None, None)
+        placed = Placed.of(self.config, tokens_BT, None, None, None, None)
+        hidden_BTD = self._begun(tokens_BT, placed)
         for layer in self.layers:
-            hidden_BTD = layer(hidden_BTD, *where[:2], None, where[2])
+            hidden_BTD = layer(hidden_BTD, placed.in_layer(0)[0])
         return self.unembed(self.final_norm(hidden_BTD))
 
     def run(
@@ -87,71 +89,71 @@ class Decoder(nn.Module):
     ):
         """(hidden states, the cache with T more tokens per row or None, taps); see `CausalLM.run`."""
         c, params = self.config, self.variables["params"]
-        count = tokens_BT.shape[1]
         end = c.num_layers if last is None else last
-        hidden_BTD, where = self._begin(tokens_BT, cache, positions_BT, mask_BTS, hidden_BTD, segments_BT)
-        start_B, tapped = where[2], {}
-        writes_B = None if cache is not None and cache.known_empty else start_B
+        if cache is not None and cache.tails:
+            cache = cache.roll_back(cache.lengths_B)
+        placed = Placed.of(c, tokens_BT, cache, positions_BT, mask_BTS, segments_BT)
+        hidden_BTD = self._begun(tokens_BT, placed, hidden_BTD)
         if cache is None and STACKED in params and keep is None and not any(tap % 1 for tap in taps):
-            of_layer = self._of_layer((True, True))
-
-            def body(hidden_BTD, layer):
-                return of_layer(layer, hidden_BTD, *where[:2], None, start_B, segments_BT)[0], None
-
-            ends = sorted({end, *(int(tap) + 1 for tap in taps if tap >= 0)})
-            for begin, stop in zip([first, *ends], ends, strict=False):
-                span = jax.tree.map(itemgetter(slice(begin, stop)), params[STACKED])
-                hidden_BTD, _ = jax.lax.scan(body, hidden_BTD, span)
-                tapped[stop - 1] = hidden_BTD
+            hidden_BTD, tapped = self._scanned(hidden_BTD, placed, first, end, taps)
         else:
-            buffers = [None] * c.num_layers if cache is None else list(zip(cache.keys, cache.values, strict=True))
+            tapped, entries = {}, None if cache is None else Entries(cache)
             for i in range(first, end):
                 stacked = STACKED in params
                 layer = jax.tree.map(itemgetter(i), params[STACKED]) if stacked else params[f"layers_{i}"]
-                of_layer, entered_BTD = self._of_layer(sublayers_of(keep, i), i + 0.5 in taps), hidden_BTD
-                made = of_layer(layer, hidden_BTD, *where[:2], buffers[i], writes_B, segments_BT)
-                hidden_BTD, buffers[i], attended_BTD = made
+                where, form = placed.in_layer(i)
+                form, entered_BTD = form._replace(runs=sublayers_of(keep, i), tells=i + 0.5 in taps), hidden_BTD
+                before = None if entries is None else entries[i]
+                hidden_BTD, after, attended_BTD = self._of_layer(form)(layer, hidden_BTD, where, before)
+                if entries is not None:
+                    entries.put(i, after, form)
                 if attended_BTD is not None:
                     tapped[i + 0.5] = entered_BTD + attended_BTD
                 if i in taps:
                     tapped[i] = hidden_BTD
-            if cache is not None:
-                keys, values = zip(*buffers, strict=True)
-                cache = KVCache(keys=keys, values=values, lengths_B=start_B + jnp.int32(count))
+            if entries is not None:
+                cache = entries.extended(placed.start_B, tokens_BT.shape[1])
         if last is None:
             hidden_BTD = tapped[-1] = self.final_norm(hidden_BTD)
         return hidden_BTD, cache, tuple(tapped[i] for i in taps)
 
-    def _begin(self, tokens_BT, cache: KVCache | None, positions_BT, mask_BTS, hidden_BTD, segments_BT):
-        """What enters the first layer, and (rotation, mask_BTS, start_B) for all; no mask: causal, from here on."""
-        c, count = self.config, tokens_BT.shape[1]
-        start_B = jnp.zeros((tokens_BT.shape[0],), jnp.int32) if cache is None else jnp.asarray(cache.lengths_B)
-        steps_1T = jnp.arange(count, dtype=jnp.int32)[None, :]
-        if positions_BT is None and segments_BT is not None:
-            positions_BT = positions_within(segments_BT)
-        elif positions_BT is None:
-            positions_BT = start_B[:, None] + steps_1T
-        if mask_BTS is None and cache is not None and not cache.known_empty:
-            slots_11S = jnp.arange(cache.slots, dtype=jnp.int32)[None, None, :]
-            mask_BTS = slots_11S <= (start_B[:, None] + steps_1T)[:, :, None]
-        rotation = rotary_angles(positions_BT, size=c.rotary_dim, theta=c.rope_theta, scaling=c.rope_scaling)
+    def _scanned(self, hidden_BTD, placed: Placed, first: int, end: int, taps):
+        """Layers `first` to `end` of a stacked model, one compiled, and what was tapped of them."""
+        tapped, layers = {}, (self.variables["params"][STACKED], placed.kinds())
+
+        def body(hidden_BTD, layer):
+            where, form = placed.in_layer_of(layer[1])
+            return self._of_layer(form)(layer[0], hidden_BTD, where, None)[0], None
+
+        ends = sorted({end, *(int(tap) + 1 for tap in taps if tap >= 0)})
+        for begin, stop in zip([first, *ends], ends, strict=False):
+            span = jax.tree.map(itemgetter(slice(begin, stop)), layers)
+            hidden_BTD, _ = jax.lax.scan(body, hidden_BTD, span)
+            tapped[stop - 1] = hidden_BTD
+        return hidden_BTD, tapped
+
+    def _begun(self, tokens_BT, placed: Placed, hidden_BTD=None):
+        """What enters the first layer: the embedded tokens, where nothing else is said to."""
+        c = self.config
         if hidden_BTD is None:
-            hidden_BTD = self.embed(tokens_BT)
+            hidden_BTD = self.embedded(tokens_BT)
             if c.learned_positions:
                 # Padding may lie past the last position; what callers ask for there is refused by `check_context`.
-                hidden_BTD = hidden_BTD + self.position_embed(jnp.minimum(positions_BT, c.max_positions - 1))
-        return constrain(hidden_BTD, ROWS, None, None), (rotation, mask_BTS, start_B)
+                hidden_BTD = hidden_BTD + self.position_embed(jnp.minimum(placed.positions_BT, c.max_positions - 1))
+        return constrain(hidden_BTD, ROWS, None, None)
 
-    def _of_layer(self, runs: tuple, tells: bool = False):
+    def _of_layer(self, form: Form):
         c = self.config
-        known = all(isinstance(run, bool) for run in runs)
-        of_layer = partial(run_equal_layer if known else run_layer, c, runs, tells)
+        known = all(isinstance(run, bool) for run in form.runs)
+        of_layer = partial(run_equal_layer if known else run_layer, c, form)
         if c.rematerialise:
             return jax.checkpoint(of_layer, prevent_cse=STACKED not in self.variables["params"])
         return of_layer
 
     def embedded(self, tokens):
-        return self.embed(tokens)
+        hidden = self.embed(tokens)
+        scale = self.config.embed_scale
+        return hidden if scale == 1.0 else hidden * jnp.asarray(scale, hidden.dtype)
 
     def unembed(self, hidden):
         """Float32 logits of hidden states of any leading shape; columns past `num_tokens` are ruled out."""
@@ -161,4 +163,7 @@ class Decoder(nn.Module):
             logits = jnp.einsum("...d,vd->...v", hidden, self.embed.embedding, preferred_element_type=jnp.float32)
         else:
             logits = self.head(hidden)
+        if c.logit_scale != 1.0:
+            logits = logits * c.logit_scale
+        logits = capped(logits, c.logit_softcap)
         return constrain(rule_out(logits, c), ROWS, None, "tensor")

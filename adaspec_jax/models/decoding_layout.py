@@ -2,8 +2,8 @@
 
 Linear layers that read the same input are one: `attention/qkv` and, in gated MLPs, `mlp/gate_up`. Those that multiply
 in bfloat16 hold a `weight` [out, in], as PyTorch names it, in place of a `kernel` [in, out]; in float32 that form is
-slower from two rows on (`benchmarks/layouts.py`). What training, files and sharding know is the loaded form; this one
-is made of it and thrown away.
+slower from two rows on (`benchmarks/layouts.py`). Of a mixture of experts only the type changes, of the experts alone.
+What training, files and sharding know is the loaded form; this one is made of it and thrown away.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WEIGHT = "weight"
 QKV, GATE_UP = ("q", "k", "v"), ("gate", "up")
 
 
-def laid_out(params: Mapping[str, Any], *, tied: bool, dtype=None) -> dict[str, Any]:
+def laid_out(params: Mapping[str, Any], *, tied: bool, dtype: Any = None) -> dict[str, Any]:
     """The parameters of an unstacked model, laid out; its kernels in `dtype` (None: their own), all else as it was.
 
     Layers with a low-rank update stay as they are. Of what is laid out already only the type changes.
@@ -49,10 +49,14 @@ def product(rows: Array, weight_OI: Array) -> Array:
     return flat_RO.reshape(*rows.shape[:-1], -1)
 
 
-def _layer(layer: Mapping[str, Any], dtype) -> dict[str, Any]:
+def _layer(layer: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
     attention = _united(layer["attention"], QKV, "qkv")
     mlp = _united(layer["mlp"], GATE_UP, "gate_up")
-    each = lambda tree: {k: _linear(v, dtype) if _is_linear(v) else v for k, v in tree.items()}  # noqa: E731
+    if "experts" in mlp and dtype is not None:
+        mlp["experts"] = {name: jnp.asarray(stack, dtype) for name, stack in mlp["experts"].items()}
+    each = lambda tree: {  # noqa: E731
+        k: _linear(v, dtype) if _is_linear(v) and k != "router" else v for k, v in tree.items()
+    }
     return {**layer, "attention": each(attention), "mlp": each(mlp)}
 
 
@@ -69,7 +73,7 @@ def _is_linear(tree: Any) -> bool:
     return ("kernel" in tree or WEIGHT in tree) and "lora_a" not in tree
 
 
-def _linear(linear: Mapping[str, Any], dtype) -> dict[str, Any]:
+def _linear(linear: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
     name = WEIGHT if WEIGHT in linear else "kernel"
     matrix = linear[name] if dtype is None else jnp.asarray(linear[name], dtype)
     rest = {leaf: value for leaf, value in linear.items() if leaf != name}

@@ -5,35 +5,74 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from adaspec_jax.errors import UserError
+from adaspec_jax.models.ring import AHEAD, moved_around, ring_size, settled
 
-@partial(jax.tree_util.register_dataclass, data_fields=["keys", "values", "lengths_B"], meta_fields=[])
+Tail = tuple[Array, Array]  # keys and values [B, Hkv, T, K]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["keys", "values", "lengths_B", "tails", "begun_B", "counted"],
+    meta_fields=["windows"],
+)
 @dataclass(frozen=True)
 class KVCache:
-    """Keys and values per layer, and how many tokens each row has written; slots past `lengths_B` are stale."""
+    """Keys and values per layer, and how many tokens each row has written; slots past `lengths_B` are stale.
+
+    A layer that attends to a window has a ring of its last tokens in place of all S; see `ring.py`. What a long call
+    wrote there lies in `tails`, from slot `begun_B` on, until `roll_back` says how much of it is real.
+    """
 
     keys: tuple[Array, ...]  # per layer [B, Hkv, S, K], as the products of attention read them
     values: tuple[Array, ...]  # per layer [B, Hkv, S, K]
-    lengths_B: Array  # int32, tokens written per row
+    lengths_B: Any  # an Array of int32, tokens written per row; NumPy's where it is known that there are none
+    tails: tuple[Tail | None, ...] = ()
+    begun_B: Any = None  # an Array where there are tails
+    counted: Array | None = None  # [B, S, 0]: the slots of a text, where every layer has a ring
+    windows: tuple[int, ...] = ()  # per layer; 0, and (): it attends to all
 
     @classmethod
-    def zeros(cls, batch_size: int, slots: int, *, layers: int, kv_heads: int, head_dim: int, dtype) -> KVCache:
-        """An empty cache of `slots` tokens per row."""
-        shape = (batch_size, kv_heads, slots, head_dim)
+    def zeros(
+        cls,
+        batch_size: int,
+        slots: int,
+        *,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: Any,
+        windows: tuple[int, ...] = (),
+        ahead: int = AHEAD,
+    ) -> KVCache:
+        """An empty cache of `slots` tokens per row, of which rings let `ahead` be taken back."""
+        sizes = [ring_size(window, slots, ahead) for window in windows or (0,) * layers]
+        shapes = [(batch_size, kv_heads, size, head_dim) for size in sizes]
         return cls(
-            keys=tuple(jnp.zeros(shape, dtype) for _ in range(layers)),
-            values=tuple(jnp.zeros(shape, dtype) for _ in range(layers)),
+            keys=tuple(jnp.zeros(shape, dtype) for shape in shapes),
+            values=tuple(jnp.zeros(shape, dtype) for shape in shapes),
             lengths_B=np.zeros((batch_size,), np.int32),
+            counted=jnp.zeros((batch_size, slots, 0), dtype) if windows and all(windows) else None,
+            windows=windows,
         )
 
     @property
     def slots(self) -> int:
-        return self.keys[0].shape[2]
+        """The most tokens that a row may come to hold."""
+        return max(x.shape[2] for x in self.keys) if self.counted is None else self.counted.shape[1]
+
+    @property
+    def ahead(self) -> int | None:
+        """How many tokens may be written and taken back at once; None: any number."""
+        sizes = zip((x.shape[2] for x in self.keys), self.windows or (0,) * len(self.keys), strict=True)
+        return min((size - window for size, window in sizes if size < self.slots), default=None)
 
     @property
     def known_empty(self) -> bool:
@@ -44,19 +83,37 @@ class KVCache:
         return isinstance(self.lengths_B, np.ndarray) and not self.lengths_B.any()
 
     def roll_back(self, lengths_B: Array) -> KVCache:
-        """The same cache with `lengths_B` tokens per row; what lies beyond is masked now and overwritten later."""
-        return replace(self, lengths_B=jnp.asarray(lengths_B, jnp.int32))
+        """The same cache with `lengths_B` tokens per row; what lies beyond is masked now and overwritten later.
+
+        Where a layer has a ring, to no less than `ahead` tokens before what was ever written, or to none.
+        """
+        lengths_B = jnp.asarray(lengths_B, jnp.int32)
+        if not self.tails:
+            return replace(self, lengths_B=lengths_B)
+
+        def buffers(part: int, old: tuple[Array, ...]) -> tuple[Array, ...]:
+            both = zip(old, self.tails, strict=True)
+            return tuple(x if tail is None else settled(x, tail[part], self.begun_B, lengths_B) for x, tail in both)
+
+        keys, values = buffers(0, self.keys), buffers(1, self.values)
+        return replace(self, keys=keys, values=values, lengths_B=lengths_B, tails=(), begun_B=None)
 
     def keep_path(self, start_B: Array, rows_BM: Array) -> KVCache:
         """Entries of slots `start_b + rows_BM[b, m]` moved to `start_b + m` in every layer; lengths are untouched."""
         start_B = jnp.asarray(start_B)
+        if self.tails:
+            raise ValueError(
+                f"a ring takes back {self.ahead} tokens: too many were written at once to keep some of them"
+            )
+        slots = self.slots
 
         @jax.vmap
         def moved(buffer_GSK: Array, start: Array, rows_M: Array) -> Array:
             # "clip" because the default fills rows out of range with NaN, which leaks even through a masked slot.
             return _write_row(buffer_GSK, buffer_GSK.at[:, start + rows_M].get(mode="clip"), start)
 
-        keys, values = (tuple(moved(x, start_B, rows_BM) for x in buffers) for buffers in (self.keys, self.values))
+        move = lambda x: (moved if x.shape[2] == slots else moved_around)(x, start_B, rows_BM)  # noqa: E731
+        keys, values = (tuple(map(move, buffers)) for buffers in (self.keys, self.values))
         return replace(self, keys=keys, values=values)
 
     def select(self, slots: Array | Sequence[Array]) -> KVCache:
@@ -65,7 +122,12 @@ class KVCache:
         `slots` [B, Hkv, X], for all layers or one array for each: every head of keys may choose its own. Keys keep the
         positions they were rotated to, so that a call on the result must be told `positions_BT`. A slot past the end is
         the last one; roll the result back to where entries stop being real.
+
+        Raises:
+          UserError: a layer has no entries but those of its window.
         """
+        if any(self.windows):
+            raise UserError("cached tokens cannot be chosen where layers attend to windows: they hold few as it is")
         per_layer = [slots] * len(self.keys) if isinstance(slots, jax.Array | np.ndarray) else list(slots)
 
         def chosen(buffer_BGSK: Array, slots_BGX: Array) -> Array:

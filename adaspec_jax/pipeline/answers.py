@@ -63,7 +63,7 @@ def targets_own(
     names = [directory / f"{number:06d}.npz" for number in range(len(blocks))]
     there = processes.once(lambda: [_is_whole(file, asked.arrays) for file in names])
     done = sum(len(block) for block, whole in zip(blocks, there, strict=True) if whole)
-    shown = {"description": "target's own answers", "unit": asked.unit, "initial": done}
+    shown = {"description": "the target answers", "unit": asked.unit, "initial": done}
     with reporting.track(len(order), **shown) as progress:
         for number, (block, file) in enumerate(zip(blocks, names, strict=True)):
             if not there[number]:

@@ -12,7 +12,7 @@ import jax
 from adaspec_jax import data, models
 from adaspec_jax.config import (
     CUT,
-    MODEL,
+    MODELS,
     QUALIFIER,
     RANDOM,
     Answers,
@@ -26,8 +26,9 @@ from adaspec_jax.config import (
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.heads import Head
-from adaspec_jax.pipeline import heads, seeds
+from adaspec_jax.pipeline import heads, masks, seeds
 from adaspec_jax.pipeline.arms import ArmSettings
+from adaspec_jax.pipeline.forecast import Forecast
 from adaspec_jax.pipeline.heads import HeadAsked
 from adaspec_jax.pipeline.layout import check_tensor_axis, mesh_for, schedule
 from adaspec_jax.pipeline.stage_spec import StageSpec, num_steps, stage_spec
@@ -47,6 +48,7 @@ class Start:
     finished: Mapping[str, dict[str, Any] | None]  # what earlier sessions recorded of each, as all processes know it
     head: HeadAsked | None  # what reference and draft are, where they are no models
     demands: Demands
+    forecast: Forecast | None = None  # of how long the stages take
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ def begin(config: Experiment, workdir: Workdir, arms: Mapping[str, ArmSettings])
     how = {"attention": config.attention, "dtype": config.dtype}
     demands = demands_of(text, config.evaluation, longest=longest, **how)
     if head is not None:
-        head.check_on(config.target.architecture, demands.vocabulary)
+        head.check_on(config.target.architecture, demands.vocabulary, text)
+    if stages["draft"].masks is not None:
+        masks.mask_for(config.draft, text, vocab_size=config.target.architecture.vocab_size, owned=demands.vocabulary)
     return Start(workdir, mesh, text, stages, finished, head, demands)
 
 
@@ -152,7 +156,7 @@ def initial(
 def untrained_head(start: Start) -> Head:
     """The head that reference and draft begin with, on the finished target; the same bits in every session."""
     with sharding.on_host():
-        target = models.load(start.workdir.stage("target")).with_vocabulary(start.demands.vocabulary).ends()
+        target = models.load(start.workdir.stage("target")).with_vocabulary(start.demands.vocabulary)
     head = heads.untrained(start.head, target, start.text, start.stages["draft"].seed)
     return head.with_attention(start.demands.attention, start.demands.dtype)
 
@@ -177,7 +181,7 @@ def _named(target: Target) -> str:
 def restored(start: Start, stage: StageSpec, target: models.CausalLM | None = None) -> models.CausalLM | Head:
     """The model of a stage that an earlier session finished, in the compute type, on the mesh; a head on its target."""
     with sharding.on_host():
-        if stage.kind != MODEL:
+        if stage.kind not in MODELS:
             head = models.load_head(start.workdir.stage(stage.label), target, dtype=start.demands.dtype)
             head = head.with_attention(start.demands.attention, start.demands.dtype)
             return placed(head, stage, start.mesh)

@@ -120,7 +120,8 @@ def _record(report: Mapping[str, Any], settings: Mapping[str, Any], workdir: Wor
     """What the run's own files say."""
     draft, stage = settings["draft"], report["stages"]["draft"]
     lines = reporting.read_metrics(workdir.stage("draft") / "metrics.jsonl")
-    fit = {"epochs": stage["epochs"], "schedule": draft["schedule"], "clip_norm": draft["clip_norm"]}
+    fit = {"epochs": stage["epochs"], "asked_epochs": draft["epochs"]}
+    fit |= {"schedule": draft["schedule"], "clip_norm": draft["clip_norm"]}
     counts = report["data"]["train"]
     return {
         "draft": curve_of(lines, **fit),

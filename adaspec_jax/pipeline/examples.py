@@ -160,9 +160,10 @@ def _examples(spec: Data, seed: int, split: str, key: str, rows: str | None, num
     if own is None and spec.task == data.CHAT:
         own = "task"
     if own and path is None:
-        remedy = ", or data.held_out to a number of rows" if key == "evaluation" else ""
+        remedy = ", or --config.data.held_out to a number of rows" if key == "evaluation" else ""
+        what = "the task chat" if own == "task" else f"data.{own}"
         raise UserError(
-            f"data.{own} needs a file: set data.{key} to a .jsonl file of such rows, or to hf:NAME:SPLIT{remedy}"
+            f"{what} needs a file: set --config.data.{key} to a .jsonl file of such rows, or to hf:NAME:SPLIT{remedy}"
         )
     if not own and spec.task == "columns":
         raise UserError(

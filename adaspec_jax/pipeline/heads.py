@@ -10,14 +10,17 @@ import jax
 import numpy as np
 
 from adaspec_jax import models
-from adaspec_jax.config import MODEL, Draft, Fit, Reference
+from adaspec_jax.config import MODELS, Draft, Fit, Reference
 from adaspec_jax.config.architectures import Architecture
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.knobs import checked
 from adaspec_jax.models import heads
 from adaspec_jax.pipeline import seeds
+from adaspec_jax.pipeline.mask_tokens import mask_token, named
 from adaspec_jax.pipeline.text import Text
+
+_MASK = "mask"  # the knob of kinds that guess at mask tokens; below 0: it is found
 
 
 class HeadAsked(NamedTuple):
@@ -33,9 +36,14 @@ class HeadAsked(NamedTuple):
         """The target's layers that it reads."""
         return self.made_for(models.config_from_hf(target.hf_config())).layers
 
-    def check_on(self, target: Architecture, num_tokens: int) -> None:
-        """UserError where it cannot be on such a target of so many tokens."""
-        self.made_for(replace(models.config_from_hf(target.hf_config()), num_tokens=num_tokens))
+    @property
+    def runs_target(self) -> bool:
+        return heads.find_kind(self.kind).runs_target
+
+    def check_on(self, target: Architecture, num_tokens: int, text: Text) -> None:
+        """UserError where it cannot be on such a target of so many tokens, or is not for this text."""
+        config = replace(models.config_from_hf(target.hf_config()), num_tokens=num_tokens)
+        _with_mask(self.made_for(config), config, text)
 
 
 def asked_by(draft: Draft, target: Architecture, others: Mapping[str, Fit]) -> HeadAsked | None:
@@ -43,9 +51,19 @@ def asked_by(draft: Draft, target: Architecture, others: Mapping[str, Fit]) -> H
 
     `others`: the run's stages by name, which may set nothing that such a head does not read.
     """
-    if draft.kind == MODEL:
+    if draft.kind in MODELS:
         return None
-    known, values = heads.find_kind(draft.kind).knobs(), {}
+    asked = HeadAsked(draft.kind, knobs_of(draft, heads.find_kind(draft.kind).knobs()))
+    kind = asked.made_for(models.config_from_hf(target.hf_config()))
+    for name, fit in {"draft": draft, **others}.items():
+        if isinstance(fit, Reference | Draft):
+            _check_read(name, fit, kind)
+    return asked
+
+
+def knobs_of(draft: Draft, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What `draft.head` sets of the knobs that the kind has, {name: default}; UserError for others."""
+    values: dict[str, str] = {}
     for part in filter(None, draft.head.split(",")):
         name, equals, value = part.partition("=")
         if not equals:
@@ -53,12 +71,7 @@ def asked_by(draft: Draft, target: Architecture, others: Mapping[str, Fit]) -> H
         if name in values:
             raise UserError(f'config.draft.head "{draft.head}" gives {name} twice')
         values[name] = value
-    asked = HeadAsked(draft.kind, checked(f"config.draft.head: the kind {draft.kind}", known, values))
-    kind = asked.made_for(models.config_from_hf(target.hf_config()))
-    for name, fit in {"draft": draft, **others}.items():
-        if isinstance(fit, Reference | Draft):
-            _check_read(name, fit, kind)
-    return asked
+    return checked(f"config.draft.head: the kind {draft.kind}", known, values)
 
 
 def _check_read(name: str, fit: Reference | Draft, kind: heads.Kind) -> None:
@@ -78,10 +91,20 @@ def _check_read(name: str, fit: Reference | Draft, kind: heads.Kind) -> None:
 def untrained(asked: HeadAsked, target: models.CausalLM, text: Text, seed: int) -> heads.Head:
     """The head before any stage, in float32 on the host, as `target` there makes it begin."""
     with sharding.on_host():
-        kind = asked.made_for(target.config)
+        kind: Any = _with_mask(asked.made_for(target.config), target.config, text)
         head = heads.new(kind, target, seeds.initial_weights(seed, "draft"), _label_counts(text, target))
+    if _MASK in kind.knobs():
+        processes.say(f"draft: guesses at mask tokens, {kind.mask} ({named(kind.mask, text)})")
     processes.say(f"draft: a head of the kind {asked.kind}, {head.num_params:,} parameters on the target's features")
     return head
+
+
+def _with_mask(kind: Any, target: models.DecoderConfig, text: Text) -> heads.Kind:
+    """The kind with a mask token, where it guesses at such and none is named."""
+    if _MASK not in kind.knobs():
+        return kind
+    rows = {"vocab_size": target.vocab_size, "owned": target.num_tokens}
+    return replace(kind, **{_MASK: mask_token(kind.mask, text, kind.name, **rows, specials_first=True)})
 
 
 def shapes(asked: HeadAsked, target: models.CausalLM) -> heads.Head:

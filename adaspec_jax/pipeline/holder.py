@@ -20,20 +20,20 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def held(directory: Path, say=print) -> Iterator[None]:
+def held(directory: Path, say=print, *, option: str = "--workdir") -> Iterator[None]:
     """In it the directory, which is made, is this process' alone; UserError where another process has it.
 
     The system lets go of a lock when its process ends, however it ends. Where the file system has no locks, that is
-    said, and nothing is guarded.
+    said, and nothing is guarded. `option`: by which another directory is named.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--workdir {directory} cannot be made: {error.strerror}") from None
+        raise UserError(f"{option} {directory} cannot be made: {error.strerror}") from None
     if fcntl is None:
         yield
         return
-    file, locked = _opened(directory / LOCK, say)
+    file, locked = _opened(directory / LOCK, say, option)
     try:
         yield
     finally:
@@ -43,7 +43,7 @@ def held(directory: Path, say=print) -> Iterator[None]:
         os.close(file)
 
 
-def _opened(path: Path, say) -> tuple[int, bool]:
+def _opened(path: Path, say, option: str) -> tuple[int, bool]:
     """The lock file, open, and whether it is locked."""
     while True:
         try:
@@ -58,7 +58,7 @@ def _opened(path: Path, say) -> tuple[int, bool]:
             holder = os.read(file, 200).decode(errors="replace") or "another process"
             os.close(file)
             raise UserError(
-                f"{path.parent} is in use by {holder}: wait until that run ends, or use another --workdir"
+                f"{path.parent} is in use by {holder}: wait until that run ends, or use another {option}"
             ) from None
         except OSError as error:
             say(f"{path.parent}: its file system has no locks ({first_line(error)}); start no second run there")

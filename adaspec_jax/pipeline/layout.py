@@ -61,7 +61,7 @@ def check_tensor_axis(mesh: config.Mesh, name: str, fit: Target | Draft | Qualif
     if mesh.tensor == 1 or table_of(mesh, name) is sharding.REPLICATED:
         return
     architecture = models.config_from_hf(fit.architecture.hf_config())
-    for part in ("num_heads", "num_kv_heads", "intermediate_size"):
+    for part in ("num_heads", "num_kv_heads", "expert_size" if architecture.experts else "intermediate_size"):
         if (size := getattr(architecture, part)) % mesh.tensor:
             raise UserError(
                 f"config.mesh.tensor is {mesh.tensor}, which does not divide the {name}'s {part} {size}; "

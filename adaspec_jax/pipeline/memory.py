@@ -99,7 +99,7 @@ class Memory:
         words += [f"{self.moments} moments"] * (self.moments != "float32")
         words += [f"{self.master} master weights"] * (self.master != "float32")
         words += [f"LoRA of rank {self.lora_rank}"] * (self.lora_rank > 0)
-        return ", ".join(words) or "nothing given up"
+        return ", ".join(words) or "nothing given up to save memory"
 
 
 def scans_layers(layers: str, backend: str) -> bool:

@@ -9,7 +9,7 @@ import zlib
 
 import jax
 
-_WEIGHTS = {"target": 0, "draft": 1, "qualifier": 4}
+_WEIGHTS = {"target": 0, "draft": 1, "qualifier": 4, "stop": 16}
 
 
 def initial_weights(seed: int, name: str) -> jax.Array:

@@ -21,7 +21,9 @@ from adaspec_jax.devices.ahead_of_time import bytes_limit, compiled_or_needed, l
 from adaspec_jax.devices.tracing import tracing_steps
 from adaspec_jax.errors import Stopped, UserError
 from adaspec_jax.models.heads import Head
+from adaspec_jax.models.stop_head import FOLDER
 from adaspec_jax.pipeline import seeds
+from adaspec_jax.pipeline.forecast import Forecast
 from adaspec_jax.pipeline.layout import row_groups
 from adaspec_jax.pipeline.memory import SPARE, Memory, choose
 from adaspec_jax.pipeline.program import Program, program, step_arguments
@@ -44,6 +46,7 @@ def fit_stage(
     mesh: sharding.Mesh,
     workdir: Workdir,
     store: data.TokenStore | None = None,
+    forecast: Forecast | None = None,
 ) -> models.CausalLM:
     """The fitted model, also written to the stage's directory; resumed from its newest checkpoint if there is one.
 
@@ -62,7 +65,8 @@ def fit_stage(
         frozen = dataclasses.replace(frozen, classes_V=data.token_classes(text.tokenizer))
     state, beside = _beginning(made, model, frozen, key=seeds.stage(stage.seed), mesh=mesh)
     began = time.perf_counter()
-    log = StageLog(stage.label, directory / "metrics.jsonl", stage.steps, stage.metrics, dataclasses.asdict(stage.fit))
+    settings = dataclasses.asdict(stage.fit)
+    log = StageLog(stage.label, directory / "metrics.jsonl", stage.steps, stage.metrics, settings, forecast)
     fit_until = partial(_fit, stage, made, beside, mesh=mesh, checkpoints=checkpoints, into=directory / "profile")
     with log, short_of_memory(f"the {stage.name} stage", _ADVICE), sharding.over(mesh), processes.listening():
         batches = _batches(stage, text, mesh, store)
@@ -165,7 +169,10 @@ def _keep(fitted: models.CausalLM, workdir: Workdir, label: str, tokenizer, reco
 
 def _write_model(fitted: models.CausalLM | Head, workdir: Workdir, directory: Path, tokenizer) -> None:
     whole = processes.fetch(fitted)
-    if isinstance(whole, Head):
+    if isinstance(whole, models.StopHead):
+        sha256 = processes.once(lambda: workdir.weights_sha256("draft"))
+        processes.once(lambda: models.save_stop_head(whole, directory / FOLDER, draft=sha256))
+    elif isinstance(whole, Head):
         sha256 = processes.once(lambda: workdir.weights_sha256("target"))
         processes.once(lambda: models.save_head(whole, directory, fingerprint=sha256))
     else:

@@ -10,9 +10,14 @@ import jax
 import optax
 
 from adaspec_jax import data
-from adaspec_jax.config import MODEL, Answers, Draft, Experiment, Fit, Qualifier, Reference, Target
+from adaspec_jax.config import MODEL, SPECDEC_PP, Answers, Draft, Experiment, Fit, Qualifier, Reference, Target
+from adaspec_jax.config.early_exits import read_early_exit
 from adaspec_jax.devices import sharding
 from adaspec_jax.errors import UserError
+from adaspec_jax.models.heads import find_kind
+from adaspec_jax.models.heads.parts.coupled import Coupled
+from adaspec_jax.models.heads.parts.look_ahead import LookAhead
+from adaspec_jax.pipeline import masks as masking
 from adaspec_jax.pipeline.layout import chunking_for, schedule, table_of
 from adaspec_jax.pipeline.memory import Memory, scans_layers
 from adaspec_jax.pipeline.on_policy import on_policy
@@ -32,7 +37,8 @@ class StageSpec:
     """One stage, resolved: names have become functions, and what several keys say together is one value."""
 
     name: str  # whose keys it follows: "target", "reference", "draft" or "qualifier"
-    kind: str  # "model", or the kind of head that is fitted
+    kind: str  # "model", "pard", or the kind of head that is fitted
+    masks: objectives.Masks | None  # of a draft that guesses at mask tokens
     label: str  # of its directory and progress; an arm has its own
     fit: Fit  # rates, schedule, decay, clipping, accumulation
     epochs: float
@@ -60,7 +66,9 @@ class StageSpec:
     def for_rows(self, rows: int, *, what: str = "examples") -> StageSpec:
         """The same stage on so many rows: with their number of batches, and what follows from it."""
         steps = num_steps(self.fit, rows, what=what)
-        objective = partial(_objective_of(self.fit, self.divergence, steps, self.kind), chunking=self.chunking)
+        objective = partial(
+            _objective_of(self.fit, self.divergence, steps, self.kind, self.masks), chunking=self.chunking
+        )
         return replace(self, steps=steps, objective=objective)
 
     @property
@@ -85,6 +93,8 @@ def stage_spec(
     """
     name = stage_of(fit)
     kind = config.draft.kind if name in ("reference", "draft") else MODEL
+    kind = MODEL if kind == SPECDEC_PP else kind  # its head comes after these stages
+    masks = masking.asked_by(config.draft) if kind != MODEL else None
     epochs, batch_size = schedule(fit)
     chunking = chunking_for(config.loss_chunk, mesh, backend)
     divergence = None if name == "target" else find_divergence(fit.divergence)
@@ -92,13 +102,14 @@ def stage_spec(
     return StageSpec(
         name=name,
         kind=kind,
+        masks=masks,
         label=label or name,
         fit=fit,
         epochs=epochs,
         batch_size=batch_size,
         steps=steps,
         divergence=divergence,
-        objective=partial(_objective_of(fit, divergence, steps, kind), chunking=chunking),
+        objective=partial(_objective_of(fit, divergence, steps, kind, masks), chunking=chunking),
         rewrite=None if name == "target" else _rewrite(config.answers, ends),
         average_decay=fit.average_decay if averaged else None,
         memory=Memory.written(fit, scanned=scans_layers(config.layers, backend)),
@@ -137,12 +148,22 @@ def num_steps(fit: Fit, rows: int, *, what: str = "examples") -> int:
     return steps
 
 
-def _objective_of(fit: Fit, divergence: Divergence | None, steps: int, kind: str) -> Callable[..., Objective]:
+def _objective_of(
+    fit: Fit, divergence: Divergence | None, steps: int, kind: str, masks: objectives.Masks | None
+) -> Callable[..., Objective]:
+    if isinstance(fit, Target) and fit.early_exit:
+        return partial(objectives.early_exit, **read_early_exit(fit.early_exit), steps=steps)
     if isinstance(fit, Target):
         return objectives.fine_tune
+    at_masks = {"masks": masks, "steps": steps}
     if isinstance(fit, Reference | Qualifier):
-        return partial(objectives.distill if kind == MODEL else objectives.distill_head, divergence)
-    selective = objectives.selective_distill if kind == MODEL else partial(objectives.distill_head, masks=fit.masks)
+        if masks is not None:
+            return partial(objectives.distill_masked, divergence, **at_masks)
+        return partial(objectives.distill if kind == MODEL else _of_heads(kind, steps), divergence)
+    if masks is not None:
+        selective: Callable[..., Objective] = partial(objectives.distill_masked, **at_masks)
+    else:
+        selective = objectives.selective_distill if kind == MODEL else partial(_of_heads(kind, steps), masks=fit.masks)
     return partial(
         selective,
         divergence,
@@ -152,6 +173,14 @@ def _objective_of(fit: Fit, divergence: Divergence | None, steps: int, kind: str
         shards=fit.shards,
         rule=find_selection(fit.selection),
     )
+
+
+def _of_heads(kind: str, steps: int) -> Callable[..., Objective]:
+    """What heads of the kind minimise, in so many steps."""
+    made = find_kind(kind)
+    if issubclass(made, Coupled):
+        return partial(objectives.distill_glancing, steps=steps)
+    return objectives.distill_ahead if issubclass(made, LookAhead) else objectives.distill_head
 
 
 def _share_kept(draft: Draft, batches: int) -> float | Callable[[jax.Array], jax.Array]:

@@ -33,8 +33,8 @@ from adaspec_jax.training.divergences import Divergence, forward_kl
 IDS, LOG_PROBS = "target_ids_BTK", "target_log_probs_BTK"
 REFERENCE = "reference_divergence_BT"
 _COMPUTED_BY = (  # models, objectives and divergences, and how rows become batches and entries of the store
-    *("models/*.py", "models/families/**/*.py", "models/files/**/*.py", "models/heads/parts/head.py"),
-    *("training/**/*.py", "devices/sharding.py"),
+    *("models/*.py", "models/families/**/*.py", "models/files/**/*.py"),
+    *("models/heads/parts/head.py", "models/heads/parts/texts.py", "training/**/*.py", "devices/sharding.py"),
     *("data/batches.py", "data/packing.py", "data/token_store.py", "pipeline/teacher*.py"),
 )
 _SAMPLED = 4  # blocks of rows on which the error of "top_k" is measured
@@ -65,8 +65,11 @@ def open_store(
     same. UserError where a store is asked for and the disk is too small, or the store there was made from something
     else.
     """
-    if asked.sampled_on_the_way:
-        why = "frozen models run at every step: answers sampled on the way cannot be stored before"
+    if asked.sampled_on_the_way or asked.runs_target:
+        cause = "heads of this kind guess with the whole target"
+        if asked.sampled_on_the_way:
+            cause = "answers sampled on the way cannot be stored before"
+        why = f"frozen models run at every step: {cause}"
         processes.say(f"teacher: {why}")
         _note(workdir, asked, {"choice": "recompute", "why": why})
         return None
@@ -91,7 +94,7 @@ def open_store(
     }
     blocks = {name: _begin(store, name, origin, **column) for name, column in columns.items()}
     processes.once(lambda: store.check_room(missing, "the teacher store"))
-    _write(store, blocks, rows, values, "target's answers")
+    _write(store, blocks, rows, values, "the target reads the text")
     return ForHeads(store, asked.layers) if asked.layers else store
 
 
@@ -165,7 +168,7 @@ def add_reference(
     column = {"shape": (), "dtype": np.float32, "directory": workdir.teacher}  # other runs share the target's words
     blocks = _begin(store, REFERENCE, origin, **column)
     compute = partial(_divergence, divergence, chunking, reference, taught_by(target, store))
-    _write(store, {REFERENCE: blocks}, rows, lambda batch: {REFERENCE: compute(batch)}, "reference's divergence")
+    _write(store, {REFERENCE: blocks}, rows, lambda batch: {REFERENCE: compute(batch)}, "the reference reads the text")
     if k is not None and (blocks or processes.once(lambda: workdir.decision("teacher_error")) is None):
         error = _error(store, rows, chunking, fraction, target, reference, base)
         processes.once(lambda: workdir.decide("teacher_error", error))

@@ -25,6 +25,7 @@ class Asked(NamedTuple):
     layers: tuple[int, ...] = ()  # of the target's, that heads read at every token
     dtype: str | None = None  # of stored hidden states; None: as they are computed
     place: str | None = None  # of the store; None: in the workdir
+    runs_target: bool = False  # whatever is stored: a head guesses with the whole of it
 
 
 def decide(
@@ -65,11 +66,14 @@ def _weighed(
     write, read = _seconds_per_byte(store.path.parent)
     recomputed = passes * forward
     stored = forward * missing / size + missing * write + passes * size * read
-    sums = f"{passes:g} passes over the text, {recomputed:.0f} s of target forwards against {stored:.0f} s with"
+    needed = f"the text is gone through {passes:g} times, which takes the target {recomputed:.0f} s"
     if stored < _WORTH * recomputed:
-        why = f"the target's hidden states are stored in {store.path}: {sums} a store of {data.size_in_words(size)}"
-        return {"choice": "hidden", "why": why}
-    return {"choice": "recompute", "why": f"frozen models run at every step: {sums} a store{unused}"}
+        kept = f"the target's hidden states are stored in {store.path} ({data.size_in_words(size)})"
+        return {"choice": "hidden", "why": f"{kept}: {needed}, and {stored:.0f} s with them"}
+    return {
+        "choice": "recompute",
+        "why": f"frozen models run at every step: {needed}, and {stored:.0f} s with a store{unused}",
+    }
 
 
 def _seconds_per_byte(folder: Path, size: int = 2**24) -> tuple[float, float]:

@@ -109,9 +109,10 @@ def read_text(
     asked = NOTHING if origins["target"].init == "random" else models.asked_by(origins["target"].init)
     ends = data.ends_of_text(tokenizer, asked.ends, otherwise=asked.closing)
     knobs = {"max_length": spec.max_length, "max_prompt_length": spec.max_prompt_length}
-    # Some templates write the date: a run that goes on another day renders as it began.
-    today = processes.once(lambda: _first_day(workdir))
-    chat = chat_of(spec, tokenizer, train, today)
+    chat, day = chat_of(spec, tokenizer, train, None), None
+    if chat is not None and chat.template.asks_for_the_date:  # a run that goes on another day renders as it began
+        day = processes.once(lambda: _first_day(workdir))
+        chat = chat_of(spec, tokenizer, train, day)
     knobs |= {"eos_id": ends.closing, "ends": ends.ids, "chat": chat}
     encode = data.encode_for_prompts if for_prompts else data.encode
     train_rows, train_counts = encode(train, tokenizer, **knobs)
@@ -120,7 +121,7 @@ def read_text(
         "train": train.description | train_counts,
         "evaluation": held_out.description | held_out_counts,
         "tokenizer_sha256": data.fingerprint(tokenizer),
-        **_of_template(spec, chat, today),
+        **_of_template(spec, day),
         "notes": [*data.notes_on(tokenizer), *asked.notes],
         "contamination": {
             "rows_removed": removed,
@@ -144,9 +145,9 @@ def read_text(
     return text
 
 
-def _of_template(spec: Data, chat: data.chat.Chat | None, today: str | None) -> dict[str, Any]:
-    """What a report records of how conversations became text."""
-    record = {"chat_date": today} if chat else {}
+def _of_template(spec: Data, day: str | None) -> dict[str, Any]:
+    """What a report records of how conversations became text; `day`: what a template that writes the date was told."""
+    record = {} if day is None else {"chat_date": day}
     if spec.chat_template is not None:
         record["chat_template_sha256"] = files.sha256(Path(spec.chat_template).expanduser())
     return record
@@ -198,16 +199,21 @@ def _make_tokenizer(
     """Trained on the text, and where that is conversations with their template; or taken from where `init` says."""
     if workdir.tokenizer.is_dir():
         return workdir.check_tokenizer()
-    if spec.init == "train":
+    if spec.init in ("train", "characters"):
         texts = (text for example in train for text in example.texts)
         chat = any(isinstance(example, data.chat.Conversation) for example in train)
         template = data.chat.read_template(chat_template) if chat_template else data.chat.CHATML
-        tokenizer = data.train_bpe(texts, vocab_size=spec.vocab_size, chat_template=template if chat else None)
+        if spec.init == "train":
+            tokenizer = data.train_bpe(texts, vocab_size=spec.vocab_size, chat_template=template if chat else None)
+        elif chat:
+            raise UserError('tokenizer.init is "characters", which has no marks of a conversation; use "train"')
+        else:
+            tokenizer = data.train_characters(texts)
         for name, model in origins.items():
             if model.init != "random" and has_another_tokenizer(model.init, tokenizer):
                 raise UserError(
-                    f'tokenizer.init is "train", and the {name} {model.init} comes with a tokenizer of its own; set '
-                    f"--config.tokenizer.init={model.init}"
+                    f'tokenizer.init is "{spec.init}", and the {name} {model.init} comes with a tokenizer of its own; '
+                    f"set --config.tokenizer.init={model.init}"
                 )
     elif spec.init == "target":
         if origins["target"].init == "random":

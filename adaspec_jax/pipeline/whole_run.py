@@ -13,21 +13,24 @@ import jax
 from adaspec_jax import __version__, data, models
 from adaspec_jax.config import (
     CUT,
+    MODEL,
     QUALIFIER,
     RANDOM,
     Answers,
     Draft,
+    Evaluation,
     Experiment,
     Qualifier,
     Target,
     flatten,
+    prompts_alone,
     with_cut,
 )
 from adaspec_jax.config.unused import without_effect
 from adaspec_jax.devices import processes, sharding
 from adaspec_jax.devices.ahead_of_time import short_of_memory
 from adaspec_jax.errors import UserError
-from adaspec_jax.pipeline import answers, teacher
+from adaspec_jax.pipeline import answers, masks, stopping, teacher
 from adaspec_jax.pipeline.arms import ArmSettings, checked_arms
 from adaspec_jax.pipeline.beginnings import (
     Start,
@@ -41,8 +44,9 @@ from adaspec_jax.pipeline.beginnings import (
 )
 from adaspec_jax.pipeline.coloured import in_brackets, labelled_tokens
 from adaspec_jax.pipeline.compiled import keep_compiled_programs
+from adaspec_jax.pipeline.forecast import forecast
 from adaspec_jax.pipeline.holder import held
-from adaspec_jax.pipeline.intent import say_intent
+from adaspec_jax.pipeline.intent import say_intent, sizes_of
 from adaspec_jax.pipeline.report import write_report
 from adaspec_jax.pipeline.stage import fit_stage
 from adaspec_jax.pipeline.stage_spec import SAMPLED_ON_THE_WAY
@@ -70,7 +74,7 @@ def run(
     if config.accelerator not in ("any", backend := jax.default_backend()):
         raise UserError(f'config.accelerator is "{config.accelerator}", and jax finds no more than {backend} here')
     processes.once(lambda: check_metrics(config.metrics))
-    config, workdir = with_cut(config), Workdir(directory)
+    config, workdir, stop = with_cut(config), Workdir(directory), stopping.asked_by(config.draft)
     arms = checked_arms(config, arms or {})
     settings = {f"arm {name}": flatten(arm) for name, arm in arms.items()}
     processes.agree(flatten(config) | settings | {"workdir": str(directory), "version": __version__}, "config")
@@ -86,8 +90,11 @@ def run(
         _say_unused(without_effect(config, generated=_GENERATED, overrides=command))
         start = begin(config, workdir, arms)
         shapes = {name: getattr(config, name).architecture for name in ("target", "draft", QUALIFIER)}
-        say_intent(start, shapes, config.evaluation)
-        _preview(start.text, config.data.preview)
+        say_intent(start, shapes, config.evaluation, config.answers)
+        how = {"answers": config.answers.source, "teacher": config.teacher}
+        start = _with_forecast(start, sizes_of(shapes), config.evaluation, **how)
+        if not prompts_alone(config.answers, config.target):
+            _preview(start.text, config.data.preview)
         wanted = _asked(config, start)
         teacher.check(wanted, start.text)
         begun = {}  # what stages begin with
@@ -102,7 +109,10 @@ def run(
             begun["draft"] = untrained_head(start)  # on the text that it is trained on
         if QUALIFIER in start.stages and not start.finished[QUALIFIER]:
             begun[QUALIFIER] = _between(start, target, config.qualifier, config.target, begun.get(QUALIFIER))
+        if start.stages["draft"].masks is not None:
+            begun["draft"] = masks.with_mask(begun["draft"], config.draft, start.text)
         drafts = _distilled(start, target, begun, wanted, rows)
+        stopping.fit_to(start, drafts["draft"], target, stop)
         return write_report(
             start,
             target,
@@ -118,6 +128,13 @@ def _say_unused(unused: Sequence[str]) -> None:
         processes.say(f"note: set, and without effect here: {'; '.join(unused)}")
 
 
+def _with_forecast(start: Start, sizes: Mapping[str, int | None], evaluation: Evaluation, **how: str) -> Start:
+    todo = {label: stage for label, stage in start.stages.items() if stage.steps and not start.finished[label]}
+    drafts = len(start.stages)  # all but the target, and the draft before it is trained
+    told = forecast(todo, start.text, sizes, evaluation, drafts=drafts, **how)
+    return dataclasses.replace(start, forecast=told)
+
+
 def _asked(config: Experiment, start: Start) -> Asked:
     """How what the frozen models say is to reach the stages."""
     return Asked(
@@ -127,6 +144,7 @@ def _asked(config: Experiment, start: Start) -> Asked:
         layers=() if start.head is None else start.head.layers_on(config.target.architecture),
         dtype=None if config.teacher_dtype == "computed" else config.teacher_dtype,
         place=config.teacher_store,
+        runs_target=start.head is not None and start.head.runs_target,
     )
 
 
@@ -222,7 +240,7 @@ def _distilled(
     reference = None
     if "reference" in start.stages:
         reference = drafts["reference"] = _fitted(start, "reference", base, Frozen(target=seen), store, target)
-    if store and reference and start.head is None:  # a head's divergence is soon computed again
+    if store and reference and draft.kind == MODEL:  # a head's divergence is soon computed again, a mask's not known
         shown = {"target": target, "reference": reference, "base": drafts["base"]}
         law = {"divergence": draft.divergence, "fraction": draft.fit.fraction, "chunking": draft.chunking}
         with sharding.over(start.mesh):
@@ -250,7 +268,7 @@ def _arm(start: Start, label: str, base, seen, reference, store: data.TokenStore
     selects_by_reference = isinstance(fit, Draft) and fit.reference == "trained"
     # The store has the reference's divergence in the draft's own measure.
     stored = store is not None and selects_by_reference and fit.divergence == start.stages["draft"].fit.divergence
-    stored &= start.head is None
+    stored &= start.stages["draft"].kind == MODEL
     frozen = Frozen(target=seen, reference=reference if selects_by_reference and not stored else None)
     beside = store
     if store is not None and start.head is not None:
@@ -274,4 +292,5 @@ def _fitted(
         processes.say(f"{label}: finished earlier")
         return restored(start, stage, target)
     shared = {"text": start.text, "mesh": start.mesh, "workdir": start.workdir, "store": store}
+    shared["forecast"] = start.forecast
     return fit_stage(stage, model, frozen, **shared).astype(stage.dtype)

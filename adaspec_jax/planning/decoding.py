@@ -17,7 +17,7 @@ from adaspec_jax.devices import sharding
 from adaspec_jax.devices.ahead_of_time import abstract
 from adaspec_jax.methods.heads import chain_of
 from adaspec_jax.models.heads import Head
-from adaspec_jax.planning.roofline import call_seconds, size_of, verdict
+from adaspec_jax.planning.roofline import call_seconds, size_read, verdict
 from adaspec_jax.planning.slices import Slice
 
 DECODING_SHARE = 0.6  # of the roofline bound; assumed, and said so beside every time
@@ -45,10 +45,10 @@ def plan_decoding(
     """
     rows = spec.batch_size
     program = functools.cache(partial(_program, on, target, draft, table, spec, length))
-    _, compiled, size = program(rows)
-    figures = on.figures(compiled, size, rows=rows, length=length) | {"chosen": "nothing given up"}
+    _, sized = program(rows)
+    figures = on.figures(sized, rows=rows, length=length) | {"chosen": "nothing given up to save memory"}
     if search and on.limit and on.compiling:
-        figures["largest_batch"] = on.largest(rows, size, on.groups, lambda n: program(n)[2])
+        figures["largest_batch"] = on.largest(rows, sized.size, on.groups, lambda n: program(n)[1].size)
     chip = on.topology.chip
     if chip is None:
         return figures | dict.fromkeys(("flops", "step_seconds", "tokens_per_second", "break_even"))
@@ -57,10 +57,12 @@ def plan_decoding(
     c = seconds(draft, table, width=1) / plain
     if isinstance(draft, Head):
         c /= draft.config.guesses or 1  # of one call
+        c += draft.config.runs_target / (draft.config.guesses or 1)  # of one pass of it
+        c += draft.config.first_layers / target.config.num_layers
         if not draft.config.outward(draft.params, 0):  # the target's output matrix is read too, and no cache of it
             c += seconds(target.unembedding(), sharding.TABLE, width=1, slots=0) / plain
     return figures | {
-        "flops": 2.0 * rows * size_of(target),
+        "flops": 2.0 * rows * size_read(target, 1),
         "step_seconds": plain / DECODING_SHARE,
         "roofline_seconds": plain,
         "tokens_per_second": rows * DECODING_SHARE / plain,

@@ -10,8 +10,9 @@ import jax
 from adaspec_jax import models
 from adaspec_jax.decoding.speedup import best_draft_length, break_even_alpha, speedup
 from adaspec_jax.devices import sharding
-from adaspec_jax.devices.ahead_of_time import needed
+from adaspec_jax.devices.ahead_of_time import Needed
 from adaspec_jax.devices.topologies import Chip
+from adaspec_jax.models.ring import ring_size
 from adaspec_jax.pipeline.layout import row_groups
 from adaspec_jax.pipeline.memory import Memory
 
@@ -38,9 +39,16 @@ def call_seconds(
     cut = 1 if table is sharding.REPLICATED else mesh.shape["tensor"]
     groups = row_groups(mesh)
     # Parts cut along fsdp are gathered, so that every device reads all of them; rows are shared out.
-    cache = rows / groups * slots / 2 * c.num_layers * 2 * c.num_kv_heads * c.head_dim / cut
-    read = (size_of(model) / cut + cache) * item
-    return max(read / chip.bandwidth, 2.0 * rows / groups * width * size_of(model) / cut / chip.flops)
+    cache = rows / groups * _tokens_read(c, slots) * 2 * c.num_kv_heads * c.head_dim / cut
+    tokens = rows / groups * width
+    read = (size_read(model, tokens) / cut + cache) * item
+    return max(read / chip.bandwidth, 2.0 * tokens * size_read(model, 1) / cut / chip.flops)
+
+
+def _tokens_read(config: Any, slots: int) -> float:
+    """Of a half-full cache, in all layers together; those with a window hold it and what is not settled."""
+    windows = getattr(config, "windows", ()) or (0,) * config.num_layers
+    return sum(min(slots / 2, ring_size(window, slots)) for window in windows)
 
 
 def activations(model: models.CausalLM, memory: Memory, mesh: sharding.Mesh, tokens: int) -> int:
@@ -48,7 +56,7 @@ def activations(model: models.CausalLM, memory: Memory, mesh: sharding.Mesh, tok
     c = model.config
     item = 4 if memory.master == "float32" else 2
     gradient = 0 if memory.lora_rank else item * size_of(model) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
-    inside = (8 * c.hidden_size + 3 * c.intermediate_size) * 2
+    inside = (8 * c.hidden_size + 3 * getattr(c, "inside", c.intermediate_size)) * 2
     per_token = c.num_layers * 2 * c.hidden_size + inside if memory.rematerialise else c.num_layers * inside
     return int(gradient + tokens * per_token)
 
@@ -60,13 +68,22 @@ def argument_bytes(tree: Any) -> int:
     return sum(math.prod(shape) * x.dtype.itemsize for shape, x in zip(shapes, leaves, strict=True))
 
 
-def bytes_of_parts(compiled) -> dict[str, int | None]:
+def bytes_of_parts(plan: Needed | None) -> dict[str, int | None]:
     names = "arguments_bytes", "temporaries_bytes", "outputs_bytes"
-    if compiled is None:
+    if plan is None:
         return dict.fromkeys(names)
-    plan = needed(compiled)
     return dict(zip(names, (plan.arguments, plan.temporaries, plan.outputs), strict=True))
 
 
 def size_of(model: models.CausalLM) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.params))
+
+
+def size_read(model: models.CausalLM, tokens: float) -> float:
+    """Parameters that so many tokens need: of a mixture, in the mean where each chooses its experts evenly, alone."""
+    if not (experts := getattr(model.config, "experts", 0)):
+        return size_of(model)
+    leaves = jax.tree_util.tree_leaves_with_path(model.params)
+    in_experts = sum(math.prod(leaf.shape) for path, leaf in leaves if any(k.key == "experts" for k in path))
+    unread = (1 - model.config.experts_per_token / experts) ** tokens
+    return size_of(model) - in_experts * unread

@@ -27,6 +27,10 @@ def flops(jaxpr: Any, *, rounds: float) -> float:
             (contracted, _), _ = params["dimension_numbers"]
             left, out = equation.invars[0].aval, equation.outvars[0].aval
             total += 2.0 * math.prod(out.shape) * math.prod(left.shape[i] for i in contracted)
+        elif name.startswith("ragged_dot"):
+            total += _ragged_flops(equation)
+        elif name == "shard_map":  # its body is one device's
+            total += params["mesh"].size * flops(params["jaxpr"], rounds=rounds)
         elif name == "scan":
             total += params["length"] * flops(params["jaxpr"], rounds=rounds)
         elif name == "while":
@@ -39,6 +43,15 @@ def flops(jaxpr: Any, *, rounds: float) -> float:
                     if isinstance(inner, core.Jaxpr | core.ClosedJaxpr):
                         total += flops(inner, rounds=rounds)
     return total
+
+
+def _ragged_flops(equation: Any) -> float:
+    """Of rows that each meet the matrix of their group alone, or of the outer products that are its gradient."""
+    said = equation.params["ragged_dot_dimension_numbers"]
+    (_, contracted), (_, batch) = said.dot_dimension_numbers
+    left, right = (var.aval.shape for var in equation.invars[:2])
+    done = {*contracted, *batch, *said.rhs_group_dimensions}
+    return 2.0 * math.prod(left) * math.prod(size for i, size in enumerate(right) if i not in done)
 
 
 def collective_bytes(program: str, *, rounds: float) -> float:

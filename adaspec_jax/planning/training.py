@@ -7,14 +7,15 @@ import math
 from typing import Any
 
 from adaspec_jax import models
-from adaspec_jax.devices.ahead_of_time import Needed, needed
+from adaspec_jax.devices.ahead_of_time import Needed
 from adaspec_jax.models.heads import Head, Term
 from adaspec_jax.pipeline.memory import SPARE, Memory, descend
 from adaspec_jax.pipeline.program import program, step_arguments
 from adaspec_jax.pipeline.stage_spec import StageSpec
+from adaspec_jax.planning.kept import Sized
 from adaspec_jax.planning.roofline import activations
 from adaspec_jax.planning.slices import Slice
-from adaspec_jax.planning.step_costs import collective_bytes, flops
+from adaspec_jax.planning.step_costs import flops
 from adaspec_jax.training import Frozen
 
 TRAINING_SHARE = 0.4  # of the roofline bound; assumed, and said so beside every time
@@ -28,19 +29,24 @@ class StepPrograms:
         self._on, self._stage, self._model, self._frozen = on, stage, model, frozen
         self._found: dict[tuple[Memory, int], Any] = {}
 
-    def of(self, memory: Memory, rows: int | None = None) -> tuple[Any, Any, int]:
-        """(jaxpr, program or None, bytes per device), of the stage's own batch where `rows` says no other."""
+    def of(self, memory: Memory, rows: int | None = None) -> tuple[Any, Sized]:
+        """(jaxpr, what it needs), of the stage's own batch where `rows` says no other."""
         rows = rows or self._stage.batch_size
         if (memory, rows) not in self._found:
             made, length = program(self._stage, memory), self._stage.buckets[-1]
             arguments = step_arguments(made, self._model, self._frozen, mesh=self._on.mesh, rows=rows, length=length)
             tokens = rows * length // memory.micro_batches // self._on.groups
-            more = activations(self._model, memory, self._on.mesh, tokens * len(_terms(self._model)))
-            self._found[memory, rows] = self._on.program(made.step, *arguments, more=more)
+            read = int(tokens * _passes(self._stage, self._model))
+            more = activations(self._model, memory, self._on.mesh, read)
+            self._found[memory, rows] = self._on.program(made.step, *arguments, more=more, rounds=self.rounds(rows))
         return self._found[memory, rows]
 
     def bytes_of(self, memory: Memory, rows: int | None = None) -> int:
-        return self.of(memory, rows)[2]
+        return self.of(memory, rows)[1].size
+
+    def rounds(self, rows: int) -> int:
+        """Of the loop over chunks of a batch's labels."""
+        return _rounds(self._stage, self._model, rows * self._stage.buckets[-1] // self._on.groups)
 
 
 def plan_training(
@@ -61,23 +67,22 @@ def plan_training(
         return {"fits": True, "skipped": f"{stage.name}.epochs is 0: nothing is trained"}
     programs, rows, length = StepPrograms(on, stage, model, frozen), stage.batch_size, stage.buckets[-1]
     memory = memory or _chosen(on, stage, programs)
-    jaxpr, compiled, size = programs.of(memory)
-    rounds = _rounds(stage, model, rows * length // on.groups)
-    counted = flops(jaxpr, rounds=rounds)
-    figures = on.figures(compiled, size, rows=rows, length=length) | {
+    jaxpr, sized = programs.of(memory)
+    counted = flops(jaxpr, rounds=programs.rounds(rows))
+    figures = on.figures(sized, rows=rows, length=length) | {
         "chosen": memory.in_words(),
         "memory": dataclasses.asdict(memory),
         "epochs": stage.epochs,
         "flops": counted,
-        "collective_bytes": collective_bytes(compiled.as_text(), rounds=rounds) if compiled else None,
-        **_times(on, counted, compiled and needed(compiled), rows * length),
+        "collective_bytes": sized.collectives,
+        **_times(on, counted, sized.parts, rows * length),
     }
     steps = None if stage.packed else round(stage.epochs * examples) // rows
     hours = steps and figures["step_seconds"] and steps * figures["step_seconds"] / 3600
     figures |= {"examples": examples, "packed": stage.packed, "steps": steps, "hours": hours}
     if search and on.limit and on.compiling:
         step = on.groups * memory.micro_batches
-        figures["largest_batch"] = on.largest(rows, size, step, lambda n: programs.bytes_of(memory, n))
+        figures["largest_batch"] = on.largest(rows, sized.size, step, lambda n: programs.bytes_of(memory, n))
     return figures
 
 
@@ -86,10 +91,18 @@ def _terms(model: models.CausalLM | Head) -> tuple[Term, ...]:
     return model.config.terms if isinstance(model, Head) else (Term(0),)
 
 
+def _passes(stage: StageSpec, model: models.CausalLM | Head) -> float:
+    """How often a step goes over a text: for each of a head's guesses, or as often as masks lengthen it."""
+    length = stage.buckets[-1]
+    return len(_terms(model)) if stage.masks is None else stage.masks.lengthened(length) / length
+
+
 def _rounds(stage: StageSpec, model: models.CausalLM | Head, positions: int) -> int:
     """Of the loop over chunks of labels among so many positions; a head's guesses by one matrix are walked at once."""
     if isinstance(model, Head) and model.config.one_output:
         positions *= len(_terms(model))
+    if stage.masks is not None:
+        positions = int(positions * _passes(stage, model))
     return math.ceil(SUPERVISED * positions / stage.chunking.size(positions, model.config.vocab_size))
 
 

@@ -199,8 +199,8 @@ def _selected(run: Run, words: str) -> Figure | None:
     }
     said = "Share of a class's labels that the draft was trained on, as training went on; the thin line is that of all."
     share = sum(map(sum, kept)) / max(sum(map(sum, labels)), 1)
-    words = {"title": f"What was selected{words}", "x": "step", "y": "selected", "says": said, "percent": True}
-    return figures.lines(words.pop("title"), curves, level=share, **words)
+    told = {"x": "step", "y": "selected", "says": said, "percent": True}
+    return figures.lines(f"What was selected{words}", curves, level=share, **told)
 
 
 _KEYS = "kept_by_class", "labels_by_class"

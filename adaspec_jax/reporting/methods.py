@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -40,6 +42,8 @@ def methods_table(report: Mapping[str, Any], *, columns: int | None = None) -> s
     notes = [cut] if cut else []
     if any(m.get("published") for m in report["methods"].values()):
         notes += ["Published: of other models, texts and machines (--json names them); * by a third party."]
+    if scored:
+        notes.append("Score: of the answers, from 0 to 1, by what the task asks for (last number, ROUGE-L or tests).")
     if any(m.get("warm") for m in report["methods"].values()):
         notes.append("Warm: each batch with what those before it taught; all else begins anew with every request.")
     notes += [f"Lossy, answers do not follow the target's law: {', '.join(lossy)}."] if lossy else []
@@ -62,7 +66,7 @@ def verdict_in_words(report: Mapping[str, Any], command: str) -> str:
         lossy, fastest = _lossy_in_words(verdict["lossy"], report), "the fastest of the lossless"
     if verdict["best"] == PLAIN:
         sure = f"{100 * verdict['first_in_resamples']:.0f} % of resamples" if verdict["batches"] > 1 else "one batch"
-        so = "." if lossy else ": none of these is worth it here."
+        so = "." if lossy else f": none of these is worth it here.{_nearest(report)}"
         return f"{lossy}Verdict: plain decoding is {fastest}, in {sure}{so}"
     low, high = verdict["speedup_ci95"]
     said = f"{lossy}Verdict: {verdict['best']}, {verdict['speedup']:.2f}x plain decoding"
@@ -82,6 +86,17 @@ def verdict_in_words(report: Mapping[str, Any], command: str) -> str:
     return f"{said}. {command} --prompt TEXT"
 
 
+def _nearest(report: Mapping[str, Any]) -> str:
+    """Why the best of the methods is slower than plain decoding."""
+    timed = {name: m for name, m in report["methods"].items() if m.get("speedup") and m.get("lossless")}
+    if not timed:
+        return ""
+    best = max(timed, key=lambda name: timed[name]["speedup"])
+    tokens, speedup = timed[best]["tokens_per_target_call"], timed[best]["speedup"]
+    steps = tokens / speedup
+    return f" {best} comes nearest: a round gives {tokens:.2f} tokens, and takes as long as {steps:.2f} plain steps."
+
+
 def _lossy_in_words(lossy: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """A line on a lossy method that is faster than all that are lossless."""
     low, high = lossy["speedup_ci95"]
@@ -93,14 +108,29 @@ def _lossy_in_words(lossy: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     return f"{said}; score {scores[0]:.3f}, plain decoding's {scores[1]:.3f}.\n"
 
 
-def methods_list(methods: Iterable[Any], *, columns: int | None = None) -> str:
-    """A line per method: name, whether it is lossless, what it needs, its knobs with their defaults, and its paper."""
-    rows = [("method", "lossless", "needs", "knobs", "paper")]
+_LIST = 110  # columns of a list that no terminal shows
+
+
+def methods_list(methods: Iterable[Any], said: Mapping[str, str], *, columns: int | None = None) -> str:
+    """The methods by what they need: name, what it does (`said`), whether it is lossy, its knobs and its paper."""
+    groups: dict[str, list[Any]] = {}
     for method in methods:
-        needs = " and ".join(need.words for need in method.needs) or "-"
-        knobs = " ".join(name if value is None else f"{name}={value}" for name, value in method.knobs.items()) or "-"
-        rows.append((method.name, "yes" if method.lossless else "no", needs, knobs, method.paper or "-"))
-    return "\n".join(aligned(rows, right=False, columns=columns))
+        groups.setdefault(" and ".join(need.words for need in method.needs) or "nothing but the target", []).append(
+            method
+        )
+    width = max((len(method.name) for members in groups.values() for method in members), default=0)
+    indent = " " * (width + 4)
+    wrapped = partial(textwrap.wrap, width=max(columns or _LIST, width + 40), subsequent_indent=indent)
+    lines = []
+    for needs, members in groups.items():
+        lines += ["", *textwrap.wrap(f"{needs}:", columns or _LIST)]
+        for method in members:
+            knobs = (name if value is None else f"{name}={value}" for name, value in method.knobs.items())
+            what = f"{'' if method.lossless else 'lossy: '}{said.get(method.name, '')}"
+            lines += wrapped(what or method.paper, initial_indent=f"  {method.name:<{width}}  ")
+            aside = "; ".join(filter(None, [f"knobs {' '.join(knobs)}" if method.knobs else "", method.paper]))
+            lines += wrapped(f"[{aside}]", initial_indent=indent) if aside and what else []
+    return "\n".join(lines[1:])
 
 
 def write_speedups(path: str | os.PathLike, report: Mapping[str, Any]) -> None:

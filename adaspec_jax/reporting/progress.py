@@ -27,12 +27,14 @@ def track(
     stream: IO[str] | None = None,
     clock: Callable[[], float] = time.monotonic,
     memory: Callable[[], int | None] = lambda: None,
+    after: Callable[[int, float], float | None] = lambda done, seconds: None,
 ) -> Progress:
     """A context manager whose `advance(n, **values)` shows how far `description` has come, how fast, and time left.
 
     `initial` is what earlier sessions did: it counts as done, but not towards rate or time left. `unit_scale` writes
-    large numbers as 12.3k. `memory`: bytes in use, where that is known. Off a terminal, and in one that is dumb, a line
-    appears at most every `interval` seconds, and one at the end. `stream` is standard error by default.
+    large numbers as 12.3k. `memory`: bytes in use, where that is known. `after`: seconds that what follows will take,
+    by how much was done in how many, where that is known. Off a terminal, and in one that is dumb, a line appears at
+    most every `interval` seconds, and one at the end. `stream` is standard error by default.
     """
     stream = sys.stderr if stream is None else stream
     terminal = voice.draws_on(stream) and not voice.is_quiet()
@@ -47,6 +49,7 @@ def track(
         show=show,
         clock=clock,
         memory=memory,
+        after=after,
     )
 
 
@@ -82,10 +85,10 @@ def working(
 class Progress:
     """What `track` returns: `done` counts from `initial`; `advance` reports now and then; leaving the block reports."""
 
-    def __init__(self, total, *, description, unit, unit_scale, initial, interval, show, clock, memory) -> None:
+    def __init__(self, total, *, description, unit, unit_scale, initial, interval, show, clock, memory, after) -> None:
         self.done, self.total, self.description = initial, total, description
         self._initial, self._unit, self._scale = initial, unit, unit_scale
-        self._interval, self._show, self._clock, self._memory = interval, show, clock, memory
+        self._interval, self._show, self._clock, self._memory, self._after = interval, show, clock, memory, after
         self._values: dict[str, Any] = {}
         self._doing: list[str] = []
         self._tokens = 0.0
@@ -131,6 +134,7 @@ class Progress:
         now = self._clock()
         rates = self._rates(now)
         rates.pop("seconds_left", None)
+        rates.pop("run_seconds_left", None)
         took = f"{'stopped after' if kind else 'took'} {duration(now - self._started)}"
         parts = [self._count(), *self._shown_values(), *self._in_words(rates), *self._in_use(rates), took]
         record = self._record("stopped" if kind else "done", rates | {"seconds": now - self._started})
@@ -155,19 +159,25 @@ class Progress:
                 found["tokens_per_second"] = (self._tokens - tokens) / elapsed
             if self.total is not None:
                 found["seconds_left"] = max(0, self.total - self.done) * elapsed / worked
+                if (after := self._after(worked, elapsed)) is not None:
+                    found["run_seconds_left"] = found["seconds_left"] + after
         if (used := self._memory()) is not None:
             found["memory_bytes"] = used
         return found
 
     def _in_words(self, rates: Mapping[str, float]) -> list[str]:
-        """["5.1 steps/s", "900 tokens/s", "1m34s left"]."""
+        """["5.1 steps/s", "900 tokens/s", "1m34s left", "run: about 5 min left"]."""
         if "per_second" not in rates:
             return []
         rate = rates["per_second"]
         said = [f"{self._number(rate)} {self._unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s/{self._unit}"]
         if "tokens_per_second" in rates:
             said.append(f"{rates['tokens_per_second']:,.0f} tokens/s")
-        return [*said, *([f"{duration(rates['seconds_left'])} left"] if "seconds_left" in rates else [])]
+        said += [f"{duration(rates['seconds_left'])} left"] if "seconds_left" in rates else []
+        return [
+            *said,
+            *([f"run: about {roughly(rates['run_seconds_left'])} left"] if "run_seconds_left" in rates else []),
+        ]
 
     def _in_use(self, rates: Mapping[str, float]) -> list[str]:
         return [f"{rates['memory_bytes'] / 2**30:.2f} GiB"] if "memory_bytes" in rates else []
@@ -227,6 +237,7 @@ class _Bar:
         text = TextColumn("{task.fields[line]}", markup=False, table_column=_folded())
         columns = [BarColumn(bar_width=_BAR), text] if self._console.width >= _BAR_FROM else [text]
         how = {"transient": True, "redirect_stdout": _on_screen()}
+        self._foretold = False
         self._progress = Progress(*columns, console=self._console, **how)
         self._task = self._progress.add_task(description, total=total, completed=initial, line=description)
 
@@ -234,6 +245,9 @@ class _Bar:
         self._progress.start()
 
     def line(self, done: int, text: str, record: dict[str, Any]) -> None:
+        if not self._foretold and "run_seconds_left" in record:
+            self._foretold = True
+            self._console.print(f"run: about {roughly(record['run_seconds_left'])} left", markup=False)
         if record["event"] == "resumed":
             self._console.print(text, markup=False)  # stays above the bar
         else:
@@ -271,6 +285,14 @@ def duration(seconds: float) -> str:
         return f"{whole}s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def roughly(seconds: float) -> str:
+    """An estimate, which promises no more digits than it has: 1 min, 25 min, 3 h, 40 h."""
+    minutes = max(round(seconds / 60), 1)
+    if minutes <= 10 or 55 < minutes < 90:
+        return f"{minutes} min"
+    return f"{round(minutes / 5) * 5} min" if minutes < 120 else f"{round(minutes / 60)} h"
 
 
 def _value(value: str | float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from adaspec_jax.drafter_file import chain_method
 from adaspec_jax.reporting import wording
 
 _BASELINES = "reference", wording.EQUAL_DATA, "base"
@@ -71,7 +72,9 @@ def _worth(report: Mapping[str, Any], name: str) -> list[str]:
     settings = report.get("settings") or {}
     draft = settings.get("draft")  # of a measured pair, a list of directories
     kind = draft.get("kind") if isinstance(draft, Mapping) else settings.get("method")
-    method = kind if "method" in settings else f"{kind}_chain"  # of a head: with which runs measure it
+    of_its_own = "method" in settings or kind in ("pard", "specdec_pp")
+    kind, of_its_own = ("pard", True) if kind == "specdec" else (kind, of_its_own)  # a run keeps to the target's text
+    method = kind if of_its_own else chain_method(str(kind))  # of a head: with which runs measure it
     how = f"the method {'vanilla' if kind in _NO_METHOD else method}"
     if used:
         how += f" with {used} {'guess' if used == 1 else 'guesses'} a round"

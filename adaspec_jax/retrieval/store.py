@@ -54,9 +54,11 @@ def read_store(directory: str | os.PathLike, *, tokenizer: str) -> Store:
     about = read_json(folder / _ABOUT, mend=_MEND)
     if about.get("tokenizer") != tokenizer:
         raise UserError(f"the datastore {folder} was made with another tokenizer than the target's; {_MEND}")
-    arrays, sums = [], about.get("sha256")
+    sums = about.get("sha256")
+    arrays = []
     for name in (_TOKENS, _ORDER):
         if not (folder / name).is_file() or sha256(folder / name) != (sums if isinstance(sums, dict) else {}).get(name):
             raise UserError(f"the datastore {folder} is torn: {name} is not what {_ABOUT} says; {_MEND}")
         arrays.append(np.load(folder / name))
-    return Store(*arrays, about)
+    tokens_T, order_T = arrays
+    return Store(tokens_T, order_T, about)

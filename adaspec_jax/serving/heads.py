@@ -1,85 +1,18 @@
-"""Which servers take a trained head, of which kind, beside a target of which family, and with which config.json.
-
-Read in the sources of vLLM 0.32, SGLang 0.5.23, tpu-inference 0.32 and sglang-jax; vLLM alone was run.
-
-- A layer's number: vLLM means what enters that layer, SGLang adds one. Without numbers both, and tpu-inference always,
-  read what enters layers 2, L / 2 and L - 3.
-- Classes: vLLM prefixes "Eagle" or "Eagle3" where a name has neither; SGLang knows LlamaForCausalLMEagle and
-  LlamaForCausalLMEagle3; tpu-inference Eagle3LlamaForCausalLM alone.
-- Beside the head: vLLM's EAGLE wants the target's `model.embed_tokens`, its Medusa nothing but hidden states.
-"""
+"""Which servers take a trained head beside a target, and with which config.json: what `head_servers` says, judged."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from adaspec_jax.drafter_file import LAYOUT
 from adaspec_jax.serving import commands
 from adaspec_jax.serving.engines import ENGINES, heads_in_vllm
+from adaspec_jax.serving.head_servers import SERVERS, SGLANG_CLASSES, TPU_SERVERS, VLLM_CLASSES, Server
 from adaspec_jax.serving.published import head_size
 from adaspec_jax.serving.verdicts import ANY, Verdict, asked_about
 
 _SPECULATORS = ("eagle3", "llama")  # the kind and the layer of which vLLM makes its own class
-TPU_SERVERS = ("tpu-inference", "sglang-jax")
-
-
-class Server(NamedTuple):
-    """What a server takes."""
-
-    layout: str  # whose config.json it reads: "vllm" or "sglang"
-    families: Mapping[str, tuple[str, ...]]  # kind -> the model_types of targets that it serves such a head beside
-    why: Mapping[str, str]  # model_type -> why a head of EAGLE's does not run beside it
-    switches: Mapping[str, str] = {}  # key of config.json -> what it does with it, where that is set
-    classes: Mapping[str, tuple[str, ...]] = {}  # kind -> the classes that it knows; the first is written for it
-    last: int = 0  # the highest number that a layer may have, beside the count of the target's
-    own_layers: bool = False  # whether it reads the same three whatever config.json says
-
-
-_EAGLE = ("llama", "phi", "qwen2", "qwen3")
-_NORMS = {key: "it does not know of it" for key in ("norm_before_residual", "fc_norm", "norm_output")}
-_NO_INTERFACE = "its class for it hands out no hidden states of layers"
-_VLLM = {
-    "eagle": ("EagleLlamaForCausalLM", "LlamaForCausalLM"),
-    "eagle3": ("Eagle3LlamaForCausalLM", "LlamaForCausalLMEagle3", "LlamaForCausalLM"),
-}
-_SGLANG = {"eagle": ("LlamaForCausalLMEagle",), "eagle3": ("LlamaForCausalLMEagle3",)}
-SERVERS: dict[str, Server] = {
-    "vLLM": Server(
-        layout="vllm",
-        families={"eagle": _EAGLE, "eagle3": _EAGLE, "medusa": ("gpt2", "gpt_neox", *_EAGLE)},
-        why={
-            "gpt_neox": "it looks for the target's embed_tokens, which GPT-NeoX calls embed_in",
-            "gpt2": "it looks for the target's `model`, which GPT-2 calls transformer",
-            "codegen": "it has no CodeGen",
-        },
-        classes=_VLLM,
-    ),
-    "SGLang": Server(
-        layout="sglang",
-        families={"eagle": ("llama", "qwen2", "qwen3"), "eagle3": ("llama", "qwen2", "qwen3")},
-        why={"phi": _NO_INTERFACE, "gpt2": _NO_INTERFACE, "gpt_neox": "it has no GPT-NeoX of its own"},
-        switches=_NORMS,
-        classes=_SGLANG,
-        last=-2,
-    ),
-    "tpu-inference": Server(
-        layout="vllm",
-        families={"eagle3": ("llama",)},
-        why={},
-        switches={key: _NORMS[key] for key in ("fc_norm", "norm_output")},
-        classes={"eagle3": _VLLM["eagle3"][:1]},
-        own_layers=True,
-    ),
-    "sglang-jax": Server(
-        layout="sglang",
-        families={"eagle3": ("llama", "qwen3")},
-        why={},
-        switches=_NORMS,
-        classes={"eagle3": _SGLANG["eagle3"]},
-        last=-2,
-    ),
-}
 
 
 def takers(kind: str, family: str | None = None) -> list[str]:
@@ -102,7 +35,7 @@ def warnings_for(kind: str, family: str) -> list[str]:
 def config_for(layout: str, kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """A saved head's config.json as the servers of a `layout` read it, "vllm" or "sglang"."""
     config, own = dict(config), dict(config.get("eagle_config") or {})
-    classes = {"vllm": _VLLM, "sglang": _SGLANG}[layout]
+    classes = {"vllm": VLLM_CLASSES, "sglang": SGLANG_CLASSES}[layout]
     config[LAYOUT] = layout
     if kind in classes:
         config["architectures"] = [classes[kind][0]]
@@ -159,7 +92,12 @@ def is_known(kind: str, config: Mapping[str, Any]) -> bool:
 
 
 def in_a_row(kind: str, config: Mapping[str, Any], draft_length: int) -> int:
-    """How many guesses a server should be asked for: vLLM does not start where Medusa's heads are fewer."""
+    """How many guesses a server should be asked for: vLLM does not start where Medusa's heads are fewer.
+
+    A block that was trained whole is guessed whole.
+    """
+    if kind == "dflash" and isinstance(config.get("block_size"), int):
+        return config["block_size"] - 1
     heads = config.get("num_heads", config.get("medusa_num_heads")) if kind == "medusa" else None
     return min(draft_length, heads) if heads else draft_length
 
@@ -184,7 +122,7 @@ def _read(config: Mapping[str, Any], server: Server) -> Mapping[str, Any]:
         return config
     read = {**layer, "norm_before_residual": True, **config}
     if server.layout == "vllm" and (config.get("speculators_model_type"), layer.get("model_type")) == _SPECULATORS:
-        read["architectures"] = [_VLLM["eagle3"][0]]
+        read["architectures"] = [VLLM_CLASSES["eagle3"][0]]
     return read
 
 
@@ -228,7 +166,7 @@ def _config_reasons(server: Server, kind: str, config: Mapping[str, Any], target
             f"config.json has the class {', '.join(map(str, classes))} and it knows {known[0]}: that is what "
             f"adaspec_jax.export --for {server.layout} writes of a run's stage; in another's file change the name"
         )
-    return reasons + (_layers_reasons(server, config, target) if kind == "eagle3" else [])
+    return reasons + (_layers_reasons(server, config, target) if kind in ("eagle3", "p_eagle") else [])
 
 
 def _layers_reasons(server: Server, config: Mapping[str, Any], target: Mapping[str, Any]) -> list[str]:
@@ -269,6 +207,8 @@ def _notes(name: str, kind: str, config: Mapping[str, Any], family: str) -> list
         notes.append("its heads guess one chain of their likeliest tokens, no tree")
     if (ids := _ids(config)) and config.get(LAYOUT) is None and SERVERS[name].layout == "sglang":
         notes.append(f"it adds one to the layers {ids} of config.json: adaspec_jax.export --for sglang has them so")
+    if name == "vLLM" and kind == "p_eagle":
+        notes.append("its model runner V2 has no such heads; where it would take that: VLLM_USE_V2_MODEL_RUNNER=0")
     if name == "vLLM" and kind == "eagle" and config.get("bias"):
         notes.append("it leaves the bias of fc out, so that fewer guesses are right")
     if name == "vLLM" and kind == "eagle" and family == "phi":
@@ -283,8 +223,14 @@ def _notes(name: str, kind: str, config: Mapping[str, Any], family: str) -> list
     return notes
 
 
+def vllm_method(kind: str) -> tuple[str, bool]:
+    """(the method by which vLLM serves heads of a kind, whether it must be told that they guess in one pass)."""
+    return ("eagle3", True) if kind == "p_eagle" else (kind, False)
+
+
 def _vllm(target: str, head: str, kind: str, length: int) -> str:
-    return commands.vllm(target, commands.vllm_draft(head, length, kind))
+    method, in_one_pass = vllm_method(kind)
+    return commands.vllm(target, commands.vllm_draft(head, length, method, in_one_pass=in_one_pass))
 
 
 def _sglang(program: str):

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 from adaspec_jax import data
 from adaspec_jax.data.network import hub_reachable
 from adaspec_jax.drafter_file import FILE as HEAD_FILE
-from adaspec_jax.drafter_file import kind_in, kind_said, may_hide_a_head
+from adaspec_jax.drafter_file import MASK, kind_in, kind_said, may_hide_a_head
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import read_json
 from adaspec_jax.generation_config import FILE as GENERATION
 from adaspec_jax.generation_config import asked
 from adaspec_jax.places import ADAPTER, file_of, find_local, only_an_adapter
 from adaspec_jax.serving.readers import misread
+from adaspec_jax.text_part import note_on, text_part
 
 CONFIG = "config.json"
 DRAFT_LENGTH = 5  # where the draft's generation_config.json names none
@@ -44,6 +45,7 @@ class Published:
     tokenizer: Any = field(repr=False)  # None: it comes without one
     ends: tuple[int, ...] | None = None  # of text, as its files name them
     notes: tuple[str, ...] = ()  # what its user should know
+    in_one_pass: bool = False  # it makes all guesses of a round at mask tokens
 
 
 class Pair(NamedTuple):
@@ -58,12 +60,12 @@ class Pair(NamedTuple):
 
 def read_pair(target: str, draft: str, *, draft_length: int | None = None) -> Pair:
     """Both as they are published; UserError where a config.json, or the target's tokenizer, is missing or of no use."""
-    pair = [_read(target), _read(draft)]
-    pair[1] = replace(pair[1], notes=pair[1].notes + _unseen(draft))
-    if pair[0].tokenizer is None:
+    whole, small = _read(target), _read(draft)
+    small = replace(small, notes=small.notes + _unseen(draft))
+    if whole.tokenizer is None:
         data.load_tokenizer(target)  # raises, saying why
-    length = draft_length or pair[1].generation.get("num_assistant_tokens") or DRAFT_LENGTH
-    return Pair(*pair, length)
+    length = draft_length or small.generation.get("num_assistant_tokens") or DRAFT_LENGTH
+    return Pair(whole, small, length)
 
 
 def ends_in_words(model: Published) -> str:
@@ -88,7 +90,7 @@ def _read(name: str) -> Published:
     if (said := _json(name, ADAPTER)) is not None:
         raise only_an_adapter(name, said)
     hf = config_of(name)
-    text = hf if "vocab_size" in hf else hf.get("text_config") or {}
+    text = text_part(hf, name) if note_on(hf) else hf if "vocab_size" in hf else hf.get("text_config") or {}
     if not isinstance(text.get("vocab_size"), int) or not isinstance(hf.get("model_type"), str):
         raise UserError(f'{name}: config.json has no "vocab_size" and "model_type" of a language model')
     try:
@@ -107,7 +109,8 @@ def _read(name: str) -> Published:
         generation=generation or {},
         tokenizer=tokenizer,
         ends=asks.ends,
-        notes=(*own, *asks.notes, *misread(name, text, tokenizer)),
+        in_one_pass=hf.get(MASK) is not None,
+        notes=(*filter(None, [note_on(hf)]), *own, *asks.notes, *misread(name, text, tokenizer)),
     )
 
 

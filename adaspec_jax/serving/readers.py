@@ -40,6 +40,8 @@ def _lost_rotary_keys(config: Mapping[str, Any]) -> list[str]:
     rope = config.get("rope_parameters") or {}
     if not isinstance(rope, Mapping):
         return []
+    if nested := [name for name, value in rope.items() if isinstance(value, Mapping)]:
+        return nested
     old = {"rope_theta": ("rope_theta", "rotary_emb_base"), "partial_rotary_factor": ("partial_rotary_factor",)}
     old["partial_rotary_factor"] += ("rotary_pct",)
     lost = [name for name, places in old.items() if name in rope and not any(place in config for place in places)]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from adaspec_jax import data
 from adaspec_jax.serving.card import Served
 from adaspec_jax.serving.engines import ENGINES, Engine
+from adaspec_jax.serving.families import ABSENT, LISTED, RAN
 from adaspec_jax.serving.published import Pair
 
 ANY = "any"
@@ -71,7 +72,7 @@ def judge(pair: Pair, device: str = ANY) -> dict[str, Verdict]:
     difference = data.first_difference(pair.target.tokenizer, pair.draft.tokenizer, beyond=True) if compared else None
     verdicts = {}
     for name, engine in ENGINES.items():
-        reasons = engine.lacks(pair) + _family_reasons(pair, engine)
+        reasons = engine.lacks(pair) + _family_reasons(pair, name)
         if difference:
             instead = f" ({engine.other_tokenizers})" if engine.other_tokenizers else ""
             mend = f"train a draft on the target's tokenizer{instead}"
@@ -79,8 +80,7 @@ def judge(pair: Pair, device: str = ANY) -> dict[str, Verdict]:
         else:
             reasons += asked
         warnings = [] if compared else ["the draft comes without a tokenizer, so none could be compared"]
-        for model_type in sorted({m.model_type for m in pair[:2]} - {*engine.families, *engine.absent}):
-            warnings.append(f"{model_type} is not a family known here; look it up in {name}'s list of models")
+        warnings += _family_warnings(pair, name)
         on = {each: _on(engine, each, pair) for each in devices}
         alone = "" if engine.takes_drafts else engine.alone(pair.target.name)
         verdict = Verdict(reasons, "", warnings + engine.warn(pair), on, alone)
@@ -99,7 +99,9 @@ def served_by(verdicts: Mapping[str, Verdict]) -> list[Served]:
 def served_alone(target: str, model_type: str) -> list[Served]:
     """The same of a target without a draft."""
     return [
-        Served(name, "" if (why := engine.absent.get(model_type)) else engine.alone(target), [why] if why else [])
+        Served(
+            name, "" if (why := ABSENT.get(name, {}).get(model_type)) else engine.alone(target), [why] if why else []
+        )
         for name, engine in ENGINES.items()
     ]
 
@@ -108,15 +110,27 @@ def _on(engine: Engine, device: str, pair: Pair) -> list[str]:
     return engine.devices[device](pair) if device in engine.devices else [engine.elsewhere[device]]
 
 
-def _family_reasons(pair: Pair, engine: Engine) -> list[str]:
-    reasons = []
-    for model_type in sorted({model.model_type for model in pair[:2]} & set(engine.absent)):
+def _family_reasons(pair: Pair, name: str) -> list[str]:
+    reasons, absent = [], ABSENT.get(name, {})
+    for model_type in sorted({model.model_type for model in pair[:2]} & set(absent)):
         whose = " and ".join(role for role in ("target", "draft") if getattr(pair, role).model_type == model_type)
         reasons.append(
-            f"{model_type} (the {whose}): {engine.absent[model_type]}; use another engine, or models of "
-            f"{', '.join(engine.families)}"
+            f"{model_type} (the {whose}): {absent[model_type]}; use another engine, or models of "
+            f"{', '.join(sorted((*RAN[name], *LISTED.get(name, ()))))}"
         )
     return reasons
+
+
+def _family_warnings(pair: Pair, name: str) -> list[str]:
+    """Of families that it was not seen to run."""
+    there = sorted({model.model_type for model in pair[:2]} - {*RAN[name], *ABSENT.get(name, ())})
+    listed = LISTED.get(name, ())
+    return [
+        f"{each} is in its list of models, and was not run with it"
+        if each in listed
+        else f"{each} is not a family known here; look it up in {name}'s list of models"
+        for each in there
+    ]
 
 
 def _vocabulary_reasons(pair: Pair) -> list[str]:

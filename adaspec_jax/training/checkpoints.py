@@ -29,10 +29,11 @@ class Checkpoints:
     next one is saved, before which nothing older goes away. What a power cut tore is not noted.
     """
 
-    def __init__(self, directory: str | Path, *, keep: int = 2):
+    def __init__(self, directory: str | Path, *, keep: int = 2) -> None:
         from orbax.checkpoint import v1 as ocp
 
-        self._directory, self._saving = Path(directory), None
+        self._directory = Path(directory)
+        self._saving: tuple[int, Any] | None = None
         self._checkpointer = ocp.training.Checkpointer(
             Path(directory).absolute(),
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
@@ -73,7 +74,8 @@ class Checkpoints:
 
         Damaged newer ones are deleted, and said. UserError where what lies there is no such state.
         """
-        step, reasons = self.newest, {}
+        step: int | None = self.newest
+        reasons: dict[int, Exception] = {}
         while step is not None:
             try:
                 state, position = self._read(step, like)
@@ -91,12 +93,12 @@ class Checkpoints:
             for torn in reasons:
                 self._checkpointer.delete(torn)
             return None
-        for error in reasons.values():  # the newest's
-            reason = " ".join(str(error).split())[:300]
+        for found in reasons.values():  # the newest's
+            reason = " ".join(str(found).split())[:300]
             raise UserError(
                 f"{self._directory}: the checkpoint there is not one of this model and optimiser ({reason}); use the "
                 "config it was made with, or delete that directory to start the stage again"
-            ) from error
+            ) from found
         return None
 
     def _before(self, step: int) -> int | None:

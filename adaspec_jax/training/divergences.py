@@ -84,14 +84,17 @@ def gap(
 # them faster, and small ratios keep their digits.
 
 
-def _law(logits_BTV: Array) -> tuple[Array, Array, Array]:
+_Law = tuple[Array, Array, Array]
+
+
+def _law(logits_BTV: Array) -> _Law:
     """(logits, their maximum, log of the sum of the exponentials of logits minus maximum), float32."""
     logits_BTV = logits_BTV.astype(jnp.float32)
     most_BT = jax.lax.stop_gradient(jnp.max(logits_BTV, axis=-1))
     return logits_BTV, most_BT, jnp.log(jnp.sum(jnp.exp(logits_BTV - most_BT[..., None]), axis=-1))
 
 
-def _mean_log_ratio(p, a, b) -> Array:
+def _mean_log_ratio(p: _Law, a: _Law, b: _Law) -> Array:
     """E_p[log a - log b] of three laws; entries of no weight are left out, even where both logarithms are infinite."""
     (p_BTV, p_most_BT, p_norm_BT), (a_BTV, a_most_BT, a_norm_BT), (b_BTV, b_most_BT, b_norm_BT) = p, a, b
     weight_BTV = jnp.exp(p_BTV - p_most_BT[..., None])
@@ -104,13 +107,13 @@ def _kl_of_logits(p_BTV: Array, q_BTV: Array) -> Array:
     return _kl_forward(p_BTV, q_BTV)[0]
 
 
-def _kl_forward(p_BTV: Array, q_BTV: Array):
+def _kl_forward(p_BTV: Array, q_BTV: Array) -> tuple[Array, tuple[Array, Array, Array]]:
     p, q = _law(p_BTV), _law(q_BTV)
     kl_BT = _mean_log_ratio(p, p, q)
     return kl_BT, (p_BTV, q_BTV, kl_BT)
 
 
-def _kl_backward(saved, cotangent_BT: Array):
+def _kl_backward(saved: tuple[Array, ...], cotangent_BT: Array) -> tuple[Array, Array]:
     """(p (log p - log q - KL), q - p), in closed form."""
     *logits, kl_BT = saved
     log_p_BTV, log_q_BTV = (of_BTV - (most_BT + norm_BT)[..., None] for of_BTV, most_BT, norm_BT in map(_law, logits))

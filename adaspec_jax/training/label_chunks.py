@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +41,16 @@ class Chunking:
         return max(min(self.logits // vocab_size, self.tokens, max(-(-positions // 8), 64), positions), 1)
 
 
+class Sizes(TypedDict):
+    """What the walks below must know of a model's labels."""
+
+    vocab_size: int
+    chunking: Chunking
+
+
 DEFAULT = Chunking()
 Values = dict[str, Array]
+Loss = Callable[[Any, Array, Any, Any], tuple[Array, Values]]
 
 
 def values_at(
@@ -60,7 +68,7 @@ def values_at(
     operands = jax.tree.map(packed.take, lax.stop_gradient(operands))
     empty = packed.empty(jax.eval_shape(function, _piece(operands, 0, packed.size)))
 
-    def body(i, values):
+    def body(i: Array, values: Values) -> Values:
         return _written(values, function(_piece(operands, i, packed.size)), i, packed.size)
 
     return packed.back(lax.fori_loop(0, packed.chunks, body, empty))
@@ -68,7 +76,7 @@ def values_at(
 
 def total_at(
     labels_BT: Array,
-    function: Callable[[Any, Array, Any, Any], tuple[Array, Values]],
+    function: Loss,
     model: Any,
     hidden_BTD: Array,
     operands: Any,
@@ -126,7 +134,7 @@ class _Packed:
         """[G, X, ...] -> [B, T, ...], 0 where there is no label."""
         rows = jnp.arange(self.groups)[:, None]
 
-        def scatter(value_GX):
+        def scatter(value_GX: Array) -> Array:
             rest = value_GX.shape[2:]
             valid_GX = self.valid_GX.reshape(*self.valid_GX.shape, *(1,) * len(rest))
             empty = jnp.zeros((self.groups, self.shape_BT[0] * self.shape_BT[1] // self.groups, *rest), value_GX.dtype)
@@ -148,18 +156,22 @@ def _written(values: Values, new: Values, i: Array, size: int) -> Values:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _total(function, size, model, hidden_GXD, operands, frozen, valid_GX, chunks):
+def _total(
+    function: Loss, size: int, model: Any, hidden_GXD: Array, operands: Any, frozen: Any, valid_GX: Array, chunks: Array
+) -> tuple[Array, Values]:
     return _walk(function, size, model, hidden_GXD, operands, frozen, valid_GX, chunks, gradient=False)[:2]
 
 
-def _forward(function, size, model, hidden_GXD, operands, frozen, valid_GX, chunks):
+def _forward(
+    function: Loss, size: int, model: Any, hidden_GXD: Array, operands: Any, frozen: Any, valid_GX: Array, chunks: Array
+) -> tuple[tuple[Array, Values], Any]:
     total, values, gradients = _walk(
         function, size, model, hidden_GXD, operands, frozen, valid_GX, chunks, gradient=True
     )
     return (total, values), jax.tree.map(lambda g, like: g.astype(like.dtype), gradients, (model, hidden_GXD))
 
 
-def _backward(function, size, gradients, cotangents):
+def _backward(function: Loss, size: int, gradients: Any, cotangents: Any) -> tuple[Any, ...]:
     del function, size
     total, _ = cotangents  # the values are for metrics
     model, hidden_GXD = jax.tree.map(lambda g: (total * g).astype(g.dtype), gradients)
@@ -169,14 +181,25 @@ def _backward(function, size, gradients, cotangents):
 _total.defvjp(_forward, _backward)
 
 
-def _walk(function, size, model, hidden_GXD, operands, frozen, valid_GX, chunks, *, gradient: bool):
+def _walk(
+    function: Loss,
+    size: int,
+    model: Any,
+    hidden_GXD: Array,
+    operands: Any,
+    frozen: Any,
+    valid_GX: Array,
+    chunks: Array,
+    *,
+    gradient: bool,
+) -> tuple[Array, Values, Any]:
     """(total, values, (d model, d hidden) or None)."""
 
-    def loss(model, hidden_GCD, i):
+    def loss(model: Any, hidden_GCD: Array, i: Array | int) -> tuple[Array, Values]:
         losses_GC, values = function(model, hidden_GCD, _piece(operands, i, size), frozen)
         return jnp.sum(jnp.where(_piece(valid_GX, i, size), losses_GC, 0.0), dtype=jnp.float32), values
 
-    def body(i, carry):
+    def body(i: Array, carry: Any) -> Any:
         total, values, gradients = carry
         hidden_GCD = _piece(hidden_GXD, i, size)
         if gradients is None:

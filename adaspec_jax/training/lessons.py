@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -46,6 +48,6 @@ class LikeliestTokens:
         return jnp.take_along_axis(logits_GCV, best_GC1, axis=-1)[..., 0] == jnp.max(logits_GCV, axis=-1)
 
 
-def lesson_of(target, taught: Array | tuple[Array, Array]) -> WholeLaw | LikeliestTokens:
+def lesson_of(target: Any, taught: Array | tuple[Array, Array]) -> WholeLaw | LikeliestTokens:
     """By final hidden states [.., D] and the target's output matrix, or by (ids, log-probabilities) [.., K]."""
     return LikeliestTokens(*taught) if isinstance(taught, tuple) else WholeLaw(target.unembed(taught))

@@ -36,7 +36,7 @@ class State:
 
 
 def init_state(
-    model,
+    model: Any,
     optimizer: optax.GradientTransformation,
     key: Array,
     *,
@@ -80,7 +80,7 @@ def make_step(
     """
 
     @partial(jax.jit, donate_argnums=0)
-    def step(state: State, frozen: Frozen, batch: Batch):
+    def step(state: State, frozen: Frozen, batch: Batch) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
         frozen = replace(frozen, now=Now(state.step, jax.random.fold_in(key, 1)))
         if state.average is not None:
@@ -90,7 +90,7 @@ def make_step(
             now = jax.tree.map(lambda leaf: leaf.astype(compute_dtype), state.model.params)
             batch = rewrite(_with_params(state.model, now), batch, jax.random.fold_in(key, 2))
 
-        def loss(params):
+        def loss(params: Any) -> tuple[Array, dict[str, Array]]:
             params = jax.tree.map(lambda leaf: leaf.astype(compute_dtype), params)
             with jax.named_scope("loss"):
                 return objective(_with_params(state.model, params), frozen, batch)
@@ -118,7 +118,7 @@ def _averaged(average: Any, params: Any, step: Array, decay: float) -> Any:
     return None if average is None else jax.tree.map(lambda old, new: d * old + (1 - d) * new, average, params)
 
 
-def _with_params(model, params):
+def _with_params(model: Any, params: Any) -> Any:
     return replace(model, params=params)
 
 
@@ -204,9 +204,9 @@ def fit(
             fetched, pending = pending[: len(pending) - running], pending[len(pending) - running :]
             flush(fetched, clock() - began - compiling)
             began, compiling = clock(), 0.0
-        if saves:
+        if saves and checkpoints is not None:
             checkpoints.save(number, state, {_LOGGED: log.settle(), _BATCHES: batches.get_state()})
-        if stops:
+        if stops and checkpoints is not None:
             checkpoints.close()
             raise Stopped(f"stopped by a signal at step {number} of {num_steps} of the {stage} stage, which is saved")
     return state

@@ -1,7 +1,8 @@
 """Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685): what a stage fits where a whole model would not fit.
 
 The base stays frozen, in the type of the computation; gradients and moments exist for the adapters alone. Every linear
-layer of attention and MLP gets one, with alpha = rank, so that the update is A B as it stands.
+layer of attention and MLP gets one, with alpha = rank, so that the update is A B as it stands. In a mixture of experts
+those are the attention's: routers and experts stay as they are.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from jax import Array
 
 from adaspec_jax.models import CausalLM
 from adaspec_jax.training.objectives import Batch, Frozen, Objective
+from adaspec_jax.training.objectives.batch import Metrics
 
 A, B = "lora_a", "lora_b"
+LEFT = ("router", "experts")  # without updates
 
 
 def init_lora(model: CausalLM, rank: int, key: Array) -> CausalLM:
@@ -59,7 +62,7 @@ def merged(base: CausalLM, adapters: CausalLM) -> CausalLM:
 def adapting(objective: Objective) -> Objective:
     """The objective as one of adapters alone: `frozen.base` is the model they belong to."""
 
-    def of_adapters(adapters, frozen: Frozen, batch: Batch):
+    def of_adapters(adapters: Any, frozen: Frozen, batch: Batch) -> tuple[Array, Metrics]:
         return objective(attached(jax.lax.stop_gradient(frozen.base), adapters), frozen, batch)
 
     return of_adapters
@@ -69,8 +72,9 @@ def _linears(tree: dict, change: Callable[[dict], dict], *, keep: bool = True) -
     """The tree with every linear layer changed, and everything else kept or left out."""
     if "kernel" in tree:
         return change(tree)
-    inside = {name: _linears(x, change, keep=keep) if isinstance(x, dict) else x for name, x in tree.items()}
-    return {name: x for name, x in inside.items() if keep or (isinstance(x, dict) and x)}
+    changes = lambda name, x: isinstance(x, dict) and name not in LEFT  # noqa: E731
+    inside = {name: _linears(x, change, keep=keep) if changes(name, x) else x for name, x in tree.items()}
+    return {name: x for name, x in inside.items() if keep or (changes(name, x) and x)}
 
 
 def _united(base: Any, more: Any) -> Any:

@@ -63,18 +63,18 @@ def adamw(
 class KeptInBfloat16(NamedTuple):
     """State of `kept_in_bfloat16`."""
 
-    count: Array
+    count: Array  # type: ignore[assignment]  # a tuple's own `count` is no part of a state
     inner: Any
 
 
 def kept_in_bfloat16(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
     """The same transformation, computed in float32, with its state's float32 arrays kept in bfloat16 between steps."""
 
-    def init(params):
+    def init(params: Any) -> KeptInBfloat16:
         inner = jax.tree.map(lambda x: _cast(x, jnp.float32, jnp.bfloat16), transformation.init(params))
         return KeptInBfloat16(jnp.zeros((), jnp.int32), inner)
 
-    def update(updates, state, params=None):
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, KeptInBfloat16]:
         inner = jax.tree.map(lambda x: _cast(x, jnp.bfloat16, jnp.float32), state.inner)
         updates, inner = transformation.update(updates, inner, params)
         key = jax.random.fold_in(jax.random.key(0), state.count)
@@ -108,6 +108,6 @@ def _cast(leaf: Array, before: Any, after: Any) -> Array:
     return leaf.astype(after) if leaf.dtype == before else leaf
 
 
-def decays(params):
+def decays(params: Any) -> Any:
     """True for matrices and embeddings, by name: layers may be stacked."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: path[-1].key not in ("bias", "scale"), params)

@@ -30,7 +30,7 @@ def _kl(logits_BTV: Array, ids_BTK: Array, log_p_BTK: Array) -> Array:
     return _forward(logits_BTV, ids_BTK, log_p_BTK)[0]
 
 
-def _forward(logits_BTV: Array, ids_BTK: Array, log_p_BTK: Array):
+def _forward(logits_BTV: Array, ids_BTK: Array, log_p_BTK: Array) -> tuple[Array, tuple[Array, ...]]:
     norm_BT1 = jax.nn.logsumexp(logits_BTV, axis=-1, keepdims=True)
     # Summed over the tail itself: one minus the head would keep no digits of a small one.
     tail_BTV = _with(jnp.exp(logits_BTV - norm_BT1), ids_BTK, jnp.zeros_like(log_p_BTK))
@@ -44,7 +44,7 @@ def _forward(logits_BTV: Array, ids_BTK: Array, log_p_BTK: Array):
     return head_BT + rest_BT, (logits_BTV, norm_BT1, log_tail_BT, ids_BTK, p_BTK)
 
 
-def _backward(saved, cotangent_BT: Array):
+def _backward(saved: tuple[Array, ...], cotangent_BT: Array) -> tuple[Array, None, None]:
     """q - r, where r is the target on its K tokens and spreads the rest of its mass as the draft does."""
     logits_BTV, norm_BT1, log_tail_BT, ids_BTK, p_BTK = saved
     log_q_BTV, p_tail_BT = logits_BTV - norm_BT1, _tail(p_BTK)

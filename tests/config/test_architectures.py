@@ -8,8 +8,36 @@ import pytest
 
 from adaspec_jax import config, models
 from adaspec_jax.command_line import load_config, parse_experiment
-from adaspec_jax.config import Draft, Experiment, Target, flatten, validate, with_cut
-from adaspec_jax.config.architectures import GPT2, Architecture, CodeGen, GPTNeoX, Llama, Llama3Rope, Phi, Qwen2, Qwen3
+from adaspec_jax.config import (
+    GPT2,
+    Architecture,
+    CodeGen,
+    Draft,
+    Experiment,
+    Gemma,
+    Gemma2,
+    Gemma3Text,
+    GPTNeoX,
+    Granite,
+    LinearRope,
+    Llama,
+    Llama3Rope,
+    LongRope,
+    Ministral,
+    Mistral,
+    Mixtral,
+    Olmo2,
+    Phi,
+    Phi3,
+    Qwen2,
+    Qwen3,
+    Qwen3Moe,
+    SmolLM3,
+    Target,
+    flatten,
+    validate,
+    with_cut,
+)
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.causal_lm import parameter_shapes
 from adaspec_jax.models.families import FAMILIES
@@ -31,8 +59,24 @@ SIZES = {
         ), 32_763_876_352,
     ),
     "Qwen3-0.6B": (Qwen3(), 596_049_920),
+    "Qwen3-30B-A3B": (Qwen3Moe(), 30_532_122_624),
+    "Mixtral-8x7B": (Mixtral(), 46_702_792_704),
+    "Mistral-7B-v0.3": (Mistral(), 7_248_023_552),
+    "Ministral-8B": (Ministral(), 8_019_808_256),
+    "Gemma-2B": (Gemma(), 2_506_172_416),
+    "Gemma-2-2B": (Gemma2(), 2_614_341_888),
+    "Gemma-3-270M": (Gemma3Text(), 268_098_176),
+    "Phi-3-mini-4k": (Phi3(), 3_821_079_552),
+    "Phi-4-mini": (
+        Phi3(vocab_size=200064, num_attention_heads=24, num_key_value_heads=8, tie_word_embeddings=True),
+        3_836_021_760,
+    ),
+    "OLMo-2-1B": (Olmo2(), 1_484_916_736),
+    "SmolLM3-3B": (SmolLM3(), 3_075_098_624),
+    "Granite-3.3-2B": (Granite(), 2_533_539_840),
 }  # fmt: skip
-FAMILY_CLASSES = (GPTNeoX, GPT2, CodeGen, Phi, Llama, Qwen2, Qwen3)
+FAMILY_CLASSES = (GPTNeoX, GPT2, CodeGen, Phi, Llama, Qwen2, Qwen3, Mistral, Ministral, Gemma, Gemma2, Gemma3Text)
+FAMILY_CLASSES += (Phi3, Olmo2, SmolLM3, Granite, Mixtral, Qwen3Moe)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -42,10 +86,9 @@ def test_a_known_model_has_its_number_of_parameters(name):
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == count
 
 
-def test_every_family_has_an_architecture_that_a_config_file_can_take():
-    assert {cls.model_type: cls.CLASS for cls in FAMILY_CLASSES} == {
-        model_type: family.ARCHITECTURE for model_type, family in FAMILIES.items()
-    }
+def test_every_dataclass_is_of_a_family_and_a_config_file_can_take_it():
+    assert {*FAMILY_CLASSES} == {*config.architectures.FAMILIES.values()}
+    assert all(cls.CLASS == FAMILIES[cls.model_type].ARCHITECTURE for cls in FAMILY_CLASSES)
     assert all(getattr(config, cls.__name__) is cls for cls in (*FAMILY_CLASSES, Architecture))
 
 
@@ -59,7 +102,8 @@ def test_transformers_reads_what_an_architecture_writes():
     transformers = pytest.importorskip("transformers")
     for cls in FAMILY_CLASSES:
         hf = cls().hf_config()
-        theirs = transformers.AutoConfig.for_model(hf.pop("model_type"), **hf)
+        named = {"pad_token_id": 0} if cls in (Phi3, SmolLM3) else {}  # whose class has one beyond some vocabularies
+        theirs = transformers.AutoConfig.for_model(hf.pop("model_type"), **hf, **named)
         again = json.loads(json.dumps(theirs.to_dict()))
         drop = {"eos_token_id": None}  # its class default, which ours leaves to the tokenizer
         assert models.config_from_hf(again | drop) == models.config_from_hf(cls().hf_config())
@@ -126,6 +170,13 @@ def test_a_key_of_another_family_is_an_unknown_key(pair):
         (Qwen3(num_key_value_heads=3), "num_attention_heads 16 is not a multiple of num_key_value_heads 3"),
         (Llama(rope_scaling=Llama3Rope(rope_type="yarn")), 'rope_type is "yarn"; it must be one of default, llama3'),
         (Qwen3(head_dim=-1), "draft.architecture.head_dim is -1"),
+        (Phi3(rope_scaling=LongRope((1.0,), (1.0,))), "short_factor has 1 factors, and 48 pairs of a head's features"),
+        (Gemma3Text(sliding_window=0), "draft.architecture.sliding_window is 0"),
+        (Gemma3Text(sliding_window=None, layer_types=("sliding_attention",) * 18), "and sliding_window is None"),
+        (Gemma2(layer_types=("full_attention",)), "says something of 1 layers, and num_hidden_layers is 26"),
+        (Ministral(layer_types=("conv",) * 36), "layer_types has 'conv'; each must be one of full_attention, slid"),
+        (Llama(rope_scaling=LinearRope(factor=0.0)), "draft.architecture.rope_scaling.factor is 0"),
+        (Phi3(rope_scaling=LongRope((0.0,), (1.0,))), "short_factor is .0.0,.; it must be numbers above 0"),
     ],
 )  # fmt: skip
 def test_sizes_that_cannot_work_are_named(architecture, words):

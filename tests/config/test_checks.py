@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from adaspec_jax.config import Answers, Data, Draft, Evaluation, Experiment, Mesh, Reference, Target, validate
-from adaspec_jax.config.architectures import Llama3Rope
+from adaspec_jax.config.architectures import FAMILIES, ROPES
 from adaspec_jax.config.bounds import complaint_of, positive
-from adaspec_jax.config.described import FAMILIES
 from adaspec_jax.errors import UserError
 
 
@@ -86,7 +85,7 @@ def numbers(group, prefix=""):
             yield f"{prefix}{item.name}", item
 
 
-ARCHITECTURES = [*FAMILIES.values(), Llama3Rope]
+ARCHITECTURES = [*FAMILIES.values(), *ROPES.values()]
 
 
 @pytest.mark.parametrize("group", [Experiment, *ARCHITECTURES], ids=lambda group: group.__name__)

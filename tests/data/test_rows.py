@@ -51,6 +51,26 @@ def test_a_bad_line_is_named_with_file_line_and_column(tmp_path, bad, complaint)
     assert "\n" not in str(error.value)
 
 
+def test_all_bad_lines_are_named_at_once(tmp_path):
+    bad = [b"{\n", b'{"question": "q"}\n', b'{"question": "caf\xe9", "answer": "a"}\n', b"7\n"]
+    file = write(tmp_path, GOOD + GOOD.join(bad))
+    with pytest.raises(
+        UserError, match=f"^{file} line 2: not JSON .*; 4 rows cannot be read: {file} lines 2, 4, 6, 8$"
+    ):
+        read_rows(file, COLUMNS)
+    with pytest.raises(UserError, match=r"lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 20 more$"):
+        read_rows(write(tmp_path, b"{\n" * 30 + GOOD), COLUMNS)
+    with pytest.raises(UserError, match="1000 rows and maybe more cannot be read"):
+        read_rows(write(tmp_path, GOOD + b"{\n" * 3000), COLUMNS)
+    with pytest.raises(UserError, match="line 1: not JSON .*; nor can any other row be read$"):
+        read_rows(write(tmp_path, b"{\n" * 3000), COLUMNS)
+
+
+def test_conversations_that_are_taken_for_columns_are_known_for_what_they_are(tmp_path):
+    with pytest.raises(UserError, match='no column "question"; the row has "messages": the task chat reads'):
+        read_rows(write(tmp_path, b'{"messages": []}\n' * 2), COLUMNS)
+
+
 @pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.jsonl"])
 def test_a_truncated_gzip_is_named(tmp_path, name):
     packed = gzip.compress(b"".join(b'{"question": "q%d", "answer": "a"}\n' % i for i in range(5000)))

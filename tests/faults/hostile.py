@@ -43,10 +43,13 @@ LLAMA = tiny_pair.LLAMA | {"vocab_size": tiny_pair.TOKENS}
 
 @cache
 def _pair() -> Path:
-    """A small model with its tokenizer, made once in this process."""
+    """A small model with its tokenizer, made once in this process, and gone with it."""
+    import atexit
+    import shutil
     import tempfile
 
     place = Path(tempfile.mkdtemp(prefix="hostile."))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
     tiny_pair.save_run(place / "run", target=LLAMA, draft=LLAMA | {"hidden_size": 8})
     return place
 

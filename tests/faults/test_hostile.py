@@ -20,9 +20,9 @@ from tests.faults.watch import Watch
 @pytest.fixture(scope="module")
 def watch():
     hostile.prepare()
-    notes = tempfile.mkdtemp(prefix="hypothesis.")
-    set_hypothesis_home_dir(notes)
-    return Watch(others=(notes,))
+    with tempfile.TemporaryDirectory(prefix="hypothesis.") as notes:
+        set_hypothesis_home_dir(notes)
+        yield Watch(others=(notes,))
 
 
 SOME = settings(

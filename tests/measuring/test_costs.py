@@ -27,7 +27,7 @@ from adaspec_jax.methods import Given
 from adaspec_jax.methods.heads import chain_of
 from adaspec_jax.planning.step_costs import flops
 from tests.decoding.bag_model import BagModel
-from tests.decoding.drafters.heads import target, untrained
+from tests.decoding.drafters.heads import VOCAB, target, untrained
 
 SIZES = {"vocab_size": 64, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
 
@@ -135,6 +135,21 @@ def test_the_price_of_a_heads_chain_is_that_of_its_own_rounds(kind, monkeypatch)
     first, further = (found[part]["head"] / costs._CALLS for part in ("first_draft_step", "draft_step"))
     assert first == pytest.approx(rounds(1), rel=0.2)  # the loop has an `init` before it
     assert further == pytest.approx((rounds(most) - rounds(1)) / (most - 1))
+
+
+def test_the_price_of_an_adapters_chain_has_the_targets_first_layers_in_it(monkeypatch):
+    """A guess costs its layers, its adapter and the output matrix, and a round the layers once more."""
+    monkeypatch.setattr(costs, "_median_seconds", lambda loop: flops(jax.make_jaxpr(loop)().jaxpr, rounds=1))
+    head = untrained("kangaroo", target())
+    found = round_costs(target(), {"head": chain_of(head, target(), 2)}, (2, 8), max_new_tokens=24, longest=5)
+    first, further = (found[part]["head"] / costs._CALLS for part in ("first_draft_step", "draft_step"))
+    cache = target().init_cache(2, 32).roll_back(jnp.full((2,), 15))
+    early = flops(
+        jax.make_jaxpr(lambda x: target().run(x, cache, last=1).hidden)(jnp.ones((2, 1), int)).jaxpr, rounds=1
+    )
+    matrix = 2 * 2 * head.config.hidden_size * VOCAB
+    assert further > early + matrix and further < 3 * (early + matrix)
+    assert first > further + early
 
 
 def test_a_length_that_a_head_cannot_make_is_never_the_best():

@@ -32,7 +32,7 @@ def test_logprobs_are_those_of_each_text_alone(width):
         np.testing.assert_allclose(found_S[: len(tokens)], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [slow("eagle"), "eagle3", "hydra_plus"])
+@pytest.mark.parametrize("kind", [slow("eagle"), "eagle3", "kangaroo", slow("hydra_plus")])
 def test_what_a_head_says_along_a_text_is_what_it_guesses_there(kind):
     """Token by token: rounds of one guess stop at the same places, and keep the same guesses."""
     begun = np.random.default_rng(7).integers(0, VOCAB, (16, 2))

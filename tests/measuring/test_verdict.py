@@ -52,8 +52,12 @@ def test_the_words_of_a_verdict_tell_the_lossy_from_the_lossless(best, score):
     costs = "score 0.250, plain decoding's 0.500" if score else "no score says what that costs"
     assert first.startswith("Lossy and faster: loose, 4.00x plain decoding (4.00 to 4.00)") and costs in first
     assert "loose" not in last and "the fastest of the lossless" in last and "worth" not in last
-    alone = {"verdict": report["verdict"] | {"lossy": None}}
+    near = {"lossless": True, "speedup": 0.5, "tokens_per_target_call": 3.0}
+    methods = {"a": near, "b": near | {"speedup": 0.4}, "loose": near | {"lossless": False, "speedup": 4.0}, "c": {}}
+    alone = {"verdict": report["verdict"] | {"lossy": None}, "methods": methods}
     said = reporting.verdict_in_words(alone, "command")
+    why = "a comes nearest: a round gives 3.00 tokens, and takes as long as 6.00 plain steps."
+    assert said.endswith(why) == (best == "plain")
     assert "lossless" not in said and ("none of these is worth it here" in said) == (best == "plain")
 
 

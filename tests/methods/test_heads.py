@@ -9,28 +9,50 @@ import pytest
 
 from adaspec_jax import models
 from adaspec_jax.decoding import ChainDrafter, NoDraft, Sampling, Typical, generate
+from adaspec_jax.decoding.drafters.target.adapter import AdapterDrafter
+from adaspec_jax.decoding.drafters.target.blocks import BlockDrafter
+from adaspec_jax.decoding.drafters.target.collapse import FrameTree
+from adaspec_jax.decoding.drafters.target.coupled import CoupledChain, CoupledGrowth
 from adaspec_jax.decoding.drafters.target.features import FeatureDrafter, FeatureGrowth, FeatureTree
+from adaspec_jax.decoding.drafters.target.look_ahead import LookAheadDrafter
 from adaspec_jax.decoding.drafters.target.parallel_heads import ParallelChain, ParallelTree
 from adaspec_jax.decoding.drafters.target.sequential_heads import SequentialChain, SequentialTree
+from adaspec_jax.decoding.drafters.target.slots import SlotChain, SlotTree
 from adaspec_jax.errors import UserError
 from adaspec_jax.methods import METHODS, Given, load_drafter, method_for
 from adaspec_jax.methods import heads as methods_of_heads
 from adaspec_jax.methods.heads import HEADS, chain_of
 from adaspec_jax.models.heads.eagle import Eagle
+from adaspec_jax.models.heads.kangaroo import Kangaroo
 from adaspec_jax.models.heads.medusa import Medusa
 from tests.decoding.drafters.heads import KNOBS, VOCAB, target, untrained
 from tests.decoding.test_engine import ragged_prompt
 
 NAMES = [method.name for method in HEADS]
 OF_EACH = {
+    "amphista": (SlotTree, 61),
+    "amphista_chain": (SlotChain, 3),
+    "amphista_typical": (SlotTree, 61),
+    "ctc": (FrameTree, 63),
+    "ctc_chain": (FeatureDrafter, 5),
     "eagle": (FeatureTree, 25),
     "eagle2": (FeatureGrowth, 59),
     "eagle_chain": (FeatureDrafter, 5),
     "eagle3": (FeatureGrowth, 59),
     "eagle3_chain": (FeatureDrafter, 5),
+    "mtp": (FeatureGrowth, 59),
+    "mtp_chain": (FeatureDrafter, 5),
+    "dflash": (BlockDrafter, 3),
+    "p_eagle": (BlockDrafter, 3),
+    "falcon": (CoupledGrowth, 59),
+    "falcon_chain": (CoupledChain, 5),
+    "pass": (LookAheadDrafter, 4),  # three slots, and the target's own next token
+    "kangaroo": (AdapterDrafter, 6),
+    "kangaroo_chain": (AdapterDrafter, 5),
     "medusa": (ParallelTree, 61),  # of 63, with three heads of four
     "medusa_chain": (ParallelChain, 3),
     "medusa_typical": (ParallelTree, 61),
+    "vadusa": (ParallelTree, 61),
     "hydra": (SequentialTree, 61),
     "hydra_chain": (SequentialChain, 3),
     "hydra_typical": (SequentialTree, 61),
@@ -61,11 +83,13 @@ def test_every_kind_has_its_rows_with_the_papers_trees(given):
 def test_a_new_kind_gets_its_rows_by_its_shape_alone():
     one, other = type("One", (Eagle,), {"name": "one"}), type("Other", (Medusa,), {"name": "other"})
     assert [row.name for row in methods_of_heads._rows(one)] == ["one", "one_chain"]
+    early = type("Early", (Kangaroo,), {"name": "early"})
+    assert [row.name for row in methods_of_heads._rows(early)] == ["early", "early_chain"]
     assert [row.name for row in methods_of_heads._rows(other)] == ["other", "other_chain", "other_typical"]
     assert methods_of_heads._rows(other)[0].lacks(Given(target=None)) == "needs a head of the kind other (--draft DIR)"
 
 
-@pytest.mark.parametrize("name", ["eagle", "eagle2", "medusa_typical", "hydra_plus"])
+@pytest.mark.parametrize("name", ["eagle", "eagle2", "medusa_typical", "vadusa", "hydra_plus"])
 def test_greedy_text_is_plain_decodings_with_the_papers_numbers(given, name):
     method, how = METHODS[name], {"max_new_tokens": 12, "sampling": Sampling(0.0), "eos_id": -1}
     prompt, key = ragged_prompt(4, vocab=VOCAB), jax.random.key(0)
@@ -90,6 +114,7 @@ def test_a_method_takes_one_head_of_its_kind(given):
     assert METHODS["eagle2"].lacks(lacking) == "needs a head of the kind eagle (--draft DIR)"
     with pytest.raises(UserError, match=r"given: a \(a head of the kind eagle3\)"):
         METHODS["eagle2"].make(lacking)
+    assert METHODS["kangaroo"].set(threshold="0.4", length="4").make(given).widths == (1, 2)
     with pytest.raises(UserError, match="depth is 6; the tree has levels 1 to 5"):
         METHODS["eagle"].set(depth=6).make(given)
 

@@ -17,7 +17,7 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.methods import METHODS, PUBLISHED, Given, Method, find, find_all, load_drafter, swept
 from tests import tiny_pair
 from tests.decoding.bag_model import BagModel
-from tests.methods import test_cascades, test_draftless, test_foreign, test_heads, test_lossless, test_lossy
+from tests.methods import test_cascades, test_draftless, test_foreign, test_heads, test_lossless, test_lossy, test_masks
 from tests.methods.test_verification import OF_A_DRAFT
 
 OWN = '''
@@ -47,7 +47,9 @@ def test_the_table_has_each_method_under_its_own_name():
     assert list(METHODS)[:3] == ["plain", "vanilla", "specinfer"]
     assert all(name == method.name for name, method in METHODS.items())
     assert [name for name, method in METHODS.items() if not method.lossless] == [
-        *(f"{name}_typical" for name in ("hydra", "hydra_plus", "medusa")),
+        "specdec",
+        *(f"{name}_typical" for name in ("amphista", "hydra", "hydra_plus", "medusa")),
+        "vadusa",
         *test_lossy.NAMES,
         "pyramidsd_f",
         "pyramidsd_a",
@@ -104,7 +106,7 @@ def test_trees_that_grow_have_their_papers_numbers_or_ours():
 def test_every_method_is_held_against_plain_decoding_or_a_reading_somewhere():
     """Each in one of the files beside this one; a kind of methods that is new brings its own."""
     tested = {*OF_A_DRAFT, *test_draftless.NAMES, *test_foreign.NAMES, *test_cascades.NAMES}
-    tested |= {*test_lossless.NAMES, *test_lossy.NAMES, *test_heads.NAMES, "plain"}
+    tested |= {*test_lossless.NAMES, *test_lossy.NAMES, *test_heads.NAMES, *test_masks.NAMES, "plain"}
     assert tested == set(METHODS)
 
 
@@ -220,7 +222,7 @@ def test_a_plain_models_directory_is_a_chain(tmp_path):
             {"architectures": ["LlamaForCausalLMKangaroo"], "model_type": "llama"},
             "LlamaForCausalLMKangaroo",
         ),
-        ("config.json", {"speculators_model_type": "dflash"}, "dflash"),
+        ("config.json", {"speculators_model_type": "dspark"}, "dspark"),
     ],
 )
 def test_a_directory_of_another_kind_is_refused_by_its_name(tmp_path, file, content, kind):

@@ -10,6 +10,7 @@ import pytest
 
 from adaspec_jax import models
 from adaspec_jax.models.causal_lm import parameter_shapes
+from tests.running import slow
 
 TINY = {
     "model_type": "gpt_neox",
@@ -25,12 +26,28 @@ TINY = {
 }
 # config.json keys of the other families' tiny models
 _GROUPED = {key: TINY[key] for key in TINY if key != "rotary_pct"} | {"num_hidden_layers": 2, "num_key_value_heads": 2}
+_SIZED = _GROUPED | {"head_dim": 16}
 TINY_OF = {
     "gpt_neox": TINY,
     "phi": _GROUPED | {"model_type": "phi", "num_key_value_heads": 4, "partial_rotary_factor": 0.5},
     "llama": _GROUPED | {"model_type": "llama"},
     "qwen2": _GROUPED | {"model_type": "qwen2"},
     "qwen3": _GROUPED | {"model_type": "qwen3", "head_dim": 16},
+    "mistral": _GROUPED | {"model_type": "mistral", "sliding_window": 5},
+    "ministral": _SIZED | {"model_type": "ministral", "sliding_window": 5},
+    "gemma": _SIZED | {"model_type": "gemma"},
+    "gemma2": _SIZED | {"model_type": "gemma2", "sliding_window": 5},
+    "gemma3_text": _SIZED | {"model_type": "gemma3_text", "sliding_window": 5, "sliding_window_pattern": 2},
+    "olmo2": _GROUPED | {"model_type": "olmo2"},
+    "smollm3": _GROUPED | {"model_type": "smollm3", "no_rope_layer_interval": 2, "pad_token_id": 0},
+    "granite": _GROUPED
+    | {"model_type": "granite", "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "logits_scaling": 0.5}
+    | {"residual_multiplier": 0.7},
+    "phi3": _GROUPED | {"model_type": "phi3", "sliding_window": 5, "pad_token_id": 0},
+    "mixtral": _GROUPED | {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": _GROUPED
+    | {"model_type": "qwen3_moe", "head_dim": 16, "moe_intermediate_size": 24}
+    | {"num_experts": 8, "num_experts_per_tok": 3, "norm_topk_prob": True},
     "gpt2": {
         "model_type": "gpt2",
         "vocab_size": 61,
@@ -53,6 +70,10 @@ TINY_OF = {
         "eos_token_id": 2,
     },
 }
+
+# Of these every field is another family's too: where a test goes over all families, they run with `--slow` alone.
+ALIKE = ("gemma", "gemma2", "granite", "ministral", "mistral", "mixtral")
+QUICK = [slow(name) if name in ALIKE else name for name in sorted(TINY_OF)]
 
 
 def shaken(params, seed=0):

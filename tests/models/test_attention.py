@@ -9,6 +9,7 @@ from adaspec_jax import models
 from adaspec_jax.config import GPTNeoX
 from adaspec_jax.errors import UserError
 from adaspec_jax.models import attention
+from adaspec_jax.models.attention import cached_attention, causal_attention
 from tests.running import slow
 
 
@@ -98,3 +99,27 @@ def test_segments_need_no_mask_of_whole_rows_in_memory():
 
     segments_BT = jax.ShapeDtypeStruct((1, 1024), jnp.int32)
     assert temporary(segments_BT) - temporary() < 1024 * 1024 / 4
+
+
+def test_the_fused_kernel_is_told_the_scale(monkeypatch):
+    """Its arguments, for there is no such GPU here; by XLA's own code they are our attention."""
+    theirs = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *x, **k: theirs(*x, **k | {"implementation": "xla"}))
+    query, key, value = (jax.random.normal(jax.random.key(i), (2, 9, 4, 8)) for i in range(3))
+    for scale in (None, 0.8):
+        ours = causal_attention(query, key, value, scale=scale)
+        np.testing.assert_allclose(causal_attention(query, key, value, kernel="cudnn", scale=scale), ours, atol=1e-5)
+
+
+def test_a_scale_that_bfloat16_has_not_is_not_rounded():
+    query, key, value = (jax.random.normal(jax.random.key(i), (2, 40, 2, 8), jnp.bfloat16) for i in range(3))
+    wide = [x.astype(jnp.float32) for x in (query, key, value)]
+    scale = 144**-0.5 * 8  # bfloat16 rounds it by 0.2 %
+    mask = jnp.tril(jnp.ones((1, 40, 40), bool))
+    seen = (jnp.moveaxis(key, 1, 2), jnp.moveaxis(value, 1, 2))
+    expected = np.asarray(causal_attention(*wide, scale=scale))
+    found = [causal_attention(query, key, value, scale=scale), cached_attention(query, *seen, mask, scale=scale)]
+    rounded = causal_attention(*wide, scale=float(jnp.bfloat16(scale)))
+    for ours in found:
+        error = np.abs(np.asarray(ours, np.float32) - expected).mean()
+        assert error < 0.006 and error < 2 * np.abs(np.asarray(rounded) - expected).mean() + 0.005

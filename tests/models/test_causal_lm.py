@@ -102,8 +102,8 @@ def test_num_params_counts_tied_embeddings_once(tiny_model):
         ({"hidden_act": "tanhh"}, 'unknown activation "tanhh"'),
         ({"hidden_size": "32"}, "\"hidden_size\" is '32'"),
         ({"num_attention_heads": 5}, "not a multiple"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, 'rope type "linear"'),
-        ({"rope_parameters": {"rope_type": "yarn"}}, 'rope type "yarn"'),
+        ({"rope_scaling": {"type": "bent", "factor": 2.0}}, 'rope type "bent"'),
+        ({"rope_parameters": {"rope_type": "linear"}}, '"factor" is missing'),
     ],
 )
 def test_an_unusable_config_names_the_value(tiny_model, keys, words):

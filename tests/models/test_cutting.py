@@ -11,6 +11,8 @@ from adaspec_jax import models
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.cutting import CUT, cut, cut_from
 from adaspec_jax.models.families import FAMILIES
+from tests.models.conftest import ALIKE
+from tests.running import slow
 
 TOKENS_BT = np.random.default_rng(0).integers(0, 61, (2, 9))
 LAYERS = (0, 2, 3)
@@ -22,7 +24,7 @@ OTHERS = {
 }
 
 
-@pytest.fixture(params=OTHERS)
+@pytest.fixture(params=[slow(name) if name in ALIKE else name for name in OTHERS])
 def model(request, tiny_of):
     name = request.param.partition(",")[0]
     return tiny_of(name, **({"n_layer": 5} if name in ("gpt2", "codegen") else FIVE), **OTHERS[request.param])

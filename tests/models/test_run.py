@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adaspec_jax.models.causal_lm import CausalLM
-from tests.models.conftest import TINY_OF
+from tests.models.conftest import QUICK
 
 TOKENS_BT = np.random.default_rng(0).integers(0, 61, (2, 9))
 
@@ -119,7 +119,7 @@ def test_what_cannot_run_is_said(tiny_of, wrong, says):
         tiny_of("llama").run(TOKENS_BT, **wrong)
 
 
-@pytest.mark.parametrize("family", sorted(TINY_OF))
+@pytest.mark.parametrize("family", QUICK)
 def test_segments_of_a_row_are_rows_of_their_own(family, tiny_of):
     model = tiny_of(family)
     tokens_BT = np.random.default_rng(0).integers(0, 61, (2, 12)).astype(np.int32)

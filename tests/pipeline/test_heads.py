@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import jax
 import ml_dtypes
@@ -11,7 +12,8 @@ import pytest
 from adaspec_jax import methods, models, pipeline
 from adaspec_jax.config import Answers, Draft, GPTNeoX, Llama, Llama3Rope, validate, with_cut
 from adaspec_jax.errors import Stopped, UserError
-from adaspec_jax.pipeline import whole_run
+from adaspec_jax.pipeline import beginnings, whole_run
+from adaspec_jax.pipeline.heads import HeadAsked
 from adaspec_jax.pipeline.teacher_features import column_of
 from adaspec_jax.reporting import read_metrics
 from tests.pipeline.test_arms import short
@@ -174,6 +176,45 @@ def test_stored_hidden_states_may_be_rounded(on_its_target, tmp_path):
     assert losses["bfloat16"] != losses["computed"]
 
 
+@pytest.mark.slow
+def test_a_target_may_be_tuned_to_exit_early(few_costs, tmp_path):
+    """Then it is another target, for which its first layers draft better; what is drafted for is the tuned one."""
+    config = with_head("kangaroo", "exit_layer=1")
+    config.target.architecture.num_hidden_layers = 3
+    config.target.early_exit = "p_max=0.2,curriculum=all"
+    report = pipeline.run(config, tmp_path / "run")
+    assert report["settings"]["target"]["early_exit"] == config.target.early_exit
+    lines = read_metrics(tmp_path / "run" / "target" / "metrics.jsonl")
+    assert lines[-1]["exits"] == 3 and lines[-1]["last_loss"] < lines[0]["last_loss"]
+    assert report["speed"]["draft"]["identical_to_plain"] == report["drafts"]["draft"]["prompts"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("teacher", ["hidden", "recompute"])
+def test_an_adapter_is_trained_on_the_targets_first_layers_and_decoded(few_costs, tmp_path, teacher):
+    config = with_head("kangaroo", "exit_layer=1", teacher=teacher)
+    config.target.architecture.num_hidden_layers = 3
+    report = pipeline.run(config, tmp_path / "run")
+    assert report["drafts"]["reference"]["expected_alpha"] > report["drafts"]["base"]["expected_alpha"]
+    assert report["speed"]["draft"]["identical_to_plain"] == report["drafts"]["draft"]["prompts"]
+    assert methods.method_for([str(tmp_path / "run" / "draft")]) == "kangaroo_chain"
+    line = read_metrics(tmp_path / "run" / "draft" / "metrics.jsonl")[-1]
+    assert 0.3 < line["share_kept"] < 0.6 and 0 < line["acceptance"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "head", "teacher"), [("falcon", "linear=true", "hidden"), ("pass", "slots=3", "auto")]
+)
+def test_kinds_that_are_trained_in_their_own_way_are_trained_and_decoded(few_costs, tmp_path, kind, head, teacher):
+    report = pipeline.run(with_head(kind, head, teacher=teacher), tmp_path / "run")
+    assert report["drafts"]["reference"]["expected_alpha"] > report["drafts"]["base"]["expected_alpha"]
+    assert report["speed"]["draft"]["identical_to_plain"] == report["drafts"]["draft"]["prompts"]
+    line = read_metrics(tmp_path / "run" / "draft" / "metrics.jsonl")[-1]
+    assert 0.3 < line["share_kept"] < 0.6 and 0 < line["acceptance"] < 1
+    assert (tmp_path / "run" / "teacher").exists() == (kind == "falcon")
+
+
 @pytest.mark.parametrize(("kind", "head"), [("eagle3", "steps=2,vocabulary=200"), slow("hydra_plus", "heads=2")])
 def test_a_run_in_bfloat16_decodes_its_heads(tmp_path, kind, head):
     report = pipeline.run(with_head(kind, head, dtype="bfloat16"), tmp_path / "run")
@@ -310,3 +351,18 @@ def test_doors_that_need_a_draft_model_say_so(finished, door, capsys, monkeypatc
     arguments = ("--workdir", directory) if door == "parity" else asked
     status, _, said = command_line(capsys, monkeypatch, "parity.__main__" if door == "parity" else door, *arguments)
     assert status == 2 and "head" in said and "model" in said and said.count("\n") == 1
+
+
+def test_a_head_begins_with_the_layers_of_the_finished_target_before_it(tmp_path):
+    hf = {"model_type": "llama", "vocab_size": 24, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    target = models.build(hf | {"num_attention_heads": 4, "num_key_value_heads": 2}, jax.random.key(0))
+    models.save(target, tmp_path / "target")
+    start = SimpleNamespace(
+        workdir=SimpleNamespace(stage=lambda name: tmp_path / name),
+        demands=SimpleNamespace(vocabulary=24, attention="xla", dtype="float32"),
+        head=HeadAsked("amphista", {"heads": 2}),
+        text=SimpleNamespace(train=[]),
+        stages={"draft": SimpleNamespace(seed=0)},
+    )
+    begun = beginnings.untrained_head(start).params["first"]
+    jax.tree.map(np.testing.assert_array_equal, begun, dict(target.params["layers_1"]))

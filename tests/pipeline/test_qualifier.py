@@ -93,7 +93,7 @@ def test_a_cut_one_begins_as_the_targets_layers(finished):
     [
         ({"layers": (0,)}, r'qualifier.layers .* is for qualifier.init "cut", and that is "random"'),
         ({"init": "cut", "layers": (9,)}, "qualifier.layers has 9, and the target has the layers 0 to"),
-        ({"architecture": None}, 'qualifier.architecture is None; with qualifier.init "random"'),
+        ({"architecture": None}, "qualifier.architecture is None: say which model: --config.qualifier.init="),
         ({"architecture": GPTNeoX(hidden_size=30, num_attention_heads=4)}, "qualifier.architecture: "),
         ({"epochs": -1.0}, "qualifier.epochs"),
     ],

@@ -251,6 +251,7 @@ def test_all_that_the_stored_values_import_is_code_that_the_store_depends_on():
         following = set().union(*(arrows[module] for module in following)) - found
     covered = {module_of(file) for place in teacher._COMPUTED_BY for file in (CHECKOUT / "adaspec_jax").glob(place)}
     said = {"adaspec_jax.errors", "adaspec_jax.voice", "adaspec_jax.data.token_classes"}  # by which nothing is computed
+    said |= {"adaspec_jax.drafter_file", "adaspec_jax.files"}  # names of keys and files
     assert found - covered <= said | {"adaspec_jax", "adaspec_jax.places", "adaspec_jax.devices"}
 
 
@@ -269,7 +270,7 @@ def test_another_choice_for_a_finished_stage_is_refused_by_key(stored):
 
 
 WEIGHED = [  # what is free on the disk and what a pass takes, what "auto" makes of it and says
-    (10**15, 10.0, "hidden", "s of target forwards against"),
+    (10**15, 10.0, "hidden", "the text is gone through 4 times, which takes the target 40 s"),
     (10**15, 0.0, "recompute", "at every step"),
     (10, 10.0, "recompute", "would fill the disk"),
 ]

@@ -92,9 +92,9 @@ def test_a_head_is_planned_with_the_attention_of_the_topology():
 )
 def test_a_plan_counts_the_rows_that_a_config_takes(config, variant, examples):
     loaded = load_config(f"{CHECKOUT}/configs/{config}.py:{variant}")
-    assert planning.Plan(loaded, HERE, compiling=False)._examples == examples
+    assert planning.Plan(loaded, HERE, compiling=False).examples == examples
 
 
 def test_every_task_that_is_not_generated_has_its_rows_in_plans():
     known = {name for name, task in TASKS.items() if task.splits and not task.generated_rows}
-    assert known == set(planning.plans.EXAMPLES)
+    assert known == set(planning.examples.EXAMPLES)

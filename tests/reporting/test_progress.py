@@ -9,7 +9,7 @@ import pytest
 
 from adaspec_jax import voice
 from adaspec_jax.reporting import track
-from adaspec_jax.reporting.progress import duration, working
+from adaspec_jax.reporting.progress import duration, roughly, working
 from tests.running import in_a_terminal
 
 
@@ -222,3 +222,31 @@ def test_a_dumb_terminal_gets_plain_lines():
 
 def test_without_colour_there_is_none():
     assert re.search(COLOUR, in_a_terminal(LOOP)[1]) and not re.search(COLOUR, in_a_terminal(LOOP, NO_COLOR="1")[1])
+
+
+def test_what_follows_a_loop_is_told_beside_its_own_time_and_in_json_too(monkeypatch):
+    after = lambda done, seconds: None if done < 100 else 10 * seconds  # noqa: E731
+    lines = run(600, 0.2, after=after)
+    assert lines[1].endswith("5.0 steps/s, 1m50s left")
+    assert lines[3].endswith("1m30s left, run: about 6 min left")  # after 30 s
+    assert "run:" not in lines[-1]
+    monkeypatch.setattr(voice, "speaks_json", lambda: True)
+    records = [json.loads(line) for line in run(600, 0.2, after=after)]
+    assert records[3]["run_seconds_left"] == pytest.approx(90 + 300, abs=1)
+    assert "run_seconds_left" not in records[1] and "run_seconds_left" not in records[-1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (3, "1 min"),
+        (290, "5 min"),
+        (700, "10 min"),
+        (1500, "25 min"),
+        (3900, "65 min"),
+        (7700, "2 h"),
+        (150_000, "42 h"),
+    ],
+)
+def test_an_estimate_promises_no_more_digits_than_it_has(seconds, said):
+    assert roughly(seconds) == said

@@ -12,9 +12,10 @@ import pytest
 
 from adaspec_jax import serving
 from adaspec_jax.command_line import load_config
+from adaspec_jax.config.architectures import FAMILIES as DATACLASSES
 from adaspec_jax.errors import UserError
-from adaspec_jax.serving import published
-from adaspec_jax.serving.engines import CPU_HEAD_SIZES
+from adaspec_jax.serving import families, published
+from adaspec_jax.serving.engines import CPU_HEAD_SIZES, ENGINES
 from tests import tiny_pair
 from tests.running import CHECKOUT, PATIENCE, command_line
 
@@ -123,7 +124,15 @@ def test_a_draft_without_a_tokenizer_is_a_warning(doctor, pair):
 
 
 @pytest.mark.parametrize(
-    ("family", "refusing"), [("codegen", {"vLLM", "SGLang"}), ("gpt_neox", {"SGLang"}), ("phi", set())]
+    ("family", "refusing"),
+    [
+        ("codegen", {"vLLM", "SGLang"}),
+        ("gpt_neox", {"SGLang"}),
+        ("phi", set()),
+        ("smollm3", {"SGLang"}),
+        ("ministral", {"SGLang", "OpenVINO GenAI"}),
+        ("gemma2", set()),
+    ],
 )
 def test_a_family_that_an_engine_does_not_have_is_named(doctor, pair, family, refusing):
     edit(pair / "draft" / "config.json", model_type=family)
@@ -134,11 +143,28 @@ def test_a_family_that_an_engine_does_not_have_is_named(doctor, pair, family, re
         assert reason.startswith(f"{family} (the draft): ") and "; use another engine" in reason
 
 
+def test_a_family_that_was_read_of_and_not_run_is_said_to_be(doctor, pair):
+    for role in ("target", "draft"):
+        edit(pair / role / "config.json", model_type="gemma2")
+    engines = doctor(pair)[1]
+    line = "gemma2 is in its list of models, and was not run with it"
+    said = {name for name, engine in engines.items() if line in engine["warnings"]}
+    assert said == {"vLLM", "SGLang", "OpenVINO GenAI"} and can_serve(engines) == SPECULATIVE
+    assert any("leaves out Gemma 2's soft caps" in reason for reason in engines["CTranslate2"]["reasons"])
+
+
+def test_every_family_here_is_judged_by_every_engine():
+    rows = (families.RAN, families.LISTED, families.ABSENT)
+    known = {name: {kind for row in rows for kind in row.get(name, ())} for name in ENGINES}
+    assert {*DATACLASSES} - known.pop("vLLM") == {"ministral"}  # which it may run by transformers' code
+    assert all({*DATACLASSES} <= kinds for kinds in known.values())
+
+
 def test_a_family_that_nobody_here_knows_is_a_warning(doctor, pair):
-    edit(pair / "target" / "config.json", model_type="mistral")
+    edit(pair / "target" / "config.json", model_type="newest")
     for name, engine in doctor(pair)[1].items():
         assert engine["can_serve"] == (name in SPECULATIVE)
-        assert f"mistral is not a family known here; look it up in {name}'s list of models" in engine["warnings"]
+        assert f"newest is not a family known here; look it up in {name}'s list of models" in engine["warnings"]
 
 
 def test_a_draft_with_a_shorter_context_gets_the_flag_that_keeps_sglang_within_it(doctor, pair):

@@ -79,11 +79,19 @@ def can_serve(engines):
         ("qwen2", "eagle3", ["vLLM", "SGLang"]),
         ("qwen3", "eagle3", ["vLLM", "SGLang", "sglang-jax"]),
         ("phi", "eagle", ["vLLM"]),
+        ("mistral", "eagle3", ["vLLM", "SGLang"]),
+        ("granite", "eagle", []),
+        ("gemma3_text", "eagle3", ["SGLang"]),
+        ("gemma2", "medusa", ["vLLM"]),
+        ("ministral", "medusa", []),
         ("gpt_neox", "medusa", ["vLLM"]),
         ("gpt2", "medusa", ["vLLM"]),
         ("gpt_neox", "eagle3", []),
         ("codegen", "medusa", []),
         ("llama", "hydra", []),
+        ("llama", "dflash", ["vLLM"]),
+        ("gpt_neox", "dflash", []),
+        ("qwen3", "p_eagle", ["vLLM"]),
     ],
 )
 def test_who_takes_which_head_beside_which_target(family, kind, who):
@@ -172,6 +180,18 @@ def test_medusa_is_asked_for_no_more_guesses_than_it_has_heads(runs, doctor):
         assert f'"num_speculative_tokens": {asked}' in command
 
 
+def test_a_block_is_asked_for_whole(runs, export, doctor, tmp_path):
+    """It was trained so: with fewer slots it guesses otherwise."""
+    run = runs("llama", "dflash", block=8, depth=2)
+    assert export(run, "--for", "vllm")[0] == 0
+    out, engines = doctor(run / "target", tmp_path / "out")
+    assert can_serve(engines) == ["vLLM"] and '"method": "dflash"' in engines["vLLM"]["command"]
+    assert '"num_speculative_tokens": 7' in out
+    (tmp_path / "out" / "drafter.json").unlink()
+    read = models.load_head(tmp_path / "out", models.load(run / "target")).config
+    assert (read.name, read.block, read.depth, read.mask_token) == ("dflash", 8, 2, 287)
+
+
 def published(runs, kind, **changes):
     """config.json of a head, as it might lie elsewhere."""
     config = json.loads((runs("llama", kind) / "draft" / "config.json").read_text()) | changes
@@ -207,10 +227,10 @@ def test_a_head_of_the_speculators_library_is_read_as_vllm_reads_it(runs):
 
 
 def test_of_kinds_that_are_not_known_here_nothing_is_claimed(runs, doctor, tmp_path):
-    (tmp_path / "config.json").write_text('{"architectures": ["DFlashDraftModel"], "model_type": "qwen3"}')
+    (tmp_path / "config.json").write_text('{"architectures": ["Qwen3DSparkDraftModel"], "model_type": "qwen3"}')
     out, engines = doctor(runs("llama", "eagle") / "target", tmp_path)
     assert "decoded here alone" not in out and not can_serve(engines)
-    assert "heads of the kind DFlashDraftModel are not known here" in engines["vLLM"]["reasons"][0]
+    assert "heads of the kind Qwen3DSparkDraftModel are not known here" in engines["vLLM"]["reasons"][0]
     run = runs("llama", "hydra")
     out, engines = doctor(run / "target", run / "draft")
     assert "decoded here alone" in out and "it takes no hydra heads" in engines["vLLM"]["reasons"][0]

@@ -17,7 +17,10 @@ import pytest
 
 from adaspec_jax import models, serving
 from adaspec_jax.models import heads
-from adaspec_jax.models.heads.parts.recurrent import OnTarget
+from adaspec_jax.models.heads.parts.blocks import InBlocks
+from adaspec_jax.models.heads.parts.recurrent import OnTarget, Recurrent
+from adaspec_jax.serving.commands import vllm_draft
+from adaspec_jax.serving.heads import vllm_method
 from adaspec_jax.training import Batch, Frozen
 from adaspec_jax.training.objectives import distill_head
 from tests.running import CHECKOUT
@@ -31,6 +34,8 @@ KINDS = {
     "eagle3 vocabulary": ("eagle3", {"steps": 4, "vocabulary": 40, "taps": (1, 3, 4)}),
     "eagle3 switches": ("eagle3", {"steps": 4, "norm_fused": True, "norm_output": True, "norm_residual": True}),
     "medusa": ("medusa", {"heads": 4}),
+    "dflash": ("dflash", {"block": 5, "depth": 2, "mask": 0}),
+    "p_eagle": ("p_eagle", {"steps": 4, "depth": 2, "keep": 0.9, "vocabulary": 40, "mask": 0}),
 }
 ROWS, PROMPT, NEW, GUESSES = 4, 8, 48, 4
 
@@ -67,9 +72,10 @@ def trained(target, kind, knobs, tokens_BT, steps=200):
 def guessed(head, target, tokens_1T, length):
     """The next `GUESSES` after the first `length` tokens of a text, of which the last is what the target said last."""
     kind, features = head.config, heads.features_of(target, tokens_1T, head.config.layers)[:, :-1]
-    if kind.name == "medusa":
+    if isinstance(kind, InBlocks) or not isinstance(kind, Recurrent):
         made = head.guessed(target, tokens_1T[:, :-1], features)
-        return jnp.stack([head.logits(target, hidden[0, length - 2], i).argmax() for i, hidden in enumerate(made)])
+        laws = [head.logits(target, hidden[0, length - 2], i) for i, hidden in enumerate(made)]
+        return jnp.stack([kind.spread(head, law).argmax() for law in laws])
     drafter, found = OnTarget(head, target), []
     cache = drafter.init_cache(1, tokens_1T.shape[1] + GUESSES)
     made, handed_on, cache = drafter.read(drafter.entered(features), tokens_1T[:, 1:], cache)
@@ -108,7 +114,8 @@ def test_vllm_guesses_what_our_heads_guess(tmp_path):
         made[name] = trained(target, kind, knobs, said_BT)
         config = serving.config_for("vllm", kind, made[name].config.hf_config())  # as an export has it
         models.save_head(made[name], directory := tmp_path / name.replace(" ", "_"), config=config)
-        spec = {"method": kind, "model": str(directory), "num_speculative_tokens": GUESSES}
+        method, in_one_pass = vllm_method(kind)
+        spec = vllm_draft(str(directory), GUESSES, method, in_one_pass=in_one_pass)
         jobs.append({"name": name, "spec": spec})
     shared = {"target": str(tmp_path / "target"), "prompts": prompts.tolist(), "new": NEW}
     (tmp_path / "jobs.json").write_text(json.dumps([job | shared for job in jobs]))

@@ -151,7 +151,7 @@ def read_row(
     if form == _COLUMNS[1] and messages[0]["role"] != "system" and isinstance(row.get("system"), str) and row["system"]:
         messages = ({"role": "system", "content": row["system"]}, *messages)
     name, category = row.get("id", row.get("question_id")), row.get("category")
-    named = {
+    named: dict[str, Any] = {
         "id": name if isinstance(name, str | int) else None,
         "category": category if isinstance(category, str) else None,
     }
@@ -218,7 +218,7 @@ def _calls(calls: Any, where: str) -> list[Mapping[str, Any]]:
         return []
     if not isinstance(calls, list | tuple) or not all(isinstance(call, Mapping) for call in calls):
         raise UserError(f'{where} has "tool_calls" that are no list of objects')
-    read = []
+    read: list[Mapping[str, Any]] = []
     for call in calls:
         function = call.get("function", call)
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):

@@ -6,13 +6,15 @@ import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from adaspec_jax.data.chat.conversation import Conversation, Tokenised
+from adaspec_jax.data.chat.conversation import ROLES, Conversation, Tokenised
 from adaspec_jax.data.chat.labels import UNANSWERED, Labels, labels_of, rendered, rendered_prompt, roles_of
 from adaspec_jax.data.chat.template import Endless, Refused, Template
 from adaspec_jax.data.encoded import Encoded
+from adaspec_jax.data.faults import in_words
 from adaspec_jax.errors import UserError
 
 MOST_LEFT_OUT = 0.01  # of the rows: beyond that something is wrong with them, or with how they are read
@@ -47,11 +49,12 @@ class Tally:
         if number <= MOST_LEFT_OUT * self.total:
             return
         reason, places = max(self.left_out.items(), key=lambda item: len(item[1]))
-        others = f", of {len(self.left_out)} kinds" if len(self.left_out) > 1 else ""
-        most = f"{len(places)} of them, " if len(self.left_out) > 1 else ""
+        kinds = len(self.left_out)
+        others = f", for {kinds} reasons, {len(places)} for this one" if kinds > 1 else ""
+        stand = in_words([place for found in self.left_out.values() for place in found])
         raise UserError(
-            f"{places[0]}: {reason}; {number} of {self.total} conversations cannot be used{others} ({most}this one the "
-            f"first), and more than 1 % is refused{remedy}"
+            f"{places[0]}: {reason}; {number} of {self.total} conversations cannot be used{others}, and more than 1 % "
+            f"is refused{remedy or '; mend them, or take them out'}: {stand}"
         )
 
     @property
@@ -68,14 +71,15 @@ def numbered_rows(
     max_length: int,
     ends: Collection[int] = (),
     vocabulary: int | None = None,
-) -> tuple[list[tuple[int, Encoded]], dict[str, int]]:
+) -> tuple[list[tuple[int, Encoded]], dict[str, Any]]:
     """(number of the example, row with labels) in order, and counts.
 
     A row is cut to `max_length`. Left out, by reason: what the template refuses, what has no label (within that
     length), an empty turn. UserError where that is more than 1 %; where no turn of the assistant's that is learnt ends
     with one of `ends`, so that the draft would never learn to stop; and for ids from `vocabulary` on.
     """
-    tally, rows, closed = Tally(len(examples)), [], 0
+    tally, closed = Tally(len(examples)), 0
+    rows: list[tuple[int, Encoded]] = []
     special = chat.special_ids(ends) if chat else frozenset()
     for number, example in enumerate(examples):
         try:
@@ -140,12 +144,13 @@ def rows_of_answers(
 
 def numbered_prompts(
     examples: Sequence[Conversation | Tokenised], chat: Chat | None, *, max_length: int, vocabulary: int | None = None
-) -> tuple[list[tuple[int, Encoded]], dict[str, int]]:
+) -> tuple[list[tuple[int, Encoded]], dict[str, Any]]:
     """(number of the example, what precedes the assistant's first answer as a server reads it), and counts.
 
     Longer ones are left out. UserError as `numbered_rows` for what the template refuses, and where none is left.
     """
-    tally, rows = Tally(len(examples)), []
+    tally = Tally(len(examples))
+    rows: list[tuple[int, Encoded]] = []
     for number, example in enumerate(examples):
         try:
             ids, roles = _first_prompt(example, chat, vocabulary)
@@ -167,7 +172,7 @@ def numbered_prompts(
 
 def _first_prompt(
     example: Conversation | Tokenised, chat: Chat | None, vocabulary: int | None
-) -> tuple[Sequence[int], np.ndarray | None]:
+) -> tuple[Sequence[int] | np.ndarray, np.ndarray | None]:
     """(ids, roles) of what precedes the assistant's first answer; `Refused` where the template refuses it."""
     if isinstance(example, Tokenised):
         _check_ids(example, vocabulary)
@@ -176,20 +181,22 @@ def _first_prompt(
         return example.ids[: int(np.argmax(example.labels))], None
     answered = example.answered()
     until = answered[0] if answered else len(example.messages)
-    _check_said(example)
+    _check_said(example, ("user",))  # the target's own answers take the place of the others'
+    assert chat is not None, "conversations come with how they are written"
     whole = rendered_prompt(example.messages[:until], example.tools, chat.template)
     return whole.ids, roles_of(whole)
 
 
 def _rows_of(
     example: Conversation | Tokenised, chat: Chat | None, special: Collection[int], vocabulary: int | None
-) -> Iterator[tuple[Sequence[int], np.ndarray, np.ndarray | None]]:
+) -> Iterator[tuple[Sequence[int] | np.ndarray, np.ndarray, np.ndarray | None]]:
     """(ids, labels, roles) of a row, or of one for each of its turns."""
     if isinstance(example, Tokenised):
         _check_ids(example, vocabulary)
         yield example.ids, example.labels, None
         return
     _check_said(example)
+    assert chat is not None, "conversations come with how they are written"
     parts, labels = [example], chat.labels
     if labels.turns == "each":
         labels = dataclasses.replace(labels, turns="last")
@@ -200,9 +207,9 @@ def _rows_of(
         yield whole.ids, labels_of(whole, labels), roles_of(whole)
 
 
-def _check_said(example: Conversation) -> None:
+def _check_said(example: Conversation, roles: Collection[str] = ROLES) -> None:
     try:
-        example.check_said()
+        example.check_said(roles)
     except ValueError as empty:
         raise Refused(str(empty)) from None
 

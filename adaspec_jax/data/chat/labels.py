@@ -55,7 +55,7 @@ def rendered(conversation: Conversation, template: Template, labels: Labels, *, 
 
     `special`: ids of tokens that are marks, and no text.
     """
-    messages = conversation.messages
+    messages: Sequence[Message] = conversation.messages
     if labels.reasoning == "drop":
         messages = without_reasoning(messages)
     answered = conversation.answered()
@@ -122,7 +122,7 @@ def roles_of(whole: Rendered) -> np.ndarray:
     return found
 
 
-def _by_marks(template: Template, messages, tools, whole: Rendered) -> list[tuple[int, int]] | None:
+def _by_marks(template: Template, messages: Any, tools: Any, whole: Rendered) -> list[tuple[int, int]] | None:
     """Runs of transformers' own mask; None without marks, and where the mask is all zeros, which says nothing."""
     if not template.marks_answers:
         return None
@@ -133,7 +133,9 @@ def _by_marks(template: Template, messages, tools, whole: Rendered) -> list[tupl
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-def _of_the_last(template: Template, before, tools, whole: Rendered, turns: list[tuple[int, int]]):
+def _of_the_last(
+    template: Template, before: Any, tools: Any, whole: Rendered, turns: list[tuple[int, int]]
+) -> list[tuple[int, int]]:
     """Those runs that come after the last prompt: a turn may have several, of what it says and what closes it."""
     asked = _OPENED.sub("", template.text(before, tools, answer_follows=True))
     if not whole.text.startswith(asked):
@@ -141,7 +143,7 @@ def _of_the_last(template: Template, before, tools, whole: Rendered, turns: list
     return [turn for turn in turns if whole.offsets[turn[0]][0] >= len(asked)] or turns[-1:]
 
 
-def _is_said(ids: Sequence[int], special: Collection[int], tokenizer) -> bool:
+def _is_said(ids: Sequence[int], special: Collection[int], tokenizer: Any) -> bool:
     """Whether there is more than marks and blanks."""
     return bool(tokenizer.decode([i for i in ids if i not in special]).strip())
 

@@ -58,6 +58,12 @@ class Template:
         """Whether it has the generation marks by which transformers tells the assistant's tokens."""
         return _MARKS.search(self.jinja()) is not None
 
+    @property
+    def asks_for_the_date(self) -> bool:
+        """Whether what it renders depends on the day; of several templates, whether any does."""
+        source = self.source or self.tokenizer.chat_template
+        return any("strftime_now" in each for each in (source.values() if isinstance(source, dict) else [source]))
+
     def text(self, messages: Sequence[Message], tools: Sequence[Mapping] = (), *, answer_follows: bool = False) -> str:
         """The conversation, or what precedes the assistant's next turn; `Refused` where the template fails."""
         asked = {"tokenize": False, "add_generation_prompt": answer_follows}
@@ -85,11 +91,12 @@ class Template:
 
     def _dated(self, tools: Sequence[Mapping]) -> str | None:
         """The template, with the date written where it asks for today's."""
-        if self.date is None or "strftime_now" not in (source := self.jinja(tools)):
+        date = self.date
+        if date is None or "strftime_now" not in (source := self.jinja(tools)):
             return self.source
-        return _TODAY.sub(lambda asked: repr(self.date.strftime(asked[2])), source)
+        return _TODAY.sub(lambda asked: repr(date.strftime(asked[2])), source)
 
-    def _applied(self, messages, tools, **asked: Any) -> Any:
+    def _applied(self, messages: Any, tools: Any, **asked: Any) -> Any:
         turns, schemas = [dict(turn) for turn in messages], [dict(tool) for tool in tools] or None
         with quiet_transformers(), _in_time(_SECONDS):
             try:
@@ -181,7 +188,7 @@ def _in_time(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def late(*_):
+    def late(*_: Any) -> None:
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, late)

@@ -6,6 +6,7 @@ import hashlib
 import random
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from adaspec_jax.data.word_problems import parts as words
 from adaspec_jax.data.word_problems import templates
@@ -48,13 +49,13 @@ def generate(num: int, *, seed: int, split: str) -> list[dict[str, str]]:
 class _Dice:
     """Draws built on `random.Random(int).random()`, the stream Python promises never to change."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int) -> None:
         self._random = random.Random(seed).random
 
     def below(self, limit: int) -> int:
         return int(self._random() * limit)
 
-    def choice(self, options: Sequence):
+    def choice(self, options: Sequence) -> Any:
         return options[self.below(len(options))]
 
     def several(self, options: Sequence, count: int) -> list:
@@ -133,7 +134,11 @@ def _cast(dice: _Dice) -> dict[str, str]:
 
 
 # How an author writes an equation, kept through one problem: 48/2, 48 / 2, or with an x for "times".
-_SIGNS = ({}, {sign: f" {sign} " for sign in "+-*/"}, {"+": " + ", "-": " - ", "*": " x ", "/": " / "})
+_SIGNS: tuple[dict[str, str], ...] = (
+    {},
+    {sign: f" {sign} " for sign in "+-*/"},
+    {"+": " + ", "-": " - ", "*": " x ", "/": " / "},
+)
 
 
 def _line(dice: _Dice, step: words.Step, slots: dict[str, str], numbers: dict, sign: dict[str, str]) -> str:

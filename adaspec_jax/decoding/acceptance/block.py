@@ -64,7 +64,7 @@ class BlockVerification:
 def _joint_ratio(p_BN: Array, q_BN: Array) -> Array:
     """r_0 .. r_N of the guesses' probabilities under target and draft, [B, N + 1]."""
 
-    def extend(ratio_B, guess):
+    def extend(ratio_B: Array, guess: tuple[Array, Array]) -> tuple[Array, Array]:
         p_B, q_B = guess
         ratio_B = jnp.minimum(1.0, ratio_B * p_B / jnp.where(q_B > 0, q_B, 1.0))
         return ratio_B, ratio_B

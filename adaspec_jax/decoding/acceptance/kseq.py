@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -45,14 +45,14 @@ class KSequential:
         accept_key, next_key = jax.random.split(key)
         uniform_BN = jax.random.uniform(accept_key, tokens_BN.shape) * at_token(q_BNV, tokens_BN)
 
-        def at(stand_B) -> tuple[Array, Array, Array, Array]:
+        def at(stand_B: Array) -> tuple[Array, Array, Array, Array]:
             """(p, q, k, g) where a row stands; q is anyone's where k is 0."""
             here_BN = valid_BN & (parents_BN == stand_B[:, None])
             p_BV = sampling.probs(row(logits_BMV, stand_B + 1))
             q_BV, k_B = row(q_BNV, jnp.argmax(here_BN, axis=1)), jnp.sum(here_BN, axis=1)
             return p_BV, q_BV, k_B, _divisor(p_BV, q_BV, k_B)
 
-        def after(stand_B):
+        def after(stand_B: Array) -> Array:
             p_BV, _, _, g_B = at(stand_B)
             return jnp.take_along_axis(p_BV, tokens_BN, axis=1) / g_B[:, None]
 
@@ -78,7 +78,7 @@ def _like_the_first(parents_BN: Array, valid_BN: Array, q_BNV: Array) -> Array:
 def _divisor(p_BV: Array, q_BV: Array, k_B: Array) -> Array:
     """g per row, from above: with it no token is taken more often than the target would."""
 
-    def halve(_, ends):
+    def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low_B, high_B = ends
         middle_B = (low_B + high_B) / 2
         beta_B = jnp.sum(jnp.minimum(q_BV, p_BV / middle_B[:, None]), axis=1)

@@ -39,7 +39,7 @@ class Tolerance:
         p_BMV = sampling.probs(logits_BMV)
         drawn_BMK = jnp.stack([sampling.draw(each, p_BMV) for each in jax.random.split(key, self.samples)], axis=-1)
 
-        def equal_at(stand_B):
+        def equal_at(stand_B: Array) -> Array:
             return jnp.any(row(drawn_BMK, stand_B + 1)[:, None] == tokens_BN[..., None], axis=-1).astype(jnp.float32)
 
         walked, _ = along_tree(

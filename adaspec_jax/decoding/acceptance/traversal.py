@@ -60,7 +60,7 @@ def _when_tested(proposal: Proposal, parents_BN: Array, valid_BN: Array, law_BMV
     """(r_BM, p_BMV) of the root and every node where nothing below it stays: when it is tested."""
     batch, nodes = valid_BN.shape
 
-    def refuse(node, at):
+    def refuse(node: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
         ratio_BM, law_BMV = at
         valid_B, above_B = valid_BN[:, node], parents_BN[:, node] + 1
         ratio_B, law_BV, token_B = row(ratio_BM, above_B), row(law_BMV, above_B), proposal.tokens_BN[:, node]
@@ -89,7 +89,7 @@ def _at_or_below(parents_BN: Array, valid_BN: Array, passes_BN: Array) -> Array:
     """bool_BN: valid nodes that pass, or have one below them that does."""
     batch, nodes = valid_BN.shape
 
-    def rise(step, stays_BM):
+    def rise(step: Array, stays_BM: Array) -> Array:
         node = nodes - 1 - step
         stays_B = valid_BN[:, node] & (passes_BN[:, node] | stays_BM[:, node + 1])
         stays_BM = stays_BM.at[:, node + 1].set(stays_B)

@@ -22,7 +22,13 @@ class _Walk(NamedTuple):
     judged_BN: Array
 
 
-def walk(key, proposal: Proposal, logits_BMV, sampling: Sampling, raised: Callable[[Array], Array]) -> Verdict:
+# What is left of the law before any refusal, a node's probability in that, and what is left after its refusal.
+_Left = tuple[Callable[[Array], Array], Callable[[Array, Array], Array], Callable[[Array, Array], Array]]
+
+
+def walk(
+    key: Array, proposal: Proposal, logits_BMV: Array, sampling: Sampling, raised: Callable[[Array], Array]
+) -> Verdict:
     """`rejection_sample`, with the target's probability of a guess replaced by `raised` of it where it is tested.
 
     In a chain the laws at all nodes are formed at once, in a tree those where a row comes to stand. In chains, and with
@@ -37,11 +43,11 @@ def walk(key, proposal: Proposal, logits_BMV, sampling: Sampling, raised: Callab
     if proposal.probs_BNV is not None:
         uniform_BN *= at_token(proposal.probs_BNV, tokens_BN)
 
-    def law_at(stand_B):
+    def law_at(stand_B: Array) -> Array:
         return sampling.probs(row(logits_BMV, stand_B + 1)) if laws_BMV is None else row(laws_BMV, stand_B + 1)
 
     laws_BMV = sampling.probs(logits_BMV) if is_chain else None
-    if is_chain:
+    if laws_BMV is not None:
         walked = _along_chain(valid_BN, uniform_BN < raised(at_token(laws_BMV[:, :nodes], tokens_BN)))
     elif proposal.probs_BNV is None:
         walked, _ = along_tree(parents_BN, valid_BN, uniform_BN, raised, *_scalars(tokens_BN, law_at))
@@ -60,7 +66,7 @@ def shape_of(proposal: Proposal) -> tuple[bool, Array, Array]:
     (batch, nodes), parents = proposal.tokens_BN.shape, proposal.parents_BN
     chain = np.arange(-1, nodes - 1)
     is_chain = parents is None or (isinstance(parents, np.ndarray) and bool(np.all(parents == chain)))
-    parents_BN = jnp.broadcast_to(chain if is_chain else parents, (batch, nodes))
+    parents_BN = jnp.broadcast_to(chain if is_chain or parents is None else parents, (batch, nodes))
     return is_chain, parents_BN, jnp.ones((batch, nodes), bool) if proposal.valid_BN is None else proposal.valid_BN
 
 
@@ -70,7 +76,15 @@ def _along_chain(valid_BN: Array, passes_BN: Array) -> _Walk:
     return _Walk(jnp.sum(accepted_BN, axis=1, dtype=jnp.int32) - 1, accepted_BN, valid_BN & reached_BN)
 
 
-def along_tree(parents_BN, valid_BN, uniform_BN, raised, after, at, without) -> tuple[_Walk, Any]:
+def along_tree(
+    parents_BN: Array,
+    valid_BN: Array,
+    uniform_BN: Array,
+    raised: Callable[[Array], Array],
+    after: Callable[[Array], Any],
+    at: Callable[[Any, Array], Array],
+    without: Callable[[Any, Array], Any],
+) -> tuple[_Walk, Any]:
     """The walk and what is left of the law where it ends; each row's next waiting node is judged in one step.
 
     `after(stand_B)` is what is left before any refusal, `at(left, node_B)` the probability of a node's token in it,
@@ -78,10 +92,10 @@ def along_tree(parents_BN, valid_BN, uniform_BN, raised, after, at, without) -> 
     """
     index_1N = jnp.arange(parents_BN.shape[1], dtype=jnp.int32)[None]
 
-    def waiting(walked, last_B):
+    def waiting(walked: _Walk, last_B: Array) -> Array:
         return valid_BN & (parents_BN == walked.stand_B[:, None]) & (index_1N > last_B[:, None])
 
-    def judge(carry):
+    def judge(carry: tuple[_Walk, Array, Any]) -> tuple[_Walk, Array, Any]:
         walked, last_B, left = carry
         waits_BN = waiting(walked, last_B)
         judged_B = jnp.any(waits_BN, axis=1)
@@ -106,10 +120,10 @@ def along_tree(parents_BN, valid_BN, uniform_BN, raised, after, at, without) -> 
     return walked, left
 
 
-def _scalars(tokens_BN, law_at):
+def _scalars(tokens_BN: Array, law_at: Callable[[Array], Array]) -> _Left:
     """For point masses: what is left is known by its probabilities at the guesses alone, [B, N]."""
 
-    def without(left_BN, node_B):
+    def without(left_BN: Array, node_B: Array) -> Array:
         refused_B1 = row(left_BN, node_B)[:, None]
         others_BN = jnp.where(tokens_BN == row(tokens_BN, node_B)[:, None], 0.0, left_BN)
         return jnp.where(refused_B1 < 1, others_BN / jnp.where(refused_B1 < 1, 1 - refused_B1, 1.0), left_BN)
@@ -117,10 +131,10 @@ def _scalars(tokens_BN, law_at):
     return lambda stand_B: jnp.take_along_axis(law_at(stand_B), tokens_BN, axis=1), row, without
 
 
-def _laws(tokens_BN, probs_BNV, law_at):
+def _laws(tokens_BN: Array, probs_BNV: Array, law_at: Callable[[Array], Array]) -> _Left:
     """For guesses with laws: what is left is a law, [B, V]."""
 
-    def without(left_BV, node_B):
+    def without(left_BV: Array, node_B: Array) -> Array:
         less_BV = positive(left_BV - row(probs_BNV, node_B), otherwise=left_BV)
         return less_BV / jnp.sum(less_BV, axis=1, keepdims=True)
 
@@ -149,7 +163,7 @@ def follow(proposal: Proposal, choices_BM: Array) -> Verdict:
     """The walk under one-hot laws: a node is accepted where it is the target's choice, which no refusal changes."""
     tokens_BN, (_, parents_BN, valid_BN) = proposal.tokens_BN, shape_of(proposal)
 
-    def judge(stand_B, node):
+    def judge(stand_B: Array, node: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
         index, token_B, parent_B, valid_B = node
         judged_B = valid_B & (parent_B == stand_B)
         accepted_B = judged_B & (token_B == row(choices_BM, stand_B + 1))

@@ -29,7 +29,8 @@ class Level(NamedTuple):
 
 # (key, logits_BWV, width, sampling) -> (tokens [B, W * width], siblings side by side; the law of each or None, point
 # masses; which are valid, or None, all).
-Children = Callable[[Array, Array, int, Sampling], tuple[Array, Array | None, Array | None]]
+Found = tuple[Array, Array | None, Array | None]  # (tokens_BN, probs_BNV, valid_BN) of a level's children
+Children = Callable[[Array, Array, int, Sampling], Found]
 
 
 def checked(counts: Counts) -> Counts:
@@ -72,7 +73,7 @@ def read_nodes(counts: Counts, lengths_B: Array, slots: int) -> tuple[Array, Arr
     inner_R = np.flatnonzero([count for row in counts[1:] for count in row])
     place_N = np.full(nodes_of(counts) + 1, -1)  # the last one is the root's, at -1
     place_N[inner_R] = np.arange(len(inner_R))
-    shape = Tree.of(Proposal(inner_R[None], place_N[parents_of(counts)[inner_R]].astype(np.int32)))
+    shape = Tree.of(Proposal(jnp.asarray(inner_R[None]), place_N[parents_of(counts)[inner_R]].astype(np.int32)))
     # The root is already in the cache: drop its row, and count node slots from the first one after it.
     return lengths_B[:, None] - 1 + shape.depth_BN, shape.attention_mask(lengths_B - 1, slots)[:, 1:]
 
@@ -91,8 +92,10 @@ def guessed_tree(
     `expand`: (state, Level) -> (logits [B, W, V] after the level's nodes, the state); whatever reads them. `logits_BV`
     are those after the root. Where noise is shared, children are made of logits with the noise of their place.
     """
-    logits_BWV, made, read, sampling = logits_BV[:, None], [], 0, context.sampling
-    present_BWV = jax.tree.map(lambda present_BV: present_BV[:, None], context.present(logits_BV.shape[-1]))
+    logits_BWV, read, sampling = logits_BV[:, None], 0, context.sampling
+    made: list[tuple[Array | None, ...]] = []
+    present_BV = context.present(logits_BV.shape[-1])
+    present_BWV = None if present_BV is None else present_BV[:, None]
     keys = jax.random.split(key, len(counts))
     for depth, (row, level_key) in enumerate(zip(counts, keys, strict=True)):
         row_W = np.asarray([count for count in row if count])
@@ -111,20 +114,23 @@ def guessed_tree(
             present_BWV = with_token(present_BWV[:, level.above_W], tokens_BW)
         logits_BWV, state = expand(state, level)
         read = level.places.stop
-    tokens_BN, probs_BNV, valid_BN, opinion_BNV = map(_joined, zip(*made, strict=True))
-    return Proposal(tokens_BN, parents_of(counts), valid_BN, probs_BNV, opinion_BNV), state
+    joined_BN, probs_BNV, valid_BN, opinion_BNV = map(_joined, zip(*made, strict=True))
+    assert joined_BN is not None, "children are tokens"
+    return Proposal(joined_BN, parents_of(counts), valid_BN, probs_BNV, opinion_BNV), state
 
 
-def _without_surplus(found: tuple[Array | None, ...], row_W: np.ndarray) -> tuple[Array | None, ...]:
+def _without_surplus(found: Found, row_W: np.ndarray) -> Found:
     """The children that each node has, of as many for all as the one with most has."""
     width = int(row_W.max())
     if len(row_W) * width == row_W.sum():
         return found
     kept_N = np.concatenate([place * width + np.arange(count) for place, count in enumerate(row_W)])
-    return tuple(None if x is None else x[:, kept_N] for x in found)
+    tokens_BN, probs_BNV, valid_BN = (None if x is None else x[:, kept_N] for x in found)
+    assert tokens_BN is not None, "children are tokens"
+    return tokens_BN, probs_BNV, valid_BN
 
 
-def _joined(parts: tuple[Array | None, ...]) -> Array | None:
+def _joined(parts: tuple[Any, ...]) -> Array | None:
     """The levels side by side; None where they have none of it."""
     return None if parts[0] is None else jnp.concatenate(parts, axis=1)
 
@@ -137,7 +143,7 @@ def _noisy(context: Context, logits_BWV: Array, depth: int) -> Array:
     return context.noisy(logits_BWV, jnp.broadcast_to(context.lengths_B[:, None] + depth, (batch, width)))
 
 
-def likeliest(key: Array, logits_BWV: Array, width: int, sampling: Sampling):
+def likeliest(key: Array, logits_BWV: Array, width: int, sampling: Sampling) -> Found:
     """`Children`: the likeliest tokens, likeliest first, at any temperature.
 
     Where the vocabulary has no more of them, the last stands there again: as a point mass it cannot be accepted twice.
@@ -151,7 +157,7 @@ def likeliest(key: Array, logits_BWV: Array, width: int, sampling: Sampling):
     return tokens_BWC.reshape(batch, -1), None, None
 
 
-def independent(key: Array, logits_BWV: Array, width: int, sampling: Sampling):
+def independent(key: Array, logits_BWV: Array, width: int, sampling: Sampling) -> Found:
     """`Children`: draws from the law after each node; the likeliest tokens where those are settled."""
     if sampling.settled:
         return likeliest(key, logits_BWV, width, sampling)
@@ -159,7 +165,7 @@ def independent(key: Array, logits_BWV: Array, width: int, sampling: Sampling):
     return sampling.draw(key, probs_BNV), probs_BNV, None
 
 
-def distinct(key: Array, logits_BWV: Array, width: int, sampling: Sampling):
+def distinct(key: Array, logits_BWV: Array, width: int, sampling: Sampling) -> Found:
     """`Children`: each drawn from what its earlier siblings have left of the law, which is the law that it states.
 
     A sibling for which nothing is left is invalid. The likeliest tokens where draws are settled.
@@ -175,4 +181,7 @@ def distinct(key: Array, logits_BWV: Array, width: int, sampling: Sampling):
         taken_BWV = jnp.arange(left_BWV.shape[-1])[None, None] == token_BW[..., None]
         left_BWV = jnp.where(taken_BWV, 0.0, law_BWV)
     batch = logits_BWV.shape[0]
-    return tuple(jnp.stack(a, axis=2).reshape(batch, -1, *a[0].shape[2:]) for a in zip(*drawn, strict=True))
+    tokens_BN, laws_BNV, valid_BN = (
+        jnp.stack(a, axis=2).reshape(batch, -1, *a[0].shape[2:]) for a in zip(*drawn, strict=True)
+    )
+    return tokens_BN, laws_BNV, valid_BN

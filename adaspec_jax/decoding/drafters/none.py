@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
+from jax import Array
 
 from adaspec_jax.decoding.drafters.stateless import Stateless
 from adaspec_jax.decoding.pytree import pytree
@@ -15,5 +18,5 @@ class NoDraft(Stateless):
 
     num_nodes = depth = 0
 
-    def propose(self, key, state, context: Context) -> tuple[Proposal, tuple]:
+    def propose(self, key: Array, state: Any, context: Context) -> tuple[Proposal, tuple]:
         return Proposal(jnp.zeros((context.lengths_B.shape[0], 0), jnp.int32)), state

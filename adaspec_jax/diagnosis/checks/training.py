@@ -17,9 +17,8 @@ def steps(evidence: Evidence) -> Finding:
     name = "training steps"
     if (curve := evidence.draft) is None:
         return Finding(name, UNKNOWN, _NO_LOG)
-    command = commands.retrain(
-        evidence, f"--config.draft.epochs={3 * max(curve.epochs, 0.01):g}", "--config.reference.epochs=1"
-    )
+    asked = curve.epochs if curve.asked_epochs is None else curve.asked_epochs
+    command = commands.retrain(evidence, f"--config.draft.epochs={2 * max(asked, 0.01):g}")
     numbers = {"steps": curve.steps, "agreement_half": curve.agreement_half, "agreement_end": curve.agreement_end}
     numbers |= {"loss_half": curve.loss_half, "loss_end": curve.loss_end}
     if curve.agreement_end is None:

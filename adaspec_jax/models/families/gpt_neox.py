@@ -12,10 +12,8 @@ from adaspec_jax.models.families.hf_config import (
     head_size,
     number,
     positive_int,
-    rope_parameters,
-    rope_theta,
-    rotary_size,
 )
+from adaspec_jax.models.families.rope import rope_of, rope_parameters, rotary_size
 from adaspec_jax.models.files.weights import Weight, fused_qkv, linear, norm, same, transposed
 
 ARCHITECTURE = "GPTNeoXForCausalLM"
@@ -25,7 +23,9 @@ IGNORED = re.compile(r".*\.attention\.(bias|masked_bias)|(.*\.)?rotary_emb\.inv_
 def config(hf: dict) -> DecoderConfig:
     """The decoder of a GPT-NeoX config.json, in its old (`rotary_pct`) or new (`rope_parameters`) form."""
     head_dim, num_heads = head_size(hf, "hidden_size", "num_attention_heads"), positive_int(hf, "num_attention_heads")
-    rope = rope_parameters(hf)
+    rope, max_positions = rope_parameters(hf), positive_int(hf, "max_position_embeddings", default=2048)
+    rotary_dim = rotary_size(hf, rope, head_dim, default=0.25, old="rotary_pct")
+    turned = rope_of(hf, rope, rotary_dim, max_positions, theta=10_000.0, old="rotary_emb_base")
     attention_bias = flag(hf, "attention_bias", default=True)
     return DecoderConfig(
         model_type="gpt_neox",
@@ -41,13 +41,14 @@ def config(hf: dict) -> DecoderConfig:
         parallel_residual=flag(hf, "use_parallel_residual", default=True),
         mlp="plain",
         activation=activation(hf, "hidden_act", default="gelu"),
-        rotary_dim=rotary_size(hf, rope, head_dim, default=0.25, old="rotary_pct"),
-        rope_theta=rope_theta(hf, rope, old="rotary_emb_base"),
+        rotary_dim=rotary_dim,
+        rope_theta=turned.theta,
+        rope_scaling=turned.scaling,
         qkv_bias=attention_bias,
         out_bias=attention_bias,
         mlp_bias=True,
         tie_embeddings=flag(hf, "tie_word_embeddings", default=False),
-        max_positions=positive_int(hf, "max_position_embeddings", default=2048),
+        max_positions=turned.max_positions,
         initializer_range=number(hf, "initializer_range", default=0.02),
         eos_token_id=first_eos(hf),
     )

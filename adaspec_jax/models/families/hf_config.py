@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from adaspec_jax.drafter_file import BLOCK, BLOCK_MASK, MASK
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.models.decoder_config import ACTIVATIONS
-from adaspec_jax.models.rotary import Llama3Scaling
 
 _GREATEST = sys.float_info.max  # a whole number may be beyond it
+
+LONGEST_BLOCK = 64
 
 
 def positive_int(hf: dict, key: str, *, default: int | None = None, null: int | None = None) -> int:
@@ -32,6 +34,18 @@ def number(hf: dict, key: str, *, default: float | None = None, null: float | No
 def flag(hf: dict, key: str, *, default: bool) -> bool:
     """`hf[key]`, or `default` where it is absent; UserError unless that is true or false."""
     return _checked(hf, key, default, None, lambda x: type(x) is bool, "true or false")
+
+
+def refuse_null(hf: dict, *keys: str) -> None:
+    """UserError for a key that is there and null, where transformers takes that for no size."""
+    for key in keys:
+        if key in hf:
+            positive_int(hf, key)
+
+
+def none_or_number(hf: dict, key: str, *, default: float | None = None) -> float:
+    """`hf[key]`, or `default` where it is absent; 0 where that is null; UserError unless a number above zero."""
+    return 0.0 if hf.get(key, default) is None else number(hf, key, default=default)
 
 
 def refuse(hf: dict, key: str, *, why: str) -> None:
@@ -64,65 +78,11 @@ def kv_heads(hf: dict, num_heads: int) -> int:
     return kv
 
 
-def rope_parameters(hf: dict, *, known: tuple[str, ...] = ("default",)) -> dict:
-    """The new `rope_parameters` or old `rope_scaling` entry, {} if absent; UserError for any type but the `known`."""
-    key = "rope_scaling" if hf.get("rope_scaling") else "rope_parameters"
-    rope = {} if hf.get(key) is None else hf[key]
-    if not isinstance(rope, dict):
-        raise UserError(f'config.json: the rope parameters in "{key}" are {rope!r}; an object is needed')
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in known:
-        names = " and ".join(f'"{name}"' for name in known)
-        raise UserError(f'config.json: rope type "{kind}" in "{key}" is not supported; only {names}')
-    if nested := [name for name, value in rope.items() if isinstance(value, dict)]:
-        raise UserError(f'config.json: "{key}" differs by kind of layer ("{nested[0]}"), which is not supported')
-    return rope
-
-
-def rope_theta(hf: dict, rope: dict, *, old: str = "rope_theta") -> float:
-    """The base of the rotary frequencies, from the new place or the `old` key."""
-    return number(rope, "rope_theta", default=number(hf, old, default=10_000.0))
-
-
-def rotary_size(
-    hf: dict,
-    rope: dict,
-    head_dim: int,
-    *,
-    default: float,
-    null: float | None = None,
-    old: str = "partial_rotary_factor",
-) -> int:
-    """How many features of a head rotate, from their share in the new place or under `old`, where null is `null`."""
-    if "partial_rotary_factor" in rope:
-        key, share = "partial_rotary_factor", number(rope, "partial_rotary_factor")
-    else:
-        key, share = old, number(hf, old, default=default, null=null)
-    if share > 1:
-        raise UserError(f'config.json: "{key}" is {share}; at most 1 is needed')
-    return in_pairs(int(head_dim * share), head_dim, key=key)
-
-
 def in_pairs(size: int, head_dim: int, *, key: str) -> int:
     """`size`; UserError that blames `key` unless so many features of a head can rotate."""
     if size % 2 or size > head_dim:
         raise UserError(f'config.json: "{key}" has {size} of {head_dim} features per head rotate; pairs are needed')
     return size
-
-
-def rope_scaling(rope: dict, max_positions: int) -> Llama3Scaling | None:
-    """How `rope` stretches the frequencies, None for the default type."""
-    if rope.get("rope_type", rope.get("type", "default")) == "default":
-        return None
-    low, high = number(rope, "low_freq_factor"), number(rope, "high_freq_factor")
-    if low >= high:
-        raise UserError(f'config.json: "low_freq_factor" {low} must be below "high_freq_factor" {high}')
-    return Llama3Scaling(
-        factor=number(rope, "factor"),
-        low_freq_factor=low,
-        high_freq_factor=high,
-        original_positions=positive_int(rope, "original_max_position_embeddings", default=max_positions),
-    )
 
 
 def first_eos(hf: dict) -> int:
@@ -139,6 +99,21 @@ def check_ids(hf: dict) -> None:
     for key in ("bos_token_id", "pad_token_id"):
         if hf.get(key) is not None and type(hf[key]) is not int:
             raise UserError(f'config.json: "{key}" is {hf[key]!r}; a token\'s id or null is needed')
+
+
+def masks_said(hf: dict, vocab_size: int) -> dict[str, int]:
+    """`mask_token` and `mask_block` of a decoder that guesses in one pass, neither of another; UserError else."""
+    name = BLOCK_MASK if hf.get(BLOCK_MASK) is not None else MASK
+    token, block = hf.get(name), hf.get(BLOCK)
+    if token is None:
+        return {}
+    if type(token) is not int or not 0 <= token < vocab_size:
+        raise UserError(f'config.json: "{name}" is {token!r}; the id of one of {vocab_size} vocabulary rows is needed')
+    if name == MASK:
+        return {"mask_token": token}
+    if type(block) is not int or not 2 <= block <= LONGEST_BLOCK:
+        raise UserError(f'config.json: "{BLOCK}" is {block!r}; how many guesses a block has is needed, 2 to 64')
+    return {"mask_token": token, "mask_block": block}
 
 
 def _checked(hf: dict, key: str, default: Any, null: Any, fits: Callable[[Any], bool], needed: str) -> Any:

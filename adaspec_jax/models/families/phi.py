@@ -13,10 +13,8 @@ from adaspec_jax.models.families.hf_config import (
     number,
     positive_int,
     refuse,
-    rope_parameters,
-    rope_theta,
-    rotary_size,
 )
+from adaspec_jax.models.families.rope import rope_of, rope_parameters, rotary_size
 from adaspec_jax.models.files.weights import Weight, linear, norm, same
 
 ARCHITECTURE = "PhiForCausalLM"
@@ -28,7 +26,9 @@ def config(hf: dict) -> DecoderConfig:
     refuse(hf, "qk_layernorm", why="queries and keys are used as they are in Phi-1, 1.5 and 2")
     refuse(hf, "tie_word_embeddings", why="the head has a bias")
     head_dim, num_heads = head_size(hf, "hidden_size", "num_attention_heads"), positive_int(hf, "num_attention_heads")
-    rope = rope_parameters(hf)
+    rope, max_positions = rope_parameters(hf), positive_int(hf, "max_position_embeddings", default=2048)
+    rotary_dim = rotary_size(hf, rope, head_dim, default=0.5)
+    turned = rope_of(hf, rope, rotary_dim, max_positions, theta=10_000.0)
     return DecoderConfig(
         model_type="phi",
         vocab_size=positive_int(hf, "vocab_size"),
@@ -44,10 +44,11 @@ def config(hf: dict) -> DecoderConfig:
         shared_norm=True,
         mlp="plain",
         activation=activation(hf, "hidden_act", default="gelu_new"),
-        rotary_dim=rotary_size(hf, rope, head_dim, default=0.5),
-        rope_theta=rope_theta(hf, rope),
+        rotary_dim=rotary_dim,
+        rope_theta=turned.theta,
+        rope_scaling=turned.scaling,
         head_bias=True,
-        max_positions=positive_int(hf, "max_position_embeddings", default=2048),
+        max_positions=turned.max_positions,
         initializer_range=number(hf, "initializer_range", default=0.02),
         eos_token_id=first_eos(hf),
     )

@@ -14,7 +14,6 @@ table = llama.table
 
 
 def config(hf: dict) -> DecoderConfig:
-    """The decoder of a Qwen3 config.json; UserError where layers attend to a window only."""
+    """The decoder of a Qwen3 config.json."""
     rest = llama.config(DEFAULTS | hf)
-    qwen2.check_attention(hf, rest)
-    return replace(rest, model_type="qwen3", qk_norm=True, mlp_bias=False)
+    return replace(rest, model_type="qwen3", qk_norm=True, mlp_bias=False, windows=qwen2.windows_of(hf, rest))

@@ -21,7 +21,9 @@ def convert(source: Path, target: Path) -> list[Path]:
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such directory")
-    shards, total_size, weight_map, written = _bin_files(source), 0, {}, []
+    shards, total_size = _bin_files(source), 0
+    weight_map: dict[str, str] = {}
+    written: list[Path] = []
     target.mkdir(parents=True, exist_ok=True)
     for i, shard in enumerate(shards, start=1):
         name = SINGLE if len(shards) == 1 else f"model-{i:05d}-of-{len(shards):05d}.safetensors"
@@ -70,7 +72,7 @@ def _write_tensors(tensors: dict, path: Path) -> None:
 
 
 def _copy_beside(source: Path, target: Path) -> list[Path]:
-    copied = []
+    copied: list[Path] = []
     if source.resolve() == target.resolve():
         return copied
     for file in sorted({file for pattern in BESIDE for file in source.glob(pattern)}):

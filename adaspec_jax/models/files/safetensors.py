@@ -9,6 +9,7 @@ import json
 import zlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -92,7 +93,7 @@ def _tensors_of(file: Path) -> dict[str, StoredTensor]:
     }
 
 
-def _read(file: Path, handle, name: str, checksum: int | None) -> np.ndarray:
+def _read(file: Path, handle: Any, name: str, checksum: int | None) -> np.ndarray:
     """A tensor; UserError where a checksum was written and is not its."""
     array = handle.get_tensor(name)
     if checksum is not None and _checksum(array) != checksum:
@@ -101,4 +102,4 @@ def _read(file: Path, handle, name: str, checksum: int | None) -> np.ndarray:
 
 
 def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -11,7 +11,7 @@ _JSON, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _OWN = ("is_local", "local_files_only", "backend")  # of how transformers 5 loaded it
 
 
-def write_tokenizer(tokenizer, directory: Path) -> None:
+def write_tokenizer(tokenizer: Any, directory: Path) -> None:
     """Its files, each whole; a tokenizer.json that was read is written byte for byte while nothing changed in it.
 
     The class becomes the one that takes tokenizer.json as it is: others build parts of it anew, in one version or the

@@ -40,6 +40,7 @@ class Weight(NamedTuple):
     layout: Layout
     also: tuple[str, ...] = ()  # other names the tensor may carry when it is read
     tied_to: str | None = None  # on disk equal to the row of that name, or in its stead, or absent; never written
+    entry: int | None = None  # of a stack, along its first dimension, of which every entry has a row; None: all of it
 
 
 class StoredTensor(NamedTuple):
@@ -61,11 +62,11 @@ def fused_qkv(blocks: int, width: int, *, order: str = "qkv") -> Layout:
     """
     places = [order.index(x) for x in "qkv"]
 
-    def split(fused):
+    def split(fused: np.ndarray) -> tuple[np.ndarray, ...]:
         parts = fused.reshape(blocks, 3, width, *fused.shape[1:])
         return tuple(parts[:, place].reshape(blocks * width, *fused.shape[1:]).T for place in places)
 
-    def merge(*qkv):
+    def merge(*qkv: np.ndarray) -> np.ndarray:
         parts = ["qkv".index(x) for x in order]
         rows = [qkv[i].T.reshape(blocks, width, *qkv[i].T.shape[1:]) for i in parts]
         return np.stack(rows, axis=1).reshape(3 * blocks * width, *rows[0].shape[2:])
@@ -95,7 +96,7 @@ def params_from_tensors(
     tensors: Mapping[str, StoredTensor],
     shapes: Any,
     *,
-    dtype,
+    dtype: Any,
     ignored: re.Pattern,
     origin: str,
     note: Callable[[str], None] = print,
@@ -103,23 +104,29 @@ def params_from_tensors(
     """The parameters `tensors` hold, in `dtype`; UserError naming every missing, unexpected or misshapen tensor, once.
 
     `shapes` is the parameter pytree as ShapeDtypeStructs. Tensors are read one at a time, so that memory holds the
-    parameters and one tensor. `note` is told what beside the model's own is left unread.
+    parameters and one tensor, or one stack of tensors. `note` is told what beside the model's own is left unread.
     """
     expected = traverse_util.flatten_dict(shapes, sep="/")
     found = _stored_names(table, tensors)
     if heads := _check_names_and_shapes(found, tensors, expected, ignored=ignored, origin=origin):
         note(f"{origin}: heads beside the language model's are not read {_some(heads)}")
     source = {row.name: name for row, name in found.items()}
-    params = {}
+    params: dict[str, Any] = {}
+    stacks: dict[str, Any] = {}
     for row, name in found.items():
         if row.tied_to is not None:
             tied_to = source[row.tied_to]
-            if name is not None and not np.array_equal(tensors[name].read(), tensors[tied_to].read()):
+            if (
+                name is not None
+                and tied_to is not None
+                and not np.array_equal(tensors[name].read(), tensors[tied_to].read())
+            ):
                 raise UserError(
                     f"{origin}: config.json ties the embeddings, but {name} differs from {tied_to}; "
                     'set "tie_word_embeddings": false there to keep both'
                 )
             continue
+        assert name is not None, "told among the missing"
         array = tensors[name].read()
         if not is_finite(array):
             raise UserError(
@@ -130,6 +137,12 @@ def params_from_tensors(
                 f"{origin}: {name} has values beyond 65,504, which float16 has not; take bfloat16 or float32"
             )
         for path, part in zip(row.paths, row.layout.split(array), strict=True):
+            if row.entry is not None:
+                count = len(stack := stacks.setdefault(path, np.empty(expected[path].shape, dtype)))
+                stack[row.entry] = part
+                if row.entry < count - 1:
+                    continue
+                part = stacks.pop(path)
             # A copy: an array that shares memory with NumPy must not be donated later.
             params[path] = jnp.array(part, dtype)
     return traverse_util.unflatten_dict(params, sep="/")
@@ -149,8 +162,11 @@ def tensors_from_params(table: list[Weight], params: Any) -> dict[str, np.ndarra
     if unclaimed := set(flat) - {path for row in rows for path in row.paths}:
         raise ValueError(f"parameters that no row of the weight table claims: {sorted(unclaimed)}")
     # safetensors writes the buffer as it lies: a strided view would be saved scrambled.
+    whole = lambda row: [np.asarray(flat[path]) for path in row.paths]  # noqa: E731
     return {
-        row.name: np.ascontiguousarray(row.layout.merge(*(np.asarray(flat[path]) for path in row.paths)))
+        row.name: np.ascontiguousarray(
+            row.layout.merge(*(x if row.entry is None else x[row.entry] for x in whole(row)))
+        )
         for row in rows
     }
 
@@ -172,7 +188,14 @@ def _stored_names(table: list[Weight], tensors: Mapping[str, StoredTensor]) -> d
     return found
 
 
-def _check_names_and_shapes(found, tensors, expected, *, ignored: re.Pattern, origin: str) -> list[str]:
+def _check_names_and_shapes(
+    found: Mapping[Weight, str | None],
+    tensors: Mapping[str, StoredTensor],
+    expected: Mapping[str, Any],
+    *,
+    ignored: re.Pattern,
+    origin: str,
+) -> list[str]:
     """Names of other trainers' heads; UserError for all that does not fit."""
     missing = [row.name for row, name in found.items() if name is None and row.tied_to is None]
     known = {name for name in found.values() if name is not None}
@@ -182,7 +205,8 @@ def _check_names_and_shapes(found, tensors, expected, *, ignored: re.Pattern, or
     misshapen = []
     for row, name in found.items():
         if name is not None:
-            needed = _shape_on_disk(row, [expected[path].shape for path in row.paths], origin)
+            stacked = row.entry is not None
+            needed = _shape_on_disk(row, [expected[path].shape[stacked:] for path in row.paths], origin)
             if tuple(tensors[name].shape) != needed:
                 misshapen.append(f"{name} {list(tensors[name].shape)} instead of {list(needed)}")
     # Quantised weights (8 bits and fewer) would load as if their codes were values.

@@ -8,13 +8,17 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from jax import Array
 
 from adaspec_jax.errors import UserError, did_you_mean
 from adaspec_jax.models.causal_lm import CausalLM
-from adaspec_jax.models.heads.parts.head import Head, Kind, Sizes, Term, features_of, following
+from adaspec_jax.models.heads.parts.head import Head, Kind, Term
+from adaspec_jax.models.heads.parts.sizes import Sizes
+from adaspec_jax.models.heads.parts.texts import Places, features_of, following
 
-__all__ = ["Head", "Kind", "Sizes", "Term", "features_of", "find_kind", "following", "kinds", "made_for", "new"]
+__all__ = ["Head", "Kind", "Places", "Sizes", "Term"]
+__all__ += ["features_of", "find_kind", "following", "kinds", "made_for", "new"]
 
 
 @functools.cache
@@ -41,7 +45,7 @@ def made_for(kind: str, knobs: Mapping[str, Any], sizes: Sizes) -> Kind:
         raise UserError(f'a head of the kind "{kind}": {error}') from None
 
 
-def new(kind: Kind, target: CausalLM, key: Array, counts_V) -> Head:
+def new(kind: Kind, target: CausalLM, key: Array, counts_V: np.ndarray) -> Head:
     """An untrained head of this kind on this target; `counts_V`: how often each token is a label of the text."""
     params, tables = kind.init(key, target, counts_V)
     return Head(params, kind, tables)

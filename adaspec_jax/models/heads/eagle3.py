@@ -22,6 +22,7 @@ from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.files.weights import StoredTensor, Weight, norm
 from adaspec_jax.models.files.weights import linear as linear_rows
 from adaspec_jax.models.heads.parts import layouts
+from adaspec_jax.models.heads.parts.checked import check_taps
 from adaspec_jax.models.heads.parts.head import Head
 from adaspec_jax.models.heads.parts.layer import init_layer, normed, unit_norm
 from adaspec_jax.models.heads.parts.recurrent import Recurrent, linear
@@ -51,13 +52,9 @@ class Eagle3(Recurrent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        count, sizes = self.sizes.num_layers, self.sizes
-        if outside := [tap for tap in self.taps if not 0 <= tap < count]:
-            raise ValueError(f"taps has {outside[0]}; the target has layers 0 to {count - 1}")
-        if len(set(self.taps)) != len(self.taps) or tuple(sorted(self.taps)) != self.taps:
-            raise ValueError(f"taps {self.taps} must be ascending, each once")
-        if not 0 <= self.vocabulary <= sizes.num_tokens:
-            raise ValueError(f"vocabulary is {self.vocabulary}; the target has {sizes.num_tokens} tokens")
+        check_taps(self.taps, self.sizes.num_layers)
+        if not 0 <= self.vocabulary <= self.sizes.num_tokens:
+            raise ValueError(f"vocabulary is {self.vocabulary}; the target has {self.sizes.num_tokens} tokens")
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -77,7 +74,7 @@ class Eagle3(Recurrent):
         """
         keys, size, spread = jax.random.split(key, 2), self.sizes.hidden_size, self.sizes.initializer_range
         fused = linear(keys[0], len(self.layers) * size, size, spread)["kernel"]
-        matrix_DV, tables = target.output_matrix().astype(jnp.float32), None
+        matrix_DV, tables = target.output_matrix().astype(jnp.float32) * target.config.logit_scale, None
         if self.own_vocabulary:
             frequent_V = np.argsort(-counts_V[: self.sizes.num_tokens], kind="stable")
             tables = {"kept": np.sort(frequent_V[: self.vocabulary]).astype(np.int32)}
@@ -183,15 +180,22 @@ class Eagle3(Recurrent):
 
         A head without an output matrix gets a copy of the target's.
         """
-        stored, speculators = _flat(stored), "speculators_model_type" in stored.config
+        stored = _flat(stored)
+        stored.refuse("parallel_drafting", "pard_token")
+        return cls(**cls.said_by(stored, layers=1))
+
+    @classmethod
+    def said_by(cls, stored: Stored, *, layers: int | None) -> dict[str, Any]:
+        """Sizes and knobs of a head of so many layers, or of any number."""
+        speculators = "speculators_model_type" in stored.config
         nested = stored._replace(config=stored.object("eagle_config"))
         nested.refuse("norm_before_fc")
         if not nested.flag("use_aux_hidden_state", default=True):
             raise UserError(
                 'config.json: "use_aux_hidden_state" is false: heads here read what it names of the target\'s layers'
             )
-        stored.refuse("norm_before_fc", "parallel_drafting", "pard_token", "num_mtp_layers")
-        sizes = layouts.llama_sizes(stored.config, stored.target)
+        stored.refuse("norm_before_fc", "num_mtp_layers")
+        sizes = layouts.llama_sizes(stored.config, stored.target, layers=layers)
         if stored.config.get("target_hidden_size") is not None:
             layouts.check_size("target_hidden_size", stored.count("target_hidden_size"), sizes.hidden_size)
         vocabulary = stored.count("draft_vocab_size", default=sizes.vocab_size)
@@ -204,7 +208,7 @@ class Eagle3(Recurrent):
         if speculators:
             switches["norm_residual"] = stored.flag("norm_before_residual", default=True)
         vocabulary = 0 if vocabulary == sizes.vocab_size else vocabulary
-        return cls(sizes=sizes, vocabulary=vocabulary, taps=_taps(stored, sizes.num_layers), **switches)
+        return {"sizes": sizes, "vocabulary": vocabulary, "taps": _taps(stored, sizes.num_layers), **switches}
 
 
 _SWITCHES = {"fc_norm": "norm_fused", "norm_output": "norm_output", "norm_before_residual": "norm_residual"}

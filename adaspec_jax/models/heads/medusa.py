@@ -15,8 +15,8 @@ import numpy as np
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.files.weights import StoredTensor, Weight, linear
 from adaspec_jax.models.heads.parts import layouts
-from adaspec_jax.models.heads.parts.head import Sizes
 from adaspec_jax.models.heads.parts.several import Several
+from adaspec_jax.models.heads.parts.sizes import Sizes
 from adaspec_jax.models.heads.parts.stored import Stored
 
 
@@ -58,8 +58,8 @@ class Medusa(Several):
         if "token_map" in stored.tensors:
             raise UserError("token_map: Medusa's heads here guess among all of the target's tokens")
         old = "medusa_num_heads" in stored.config
-        heads, blocks = ("medusa_num_heads", "medusa_num_layers") if old else ("num_heads", "num_hidden_layers")
-        heads, blocks = stored.count(heads), stored.count(blocks, default=1)
+        names = ("medusa_num_heads", "medusa_num_layers") if old else ("num_heads", "num_hidden_layers")
+        heads, blocks = stored.count(names[0]), stored.count(names[1], default=1)
         if stored.flag("original_lm_head"):
             one = _one_matrix(stored)
             stored.tensors.update({f"lm_heads.{i}.weight": one for i in range(heads)})

@@ -21,6 +21,8 @@ class Batch:
 
     `target_features_BTF`: the target's hidden states that a head reads, side by side, at every token.
 
+    Heads may read other tokens than those they are held to, `read_tokens_BT`, and guess at some places, `places_BT`.
+
     Where rows hold several examples, `segments_BT` numbers them from 1 on in every row, 0 is padding, and the first
     token of none is a label.
     """
@@ -33,6 +35,8 @@ class Batch:
     target_log_probs_BTK: Array | None = None
     target_features_BTF: Array | None = None
     segments_BT: Array | None = None
+    read_tokens_BT: Array | None = None
+    places_BT: Array | None = None
 
 
 @jax.tree_util.register_dataclass

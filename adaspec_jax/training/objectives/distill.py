@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.training.divergences import Divergence, forward_kl
-from adaspec_jax.training.label_chunks import DEFAULT, Chunking, Values, total_at, values_at
+from adaspec_jax.training.label_chunks import DEFAULT, Chunking, Loss, Sizes, Values, total_at, values_at
 from adaspec_jax.training.lessons import lesson_of
-from adaspec_jax.training.objectives.batch import Batch, Frozen, Now, Objective
+from adaspec_jax.training.objectives.batch import Batch, Frozen, Metrics, Now, Objective
 from adaspec_jax.training.objectives.labels import (
     Features,
     by_class,
@@ -25,6 +25,8 @@ from adaspec_jax.training.objectives.labels import (
 )
 from adaspec_jax.training.selection import Rule, by_refusal, by_rows, by_segments, top
 
+Select = Callable[[Values, Array, Now | None, Array | None], Array]  # see `selecting`
+
 
 def distill(divergence: Divergence = forward_kl, *, chunking: Chunking = DEFAULT, micro_batches: int = 1) -> Objective:
     """Mean divergence from the target over all labels: AdaSPEC's reference stage, its DistillSpec baseline.
@@ -33,7 +35,7 @@ def distill(divergence: Divergence = forward_kl, *, chunking: Chunking = DEFAULT
     """
     per_token, features = _divergence_and_agreement(divergence), features_in_parts(micro_batches, chunking)
 
-    def objective(model, frozen: Frozen, batch: Batch):
+    def objective(model: Any, frozen: Frozen, batch: Batch) -> tuple[Array, Metrics]:
         mask_BT, hidden_BTD, taught, sizes = _given(model, frozen.target, batch, features, chunking)
         total, values = total_at(mask_BT, per_token, model.unembedding(), hidden_BTD, taught, frozen.target, **sizes)
         return total / count_of(mask_BT), {
@@ -79,7 +81,7 @@ def selective_distill(
     select = selecting(rule, fraction, scope, shards)
     per_token, features = _divergence_and_agreement(divergence), features_in_parts(micro_batches, chunking)
 
-    def objective(model, frozen: Frozen, batch: Batch):
+    def objective(model: Any, frozen: Frozen, batch: Batch) -> tuple[Array, Metrics]:
         mask_BT, hidden_BTD, taught, sizes = _given(model, frozen.target, batch, features, chunking)
         with jax.named_scope("select"):
             measured = _gap_and_more(divergence, jax.lax.stop_gradient(model.unembedding()), frozen, batch)
@@ -99,7 +101,7 @@ def selective_distill(
     return objective
 
 
-def selecting(rule: Rule, fraction: float | Callable[[Array], Array], scope: str, shards: int):
+def selecting(rule: Rule, fraction: float | Callable[[Array], Array], scope: str, shards: int) -> Select:
     """`({"gap", "agreement"}, mask_BT, now, segments_BT or None) -> mask_BT` of the labels that are kept."""
     if not callable(fraction) and not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], not {fraction}")
@@ -119,11 +121,13 @@ def selecting(rule: Rule, fraction: float | Callable[[Array], Array], scope: str
     return select
 
 
-def _given(model, target, batch: Batch, features: Features, chunking: Chunking):
+def _given(
+    model: Any, target: Any, batch: Batch, features: Features, chunking: Chunking
+) -> tuple[Array, Array, Any, Sizes]:
     """(mask_BT of the labels, the model's hidden_BTD, what the target says there, sizes): what a distillation reads."""
     _, mask_BT = labels_of(batch)
     hidden_BTD = features(model, batch)
-    sizes = {"vocab_size": vocab_size_of(model, hidden_BTD), "chunking": chunking}
+    sizes: Sizes = {"vocab_size": vocab_size_of(model, hidden_BTD), "chunking": chunking}
     return mask_BT, hidden_BTD, taught_of(target, batch, features), sizes
 
 
@@ -134,10 +138,10 @@ def _shown(frozen: Frozen, batch: Batch, features: Features) -> Array:
     return jax.lax.stop_gradient(features(frozen.reference, batch))
 
 
-def _gap_and_more(divergence: Divergence, model, frozen: Frozen, batch: Batch):
+def _gap_and_more(divergence: Divergence, model: Any, frozen: Frozen, batch: Batch) -> Callable[[Any], Values]:
     """`(hidden, taught, shown) -> {"gap", "kl", "agreement"}` of a chunk of labels."""
 
-    def values(operands):
+    def values(operands: Any) -> Values:
         hidden_GCD, taught, shown = operands
         logits_GCV, lesson = model.unembed(hidden_GCD), lesson_of(frozen.target, taught)
         if batch.reference_divergence_BT is None:
@@ -150,8 +154,8 @@ def _gap_and_more(divergence: Divergence, model, frozen: Frozen, batch: Batch):
     return values
 
 
-def _divergence_and_agreement(divergence: Divergence):
-    def per_token(model, hidden_GCD, taught, target):
+def _divergence_and_agreement(divergence: Divergence) -> Loss:
+    def per_token(model: Any, hidden_GCD: Array, taught: Any, target: Any) -> tuple[Array, Values]:
         logits_GCV, lesson = model.unembed(hidden_GCD), lesson_of(target, taught)
         return lesson.divergence(divergence, logits_GCV), {"agreement": lesson.agrees(logits_GCV)}
 

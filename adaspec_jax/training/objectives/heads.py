@@ -1,26 +1,30 @@
 """What heads on a target's features minimise: at every guess of theirs the target's law, or the text's own tokens.
 
-A head guesses several tokens at every position (`models.heads.Term`); each guess is a label like any other, with the
-target's law at the place that predicts it. Selection is AdaSPEC's, for each of a head's terms apart.
+A head guesses several tokens at every position (`models.heads.Term`), or at some that its kind draws; each guess is a
+label like any other, with the target's law at the place that predicts it. Selection is AdaSPEC's, for each of a head's
+terms apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
-from adaspec_jax.models.heads import Head, Kind, Term, features_of, following
+from adaspec_jax.models.heads import Head, Kind
 from adaspec_jax.training.divergences import Divergence, forward_kl, gap
 from adaspec_jax.training.label_chunks import DEFAULT, Chunking, total_at, values_at
 from adaspec_jax.training.objectives.batch import Batch, Frozen, Objective
 from adaspec_jax.training.objectives.distill import selecting
-from adaspec_jax.training.objectives.labels import in_parts, labels_of, mean_over
+from adaspec_jax.training.objectives.frames import misalignment
+from adaspec_jax.training.objectives.head_labels import Labels, guessed, labels_at, seen_by, weights_of
+from adaspec_jax.training.objectives.labels import mean_over, rows_beside
 from adaspec_jax.training.selection import Rule, by_refusal, top
 
 
@@ -63,32 +67,36 @@ def distill_head(
     asks_agreement = by_refusal(rule)
 
     def objective(head: Head, frozen: Frozen, batch: Batch):
-        kind, seen = head.config, _seen(head, frozen, batch)
-        guessed = _guessed(head, frozen, batch, seen.features_BTF, chunking, micro_batches)
-        shown = guessed
+        kind, seen = head.config, seen_by(head, frozen, batch)
+        made = guessed(head, frozen, batch, seen, chunking, micro_batches)
+        shown = made
         if select is not None:
-            shown = _guessed(frozen.reference, frozen, batch, seen.features_BTF, chunking, micro_batches)
-        loss, metrics = jnp.zeros((), jnp.float32), {}
+            shown = guessed(frozen.reference, frozen, batch, seen, chunking, micro_batches)
+        loss, metrics = jnp.zeros((), jnp.float32), dict[str, Array]()
         for several in _alike(kind):
-            at = _labels_of(seen, batch, [kind.terms[i] for i in several])
-            says = bool({0, len(guessed) - 1} & set(several))  # in metrics
-            made_BITD, shown_BITD = (jnp.stack([each[i] for i in several], axis=1) for each in (guessed, shown))
+            at = labels_at(seen, batch, kind, several)
+            says = bool({0, len(made) - 1} & set(several))  # in metrics
+            made_BITD, shown_BITD = (jnp.stack([each[i] for i in several], axis=1) for each in (made, shown))
             kept_BIT, values = at.mask_BIT, None
             if select is not None:
-                given = (divergence, several[0], head, frozen, made_BITD, shown_BITD, at, chunking)
+                both = (divergence, several[0], head, frozen, made_BITD, shown_BITD, at, chunking)
                 with jax.named_scope("select"):
-                    values = _measured(*given, says=says or asks_agreement)
-                    kept_BIT = jnp.stack([_chosen(select, values, at, n, frozen, batch) for n in at.all], axis=1)
-            weight_BIT = _weights(kind, several, kept_BIT if normalize == "paper" else at.mask_BIT)
+                    values = _measured(*both, says=says or asks_agreement)
+                    kept_BIT = jnp.stack([_chosen(select, values, at, n, frozen) for n in at.all], axis=1)
+            count = partial(weights_of, kind, several, each_BIT=_each(head, frozen, made_BITD, at, chunking))
+            weight_BIT = count(kept_BIT if normalize == "paper" else at.mask_BIT)
             given = (divergence, several[0], head, frozen, made_BITD, at, kept_BIT, weight_BIT, chunking)
             total, said = _law_total(*given, says=says and values is None)
             loss += kind.laws * total
             if kind.features:
                 wide_BIT = kept_BIT if masks == "all" else at.mask_BIT
-                weight_BIT = weight_BIT if masks == "all" else _weights(kind, several, at.mask_BIT)
+                weight_BIT = weight_BIT if masks == "all" else count(at.mask_BIT)
                 loss += kind.features * _distance(made_BITD, at.hidden_BITD, wide_BIT, weight_BIT)
+            if kind.alignment and 0 in several:
+                of_first = tuple(x[:, 0] for x in (made_BITD, at.hidden_BITD, at.mask_BIT, kept_BIT))
+                loss += kind.alignment * misalignment(head, frozen.target, *of_first, chunking, normalize=normalize)
             for n, i in enumerate(several):
-                metrics |= _metrics(i, len(guessed), n, at, said if values is None else values, kept_BIT)
+                metrics |= _metrics(i, len(made), n, at, said if values is None else values, kept_BIT)
         return loss, metrics
 
     return objective
@@ -100,80 +108,28 @@ def _alike(kind: Kind) -> list[list[int]]:
     return [everything] if kind.one_output else [[i] for i in everything]
 
 
-class _Seen(NamedTuple):
-    """What the target makes of a batch."""
+def _each(head: Head, frozen: Frozen, made_BITD, at: Labels, chunking: Chunking) -> Array | None:
+    """The weight of each label where the kind says so, without a gradient."""
+    kind = head.config
+    if not (kind.together and kind.by_own_laws):
+        return kind.weights(at.mask_BIT, None) if kind.together else None
+    head = jax.lax.stop_gradient(head)
 
-    features_BTF: Array
-    hidden_BTD: Array  # after the final norm
-    labels_BT: Array
-    mask_BT: Array
+    def values(operands):
+        hidden_GCD, labels_GC = operands
+        logits = head.logits(frozen.target, hidden_GCD)
+        return {"given": jnp.exp(-_cross_entropy(head, logits, labels_GC))}
 
-
-class _Labels(NamedTuple):
-    """What I terms guess at every position: the token, whether it is a label, the target's hidden state there."""
-
-    tokens_BIT: Array
-    mask_BIT: Array
-    hidden_BITD: Array
-
-    @property
-    def all(self) -> range:
-        return range(self.mask_BIT.shape[1])
+    operands = tuple(map(rows_beside, (made_BITD, at.tokens_BIT)))
+    given = values_at(rows_beside(at.mask_BIT), values, operands, **_sizes(frozen, at, chunking))
+    return jax.lax.stop_gradient(kind.weights(at.mask_BIT, _apart(given, at)["given"]))
 
 
-def _seen(head: Head, frozen: Frozen, batch: Batch) -> _Seen:
-    layers, target = head.config.layers, frozen.target
-    features_BTF = batch.target_features_BTF
-    if features_BTF is None:
-        wanted = layers if layers[-1] == -1 else (*layers, -1)
-        features_BTF = features_of(target, batch.tokens_BT, wanted, batch.segments_BT)
-    size = head.config.sizes.hidden_size
-    hidden_BTD = features_BTF[..., -size:] if batch.target_hidden_BTD is None else batch.target_hidden_BTD
-    return _Seen(features_BTF[..., : len(layers) * size], hidden_BTD, *labels_of(batch))
-
-
-def _guessed(head: Head, frozen: Frozen, batch: Batch, features_BTF, chunking: Chunking, parts: int):
-    """The head's hidden states for each of its terms."""
-    if head.config.noise and frozen.now is not None:
-        length, key = features_BTF.shape[1], jax.random.fold_in(frozen.now.key, 0)
-        uniform_BTF = jax.random.uniform(key, features_BTF.shape, jnp.float32, -0.5, 0.5)
-        features_BTF += (uniform_BTF * head.config.noise * 512 / length).astype(features_BTF.dtype)
-
-    def guessed(head, given):
-        return head.guessed(frozen.target, *given)
-
-    given = (batch.tokens_BT, features_BTF, batch.segments_BT)
-    return in_parts(guessed, head, given, micro_batches=parts, chunking=chunking)
-
-
-def _labels_of(seen: _Seen, batch: Batch, terms: Sequence[Term]) -> _Labels:
-    length, masks = seen.mask_BT.shape[1], []
-    for term in terms:
-        mask_BT = following(seen.mask_BT, term.shift) & (jnp.arange(length) < length - term.shift)[None]
-        if batch.segments_BT is not None:
-            mask_BT &= following(batch.segments_BT, term.shift) == batch.segments_BT
-        masks.append(mask_BT)
-    tokens, hidden = ([following(x, term.shift) for term in terms] for x in (seen.labels_BT, seen.hidden_BTD))
-    return _Labels(*(jnp.stack(x, axis=1) for x in (tokens, masks, hidden)))
-
-
-def _chosen(select, values: Mapping[str, Array], at: _Labels, n: int, frozen: Frozen, batch: Batch) -> Array:
+def _chosen(select, values: Mapping[str, Array], at: Labels, n: int, frozen: Frozen) -> Array:
     """[B, T]: the labels that are kept of the n-th term: of those with a law the selected, and all others."""
     of_term, mask_BT = {name: value[:, n] for name, value in values.items()}, at.mask_BIT[:, n]
     inside_BT = of_term["inside"] > 0
-    return select(of_term, mask_BT & inside_BT, frozen.now, batch.segments_BT) | (mask_BT & ~inside_BT)
-
-
-def _weights(kind: Kind, several: Sequence[int], counted_BIT: Array) -> Array:
-    """[B, I, T] of each label in the loss: its term's weight over the number of that term's labels."""
-    count_I = jnp.maximum(jnp.sum(counted_BIT, axis=(0, 2)), 1)
-    weight_I = jnp.asarray([kind.terms[i].weight for i in several], jnp.float32) / count_I
-    return jnp.broadcast_to(weight_I[None, :, None], counted_BIT.shape)
-
-
-def _rows(array_BIT: Array) -> Array:
-    """[B, I, T, ...] as [B I, T, ...]: the terms of a row stay beside each other, and so on its device."""
-    return array_BIT.reshape(-1, *array_BIT.shape[2:])
+    return select(of_term, mask_BT & inside_BT, frozen.now, at.segments_BT) | (mask_BT & ~inside_BT)
 
 
 def _law_total(
@@ -182,7 +138,7 @@ def _law_total(
     head: Head,
     frozen: Frozen,
     made_BITD,
-    at: _Labels,
+    at: Labels,
     kept_BIT,
     weight_BIT,
     chunking,
@@ -202,19 +158,19 @@ def _law_total(
         lag_GC = divergence(logits, part.config.among(part, law))
         return jnp.where(_inside(part, law), weight_GC * lag_GC, 0.0), said
 
-    operands = tuple(map(_rows, (at.hidden_BITD, at.tokens_BIT, weight_BIT)))
+    operands = tuple(map(rows_beside, (at.hidden_BITD, at.tokens_BIT, weight_BIT)))
     reads, beside = head.config.outward(head.params, i), (head.tables, frozen.target)
-    given = (_rows(kept_BIT), per_token, reads, _rows(made_BITD), operands, beside)
+    given = (rows_beside(kept_BIT), per_token, reads, rows_beside(made_BITD), operands, beside)
     total, said = total_at(*given, **_sizes(frozen, at, chunking))
     return total, _apart(said, at)
 
 
-def _apart(values: Mapping[str, Array], at: _Labels) -> dict[str, Array]:
+def _apart(values: Mapping[str, Array], at: Labels) -> dict[str, Array]:
     return {name: value.reshape(at.mask_BIT.shape) for name, value in values.items()}
 
 
 def _measured(
-    divergence, i: int, head: Head, frozen: Frozen, made_BITD, shown_BITD, at: _Labels, chunking, *, says: bool
+    divergence, i: int, head: Head, frozen: Frozen, made_BITD, shown_BITD, at: Labels, chunking, *, says: bool
 ):
     """{"gap", "inside": whether there is a law} [B, I, T] at every label, without a gradient.
 
@@ -238,11 +194,11 @@ def _measured(
             more = {"kl": forward_kl(logits, head.config.among(head, law)), **_said(head, logits, law)}
         return {"gap": lag, "inside": inside, **more}
 
-    operands = tuple(map(_rows, (made_BITD, shown_BITD, at.hidden_BITD, at.tokens_BIT)))
-    return _apart(values_at(_rows(at.mask_BIT), values, operands, **_sizes(frozen, at, chunking)), at)
+    operands = tuple(map(rows_beside, (made_BITD, shown_BITD, at.hidden_BITD, at.tokens_BIT)))
+    return _apart(values_at(rows_beside(at.mask_BIT), values, operands, **_sizes(frozen, at, chunking)), at)
 
 
-def _sizes(frozen: Frozen, at: _Labels, chunking: Chunking) -> dict[str, Any]:
+def _sizes(frozen: Frozen, at: Labels, chunking: Chunking) -> dict[str, Any]:
     vocab_size = jax.eval_shape(lambda: frozen.target.unembed(at.hidden_BITD[:, 0])).shape[-1]
     return {"vocab_size": vocab_size, "chunking": chunking}
 
@@ -272,7 +228,7 @@ def _distance(made_BITD: Array, taught_BITD: Array, mask_BIT: Array, weight_BIT:
     return jnp.sum(jnp.where(mask_BIT, weight_BIT * jnp.mean(each_BITD, axis=-1), 0.0))
 
 
-def _metrics(i: int, count: int, n: int, at: _Labels, values, kept_BIT) -> dict[str, Array]:
+def _metrics(i: int, count: int, n: int, at: Labels, values, kept_BIT) -> dict[str, Array]:
     """Of term i, which is the n-th here."""
     if i not in (0, count - 1):
         return {}

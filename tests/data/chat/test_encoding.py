@@ -1,5 +1,7 @@
 """Conversations as rows: what is cut, left out and counted, and refused beyond a hundredth."""
 
+import datetime
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,21 @@ def test_what_cannot_be_learnt_is_counted_by_reason_and_refused_past_a_hundredth
     assert len(rows) == 199 and counts["dropped"] == 1 and list(counts["left_out"].values()) == [1]
     with pytest.raises(UserError, match=f"F line 151: {reason}.*; 2 of 152 conversations cannot be used"):
         encode(rows_of(150, bad, bad), tokenizer)
+
+
+def test_rows_beyond_a_hundredth_are_named_all_with_how_to_mend_them(tokenizer):
+    empty = {"messages": [TURNS[0], {"role": "assistant", "content": ""}]}
+    long = {"messages": [TURNS[0] | {"content": "Hi " * 3000}, TURNS[1]]}
+    with pytest.raises(UserError) as raised:
+        encode(rows_of(50, empty, long, empty), tokenizer)
+    said = "3 of 53 conversations cannot be used, for 2 reasons, 2 for this one, and more than 1 % is refused"
+    assert str(raised.value).endswith(f"is empty; {said}; mend them, or take them out: F lines 51, 52, 53")
+
+
+def test_an_answer_that_the_target_gives_itself_may_be_empty_in_the_file(tokenizer):
+    bad = {"messages": [*TURNS, TURNS[0], {"role": "assistant", "content": None}, TURNS[0]]}
+    rows, counts = data.encode_for_prompts(rows_of(3, bad), tokenizer, max_length=64, eos_id=tokenizer.eos_token_id)
+    assert len(rows) == 4 and counts["dropped"] == 0
 
 
 def test_what_the_template_refuses_is_a_reason_with_its_own_words():
@@ -157,7 +174,6 @@ def test_tokens_know_whose_words_they_are(tokenizer):
 
 
 def test_a_template_that_writes_the_date_is_told_the_day_it_is_given(tokenizer, tmp_path):
-    import datetime
 
     file = tmp_path / "t.jinja"
     file.write_text("{{- 'Today: ' + strftime_now('%d %b %Y') + '\\n' }}" + CHATML)

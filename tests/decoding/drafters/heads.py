@@ -11,10 +11,23 @@ import numpy as np
 import optax
 
 from adaspec_jax.decoding import Context, NoDraft, Sampling, generate
+from adaspec_jax.decoding.drafters.target.adapter import AdapterDrafter
+from adaspec_jax.decoding.drafters.target.blocks import BlockDrafter
+from adaspec_jax.decoding.drafters.target.collapse import FrameTree
+from adaspec_jax.decoding.drafters.target.coupled import CoupledChain, CoupledGrowth
 from adaspec_jax.decoding.drafters.target.features import FeatureDrafter, FeatureGrowth, FeatureTree
+from adaspec_jax.decoding.drafters.target.look_ahead import LookAheadDrafter
 from adaspec_jax.decoding.drafters.target.parallel_heads import ParallelChain, ParallelTree
 from adaspec_jax.decoding.drafters.target.sequential_heads import SequentialChain, SequentialTree
+from adaspec_jax.decoding.drafters.target.slots import SlotChain, SlotTree
+from adaspec_jax.decoding.stopping import UntilWeak
 from adaspec_jax.models import heads
+from adaspec_jax.models.heads.amphista import Amphista, InSlots
+from adaspec_jax.models.heads.ctc import Ctc, InFrames
+from adaspec_jax.models.heads.parts.blocks import BlocksOnTarget, InBlocks
+from adaspec_jax.models.heads.parts.coupled import Coupled, CoupledOnTarget
+from adaspec_jax.models.heads.parts.early import Early, OnFirstLayers
+from adaspec_jax.models.heads.parts.look_ahead import LookAhead, OnSlots
 from adaspec_jax.models.heads.parts.recurrent import OnTarget, Recurrent
 from adaspec_jax.models.heads.parts.several import Beside
 from adaspec_jax.training import Batch, Frozen
@@ -25,10 +38,19 @@ VOCAB, LONGEST = 23, 48
 KNOBS = {
     "eagle": {"noise": 0.0, "laws": 1.0},
     "eagle3": {"steps": 3, "vocabulary": 15},
+    "kangaroo": {"exit_layer": 1},
     "medusa": {"heads": 3, "hard": False},
     "hydra": {"heads": 3, "hard": False},
     "hydra_plus": {"heads": 3, "blocks": 2},
+    "mtp": {"hard": False},
+    "amphista": {"heads": 3},
+    "ctc": {"noise": 0.0, "laws": 1.0, "alignment": 0.3},
+    "dflash": {"block": 4, "depth": 2, "hard": False},
+    "p_eagle": {"steps": 3, "depth": 2, "keep": 0.9},
+    "pass": {"slots": 3},
+    "falcon": {"noise": 0.0, "laws": 1.0, "features": 0.0},
 }
+STEPS = {"p_eagle": 60}  # of more it learns these few texts by heart, and guesses nothing of others
 TREE = ((3,), (2, 1, 0), (1, 0, 2))
 
 
@@ -56,9 +78,9 @@ def texts():
 
 
 @functools.cache
-def trained(name, steps=250):
+def trained(name, steps=None):
     """A head after so many steps on what the target writes."""
-    return trained_on(name, Batch(texts(), jnp.ones((48, 24), bool)), steps)
+    return trained_on(name, Batch(texts(), jnp.ones((48, 24), bool)), steps or STEPS.get(name, 250))
 
 
 def trained_on(name, batch, steps):
@@ -81,15 +103,40 @@ def trained_on(name, batch, steps):
 
 def on(head, model=None):
     model = target() if model is None else model
+    if isinstance(head.config, Early):
+        return OnFirstLayers(head, model)
+    if isinstance(head.config, Amphista):
+        return InSlots(head, model.ends())
+    if isinstance(head.config, Ctc):
+        return InFrames(head, model.ends())
+    if isinstance(head.config, InBlocks):
+        return BlocksOnTarget(head, model.ends())
+    if isinstance(head.config, Coupled):
+        return CoupledOnTarget(head, model.ends())
+    if isinstance(head.config, LookAhead):
+        return OnSlots(head, model)
     return (OnTarget if isinstance(head.config, Recurrent) else Beside)(head, model.ends())
 
 
 WAYS = {
+    "amphista chain": lambda on: SlotChain(on, 3),
+    "amphista tree": lambda on: SlotTree(on, TREE),
+    "ctc chain": lambda on: FeatureDrafter(on, 3),
+    "ctc tree": lambda on: FrameTree(on, TREE),
     "eagle chain": lambda on: FeatureDrafter(on, 3),
     "eagle tree": lambda on: FeatureTree(on, TREE),
     "eagle grown": lambda on: FeatureGrowth(on, 8, 3, 3),
     "eagle3 chain": lambda on: FeatureDrafter(on, 3),
     "eagle3 grown": lambda on: FeatureGrowth(on, 8, 3, 3),
+    "mtp chain": lambda on: FeatureDrafter(on, 3),
+    "mtp grown": lambda on: FeatureGrowth(on, 8, 3, 3),
+    "dflash chain": lambda on: BlockDrafter(on, 3),
+    "p_eagle chain": lambda on: BlockDrafter(on, 3),
+    "falcon chain": lambda on: CoupledChain(on, 3),
+    "falcon grown": lambda on: CoupledGrowth(on, 8, 3, 3),
+    "pass slots": lambda on: LookAheadDrafter(on, 3),
+    "kangaroo chain": lambda on: AdapterDrafter(on, 3),
+    "kangaroo weak": lambda on: AdapterDrafter(on, 3, UntilWeak(0.3, limit=3), widths=(1, 2)),
     "medusa chain": lambda on: ParallelChain(on, 3),
     "medusa tree": lambda on: ParallelTree(on, TREE),
     "hydra chain": lambda on: SequentialChain(on, 3),
@@ -108,10 +155,12 @@ def drafter_of(name):
 class Said:
     """What a head makes of a text and a path of guesses after it, by the path that training takes: whole texts."""
 
-    def __init__(self, head, depth: int = 3) -> None:
+    def __init__(self, head, depth: int = 3, *, blank: bool = False) -> None:
+        """`blank`: with a column of its own for it, where the head has one."""
         config = head.config
-        if isinstance(config, Recurrent):
+        if isinstance(config, Recurrent | Coupled):
             config = dataclasses.replace(config, steps=depth)
+        self._early, self._ahead = isinstance(config, Early), isinstance(config, LookAhead)
         self._known: dict[tuple[int, ...], np.ndarray] = {}
         head = dataclasses.replace(head, config=config)
 
@@ -119,19 +168,26 @@ class Said:
         def run(tokens_BT):
             features_BTF = heads.features_of(target(), tokens_BT, config.layers)
             made = head.guessed(target(), tokens_BT, features_BTF)
-            spread = [config.spread(head, head.logits(target(), x, i)) for i, x in enumerate(made)]
-            return jnp.stack(spread)[:, 0]
+            laws = [head.logits(target(), x, i) for i, x in enumerate(made)]
+            laws = laws if blank else [config.spread(head, law) for law in laws]
+            return jnp.stack([*([target()(tokens_BT)[0]] if self._ahead else []), *laws])[:, 0]
 
         self._run = run
 
     def logits(self, text, path=()) -> np.ndarray:
-        """After `text` and `path`: of the place whose hidden state comes before the text's last token."""
+        """After `text` and `path`: of the place whose hidden state comes before the text's last token.
+
+        Of a head on the target's first layers, whose guesses have hidden states too, that of the path's end; at
+        look-ahead slots, of the target itself and then of the slots after the text's last token.
+        """
         whole = (*text, *path)
         if whole not in self._known:
             padded = np.zeros((1, LONGEST), np.int32)
             padded[0, : len(whole)] = whole
             self._known[whole] = np.asarray(self._run(padded))
-        return self._known[whole][len(path), len(text) - 2]
+        if self._early:
+            return self._known[whole][0, len(whole) - 1]
+        return self._known[whole][len(path), len(text) - (1 if self._ahead else 2)]
 
     def logprobs(self, text, path=()) -> np.ndarray:
         logits = self.logits(text, path).astype(np.float64)

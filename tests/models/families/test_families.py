@@ -16,7 +16,7 @@ from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.families import FAMILIES, llama
 from adaspec_jax.models.families.hf_config import positive_int
 
-PORTED = ["codegen", "gpt2", "llama", "phi", "qwen2", "qwen3"]
+PORTED = ["codegen", "gpt2", "llama", "mixtral", "phi", "qwen2", "qwen3", "qwen3_moe"]
 STRETCH = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 STRETCH |= {"original_max_position_embeddings": 64}  # so that a tiny model has slow, fast and interpolated waves
 CASES = [
@@ -39,6 +39,12 @@ CASES = [
     ("qwen3", {}),
     ("qwen3", {"tie_word_embeddings": True, "head_dim": 8, "rms_norm_eps": 1e-2}),
     ("qwen3", {"attention_bias": True, "num_key_value_heads": 1, "rope_theta": 1e6}),
+    ("mixtral", {}),
+    ("mixtral", {"num_experts_per_tok": 1, "tie_word_embeddings": True, "rms_norm_eps": 1e-2}),
+    ("mixtral", {"num_local_experts": 33, "num_experts_per_tok": 4, "head_dim": 16, "hidden_act": "gelu"}),
+    ("qwen3_moe", {}),
+    ("qwen3_moe", {"norm_topk_prob": False, "attention_bias": True, "num_experts_per_tok": 8}),
+    ("qwen3_moe", {"norm_topk_prob": False, "num_experts": 64, "num_experts_per_tok": 1, "tie_word_embeddings": True}),
 ]
 NAMES = [f"{name}-{','.join(map(str, keys.items())) or 'default'}"[:60] for name, keys in CASES]
 TOKENS_BT = np.random.default_rng(0).integers(0, 61, (3, 14))
@@ -222,9 +228,10 @@ def test_every_parameter_has_its_place_on_a_mesh(tiny_of, name):
         ("phi", {"qk_layernorm": True}, '"qk_layernorm" is true'),
         ("phi", {"qk_layernorm": "no"}, "\"qk_layernorm\" is 'no'; true or false"),
         ("phi", {"partial_rotary_factor": 1.5}, '"partial_rotary_factor" is 1.5'),
-        ("phi", {"rope_scaling": {"type": "linear", "factor": 2.0}}, 'rope type "linear" in "rope_scaling"'),
+        ("phi", {"rope_scaling": {"type": "bent", "factor": 2.0}}, 'rope type "bent" in "rope_scaling"'),
+        ("phi3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, 'rope type "linear" .* only "default" and "long'),
         ("phi", {"layer_norm_eps": "small"}, "\"layer_norm_eps\" is 'small'; a number"),
-        ("llama", {"rope_parameters": {"rope_type": "yarn"}}, 'rope type "yarn" .* only "default" and "llama3"'),
+        ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 0.5}}, '"factor" is 0.5; a number from 1'),
         ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, '"low_freq_factor" is missing'),
         ("llama", {"rope_scaling": STRETCH | {"high_freq_factor": 0.5}}, '"low_freq_factor" 1.0 must be below'),
         ("llama", {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, '"full_attention"'),
@@ -234,6 +241,14 @@ def test_every_parameter_has_its_place_on_a_mesh(tiny_of, name):
         ("llama", {"head_dim": 0}, '"head_dim" is 0'),
         ("qwen2", {"use_mrope": True}, '"use_mrope" is true'),
         ("qwen3", {"layer_types": ["full_attention", "conv"]}, '"layer_types" has "conv"'),
+        ("mixtral", {"sliding_window": 0}, '"sliding_window" is 0'),
+        ("mixtral", {"router_jitter_noise": "much"}, "\"router_jitter_noise\" is 'much'"),
+        ("mixtral", {"num_local_experts": 0}, '"num_local_experts" is 0'),
+        ("mixtral", {"num_experts_per_tok": 5}, '"num_experts_per_tok" 5 is more than the 4 experts'),
+        ("mixtral", {"num_experts": 8}, '"num_experts" 8 and "num_local_experts" 4 are to be one number'),
+        ("qwen3_moe", {"decoder_sparse_step": 2}, '"decoder_sparse_step" is 2; only 1'),
+        ("qwen3_moe", {"mlp_only_layers": [1]}, '"mlp_only_layers" has 1; layers without experts'),
+        ("qwen3_moe", {"mlp_only_layers": "first"}, '"mlp_only_layers" is .first.; a list'),
         ("llama4", {}, 'model_type "llama4" is not supported; .* did you mean "llama"'),
     ],
 )

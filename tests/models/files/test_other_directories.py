@@ -7,7 +7,7 @@ import pytest
 from adaspec_jax import models
 from adaspec_jax.errors import UserError
 from adaspec_jax.methods import load_drafter
-from adaspec_jax.models.families import FAMILIES
+from tests.models.conftest import QUICK
 
 
 @pytest.fixture(params=[models.load, load_drafter], ids=["load", "load_drafter"])
@@ -27,7 +27,7 @@ def edit(path, **changes):
     path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | changes))
 
 
-@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("name", QUICK)
 def test_quantised_weights_are_named_by_their_method(tiny_of, tmp_path, refused, name):
     models.save(tiny_of(name), tmp_path)
     edit(tmp_path / "config.json", quantization_config=None)

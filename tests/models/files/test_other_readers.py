@@ -1,5 +1,7 @@
 """A config.json that is written means the same to transformers 4.57 and 5: rotary keys in the old places."""
 
+import copy
+import dataclasses
 import json
 import os
 import subprocess
@@ -8,6 +10,8 @@ import numpy as np
 import pytest
 
 from adaspec_jax import models
+from adaspec_jax.models import families
+from adaspec_jax.models.files import directories
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -21,9 +25,24 @@ ROPE = {
     "llama": LLAMA3,
     "qwen2": {"rope_type": "default", "rope_theta": 5e5},
     "qwen3": {"rope_type": "default", "rope_theta": 5e5},
+    "mixtral": {"rope_type": "default", "rope_theta": 5e5},
+    "qwen3_moe": {"rope_type": "default", "rope_theta": 5e5},
     "phi": {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.25},
     "gpt_neox": {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.5},
 }
+ROPE |= {
+    "gemma3_text": {
+        "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5e5},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+    },
+    "mistral": {"rope_type": "yarn", "rope_theta": 5e5, "factor": 4.0, "original_max_position_embeddings": 32},
+    "smollm3": {"rope_type": "default", "rope_theta": 5e5},
+    "phi3": {
+        **{"rope_type": "longrope", "rope_theta": 5e5, "partial_rotary_factor": 0.5},
+        **{"short_factor": [1.0, 1.5], "long_factor": [2.0, 4.0]},
+    },
+}
+STRETCHED = ("gemma3_text", "llama", "mistral", "phi3")
 IN_TRANSFORMERS_4 = """
 import json, sys, torch, transformers
 assert transformers.__version__.startswith("4."), transformers.__version__
@@ -41,7 +60,7 @@ def written(torch_checkpoint, tmp_path):
 
     def make(family):
         theirs, directory = torch_checkpoint(
-            model_type=family, directory=tmp_path / f"{family}-theirs", rope_parameters=dict(ROPE[family])
+            model_type=family, directory=tmp_path / f"{family}-theirs", rope_parameters=copy.deepcopy(ROPE[family])
         )
         assert "rope_parameters" in json.loads((directory / "config.json").read_text())
         models.save(models.load(directory), tmp_path / family)
@@ -57,7 +76,7 @@ def test_rotary_keys_are_where_both_look(written, family):
 
     logits, directory = written(family)
     config = json.loads((directory / "config.json").read_text())
-    assert "rope_parameters" not in config and (family == "llama") == ("rope_scaling" in config)
+    assert "rope_parameters" not in config and (family in STRETCHED) == ("rope_scaling" in config)
     import torch
 
     with torch.no_grad():
@@ -76,3 +95,21 @@ def test_transformers_4_reads_the_same_function(written):
     assert ran.returncode == 0, ran.stderr
     for logits, line in zip(expected, ran.stdout.splitlines(), strict=True):
         np.testing.assert_allclose(np.asarray(json.loads(line)), logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["phi3", "smollm3"])
+def test_a_small_vocabulary_has_no_padding_beyond_it(tiny_of, tmp_path, family):
+    transformers = pytest.importorskip("transformers")
+    model = tiny_of(family)
+    hf = {key: value for key, value in model.config.hf_config().items() if key != "pad_token_id"}
+    silent = dataclasses.replace(model, config=dataclasses.replace(model.config, source=json.dumps(hf)))
+    models.save(silent, tmp_path)
+    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path).config.pad_token_id is None
+
+
+def test_the_paddings_known_are_those_that_transformers_takes_beyond_a_small_vocabulary():
+    transformers = pytest.importorskip("transformers")
+    silent = {
+        name: getattr(transformers.AutoConfig.for_model(name), "pad_token_id", None) for name in families.FAMILIES
+    }
+    assert {name: token for name, token in silent.items() if token is not None and token > 1} == directories.PADS

@@ -7,15 +7,25 @@ from adaspec_jax.models import heads
 from tests.models.conftest import shaken
 
 VARIANTS = {
+    "amphista": ("amphista", {"heads": 2}),
+    "ctc": ("ctc", {}),
+    "ctc_token": ("ctc", {"blank": 0}),
     "eagle": ("eagle", {}),
     "eagle_bias": ("eagle", {"bias": True}),
     "eagle3": ("eagle3", {}),
     "eagle3_vocabulary": ("eagle3", {"vocabulary": 20, "norm_residual": True}),
     "eagle3_switches": ("eagle3", {"norm_fused": True, "norm_output": True, "taps": (0, 1)}),
+    "kangaroo": ("kangaroo", {"exit_layer": 1}),
     "medusa": ("medusa", {}),
     "medusa_blocks": ("medusa", {"heads": 2, "blocks": 2, "bias": False}),
     "hydra": ("hydra", {"heads": 2}),
     "hydra_plus": ("hydra_plus", {"heads": 2, "blocks": 2}),
+    "mtp": ("mtp", {}),
+    "dflash": ("dflash", {"block": 4, "depth": 2}),
+    "p_eagle": ("p_eagle", {"steps": 3, "depth": 2, "vocabulary": 20}),
+    "falcon": ("falcon", {}),
+    "pass": ("pass", {"slots": 3}),
+    "falcon_longer": ("falcon", {"block": 3, "memories": 1, "linear": True}),
 }
 
 

@@ -56,7 +56,10 @@ def change(directory, *, rename=None, drop=(), add=None, config=None, without=()
     (directory / "config.json").write_text(json.dumps(said))
 
 
-@pytest.mark.parametrize("variant", [name for name in setting.VARIANTS if "hydra" not in name])
+SERVED = [name for name in setting.VARIANTS if name.startswith(("eagle", "medusa", "dflash", "p_eagle"))]
+
+
+@pytest.mark.parametrize("variant", SERVED)
 def test_a_served_layout_is_enough_to_rebuild_a_head(variant, target, published):
     head, directory = published(variant)
     assert kind_in(directory) == head.config.name
@@ -213,7 +216,12 @@ def test_a_head_may_have_other_sizes_than_its_target_and_keeps_them(tiny_of, pub
         ("eagle3", {"config": {"model_type": "qwen3"}}, 'model_type "qwen3"'),
         ("eagle3", {"config": {"num_hidden_layers": 2}}, '"num_hidden_layers" is 2'),
         ("eagle3", {"config": {"hidden_act": "gelu"}}, '"hidden_act" is "gelu"'),
-        ("eagle3", {"config": {"parallel_drafting": True}}, '"parallel_drafting" is True'),
+        ("eagle3", {"config": {"parallel_drafting": True}}, '"pard_token" is None; a whole number'),
+        ("eagle3", {"config": {"parallel_drafting": True, "pard_token": 3}}, "missing .*mask_hidden"),
+        ("eagle3", {"config": {"pard_token": 3}}, '"pard_token" is 3'),
+        ("p_eagle", {"config": {"num_hidden_layers": 3}}, r"missing .*layers.2"),
+        ("p_eagle", {"config": {"pard_token": 61}}, "mask is 61; the target has 61 vocabulary rows"),
+        ("p_eagle", {"config": {"speculators_model_type": "peagle"}}, 'kind "peagle" are not known here'),
         ("eagle3", {"config": {"hidden_size": 64}}, "hidden_size is 64, and 32 in the target"),
         ("eagle3", {"config": {"target_hidden_size": 64}}, "target_hidden_size is 64, and 32"),
         ("eagle3", {"config": {"vocab_size": 80}}, "vocab_size is 80, and 61 in the target"),
@@ -222,20 +230,31 @@ def test_a_head_may_have_other_sizes_than_its_target_and_keeps_them(tiny_of, pub
         ("eagle3", {"config": {"eagle_aux_hidden_state_layer_ids": [2, 8]}}, "taps has 7; the target has layers 0 to"),
         ("eagle3", {"config": {"eagle_aux_hidden_state_layer_ids": "2"}}, "a list of layers is needed"),
         ("eagle3", {"config": {"norm_output": "yes"}}, "true or false is needed"),
-        ("eagle3", {"add": {"mask_hidden": np.ones((1, 96), np.float32)}}, "unexpected .*mask_hidden"),
+        ("eagle3", {"add": {"mask_hidden": np.ones((1, 96), np.float32)}}, '"pard_token" is None; a whole number'),
         ("eagle3", {"drop": ["midlayer.hidden_norm.weight"]}, "missing .*midlayer.hidden_norm.weight"),
         ("eagle3_vocabulary", {"drop": ["d2t"]}, "d2t is missing"),
         ("eagle3_vocabulary", {"drop": ["lm_head.weight"]}, "lm_head.weight is missing"),
         ("eagle3_vocabulary", {"add": {"d2t": np.full(20, 45)}}, "d2t must lead to tokens of the target"),
         ("eagle3_vocabulary", {"add": {"d2t": np.arange(20)[::-1] * 2}}, "ascending, each once"),
         ("eagle", {"add": {"layers.0.input_layernorm.weight": np.ones(32)}}, "unexpected .*input_layernorm"),
-        ("eagle", {"config": {"speculators_model_type": "dflash"}}, 'heads of the kind "dflash" are not known here'),
+        ("eagle", {"config": {"speculators_model_type": "dflash"}}, "DFlash's drafts in the format of the speculators"),
         ("eagle", {"config": {"architectures": ["LlamaForCausalLMRedrafter"]}}, 'kind "LlamaForCausalLMRedrafter" are'),
         (
             "eagle",
-            {"config": {"architectures": ["DFlashDraftModel"], "model_type": "qwen3"}},
-            '"DFlashDraftModel" are not',
+            {"config": {"architectures": ["DFlashDraftModel"]}},
+            "heads here have a layer of Qwen3",
         ),
+        ("dflash", {"config": {"dflash_config": {"mask_token_id": 3}}}, '"target_layer_ids" is None'),
+        ("dflash", {"config": {"dflash_config": {"target_layer_ids": [1, 4]}}}, '"mask_token_id" is None'),
+        ("dflash", {"config": {"dflash_config": {"mask_token_id": 3, "target_layer_ids": [1, 9]}}}, "taps has 9"),
+        ("dflash", {"config": {"dflash_config": {"causal": True}}}, '"causal" is True'),
+        ("dflash", {"config": {"dflash_config": {"use_swa": True}}}, '"use_swa" is True'),
+        ("dflash", {"config": {"layer_types": ["sliding_attention", "full_attention"]}}, '"layer_types" has windows'),
+        ("dflash", {"config": {"is_neox_style": False}}, "turn features as Qwen3 does"),
+        ("dflash", {"config": {"draft_vocab_size": 20}}, "guess among all of the target's tokens"),
+        ("dflash", {"config": {"num_hidden_layers": 3}}, r"missing .*layers.2"),
+        ("dflash", {"config": {"attention_bias": True}}, '"attention_bias" is true'),
+        ("dflash", {"config": {"architectures": ["Qwen3DSparkModel"]}}, 'kind "Qwen3DSparkModel" are not known here'),
         ("eagle3", {"config": {"architectures": ["DFlashLlamaForCausalLM"]}}, 'kind "DFlashLlamaForCausalLM" are not'),
         ("eagle", {"config": {"speculators_model_type": "eagle"}}, "the speculators library are not read here"),
         ("medusa", {"config": {"truncated_vocab_size": 9}}, '"truncated_vocab_size" is 9'),

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.acceptance import rejection_sample
 from adaspec_jax.decoding.drafters.models.reread import caught_up, read_on, read_prompt
-from adaspec_jax.decoding.prefill import tokens_from
+from adaspec_jax.decoding.prefill import tokens_from, untaught
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.rounds import Rounds, untaught
+from adaspec_jax.decoding.rounds import Rounds
 from adaspec_jax.decoding.sampling import Sampling
-from adaspec_jax.decoding.types import Accept, Asks, Context, Drafter, Model, Proposal, asks_of
+from adaspec_jax.decoding.types import Accept, Asks, Context, Drafter, Model, Proposal, WholeDrafter, asks_of
 
 
 class _Between(NamedTuple):
@@ -23,7 +23,7 @@ class _Between(NamedTuple):
     cache: Any  # the middle model's
     read_BS: Array  # the text that it holds
     draft_state: Any
-    taught: dict[str, Array | None]  # what the middle model's last verification said, see `untaught`
+    taught: dict[str, Any]  # what the middle model's last verification said, see `untaught`
 
 
 @pytree("length", "accept")
@@ -77,7 +77,7 @@ class Cascade:
         cache = read_on(self.model, state.cache, prompt, kept_B, width, window=prompt.behind)
         inside = self._inside(prompt, cache)
         if hasattr(self.drafter, "extend"):
-            draft_state = self.drafter.extend(state.draft_state, inside, kept_B, width)
+            draft_state = cast(WholeDrafter, self.drafter).extend(state.draft_state, inside, kept_B, width)
         else:
             draft_state = self.drafter.init(inside, slots)
         return self._begun(inside, cache, draft_state, slots)
@@ -101,7 +101,7 @@ class Cascade:
         after, logits_BNV = loop.context, loop.logits_BLV
         proposal = Proposal(
             tokens_from(after.tokens_BS, context.lengths_B, self.length),
-            probs_BNV=sampling.probs(logits_BNV) if states_law else None,
+            probs_BNV=sampling.probs(jnp.asarray(logits_BNV)) if states_law else None,
             opinion_BNV=logits_BNV if context.opinion else None,
         )
         taught = {name: getattr(after, name) for name in state.taught}

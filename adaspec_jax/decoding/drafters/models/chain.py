@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from adaspec_jax.decoding.conditional import changed_if
 from adaspec_jax.decoding.drafters.models.reread import Read, catch_up, read_on, read_prompt, reread
 from adaspec_jax.decoding.present import with_token
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.stopping import Stop
+from adaspec_jax.decoding.stopping import Stop, WholeStop
 from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
 
 
@@ -41,47 +42,52 @@ class ChainDrafter:
     def depth(self) -> int:
         return self.length
 
-    def init(self, prompt: Context, slots: int):
+    @property
+    def _rule(self) -> WholeStop:
+        assert self.stop is not None, "a chain that is as long as it can be asks nobody"
+        return cast(WholeStop, self.stop)
+
+    def init(self, prompt: Context, slots: int) -> Any:
         return self._begun(read_prompt(self.model, prompt, slots), prompt)
 
-    def extend(self, state, prompt: Context, kept_B: Array, width: int):
+    def extend(self, state: Any, prompt: Context, kept_B: Array, width: int) -> Any:
         cache = state if self.stop is None else state[0]
         if self.stop is not None:
             cache = catch_up(self.model, cache, prompt.tokens_BS, kept_B - prompt.behind + 1, stride=self.length)
         return self._begun(read_on(self.model, cache, prompt, kept_B, width, window=prompt.behind), prompt)
 
-    def _begun(self, cache, prompt: Context):
+    def _begun(self, cache: Any, prompt: Context) -> Any:
         if self.stop is None:
             return cache
-        return cache, self.stop.init(prompt) if hasattr(self.stop, "init") else ()
+        return cache, self._rule.init(prompt) if hasattr(self.stop, "init") else ()
 
-    def propose(self, key, state, context: Context):
+    def propose(self, key: Array, state: Any, context: Context) -> tuple[Proposal, Any]:
         return self._all(key, state, context) if self.stop is None else self._until_stopped(key, state, context)
 
-    def _all(self, key, cache, context: Context):
+    def _all(self, key: Array, cache: Any, context: Context) -> tuple[Proposal, Any]:
         # After a full acceptance the draft has never seen its own last guess.
         read = reread(self.model, cache, context, window=context.behind)
         return guessed_chain(self.model, read, key, context, length=self.length)
 
-    def _until_stopped(self, key, state, context: Context):
+    def _until_stopped(self, key: Array, state: Any, context: Context) -> tuple[Proposal, Any]:
         """The same guesses, as far as `stop` lets each row go."""
-        limit_B, stop_state = self.stop.begin(state[1], context)
+        limit_B, stop_state = self._rule.begin(state[1], context)
         begun = state[0], stop_state
         return self._up_to(limit_B, key, begun, context, rests=getattr(self.stop, "rests", False))
 
-    def propose_among(self, key, state, context: Context, rows_B: Array):
+    def propose_among(self, key: Array, state: Any, context: Context, rows_B: Array) -> tuple[Proposal, Any]:
         """`propose` of a chain with a stop in which these rows alone guess; where there are none nothing is read."""
-        limit_B, stop_state = self.stop.begin(state[1], context)
+        limit_B, stop_state = self._rule.begin(state[1], context)
         return self._up_to(jnp.where(rows_B, limit_B, 0), key, (state[0], stop_state), context, rests=True)
 
-    def _up_to(self, limit_B: Array, key, state, context: Context, *, rests: bool):
+    def _up_to(self, limit_B: Array, key: Array, state: Any, context: Context, *, rests: bool) -> tuple[Proposal, Any]:
         """At most `limit_B` guesses; with `rests`, nothing is read for none, and what was not read comes first."""
         if not rests:
             return self._guesses(limit_B, key, state, context)
         cache, stop_state = state
         until_B = context.lengths_B - context.behind
 
-        def guessed(made):
+        def guessed(made: Any) -> Any:
             cache = catch_up(self.model, made[1][0], context.tokens_BS, until_B, stride=self.length)
             proposal, (cache, stop_state) = self._guesses(limit_B, key, (cache, made[1][1]), context)
             # A row that may not guess holds no token that others guess for it.
@@ -94,7 +100,7 @@ class ChainDrafter:
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return changed_if(jnp.any(limit_B > 0), guessed, (nothing, resting))
 
-    def _guesses(self, limit_B: Array, key, state, context: Context):
+    def _guesses(self, limit_B: Array, key: Array, state: Any, context: Context) -> tuple[Proposal, Any]:
         keys = jax.random.split(key, self.length)
         logits_BV, hidden_BD, cache = reread(self.model, state[0], context, window=context.behind)
         begun = _Guessing.empty(self.length, logits_BV, context)._replace(cache=cache, stop_state=state[1])
@@ -107,20 +113,22 @@ class ChainDrafter:
             return self._guess(at._replace(cache=cache), keys[at.n], logits_BV, hidden_B1D[:, 0], limit_B, context)
 
         made = jax.lax.while_loop(lambda at: jnp.any(at.going_B) & (at.n < self.length), extend, first)
-        width = jnp.max(jnp.sum(made.proposal.valid_BN, axis=1)) if self.widths else None
+        width = jnp.max(jnp.sum(jnp.asarray(made.proposal.valid_BN), axis=1)) if self.widths else None
         return dataclasses.replace(made.proposal, width=width), (made.cache, made.stop_state)
 
-    def _guess(self, at: _Guessing, key, logits_BV, hidden_BD, limit_B, context: Context) -> _Guessing:
+    def _guess(
+        self, at: _Guessing, key: Array, logits_BV: Array, hidden_BD: Array, limit_B: Array, context: Context
+    ) -> _Guessing:
         sampling, n, proposal = context.sampling, at.n, at.proposal
         logits_BV = sampling.processed(logits_BV, at.present_BV)
         token_B, probs_BV = context.pick(key, logits_BV, at.cache.lengths_B)
         law_BV = probs_BV
-        if probs_BV is None:
+        if law_BV is None:
             law_BV = jax.nn.softmax(logits_BV) if sampling.greedy else sampling.probs(logits_BV)
-        goes_B, stop_state = self.stop.go_on(at.stop_state, n, law_BV, hidden_BD)
+        goes_B, stop_state = self._rule.go_on(at.stop_state, n, law_BV, hidden_BD)
         going_B = at.going_B & goes_B & (n < limit_B)
 
-        def put(buffer, values):
+        def put(buffer: Any, values: Any) -> Any:
             return None if buffer is None else jax.lax.dynamic_update_index_in_dim(buffer, values, n, axis=1)
 
         proposal = Proposal(
@@ -130,23 +138,26 @@ class ChainDrafter:
             opinion_BNV=put(proposal.opinion_BNV, logits_BV),
         )
         if hasattr(self.stop, "ended"):
-            going_B &= ~self.stop.ended(stop_state)
+            going_B &= ~self._rule.ended(stop_state)
         return _Guessing(n + 1, going_B, proposal, at.cache, stop_state, with_token(at.present_BV, token_B))
 
 
-def guessed_chain(model: Model, read: Read, key, context: Context, *, length: int) -> tuple[Proposal, Any]:
+Reader = Callable[[Array, Any], tuple[Array, Any]]  # (tokens_BT, its cache) -> (logits_BTV, the cache)
+
+
+def guessed_chain(model: Reader, read: Read, key: Array, context: Context, *, length: int) -> tuple[Proposal, Any]:
     """`length` guesses one after the other, from what a model made of the last committed token; and its cache.
 
     The cache's lengths say the guesses' places in the rows.
     """
     keys = jax.random.split(key, length)
 
-    def guess(key, logits_BV, cache, present_BV):
+    def guess(key: Array, logits_BV: Array, cache: Any, present_BV: Array | None) -> tuple[Array, Any, Any]:
         logits_BV = context.sampling.processed(logits_BV, present_BV)
         token_B, probs_BV = context.pick(key, logits_BV, cache.lengths_B)
         return token_B, probs_BV, logits_BV if context.opinion else None
 
-    def extend(carry, key):
+    def extend(carry: Any, key: Array) -> tuple[Any, Any]:
         token_B, cache, present_BV = carry
         logits_B1V, cache = model(token_B[:, None], cache)
         present_BV = with_token(present_BV, token_B)

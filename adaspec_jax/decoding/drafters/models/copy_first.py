@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax import Array
 
 from adaspec_jax.decoding.drafters.models.chain import ChainDrafter
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.types import Asks, Context, Drafter, Proposal, asks_of, is_chain
+from adaspec_jax.decoding.types import Asks, Context, Drafter, Proposal, WholeDrafter, asks_of, is_chain
 
 
 class _Sources(NamedTuple):
@@ -54,27 +55,27 @@ class CopyFirst:
         return _Sources(self.copies.init(prompt, slots), self.chain.init(prompt, slots), none_B)
 
     def extend(self, state: _Sources, prompt: Context, kept_B: Array, width: int) -> _Sources:
-        copies, chain = (
-            drafter.extend(inner, prompt, kept_B, width)
-            for drafter, inner in ((self.copies, state.copies), (self.chain, state.chain))
-        )
+        copies = cast(WholeDrafter, self.copies).extend(state.copies, prompt, kept_B, width)
+        chain = self.chain.extend(state.chain, prompt, kept_B, width)
         return _Sources(copies, chain, jnp.zeros_like(state.copied_B))
 
-    def propose(self, key, state: _Sources, context: Context) -> tuple[Proposal, _Sources]:
+    def propose(self, key: Array, state: _Sources, context: Context) -> tuple[Proposal, _Sources]:
         copy_key, chain_key = jax.random.split(key)
         copied, copies = self.copies.propose(copy_key, state.copies, context)
+        assert copied.valid_BN is not None, "copies say where they found any"
         found_B = copied.valid_BN[:, 0]
-        own = {name: jnp.where(state.copied_B, 0, getattr(context, name)) for name in ("accepted_B", "judged_B")}
-        context = dataclasses.replace(context, **own)
+        accepted_B, judged_B = (jnp.where(state.copied_B, 0, x) for x in (context.accepted_B, context.judged_B))
+        context = dataclasses.replace(context, accepted_B=accepted_B, judged_B=judged_B)
         guessed, chain = self.chain.propose_among(chain_key, state.chain, context, ~found_B)
 
         def chosen(copied_BN: Array, guessed_BN: Array) -> Array:
             return jnp.where(found_B[:, None], self._wide(copied_BN), self._wide(guessed_BN))
 
         tokens_BN = chosen(copied.tokens_BN, guessed.tokens_BN)
+        assert guessed.valid_BN is not None, "a chain with a stop says how far it went"
         valid_BN = chosen(copied.valid_BN, guessed.valid_BN)
 
-        def told(laws_BNV: Array | None, of_mass=lambda mass_BNV: mass_BNV) -> Array | None:
+        def told(laws_BNV: Array | None, of_mass: Callable[[Array], Array] = jnp.asarray) -> Array | None:
             """The chain's own, and in rows that copy what a point mass is there."""
             if laws_BNV is None:
                 return None

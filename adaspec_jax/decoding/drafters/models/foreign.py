@@ -139,6 +139,9 @@ class Foreign:
 class Translating:
     """Of drafters with fields `foreign` and `length`, whose state is the foreign model's cache."""
 
+    foreign: Foreign
+    length: int
+
     asks = Asks(likeliest=0)
 
     @property

@@ -136,9 +136,9 @@ def grow(
     batch, vocab_size = logprobs_BV.shape
     branch, beams = min(branch, vocab_size), min(beams, budget)
     places = (depth - 1) * beams
-    rule = {"branch": branch, "decay": decay, "share": share}
+    rule: dict[str, Any] = {"branch": branch, "decay": decay, "share": share}
 
-    def opens(nodes: _Nodes, step, going_B) -> Array:
+    def opens(nodes: _Nodes, step: Array | int, going_B: Array) -> Array:
         opens_BN = (nodes.score_BN > -jnp.inf) & (nodes.place_BN < 0) & going_B[:, None]
         if least_B is not None:
             opens_BN &= nodes.score_BN >= least_B[:, None]
@@ -180,13 +180,13 @@ def grown_after(
     """
     present_BV = context.present(logits_BV.shape[-1])
 
-    def logprobs(logits_BWV, depth_BW, present_BWV):
+    def logprobs(logits_BWV: Array, depth_BW: Array, present_BWV: Array | None) -> Array:
         logits_BWV = context.sampling.processed(logits_BWV, present_BWV)
         if context.has_noise:
             logits_BWV = context.noisy(logits_BWV, context.lengths_B[:, None] + depth_BW)
         return jax.nn.log_softmax(logits_BWV.astype(jnp.float32))
 
-    def expand(state, beams: Beams):
+    def expand(state: Any, beams: Beams) -> tuple[Array, Any]:
         logits_BWV, state = read(state, beams)
         present_BWV = None
         if present_BV is not None:
@@ -240,30 +240,32 @@ class GrowthDrafter:
     def num_nodes(self) -> int:
         return self.budget
 
-    def init(self, prompt: Context, slots: int):
+    def init(self, prompt: Context, slots: int) -> Any:
         return self._begun(read_prompt(self.model, prompt, slots + self._places), prompt)
 
-    def extend(self, state, prompt: Context, kept_B: Array, width: int):
+    def extend(self, state: Any, prompt: Context, kept_B: Array, width: int) -> Any:
         cache = state if self.fallback is None else state[0]
         return self._begun(read_on(self.model, cache, prompt, kept_B, width, window=self._window(prompt)), prompt)
 
-    def _begun(self, cache, prompt: Context):
+    def _begun(self, cache: Any, prompt: Context) -> Any:
         return cache if self.fallback is None else (cache, self.fallback.init(prompt))
 
-    def propose(self, key, state, context: Context):
-        cache, threshold_B = (state, None) if self.fallback is None else state
+    def propose(self, key: Array, state: Any, context: Context) -> tuple[Proposal, Any]:
+        cache, threshold_B = state, None
         if self.fallback is not None:
-            threshold_B = self.fallback.begin(state[1], context)
+            cache, threshold_B = state[0], self.fallback.begin(state[1], context)
         logits_BV, _, cache = reread(self.model, cache, context, window=self._window(context))
         grown, cache = self._grown(logits_BV, cache, context, threshold_B)
         width = jnp.max(jnp.sum(grown.valid_BN, axis=1)) if self.widths else None
         proposal = Proposal(grown.tokens_BN, grown.parents_BN, grown.valid_BN, width=width)
-        return proposal, cache if self.fallback is None else (cache, self.fallback.end(threshold_B, *grown.deepest()))
+        if self.fallback is None or threshold_B is None:
+            return proposal, cache
+        return proposal, (cache, self.fallback.end(threshold_B, *grown.deepest()))
 
-    def _grown(self, logits_BV, cache, context: Context, threshold_B) -> tuple[Grown, Any]:
+    def _grown(self, logits_BV: Array, cache: Any, context: Context, threshold_B: Array | None) -> tuple[Grown, Any]:
         slots = context.tokens_BS.shape[1] + self._places
 
-        def read(cache, beams: Beams):
+        def read(cache: Any, beams: Beams) -> tuple[Array, Any]:
             where = {"positions_BT": context.lengths_B[:, None] - 1 + beams.depth_BW}
             return self.model(beams.tokens_BW, cache, **where, mask_BTS=beams.attention_mask(context.lengths_B, slots))
 

@@ -38,7 +38,7 @@ class IntersectionDrafter(Translating):
         read, ready_B = self.foreign.reread(cache, context, width=width, ahead=self.length - 1)
         common = _Common(self.foreign.model, self.foreign.draft_of_V)
         begun = Read(common.of_target(read.logits_BV), None, _At(read.cache, context.lengths_B))
-        proposal, at = guessed_chain(common, begun, key, context, length=self.length)
+        proposal, at = guessed_chain(common.__call__, begun, key, context, length=self.length)
         cache = at.cache.roll_back(jnp.where(ready_B, at.cache.lengths_B, read.cache.lengths_B))
         valid_BN = jnp.broadcast_to(ready_B[:, None], proposal.tokens_BN.shape)
         return dataclasses.replace(proposal, valid_BN=valid_BN), cache
@@ -57,7 +57,7 @@ class _Common(NamedTuple):
     model: Model
     draft_of_V: Array
 
-    def __call__(self, tokens_BT: Array, at: _At) -> tuple[Array, _At]:
+    def __call__(self, tokens_BT: Array, at: Any) -> tuple[Array, _At]:
         logits_BTW, cache = self.model(jnp.maximum(self.draft_of_V[tokens_BT], 0), at.cache)
         return self.of_target(logits_BTW), _At(cache, at.lengths_B + tokens_BT.shape[1])
 

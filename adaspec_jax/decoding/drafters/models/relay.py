@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax import Array
 
 from adaspec_jax.decoding.logprobs import written
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.types import Asks, Context, Drafter, Proposal, asks_of, is_chain
+from adaspec_jax.decoding.types import Asks, Context, Drafter, Proposal, WholeDrafter, asks_of, is_chain
 
 
 class _Run(NamedTuple):
@@ -71,19 +71,19 @@ class Relay:
         return self._begun(prompt, states)
 
     @property
-    def extend(self):
+    def extend(self) -> Any:
         """As of every drafter; missing where one of these lacks it, so that whole prompts are read."""
         if not all(hasattr(drafter, "extend") for drafter in self.drafters):
             raise AttributeError("extend")
         return self._extended
 
     def _extended(self, state: _Run, prompt: Context, kept_B: Array, width: int) -> _Run:
-        drafters = enumerate(zip(self.drafters, state.states, strict=True))
+        drafters = enumerate(zip(cast(tuple[WholeDrafter, ...], self.drafters), state.states, strict=True))
         return self._begun(
             prompt, (drafter.extend(each, self._behind(prompt, n), kept_B, width) for n, (drafter, each) in drafters)
         )
 
-    def _begun(self, prompt: Context, states) -> _Run:
+    def _begun(self, prompt: Context, states: Any) -> _Run:
         return _Run(tuple(states), jnp.zeros((len(prompt.lengths_B), len(self.drafters) + 1), jnp.int32))
 
     def propose(self, key: Array, state: _Run, context: Context) -> tuple[Proposal, _Run]:
@@ -111,7 +111,7 @@ class Relay:
         """The text with the guesses before those of drafter n, and what became of its own in the last round."""
         begin_B, end_B = begins_BX[:, n], begins_BX[:, n + 1]
 
-        def of_its_own(count_B):
+        def of_its_own(count_B: Array) -> Array:
             return jnp.clip(count_B - begin_B, 0, end_B - begin_B)
 
         nodes = self.drafters[n].num_nodes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +17,17 @@ class Read(NamedTuple):
     """What a draft model makes of the last committed token."""
 
     logits_BV: Array
-    hidden_BD: Array
-    cache: object
+    hidden_BD: Any  # an Array, where it is known
+    cache: Any
 
 
-def read_prompt(model: Model, prompt: Context, slots: int):
+def read_prompt(model: Model, prompt: Context, slots: int) -> Any:
     """The model's cache after a right-padded prompt."""
     _, cache = model.features(prompt.tokens_BS, model.init_cache(prompt.tokens_BS.shape[0], slots))
     return cache.roll_back(prompt.lengths_B)
 
 
-def read_on(model: Model, cache, prompt: Context, kept_B: Array, width: int, *, window: int):
+def read_on(model: Model, cache: Any, prompt: Context, kept_B: Array, width: int, *, window: int) -> Any:
     """`read_prompt` from the cache of the turn before, of whose tokens the prompt has the first `kept_B` still.
 
     `window` is what `reread` is given: that many of the last tokens may be wrong here, of which the target keeps all
@@ -39,14 +39,14 @@ def read_on(model: Model, cache, prompt: Context, kept_B: Array, width: int, *, 
     return cache.roll_back(prompt.lengths_B)
 
 
-def catch_up(model: Model, cache, tokens_BS: Array, until_B: Array, *, stride: int):
+def catch_up(model: Model, cache: Any, tokens_BS: Array, until_B: Array, *, stride: int) -> Any:
     """The cache of rows of which it holds the first `cache.lengths_B` tokens, holding at least `until_B` of each.
 
     It reads `stride` tokens at a time, and nothing where no row lacks any.
     """
     until_B = jnp.maximum(until_B, 0)
 
-    def read(cache):
+    def read(cache: Any) -> Any:
         start_B = jnp.minimum(cache.lengths_B, until_B)
         _, after = model.features(tokens_from(tokens_BS, start_B, stride), cache.roll_back(start_B))
         return after.roll_back(jnp.minimum(start_B + stride, until_B))
@@ -54,7 +54,7 @@ def catch_up(model: Model, cache, tokens_BS: Array, until_B: Array, *, stride: i
     return jax.lax.while_loop(lambda cache: jnp.any(cache.lengths_B < until_B), read, cache)
 
 
-def reread(model: Model, cache, context: Context, *, window: int) -> Read:
+def reread(model: Model, cache: Any, context: Context, *, window: int) -> Read:
     """The model after the last committed token, its cache rolled back to exactly the committed tokens.
 
     The last `window` committed tokens are read (again); the cache must be right for all tokens before them, so that
@@ -67,7 +67,7 @@ def reread(model: Model, cache, context: Context, *, window: int) -> Read:
     return Read(model.unembed(last_BD), last_BD, cache.roll_back(context.lengths_B))
 
 
-def caught_up(model: Model, cache, context: Context, read_BS: Array):
+def caught_up(model: Model, cache: Any, context: Context, read_BS: Array) -> Any:
     """The model's cache with every committed token but the last, as a target's is: at most `behind` - 1 are read.
 
     `read_BS`: the tokens that the cache holds, as far as it holds any. Nothing is read where no row lacks a token.
@@ -77,7 +77,7 @@ def caught_up(model: Model, cache, context: Context, read_BS: Array):
     start_B = jnp.maximum(context.lengths_B - context.behind, 0)
     tokens_BW = tokens_from(context.tokens_BS, start_B, context.behind - 1)
 
-    def read(cache):
+    def read(cache: Any) -> Any:
         return model.features(tokens_BW, cache.roll_back(start_B))[1]
 
     return changed_if(jnp.any(right_B < context.lengths_B - 1), read, cache)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 from jax import Array
 
 from adaspec_jax.decoding.drafters.levels import (
     Counts,
+    Found,
     Level,
     distinct,
     guessed_tree,
@@ -17,7 +19,8 @@ from adaspec_jax.decoding.drafters.levels import (
 )
 from adaspec_jax.decoding.drafters.models.reread import read_on, read_prompt, reread
 from adaspec_jax.decoding.pytree import pytree
-from adaspec_jax.decoding.types import Asks, Context, Model
+from adaspec_jax.decoding.sampling import Sampling
+from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
 
 
 @pytree("branching", "replacement")
@@ -43,17 +46,17 @@ class TreeDrafter:
     def num_nodes(self) -> int:
         return nodes_of(self._counts)
 
-    def init(self, prompt: Context, slots: int):
+    def init(self, prompt: Context, slots: int) -> Any:
         return read_prompt(self.model, prompt, slots)
 
-    def extend(self, cache, prompt: Context, kept_B: Array, width: int):
+    def extend(self, cache: Any, prompt: Context, kept_B: Array, width: int) -> Any:
         return read_on(self.model, cache, prompt, kept_B, width, window=self._window(prompt))
 
-    def propose(self, key, cache, context: Context):
+    def propose(self, key: Array, cache: Any, context: Context) -> tuple[Proposal, Any]:
         logits_BV, _, cache = reread(self.model, cache, context, window=self._window(context))
         position_BR, mask_BRS = read_nodes(self._counts, context.lengths_B, context.tokens_BS.shape[1])
 
-        def expand(cache, level: Level):
+        def expand(cache: Any, level: Level) -> tuple[Array, Any]:
             where = {"positions_BT": position_BR[:, level.places], "mask_BTS": mask_BRS[:, level.places]}
             return self.model(level.tokens_BW, cache, **where)
 
@@ -68,5 +71,5 @@ class TreeDrafter:
         # The accepted path lies scattered in this cache, so all a round can commit is read again: depth + 1 tokens.
         return self.depth - 1 + context.behind
 
-    def _children(self, key, logits_BWV, width: int, sampling):
+    def _children(self, key: Array, logits_BWV: Array, width: int, sampling: Sampling) -> Found:
         return (independent if self.replacement else distinct)(key, logits_BWV, width, sampling)

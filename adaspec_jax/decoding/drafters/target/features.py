@@ -64,7 +64,7 @@ class _Standing(NamedTuple):
     cache: Any  # lengths_B - 1 entries: one for every hidden state but that
 
 
-class _OnFeatures:
+class OnFeatures:
     """What drafters of one head have in common: its cache, and what it reads between rounds.
 
     A row whose prompt is one token has no hidden state before its last token: it guesses nothing in its first round.
@@ -89,12 +89,17 @@ class _OnFeatures:
 
     def _standing(self, cache: Any, context: Context) -> _Standing:
         """The head when it has read what the last round decided, as far as the target has computed it."""
+        made_BD, handed_BD, cache = self._read_on(cache, context)
+        return _Standing(self.head.unembed(made_BD), handed_BD, cache)
+
+    def _read_on(self, cache: Any, context: Context) -> tuple[Array, Array, Any]:
+        """What the head makes of that at its end, and what it hands on there; and its cache."""
         features_BWF, start_B = decided(context, self.depth)
         tokens_BW = tokens_from(context.tokens_BS, start_B + 1, self.depth + 1)
         hidden_BWD = self.head.entered(features_BWF)
         made_BWD, handed_BWD, cache = self.head.read(hidden_BWD, tokens_BW, cache.roll_back(start_B))
         made_BD, handed_BD = (last_decided(context, x) for x in (made_BWD, handed_BWD))
-        return _Standing(self.head.unembed(made_BD), handed_BD, cache.roll_back(context.lengths_B - 1))
+        return made_BD, handed_BD, cache.roll_back(context.lengths_B - 1)
 
 
 @pytree()
@@ -111,7 +116,7 @@ class _Further:
 
 
 @pytree("length")
-class FeatureDrafter(_OnFeatures):
+class FeatureDrafter(OnFeatures):
     """`length` guesses in a row, drawn from the head under the target's sampling settings, each from the one before.
 
     How servers decode EAGLE's heads (Li et al. 2024 and 2025, arXiv 2401.15077 and 2503.01840).
@@ -144,7 +149,7 @@ class FeatureDrafter(_OnFeatures):
 
 
 @pytree("counts")
-class FeatureTree(_OnFeatures):
+class FeatureTree(OnFeatures):
     """A tree of fixed shape: EAGLE-1's, as its code has it (Li et al. 2024, arXiv 2401.15077).
 
     Siblings are drawn without replacement and state the law of what their earlier siblings have left; greedily they are
@@ -184,7 +189,7 @@ class FeatureTree(_OnFeatures):
 
 
 @pytree("budget", "branch", "depth", "least", "widths")
-class FeatureGrowth(_OnFeatures):
+class FeatureGrowth(OnFeatures):
     """EAGLE-2's tree (Li et al. 2024, arXiv 2406.16858), which EAGLE-3 keeps: the `budget` likeliest of all guesses.
 
     Level by level, `branch` nodes are read in one pass, and the `branch` likeliest tokens after each are guesses, of

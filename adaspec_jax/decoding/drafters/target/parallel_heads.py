@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from adaspec_jax.decoding.drafters.apart import drawn_apart
 from adaspec_jax.decoding.drafters.levels import Counts, checked, nodes_of, parents_of, ranks_of
 from adaspec_jax.decoding.drafters.stateless import Stateless
 from adaspec_jax.decoding.drafters.target.decided import decided, last_decided, with_features
@@ -50,14 +51,7 @@ class _Beside(Stateless):
     def _logits(self, context: Context) -> Array:
         """[B, depth, V]: after the last committed token, and so many places further on less one."""
         features_BF = last_decided(context, decided(context, self.depth)[0])
-        logits_BDV = jnp.stack([self.head.guess(i, features_BF) for i in range(self.depth)], axis=1)
-        present_BV = context.present(logits_BDV.shape[-1])
-        return context.sampling.processed(logits_BDV, None if present_BV is None else present_BV[:, None])
-
-    def _noisy(self, context: Context, logits_BDV: Array) -> Array:
-        if not context.has_noise:
-            return logits_BDV
-        return context.noisy(logits_BDV, context.lengths_B[:, None] + jnp.arange(self.depth)[None])
+        return processed_apart(context, jnp.stack([self.head.guess(i, features_BF) for i in range(self.depth)], axis=1))
 
 
 @pytree("length")
@@ -88,14 +82,7 @@ class ParallelChain(_Beside):
         return self.length
 
     def propose(self, key, state: tuple, context: Context) -> tuple[Proposal, tuple]:
-        logits_BNV, sampling = self._logits(context), context.sampling
-        opinion_BNV = logits_BNV if context.opinion else None
-        if sampling.settled:
-            tokens_BN = jax.lax.top_k(self._noisy(context, logits_BNV), 1)[1][..., 0].astype(jnp.int32)
-            return with_features(context, Proposal(tokens_BN, opinion_BNV=opinion_BNV)), state
-        probs_BNV = sampling.probs(logits_BNV)
-        proposal = Proposal(sampling.draw(key, probs_BNV), probs_BNV=probs_BNV, opinion_BNV=opinion_BNV)
-        return with_features(context, proposal), state
+        return with_features(context, drawn_apart(key, context, self._logits(context))), state
 
 
 @pytree("counts")
@@ -124,15 +111,24 @@ class ParallelTree(_Beside):
         return len(self.counts)
 
     def propose(self, key, state: tuple, context: Context) -> tuple[Proposal, tuple]:
-        logits_BDV, ranks = self._logits(context), ranks_of(self.counts)
-        most = min(1 + max(int(rank_W.max()) for rank_W in ranks), logits_BDV.shape[-1])
-        tokens_BDK = jax.lax.top_k(self._noisy(context, logits_BDV), most)[1].astype(jnp.int32)
-        # Where a vocabulary is smaller than the tree is wide, its last token stands there again.
-        level_N = np.concatenate([np.full(len(rank_W), depth) for depth, rank_W in enumerate(ranks)])
-        rank_N = np.minimum(np.concatenate(ranks), most - 1)
-        proposal = Proposal(
-            tokens_BDK[:, level_N, rank_N],
-            parents_of(self.counts),
-            opinion_BNV=logits_BDV[:, level_N] if context.opinion else None,
-        )
-        return with_features(context, proposal), state
+        return with_features(context, ranked(self.counts, self._logits(context), context)), state
+
+
+def processed_apart(context: Context, logits_BDV: Array) -> Array:
+    """Logits of places in a row, of which none knows what stands at the others, after the sampling's processors."""
+    present_BV = context.present(logits_BDV.shape[-1])
+    return context.sampling.processed(logits_BDV, None if present_BV is None else present_BV[:, None])
+
+
+def ranked(counts: Counts, logits_BDV: Array, context: Context) -> Proposal:
+    """The tree in which child r of a node at depth d is the r-th likeliest token there; processed logits."""
+    ranks, noisy_BDV = ranks_of(counts), logits_BDV
+    if context.has_noise:
+        noisy_BDV = context.noisy(logits_BDV, context.lengths_B[:, None] + jnp.arange(len(counts))[None])
+    most = min(1 + max(int(rank_W.max()) for rank_W in ranks), logits_BDV.shape[-1])
+    tokens_BDK = jax.lax.top_k(noisy_BDV, most)[1].astype(jnp.int32)
+    # Where a vocabulary is smaller than the tree is wide, its last token stands there again.
+    level_N = np.concatenate([np.full(len(rank_W), depth) for depth, rank_W in enumerate(ranks)])
+    rank_N = np.minimum(np.concatenate(ranks), most - 1)
+    opinion_BNV = logits_BDV[:, level_N] if context.opinion else None
+    return Proposal(tokens_BDK[:, level_N, rank_N], parents_of(counts), opinion_BNV=opinion_BNV)

@@ -70,13 +70,14 @@ class TokenRecycling:
         def later(before_VK, row_VK):
             return jnp.where(row_VK < 0, before_VK, row_VK), None
 
-        return jax.lax.scan(later, self.memory, self._taught(state, context))[0]
+        return jax.lax.scan(later, jnp.asarray(self.memory), self._taught(state, context))[0]
 
     def propose(self, key, state: _Learnt, context: Context) -> tuple[Proposal, _Learnt]:
         row_B1 = jnp.arange(context.lengths_B.shape[0])[:, None]
         table_BVK = self._taught(state, context)
         level_BW = jnp.take_along_axis(context.tokens_BS, context.lengths_B[:, None] - 1, axis=1)
-        levels, parents_N = [level_BW], []
+        levels = [level_BW]
+        parents_N: list[int] = []
         for counts in self.tree:
             first = len(parents_N) - len(counts)  # of the level above
             above = [place for place, count in enumerate(counts) for _ in range(count)]

@@ -80,12 +80,12 @@ class SuffixPath(Stateless):
             whole = jnp.concatenate([memory_T, jnp.pad(answer_S, (0, 1)).at[count].set(-1)])
             return jax.lax.dynamic_slice(whole, (count + 1,), memory_T.shape), None
 
-        return jax.lax.scan(append, self.memory, (answers_BS, context.lengths_B - begun_B))[0]
+        return jax.lax.scan(append, jnp.asarray(self.memory), (answers_BS, context.lengths_B - begun_B))[0]
 
     def propose(self, key, state, context: Context):
         guesses_BN, count_B, promise_B = self._best(self._in_text(context))
         others = [self._in_answers(context)] if self.memory is not None else []
-        others += [self._in_store(context)] if self.store is not None else []
+        others += [self._in_store(self.store, context)] if self.store is not None else []
         for stands in others:
             theirs_BN, their_count_B, their_promise_B = self._best(stands)
             theirs_B = their_promise_B > promise_B
@@ -100,8 +100,9 @@ class SuffixPath(Stateless):
         return stands._replace(total_BGR=stands.total_BGR + 1)
 
     def _in_answers(self, context: Context) -> _Stands:
-        match_BT = match_lengths_in(self.memory, context.tokens_BS, context.lengths_B, self.depth - 1)
-        text_BT = jnp.broadcast_to(self.memory[None], match_BT.shape)
+        memory_T = jnp.asarray(self.memory)
+        match_BT = match_lengths_in(memory_T, context.tokens_BS, context.lengths_B, self.depth - 1)
+        text_BT = jnp.broadcast_to(memory_T[None], match_BT.shape)
         return self._in_one(match_BT, text_BT, jnp.full_like(context.lengths_B, self.remembered), context)
 
     def _in_one(self, match_BT: Array, text_BT: Array, end_B: Array, context: Context) -> _Stands:
@@ -125,17 +126,17 @@ class SuffixPath(Stateless):
             place_BX[:, None],
         )
 
-    def _in_store(self, context: Context) -> _Stands:
+    def _in_store(self, store: Datastore, context: Context) -> _Stands:
         """Each suffix has places of its own."""
         sizes = tuple(range(1, self.corpus_longest + 1))
-        first_BK, count_BK = self.store.spans(context.tokens_BS, context.lengths_B, sizes)
+        first_BK, count_BK = store.spans(context.tokens_BS, context.lengths_B, sizes)
         nth_1X, size_K = jnp.arange(self.places)[None, None], jnp.asarray(sizes)
         few_BK1, count_BK1 = (count_BK <= self.places)[:, :, None], count_BK[:, :, None]
         # In floats, for a count times `places` may pass what an int32 holds.
         spread_BKX = (nth_1X * (count_BK1 / self.places)).astype(jnp.int32)
         at_BKX = first_BK[:, :, None] + jnp.where(few_BK1, nth_1X, spread_BKX)
-        place_BKX = self.store.order_T[jnp.clip(at_BKX, 0, len(self.store.order_T) - 1)]
-        after_BKXD = self.store.read(place_BKX + size_K[None, :, None], self.length)
+        place_BKX = store.order_T[jnp.clip(at_BKX, 0, len(store.order_T) - 1)]
+        after_BKXD = store.read(place_BKX + size_K[None, :, None], self.length)
         among_BKX = nth_1X < count_BK1
         return _Stands(
             among_BKX[:, :, None],
@@ -159,7 +160,8 @@ class SuffixPath(Stateless):
         most_BP = promise_BP == jnp.max(promise_BP, axis=1, keepdims=True)
         best_B1 = jnp.max(jnp.where(most_BP, last_1P, 0), axis=1, keepdims=True)  # sizes ascend: the longest
         guesses_BN = jnp.take_along_axis(guesses_BPN, best_B1[:, :, None], axis=1)[:, 0]
-        return guesses_BN, *(jnp.take_along_axis(x_BP, best_B1, axis=1)[:, 0] for x_BP in (count_BP, promise_BP))
+        count_B, promise_B = (jnp.take_along_axis(x_BP, best_B1, axis=1)[:, 0] for x_BP in (count_BP, promise_BP))
+        return guesses_BN, count_B, promise_B
 
     def _paths(self, stands: _Stands) -> tuple[Array, Array, Array]:
         """([B, P, N] each pattern's most frequent path, [B, P] its length, [B, P] the sum of its products)."""

@@ -32,6 +32,14 @@ def check_knobs(kind: Any, *, counts: Sequence[str] = (), shares: Sequence[str] 
         raise ValueError("laws and features are 0: there is nothing to learn")
 
 
+def check_taps(taps: Sequence[int], count: int) -> None:
+    """ValueError for layers of a target that it has not, or that are not ascending."""
+    if outside := [tap for tap in taps if not 0 <= tap < count]:
+        raise ValueError(f"taps has {outside[0]}; the target has layers 0 to {count - 1}")
+    if len(set(taps)) != len(taps) or tuple(sorted(taps)) != tuple(taps):
+        raise ValueError(f"taps {taps} must be ascending, each once")
+
+
 def check_types(made: Any, *, least: int | None = None) -> None:
     """ValueError for a field of a dataclass, whose values a file says, that is no number or truth as its type is.
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from adaspec_jax.devices import processes
 from adaspec_jax.drafter_file import FILE, kind_in
@@ -22,7 +23,8 @@ from adaspec_jax.models.files.safetensors import SINGLE, open_tensors, write_ten
 from adaspec_jax.models.files.weights import params_from_tensors, tensors_from_params
 from adaspec_jax.models.heads import find_kind, made_for
 from adaspec_jax.models.heads.parts.checked import check_types
-from adaspec_jax.models.heads.parts.head import Head, Kind, Sizes
+from adaspec_jax.models.heads.parts.head import Head, Kind
+from adaspec_jax.models.heads.parts.sizes import Sizes
 from adaspec_jax.models.heads.parts.stored import Stored
 from adaspec_jax.models.rotary import Llama3Scaling
 
@@ -36,7 +38,7 @@ _IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 
 
 def save_head(
-    head: Head, directory, *, config: Mapping[str, Any] | None = None, fingerprint: str | None = None
+    head: Head, directory: str | Path, *, config: Mapping[str, Any] | None = None, fingerprint: str | None = None
 ) -> None:
     """A directory that `load_head` reads back to the bit; each file appears whole, drafter.json last.
 
@@ -60,14 +62,16 @@ def save_head(
     write_json(directory / FILE, said)
 
 
-def trained_on(directory) -> str | None:
+def trained_on(directory: str | Path) -> str | None:
     """The SHA-256 of the weights that the target had of a head in a directory; None where it does not say."""
     file = find_directory(directory) / FILE
     target = read_json(file).get("target") if file.is_file() else None
     return target.get("fingerprint") if isinstance(target, Mapping) else None
 
 
-def load_head(directory, target: CausalLM, *, dtype=jnp.float32, fingerprint: str | None = None) -> Head:
+def load_head(
+    directory: str | Path, target: CausalLM, *, dtype: Any = jnp.float32, fingerprint: str | None = None
+) -> Head:
     """The head in a directory (or of a hub name), made here or published elsewhere, with parameters in `dtype`.
 
     `target` is the model that it belongs to, `fingerprint` the SHA-256 of its weights, where that is known. UserError
@@ -90,7 +94,8 @@ def load_head(directory, target: CausalLM, *, dtype=jnp.float32, fingerprint: st
     except ValueError as error:
         raise UserError(f"{directory}: a head of the kind {name}: {error}") from None
     shapes = _shapes(kind, target)
-    origin, ignored = str(directory), {"ignored": _IGNORED, "note": processes.note}
+    origin = str(directory)
+    ignored: dict[str, Any] = {"ignored": _IGNORED, "note": processes.note}
     params = params_from_tensors(
         kind.table(shapes), stored.tensors, shapes, dtype=jnp.dtype(dtype), origin=origin, **ignored
     )
@@ -107,16 +112,16 @@ def _shapes(kind: Kind, target: CausalLM) -> Any:
     """The head's parameters as float32 shapes; nothing is allocated."""
     counts_V = np.zeros((kind.sizes.vocab_size,), np.int64)
 
-    def init(key, ends):
-        return kind.init(key, ends, counts_V)[0]
+    def init(key: Array, target):
+        return kind.init(key, target, counts_V)[0]
 
-    return jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), target.ends())
+    return jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), target)
 
 
 def _said(said: Mapping[str, Any], name: str, target: CausalLM, fingerprint: str | None) -> Kind:
     """The kind that a drafter.json describes; UserError where that is of another target, or of no use."""
     trained_on, knobs, sizes = (said.get(key) for key in ("target", "knobs", "sizes"))
-    if not all(isinstance(value, Mapping) for value in (trained_on, knobs, sizes)):
+    if not (isinstance(trained_on, Mapping) and isinstance(knobs, Mapping) and isinstance(sizes, Mapping)):
         raise UserError(f'{FILE} has no "target", "knobs" and "sizes" of a head; copy it again')
     _check_target(trained_on, target, fingerprint)
     scaling = sizes.get("rope_scaling")
@@ -141,8 +146,8 @@ def _check_target(trained_on: Mapping[str, Any], target: CausalLM, fingerprint: 
         for name, words in _OF_THE_TARGET.items()
         if name in here and there.get(name) != here[name]
     ]
-    known = there.get("fingerprint"), fingerprint
-    if not differing and None not in known and known[0] != known[1]:
-        differing = [f"weights {known[0][:12]} there and {known[1][:12]} here"]
+    known = there.get("fingerprint")
+    if not differing and known is not None and fingerprint is not None and known != fingerprint:
+        differing = [f"weights {known[:12]} there and {fingerprint[:12]} here"]
     if differing:
         raise UserError(f"the head belongs to another target: {', '.join(differing)}; give the one it was trained on")

@@ -17,33 +17,10 @@ from jax import Array
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.attention import block_of
 from adaspec_jax.models.causal_lm import CausalLM
-from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.files.weights import Weight, by_path
+from adaspec_jax.models.heads.parts.sizes import Sizes
 from adaspec_jax.models.heads.parts.stored import Stored
-from adaspec_jax.models.rotary import Llama3Scaling
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Of the target that a head belongs to: all that the head's own shape follows from."""
-
-    vocab_size: int
-    num_tokens: int  # vocabulary rows that tokens own
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    norm_eps: float
-    rope_theta: float
-    rope_scaling: Llama3Scaling | None
-    max_positions: int
-    initializer_range: float
-
-    @classmethod
-    def of(cls, config: DecoderConfig) -> Sizes:
-        return cls(**{each.name: getattr(config, each.name) for each in dataclasses.fields(cls)})
+from adaspec_jax.models.heads.parts.texts import Places
 
 
 class Term(NamedTuple):
@@ -61,8 +38,9 @@ class Kind:
     """What a head is beside its parameters: a kind's knobs, and the sizes of its target. Hashable, and static.
 
     A kind is a subclass in a file of `models/heads/`, named there `KIND`. Training asks `layers`, `init`, `terms`,
-    `guessed` and `logits`; decoding asks what its drafter needs (see the shapes beside this file). Every field but
-    those here is a knob, with its default. A knob that cannot work is a ValueError when the kind is made.
+    `guessed` and `logits`, and `places`, `guessed_at` and `weights` of one that guesses at some places alone; decoding
+    asks what its drafter needs (see the shapes beside this file). Every field but those here is a knob, with its
+    default. A knob that cannot work is a ValueError when the kind is made.
     """
 
     name: ClassVar[str]
@@ -72,7 +50,11 @@ class Kind:
     laws: ClassVar[float] = 1.0  # weight of the divergence from the target's law, or of the cross entropy
     hard: ClassVar[bool] = False  # cross entropy of the text's own tokens, in place of the divergence
     features: ClassVar[float] = 0.0  # weight of the smooth L1 distance to the target's last hidden states
+    alignment: ClassVar[float] = 0.0  # weight of the CTC loss of its guesses at places in a row; see `heads/ctc.py`
+    runs_target: ClassVar[bool] = False  # the whole target runs where it guesses, in training as in decoding
     noise: ClassVar[float] = 0.0  # width of the uniform noise on the hidden states it reads, at 512 tokens
+    together: ClassVar[bool] = False  # the loss is one mean over the labels of all terms, not one for each of them
+    by_own_laws: ClassVar[bool] = False  # `weights` asks what the head itself gives the tokens of the labels
 
     sizes: Sizes
     # How its layer is computed, as in a `DecoderConfig`; no knobs.
@@ -125,6 +107,16 @@ class Kind:
         return 0
 
     @property
+    def taught_layers(self) -> tuple[int, ...]:
+        """`layers`, and the last one, of which its lesson is made."""
+        return self.layers if self.layers[-1] == -1 else (*self.layers, -1)
+
+    @property
+    def first_layers(self) -> int:
+        """How many of the target's own layers, the first ones, are run at each of its guesses."""
+        return 0
+
+    @property
     def one_output(self) -> bool:
         """Whether `logits` and `outward` are the same for every term."""
         return True
@@ -132,6 +124,7 @@ class Kind:
     def init(self, key: Array, target: CausalLM, counts_V: np.ndarray) -> tuple[Any, Any]:
         """(parameters, tables) before training; tables are arrays that are not trained, or None.
 
+        `target`: all of it, layers too, where a head may begin as one of them.
         `counts_V`: how often each token is a label of the training text.
         """
         raise NotImplementedError
@@ -146,6 +139,27 @@ class Kind:
     ) -> tuple[Array, ...]:
         """A hidden state [B, T, D] for each of `terms`, of which `logits` makes laws, along texts."""
         raise NotImplementedError
+
+    def places(self, labels_BT: Array, segments_BT: Array | None, key: Array) -> Places | None:
+        """Where its guesses begin in a step of training, drawn by `key`; None: at every position.
+
+        `labels_BT`: bool, whether the token after a position is a label.
+        """
+        return None
+
+    def guessed_at(
+        self, head: Head, target: CausalLM, tokens_BT: Array, features_BTF: Array, segments_BT, places: Places
+    ) -> tuple[Array, ...]:
+        """As `guessed`, [B, N, D] each, of a kind whose guesses begin at `places`."""
+        raise NotImplementedError
+
+    def weights(self, labels_BIN: Array, given_BIN: Array | None) -> Array:
+        """[B, I, N] of the labels of all terms, `together`; `given_BIN`: what the head itself gives their tokens."""
+        return jnp.broadcast_to(jnp.asarray([each.weight for each in self.terms])[None, :, None], labels_BIN.shape)
+
+    def guessed_among(self, head: Head, target: CausalLM, *given: Any) -> tuple[Array, ...]:
+        """`guessed`, of which the places of a last argument, bool [B, T], alone are asked about; None: all."""
+        return self.guessed(head, target, *given[:-1])
 
     def outward(self, params: Any, term: int) -> Any:
         """The parameters that `logits` reads for a term."""
@@ -247,7 +261,7 @@ class Head:
         block = block_of(kernel, head_dim=self.config.head_dim, dtype=dtype, backend=backend)
         return replace(self, config=replace(self.config, attention=kernel, attention_block=block))
 
-    # A head has one layer: it is laid out as it is.
+    # A head has few layers: it is laid out as it is.
 
     def stacked(self) -> Head:
         return self
@@ -260,18 +274,3 @@ class Head:
         del products
         narrow = (backend or jax.default_backend()) == "cpu" and self.dtype == jnp.bfloat16
         return self.astype(jnp.float32) if narrow else self
-
-
-def features_of(target: CausalLM, tokens_BT: Array, layers: tuple[int, ...], segments_BT: Array | None = None) -> Array:
-    """[B, T, n D]: the target's hidden states after these layers, side by side in this order; no gradient."""
-    where = {} if segments_BT is None else {"segments_BT": segments_BT}
-    if layers == (-1,):
-        return jax.lax.stop_gradient(target.features(tokens_BT, **where)[0])
-    last = None if layers[-1] == -1 else max(layers) + 1
-    ran = target.run(tokens_BT, taps=layers, last=last, **where)
-    return jax.lax.stop_gradient(jnp.concatenate(ran.taps, axis=-1))
-
-
-def following(array_BT: Array, shift: int) -> Array:
-    """Column t holds what stood at t + `shift`; the last columns mean nothing."""
-    return jnp.roll(array_BT, -shift, axis=1)

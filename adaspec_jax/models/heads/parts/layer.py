@@ -14,11 +14,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from adaspec_jax.models.attention import BLOCK, BLOCK_ELSEWHERE, causal_attention, positions_within
+from adaspec_jax.models.attention import (
+    BLOCK,
+    BLOCK_ELSEWHERE,
+    cached_attention,
+    causal_attention,
+    positions_within,
+)
 from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.heads.parts.head import Kind
 from adaspec_jax.models.kv_cache import KVCache
-from adaspec_jax.models.layer import MLP, Attention, norm_of
+from adaspec_jax.models.layer import MLP, Attention, Where, norm_of
 from adaspec_jax.models.rotary import rotary_angles, rotate
 
 _NEVER = -1e30
@@ -58,9 +64,9 @@ def init_layer(config: DecoderConfig, key: Array, width: int) -> dict[str, Any]:
     keys = jax.random.split(key, 2)
     wide_11W, hidden_11D = jnp.zeros((1, 1, width)), jnp.zeros((1, 1, config.hidden_size))
     rotation = rotary_angles(jnp.zeros((1, 1), jnp.int32), size=config.rotary_dim, theta=config.rope_theta)
-    begins_B = jnp.zeros((1,), jnp.int32)
+    where = Where(rotation, None, jnp.zeros((1,), jnp.int32))
     return {
-        "attention": Attention(config).init(keys[0], wide_11W, rotation, None, None, begins_B)["params"],
+        "attention": Attention(config).init(keys[0], wide_11W, where)["params"],
         "mlp": MLP(config).init(keys[1], hidden_11D)["params"],
         "mlp_norm": unit_norm(config.hidden_size),
     }
@@ -72,7 +78,8 @@ def unit_norm(size: int) -> dict[str, Array]:
 
 def normed(config: DecoderConfig, params: dict[str, Array], hidden: Array) -> Array:
     """RMSNorm of the last axis."""
-    return norm_of(config).apply({"params": params}, hidden)
+    made: Any = norm_of(config).apply({"params": params}, hidden)
+    return made
 
 
 class Unrolled:
@@ -121,10 +128,13 @@ def _unrolled_step(config: DecoderConfig, count: int, params, inputs_BTW, residu
     else:
         mixed_BTHK = _attend_with_own(query_BTHK, first, (*own, made), segments_BT, config.attention_block)
     attended_BTD = Attention(config).apply(attention, mixed_BTHK.reshape(batch, length, -1), method="outward")
-    return _mixed(config, params, residual_BTD + attended_BTD), made
+    return with_mlp(config, params, residual_BTD + attended_BTD), made
 
 
-def _mixed(config: DecoderConfig, params, hidden_BTD: Array) -> Array:
+def with_mlp(config: DecoderConfig, params, hidden_BTD: Array) -> Array:
+    """With what the MLP adds, where the layer has one."""
+    if "mlp" not in params:
+        return hidden_BTD
     return hidden_BTD + MLP(config).apply({"params": params["mlp"]}, normed(config, params["mlp_norm"], hidden_BTD))
 
 
@@ -155,6 +165,89 @@ def _attend_with_own(query_BTHK: Array, first, own, segments_BT: Array | None, b
     return jnp.concatenate(mixed, axis=1).reshape(batch, length, heads, features)
 
 
+class ByBlocks:
+    """The layer over whole texts, of which every place t ends a block of `block` entries that see each other.
+
+    So each of them sees all up to t: its query is moved there. Later blocks follow t: an entry of theirs sees the first
+    blocks' keys up to t, and all keys of its own block and of those between.
+    """
+
+    def __init__(self, config: DecoderConfig, params: dict, segments_BT, block: int, *, rematerialise: bool) -> None:
+        self._config, self._params, self._segments_BT, self._block = config, params, segments_BT, block
+        self._remakes = rematerialise
+        self._keys: tuple[Array, Array] | None = None  # of the text's own entries
+        self._own: tuple[tuple[Array, Array], ...] = ()
+
+    def first(self, inputs_BTD: Array) -> tuple[Array, ...]:
+        """The outputs [B, T, D] of each entry of the blocks that end at t; where one would begin before the text, its
+        first entries are the text's first."""
+        run = partial(_first_block, self._config, self._block)
+        made, self._keys = self._run(run, self._params, inputs_BTD, self._segments_BT)
+        return made
+
+    def on(self, inputs: list[Array]) -> tuple[Array, ...]:
+        """The outputs of the next blocks, of what each of their entries [B, T, D] reads."""
+        run = partial(_own_block, self._config, 1 + len(self._own))
+        given = (self._params, tuple(inputs), self._keys, self._own, self._segments_BT)
+        made, self._own = self._run(run, *given)
+        return made
+
+    def _run(self, run: Any, *given: Any) -> Any:
+        return (jax.checkpoint(run) if self._remakes else run)(*given)
+
+
+def _places(batch: int, length: int, segments_BT: Array | None) -> Array:
+    every_BT = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
+    return every_BT if segments_BT is None else positions_within(segments_BT)
+
+
+def _turned(config: DecoderConfig, params, inputs_BTD: Array, positions_BT: Array):
+    """Queries [B, T, H, K], keys and values [B, T, Hkv, K], turned to their positions."""
+    rotation = rotary_angles(positions_BT, size=config.rotary_dim, theta=config.rope_theta, scaling=config.rope_scaling)
+    query, key, value = Attention(config).apply({"params": params["attention"]}, inputs_BTD, method="projected")
+    return rotate(query, rotation, interleaved=False), rotate(key, rotation, interleaved=False), value
+
+
+def _ended(config: DecoderConfig, params, mixed_BTHK: Array, residual_BTD: Array) -> Array:
+    """The layer's output, of what its heads mixed."""
+    flat_BTX = mixed_BTHK.reshape(*mixed_BTHK.shape[:2], -1)
+    attended_BTD: Any = Attention(config).apply({"params": params["attention"]}, flat_BTX, method="outward")
+    return with_mlp(config, params, residual_BTD + attended_BTD)
+
+
+def _first_block(config: DecoderConfig, block: int, params, inputs_BTD: Array, segments_BT: Array | None):
+    batch, length, _ = inputs_BTD.shape
+    place_BT = _places(batch, length, segments_BT)
+    query_BTHK, *keys = _turned(config, params, inputs_BTD, place_BT)
+    how = {"kernel": config.attention, "block": config.attention_block, "segments_BT": segments_BT}
+    made = []
+    for back in reversed(range(block)):
+        index_BT = jnp.arange(length, dtype=jnp.int32)[None] - jnp.minimum(place_BT, back)
+        moved = jnp.take_along_axis(query_BTHK, index_BT[..., None, None], axis=1)
+        beside = jnp.take_along_axis(inputs_BTD, index_BT[..., None], axis=1)
+        made.append(_ended(config, params, causal_attention(moved, *keys, **how), beside))
+    return tuple(made), tuple(keys)
+
+
+def _own_block(config: DecoderConfig, after: int, params, inputs, keys, own, segments_BT: Array | None):
+    batch, length, _ = inputs[0].shape
+    place_BT, queries = _places(batch, length, segments_BT), []
+    for j, inputs_BTD in enumerate(inputs):
+        query, *of_entry = _turned(config, params, inputs_BTD, place_BT + after + j)
+        queries.append(query)
+        own = (*own, tuple(of_entry))
+    see = (keys, own, segments_BT, config.attention_block)
+    made = [_ended(config, params, _attend_with_own(x, *see), y) for x, y in zip(queries, inputs, strict=True)]
+    return tuple(made), own
+
+
+def ask(config: DecoderConfig, params, inputs_BND, residual_BND, cache: KVCache, positions_BN, mask_BNS) -> Array:
+    """The layer's output [B, N, D] at entries that the cache holds already, each seeing what its mask shows."""
+    query_BNHK, _, _ = _turned(config, params, inputs_BND, positions_BN)
+    key, value = (x[0].astype(query_BNHK.dtype) for x in (cache.keys, cache.values))
+    return _ended(config, params, cached_attention(query_BNHK, key, value, mask_BNS), residual_BND)
+
+
 def read(config: DecoderConfig, params, inputs_BTW, residual_BTD, cache: KVCache, positions_BT=None, mask_BTS=None):
     """(hidden_BTD, the cache with T entries more per row): the layer in decoding; arguments as of `CausalLM.run`."""
     count, start_B = inputs_BTW.shape[1], jnp.asarray(cache.lengths_B)
@@ -165,13 +258,22 @@ def read(config: DecoderConfig, params, inputs_BTW, residual_BTD, cache: KVCache
         slots_11S = jnp.arange(cache.slots, dtype=jnp.int32)[None, None]
         mask_BTS = slots_11S <= (start_B[:, None] + steps_1T)[:, :, None]
     rotation = rotary_angles(positions_BT, size=config.rotary_dim, theta=config.rope_theta, scaling=config.rope_scaling)
-    attended_BTD, written = Attention(config).apply(
-        {"params": params["attention"]}, inputs_BTW, rotation, mask_BTS, (cache.keys[0], cache.values[0]), start_B
-    )
+    where, written = Where(rotation, mask_BTS, start_B), (cache.keys[0], cache.values[0])
+    made: Any = Attention(config).apply({"params": params["attention"]}, inputs_BTW, where, written)
+    attended_BTD, written = made
     cache = replace(cache, keys=(written[0],), values=(written[1],), lengths_B=start_B + jnp.int32(count))
-    return _mixed(config, params, residual_BTD + attended_BTD), cache
+    return with_mlp(config, params, residual_BTD + attended_BTD), cache
 
 
-def empty_cache(config: DecoderConfig, batch_size: int, slots: int, dtype) -> KVCache:
-    sizes = {"layers": 1, "kv_heads": config.num_kv_heads, "head_dim": config.head_dim, "dtype": dtype}
+def together(config: DecoderConfig, params, hidden_NKD: Array) -> Array:
+    """The layer over K states that all see each other, without rotation: a norm before each of its sublayers."""
+    count, width, _ = hidden_NKD.shape
+    where = Where(None, jnp.ones((count, width, width), bool), None)
+    inputs_NKD = normed(config, params["attention_norm"], hidden_NKD)
+    made: Any = Attention(config).apply({"params": params["attention"]}, inputs_NKD, where)
+    return with_mlp(config, params, hidden_NKD + made[0])
+
+
+def empty_cache(config: DecoderConfig, batch_size: int, slots: int, dtype, *, layers: int = 1) -> KVCache:
+    sizes = {"layers": layers, "kv_heads": config.num_kv_heads, "head_dim": config.head_dim, "dtype": dtype}
     return KVCache.zeros(batch_size, slots, **sizes)

@@ -12,7 +12,7 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.families import llama
 from adaspec_jax.models.files.weights import Weight, linear, norm
-from adaspec_jax.models.heads.parts.head import Sizes
+from adaspec_jax.models.heads.parts.sizes import Sizes
 from adaspec_jax.models.heads.parts.stored import Stored
 
 EMBEDDING, MATRIX = "embed_tokens.weight", "lm_head.weight"
@@ -62,12 +62,18 @@ def llama_config(sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def llama_sizes(config: Mapping[str, Any], target: CausalLM) -> Sizes:
-    """Sizes of a head on this target whose layer such a config.json describes; UserError for another layer."""
-    if config.get("model_type", "llama") != "llama":
-        raise UserError(f'config.json: model_type "{config["model_type"]}": heads here have a layer of Llama\'s')
+def llama_sizes(
+    config: Mapping[str, Any], target: CausalLM, *, model_type: str = "llama", layers: int | None = 1
+) -> Sizes:
+    """Sizes of a head on this target whose layer such a config.json describes; UserError for another layer.
+
+    `layers`: how many it must have; None: any number.
+    """
+    if config.get("model_type", model_type) != model_type:
+        said = f'config.json: model_type "{config["model_type"]}"'
+        raise UserError(f"{said}: heads here have a layer of {model_type.capitalize()}'s")
     said = llama.config(dict(config))
-    if said.num_layers != 1:
+    if layers is not None and said.num_layers != layers:
         raise UserError(f'config.json: "num_hidden_layers" is {said.num_layers}; heads here have one layer')
     for key, is_so in (("attention_bias", said.qkv_bias), ("mlp_bias", said.mlp_bias)):
         if is_so:

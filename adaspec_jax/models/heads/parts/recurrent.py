@@ -18,7 +18,8 @@ from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.heads.parts import layer
 from adaspec_jax.models.heads.parts.checked import check_knobs
-from adaspec_jax.models.heads.parts.head import Head, Kind, Term, following
+from adaspec_jax.models.heads.parts.head import Head, Kind, Term
+from adaspec_jax.models.heads.parts.texts import following
 from adaspec_jax.models.kv_cache import KVCache
 
 
@@ -93,8 +94,9 @@ class OnTarget:
         """
         config, params = self.head.config, self.head.params
         embedded_BTD = self.target.embedded(tokens_BT).astype(hidden_BTD.dtype)
-        inputs = config.joined(params, embedded_BTD, hidden_BTD)
-        made_BTD, cache = layer.read(config.layer, params["layer"], *inputs, cache, positions_BT, mask_BTS)
+        into_BTW, beside_BTD = config.joined(params, embedded_BTD, hidden_BTD)
+        where = (cache, positions_BT, mask_BTS)
+        made_BTD, cache = layer.read(config.layer, params["layer"], into_BTW, beside_BTD, *where)
         return made_BTD, config.handed_on(params, made_BTD), cache
 
     def unembed(self, made: Array) -> Array:

@@ -18,7 +18,8 @@ from jax import Array
 from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.heads.parts import layer
 from adaspec_jax.models.heads.parts.checked import check_knobs
-from adaspec_jax.models.heads.parts.head import Head, Kind, Term, following
+from adaspec_jax.models.heads.parts.head import Head, Kind, Term
+from adaspec_jax.models.heads.parts.texts import following
 from adaspec_jax.models.kv_cache import KVCache
 from adaspec_jax.models.unowned_rows import rule_out
 
@@ -58,7 +59,7 @@ class Several(Kind):
     def init(self, key: Array, target: CausalLM, counts_V: np.ndarray):
         del counts_V
         size, keys = self.sizes.hidden_size, jax.random.split(key, self.heads + 1)
-        matrix_DV = target.output_matrix().astype(jnp.float32)
+        matrix_DV = target.output_matrix().astype(jnp.float32) * target.config.logit_scale
         params: dict[str, Any] = {}
         for i in range(self.heads):
             wide = (1 + self.pieces(i)) * size

@@ -1,0 +1,85 @@
+"""What each method does, in a line, for whoever chooses among them; docs/methods.md has the whole of it."""
+
+WHERE_TO_BEGIN = """Where to begin: with a draft --methods vanilla,specinfer,auto,prompt_lookup; with none
+prompt_lookup,suffix,token_recycling,lookahead. --methods all tries whatever the models given allow, and the last
+line of its table names the fastest, with the command that decodes with it."""
+
+_OWN = "drafts with the target's own layers"
+
+SAID = {
+    "plain": "no guesses: what every other is compared with",
+    "vanilla": "a chain of the draft's guesses, checked in one target pass",
+    "pard": "a chain of guesses made in one pass of a draft that was trained for it",
+    "specinfer": "a small tree of the draft's guesses; more of it stays, and a pass costs more",
+    "specdec": "pard's guesses, keeping those among the target's likeliest few",
+    "block_verification": "vanilla's chain judged as a whole: keeps a little more when sampling",
+    "match": "keeps guesses equal to the target's own draw: for guesses whose law is unknown",
+    "kseq": "several independent first guesses, each the beginning of a chain",
+    "distinct": "several different first guesses, each the beginning of a chain",
+    "traversal": "the tree of distinct, judged from its leaves on",
+    "specexec": "a large tree grown where the draft is surest: for targets that are slow to read",
+    "edgellm": "a small tree grown where the draft is surest, with a threshold that adjusts itself",
+    "on_the_fly": "vanilla with as many guesses as its last rounds and an assumed cost suggest",
+    "auto": "vanilla with as many guesses as pay by costs measured here, down to none",
+    "finite_state": "vanilla with a guess more after a full round, one fewer after a refusal",
+    "copy_first": "copies from the text where it repeats, else the draft's chain",
+    "heuristic": "transformers' schedule: two more after a full round, one fewer after a refusal",
+    "specdec_pp": "a chain that ends where some guess is likely to be refused",
+    "confident": "transformers' chain that ends at the first guess the draft is unsure of",
+    "tli": "a chain over the tokens that both vocabularies have",
+    "slem": "the draft's text, spelt in the target's tokens",
+    "prompt_lookup": "copies what followed the last tokens earlier in the text",
+    "llma": "copies from the prompt what followed the answer's last tokens",
+    "anpd": "what most often followed the last tokens in the text so far",
+    "n_grammys": "several continuations from the text and from what the target's weights say of each token",
+    "rest": "the commonest continuations in a datastore, as a tree",
+    "suffix": "the most frequent continuation of the longest suffix, in text, earlier answers and datastore",
+    "sam": "the continuation of the longest repeated suffix, longer where more repeats",
+    "jacobi": "guesses a block, and lets the target's passes correct it",
+    "jacobi_gauss_seidel": "jacobi, one block finished before the next begins",
+    "lookahead": "collects n-grams from passes over future places, and tries them",
+    "token_recycling": "a tree of the likeliest tokens that earlier passes gave each token",
+    "draft_and_verify": f"{_OWN}, a fixed set left out (found by search_layers)",
+    "swift": f"{_OWN}, the set left out searched for while decoding",
+    "draft_on_the_fly": f"{_OWN}, attentions left out that change little",
+    "layerskip": f"{_OWN}, the first few: for targets trained to exit early",
+    "magicdec": "drafts with the target over a part of its cache: for long contexts",
+    "eagle": "a fixed tree of the head's guesses",
+    "eagle2": "a tree of the head's guesses, grown where they are surest",
+    "eagle_chain": "the head's guesses in a row, as servers decode",
+    "ctc": "a tree of guesses that may repeat or be blank, collapsed before it is judged",
+    "ctc_chain": "that head's guesses in a row, without blanks",
+    "eagle3": "a tree of the head's guesses, grown where they are surest",
+    "eagle3_chain": "the head's guesses in a row, as servers decode",
+    "dflash": "a block guessed in one pass on several of the target's hidden states",
+    "p_eagle": "the head's guesses in a row, made in one pass at masks",
+    "falcon": "a tree of the head's guesses, two of them made in each pass, grown where they are surest",
+    "falcon_chain": "the head's guesses in a row, two of them made in each pass",
+    "kangaroo": "an adapter on the target's first layers, until a guess is weak",
+    "kangaroo_chain": "that adapter's guesses in a row, without an end",
+    "hydra": "a tree, each head reading the path to its guess",
+    "hydra_plus": "a tree, each head reading the path to its guess",
+    "mtp": "a tree of the module's guesses, grown where they are surest",
+    "mtp_chain": "the module's guesses in a row",
+    "amphista": "medusa's tree, of slots that see each other and the sampled token before they guess",
+    "amphista_chain": "the slots' guesses in a row",
+    "amphista_typical": "that tree, keeping what the target finds typical",
+    "pass": "the target's own guesses at trained embeddings after the text: a pass to guess, one to verify",
+    "medusa": "a tree, head i guessing i tokens ahead",
+    "vadusa": "medusa's tree, keeping guesses that one of several draws of the target's would be",
+    "fsd": "keeps guesses where both laws are alike",
+    "lenient": "keeps guesses that are too likely under the draft by less than a factor",
+    "typical": "keeps guesses that the target finds typical",
+    "top_beta": "keeps guesses among the target's likeliest few",
+    "tolerance": "keeps guesses that one of several draws of the target's would be",
+    "bild": "keeps guesses that the target does not find too unlikely, asks it where the draft is unsure",
+    "pyramidsd_f": "the smallest drafts, the next and the target keep what is alike",
+    "pyramidsd_a": "the smallest drafts, the next keeps what it would say itself",
+    "cs_drafting": "copies help the smaller draft, and that helps the larger",
+}
+SAID |= {
+    f"{head}_chain": "the heads' guesses in a row, as servers decode" for head in ("hydra", "hydra_plus", "medusa")
+}
+SAID |= {
+    f"{head}_typical": "that tree, keeping what the target finds typical" for head in ("hydra", "hydra_plus", "medusa")
+}
