@@ -24,10 +24,10 @@ KINDS |= {"kangaroo": "exit_layer=2", "mtp": "steps=3"}
 EPOCHS |= {"kangaroo": 3, "mtp": 1, "pard": 2, "specdec": 2, "specdec_pp": 10}
 KINDS |= {"amphista": "heads=4", "ctc": "steps=1"}
 EPOCHS |= {"amphista": 1, "ctc": 3}
-KINDS |= {"dflash": "block=5,depth=2,taps=0-2-4,hard=false,anchors=64", "p_eagle": "steps=4,depth=1"}
-EPOCHS |= {"dflash": 3, "p_eagle": 2}
+KINDS |= {"dflash": "block=5,depth=2,taps=0-2-4,hard=false,anchors=32", "p_eagle": "steps=4,depth=1"}
+EPOCHS |= {"dflash": 7, "p_eagle": 2}
 KINDS |= {"falcon": "block=2,linear=true", "pass": "slots=4"}
-EPOCHS |= {"falcon": 1, "pass": 1}
+EPOCHS |= {"falcon": 4, "pass": 1}
 
 
 def get_config(variant: str = "eagle3") -> Experiment:

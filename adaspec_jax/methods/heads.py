@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from functools import partial
+from functools import partial, singledispatch
 from typing import Any
 
 from adaspec_jax.decoding import ChainDrafter, Tolerance, Typical
@@ -24,8 +24,8 @@ from adaspec_jax.methods.independent import LENGTH, at_masks, halves, length_of
 from adaspec_jax.methods.method import Given, Method, Need
 from adaspec_jax.models import CausalLM
 from adaspec_jax.models.heads import Head, Kind, find_kind, kinds
-from adaspec_jax.models.heads.amphista import Amphista, InSlots
-from adaspec_jax.models.heads.ctc import Ctc, InFrames
+from adaspec_jax.models.heads.amphista import InSlots
+from adaspec_jax.models.heads.ctc import Ctc
 from adaspec_jax.models.heads.parts.blocks import BlocksOnTarget, InBlocks
 from adaspec_jax.models.heads.parts.coupled import Coupled, CoupledOnTarget
 from adaspec_jax.models.heads.parts.early import Early, OnFirstLayers
@@ -38,42 +38,26 @@ def chain_of(draft: Any, target: Any, length: int) -> Drafter:
     """`length` guesses in a row by whatever drafts, or as many as it can: a draft model, or a head on the target."""
     if isinstance(draft, CausalLM):
         return ChainDrafter(draft, length) if draft.config.mask_token < 0 else at_masks(draft, length)
-    on = _on(draft, target)
-    if isinstance(on, InSlots):
-        return SlotChain(on, length)
-    if isinstance(on, BlocksOnTarget):
-        return BlockDrafter(on, length)
-    if isinstance(on, OnTarget):
-        return FeatureDrafter(on, length)
-    if isinstance(on, OnFirstLayers):
-        return AdapterDrafter(on, length)
-    if isinstance(on, CoupledOnTarget):
-        return CoupledChain(on, length)
-    if isinstance(on, OnSlots):
-        return LookAheadDrafter(on, length)
-    return (SequentialChain if _reads_guesses(draft.config) else ParallelChain)(on, length)
+    return chain_on(draft.config.on_target(draft, target), length)
 
 
-def _on(head: Head, target: Any) -> Any:
-    """The head with what it shares with its target."""
-    if isinstance(head.config, Early):
-        return OnFirstLayers(head, target)
-    if isinstance(head.config, Amphista):
-        return InSlots(head, target.ends())
-    if isinstance(head.config, Ctc):
-        return InFrames(head, target.ends())
-    if isinstance(head.config, InBlocks):
-        return BlocksOnTarget(head, target.ends())
-    if isinstance(head.config, Coupled):
-        return CoupledOnTarget(head, target.ends())
-    if isinstance(head.config, LookAhead):
-        return OnSlots(head, target)
-    return (OnTarget if isinstance(head.config, Recurrent) else Beside)(head, target.ends())
+@singledispatch
+def chain_on(on: Any, length: int) -> Drafter:
+    """Guesses in a row by a head with what it shares with its target, after whose type a drafter is chosen."""
+    raise TypeError(f"no chain of {type(on).__name__}")
 
 
-def _reads_guesses(kind: Any) -> bool:
-    """Whether a head of the kind reads more than the target's last hidden state."""
-    return kind.prefixed or any(kind.pieces(i) for i in range(kind.heads))
+chain_on.register(InSlots, SlotChain)
+chain_on.register(BlocksOnTarget, BlockDrafter)
+chain_on.register(OnTarget, FeatureDrafter)
+chain_on.register(OnFirstLayers, AdapterDrafter)
+chain_on.register(CoupledOnTarget, CoupledChain)
+chain_on.register(OnSlots, LookAheadDrafter)
+
+
+@chain_on.register
+def _(on: Beside, length: int) -> Drafter:
+    return (SequentialChain if on.reads_guesses else ParallelChain)(on, length)
 
 
 def a_head(kind: str) -> Need:
@@ -85,41 +69,45 @@ def _by_kind(given: Given) -> dict[str, Head]:
     return {head.config.name: head for head in given.heads.values()}
 
 
+def _beside(given: Given, kind: str) -> Any:
+    head = _by_kind(given)[kind]
+    return head.config.on_target(head, given.target)
+
+
 def _chain(given: Given, *, kind: str, draft_length: int | None) -> Drafter:
-    return chain_of(_by_kind(given)[kind], given.target, length_of(given, draft_length))
+    return chain_on(_beside(given, kind), length_of(given, draft_length))
 
 
 def _static(given: Given, *, kind: str, depth: int) -> FeatureTree:
-    return FeatureTree(_on(_by_kind(given)[kind], given.target), _cut(EAGLE_TREE, depth))
+    return FeatureTree(_beside(given, kind), _cut(EAGLE_TREE, depth))
 
 
 def _dynamic(given: Given, *, kind: str, budget: int, branch: int, depth: int, least: float) -> FeatureGrowth:
     widths = halves(budget) if least else ()
-    return FeatureGrowth(_on(_by_kind(given)[kind], given.target), budget, branch, depth, least, widths)
+    return FeatureGrowth(_beside(given, kind), budget, branch, depth, least, widths)
 
 
 def _frames(given: Given, *, kind: str, depth: int) -> FrameTree:
-    return FrameTree(_on(_by_kind(given)[kind], given.target), _cut(MEDUSA_TREE, depth))
+    return FrameTree(_beside(given, kind), _cut(MEDUSA_TREE, depth))
 
 
 def _by_blocks(given: Given, *, kind: str, budget: int, branch: int, depth: int) -> CoupledGrowth:
-    return CoupledGrowth(_on(_by_kind(given)[kind], given.target), budget, branch, depth)
+    return CoupledGrowth(_beside(given, kind), budget, branch, depth)
 
 
 def _ranks(given: Given, *, kind: str, depth: int | None) -> Drafter:
     """Medusa's tree, as deep as there are heads, or as it is set."""
-    head = _by_kind(given)[kind]
-    counts = _cut(MEDUSA_TREE, min(head.config.guesses, len(MEDUSA_TREE)) if depth is None else depth)
-    on = _on(head, given.target)
+    on = _beside(given, kind)
+    counts = _cut(MEDUSA_TREE, min(on.guesses, len(MEDUSA_TREE)) if depth is None else depth)
     if isinstance(on, InSlots):
         return SlotTree(on, counts)
-    return (SequentialTree if _reads_guesses(head.config) else ParallelTree)(on, counts)
+    return (SequentialTree if on.reads_guesses else ParallelTree)(on, counts)
 
 
 def _until_weak(given: Given, *, kind: str, length: int, threshold: float) -> Drafter:
     """A chain that ends with the first guess that is weak: Kangaroo's double early exit."""
     stop = UntilWeak(threshold, limit=length)
-    return AdapterDrafter(_on(_by_kind(given)[kind], given.target), length, stop, halves(length))
+    return AdapterDrafter(_beside(given, kind), length, stop, halves(length))
 
 
 def _cut(counts: Counts, depth: int) -> Counts:

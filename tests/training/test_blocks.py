@@ -9,6 +9,7 @@ import pytest
 
 from adaspec_jax.errors import UserError
 from adaspec_jax.models import heads, save_head
+from adaspec_jax.models.heads.parts import layer
 from adaspec_jax.models.heads.parts.blocks import BlocksOnTarget
 from adaspec_jax.training import Batch, Chunking, Frozen
 from adaspec_jax.training.objectives import Now, distill_head
@@ -45,6 +46,19 @@ def test_blocks_of_whole_texts_are_what_decoding_would_do_from_every_position(ta
     changed = along(later)
     np.testing.assert_array_equal(changed[0][:, :5], whole[0][:, :5])  # the block's own first token: no hidden state
     assert np.abs(changed[0][:, 5] - whole[0][:, 5]).max() > 1e-3
+
+
+@pytest.mark.parametrize("features", [8, 64, 128])
+def test_a_query_that_is_its_key_scores_the_same_at_heads_of_every_width_when_training_begins(target, features):  # noqa: F811
+    """As at heads of 128, whose norms then are those of the released code: of ones."""
+    kind = heads.made_for(
+        "dflash", KINDS["dflash"], dataclasses.replace(heads.Sizes.of(target.config), head_dim=features)
+    )
+    norms = heads.new(kind, target, jax.random.key(0), np.ones(VOCABULARY)).params["layer_1"]["attention"]
+    vector_K = jax.random.normal(jax.random.key(1), (features,))
+    query_K, key_K = (layer.normed(kind.layer, norms[name], vector_K) for name in ("q_norm", "k_norm"))
+    np.testing.assert_allclose(query_K @ key_K / features**0.5, 128**0.5, rtol=1e-4)
+    assert features != 128 or norms["q_norm"]["scale"] == pytest.approx(1.0)
 
 
 def placed(head, batch, key=None):  # noqa: F811

@@ -109,6 +109,9 @@ class Amphista(Several):
         logits = jnp.einsum("...d,dv->...v", hidden, kernel_DV, preferred_element_type=jnp.float32)
         return rule_out(logits, self.sizes)
 
+    def on_target(self, head: Head, target: CausalLM) -> InSlots:
+        return InSlots(head, target.ends())
+
 
 def _as_last_of(target: CausalLM, params: dict[str, Any]) -> dict[str, Any]:
     """The parameters of the target's last layer where names and shapes are these, in float32; else these.

@@ -103,6 +103,9 @@ class Ctc(Recurrent):
         """As if the blank were not among the guesses, where it is no token."""
         return logits[..., :-1] if self.own_blank else logits
 
+    def on_target(self, head: Head, target: CausalLM) -> InFrames:
+        return InFrames(head, target.ends())
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
 @dataclass(frozen=True)

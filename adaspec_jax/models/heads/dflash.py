@@ -38,6 +38,7 @@ from adaspec_jax.models.heads.parts.texts import Places, begins
 from adaspec_jax.models.kv_cache import KVCache
 
 _WEIGHTS = ("decay", "dpace")
+_RELEASED = 128  # features of the released drafts' attention heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +109,12 @@ class Dflash(InBlocks):
         del target, counts_V
         keys, size = jax.random.split(key, self.depth + 1), self.sizes.hidden_size
         params = {f"layer_{i}": layer.init_layer(self.layer, keys[i], size) for i in range(self.depth)}
+        # Normed queries and keys give a score of sqrt(K) at most: at narrow heads a mask cannot tell the one slot before it
+        # from a text, and learns nothing for hundreds of steps. So scores begin as wide as at heads of 128 [ours].
+        wide_K = jnp.full(self.head_dim, (_RELEASED / self.head_dim) ** 0.25)
         for part in params.values():
             part["attention_norm"] = layer.unit_norm(size)
+            part["attention"] |= {name: {"scale": wide_K} for name in ("q_norm", "k_norm")}
         fused = linear(keys[-1], len(self.layers) * size, size, self.sizes.initializer_range)
         return {"fc": fused, "hidden_norm": layer.unit_norm(size), "final_norm": layer.unit_norm(size), **params}, None
 

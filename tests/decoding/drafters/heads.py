@@ -22,14 +22,10 @@ from adaspec_jax.decoding.drafters.target.sequential_heads import SequentialChai
 from adaspec_jax.decoding.drafters.target.slots import SlotChain, SlotTree
 from adaspec_jax.decoding.stopping import UntilWeak
 from adaspec_jax.models import heads
-from adaspec_jax.models.heads.amphista import Amphista, InSlots
-from adaspec_jax.models.heads.ctc import Ctc, InFrames
-from adaspec_jax.models.heads.parts.blocks import BlocksOnTarget, InBlocks
-from adaspec_jax.models.heads.parts.coupled import Coupled, CoupledOnTarget
-from adaspec_jax.models.heads.parts.early import Early, OnFirstLayers
-from adaspec_jax.models.heads.parts.look_ahead import LookAhead, OnSlots
-from adaspec_jax.models.heads.parts.recurrent import OnTarget, Recurrent
-from adaspec_jax.models.heads.parts.several import Beside
+from adaspec_jax.models.heads.parts.coupled import Coupled
+from adaspec_jax.models.heads.parts.early import Early
+from adaspec_jax.models.heads.parts.look_ahead import LookAhead
+from adaspec_jax.models.heads.parts.recurrent import Recurrent
 from adaspec_jax.training import Batch, Frozen
 from adaspec_jax.training.objectives import distill_head
 from tests.decoding.recording import tiny_llama
@@ -102,20 +98,7 @@ def trained_on(name, batch, steps):
 
 
 def on(head, model=None):
-    model = target() if model is None else model
-    if isinstance(head.config, Early):
-        return OnFirstLayers(head, model)
-    if isinstance(head.config, Amphista):
-        return InSlots(head, model.ends())
-    if isinstance(head.config, Ctc):
-        return InFrames(head, model.ends())
-    if isinstance(head.config, InBlocks):
-        return BlocksOnTarget(head, model.ends())
-    if isinstance(head.config, Coupled):
-        return CoupledOnTarget(head, model.ends())
-    if isinstance(head.config, LookAhead):
-        return OnSlots(head, model)
-    return (OnTarget if isinstance(head.config, Recurrent) else Beside)(head, model.ends())
+    return head.config.on_target(head, target() if model is None else model)
 
 
 WAYS = {

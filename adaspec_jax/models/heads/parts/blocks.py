@@ -105,6 +105,9 @@ class InBlocks(Kind):
         """Logits [B, guesses, V] of what follows the token, whose predecessor is the cache's last entry."""
         raise NotImplementedError
 
+    def on_target(self, head: Head, target: CausalLM) -> BlocksOnTarget:
+        return BlocksOnTarget(head, target.ends())
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
 @dataclass(frozen=True)

@@ -107,6 +107,9 @@ class Coupled(Kind):
         del head, term
         return target.unembed(hidden)
 
+    def on_target(self, head: Head, target: CausalLM) -> CoupledOnTarget:
+        return CoupledOnTarget(head, target.ends())
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["entries", "states_B1SX"], meta_fields=[])
 @dataclass(frozen=True)

@@ -60,6 +60,9 @@ class Early(Kind):
         del head, term
         return target.unembed(hidden)
 
+    def on_target(self, head: Head, target: CausalLM) -> OnFirstLayers:
+        return OnFirstLayers(head, target)
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
 @dataclass(frozen=True)

@@ -179,6 +179,12 @@ class Kind:
         del head
         return logits
 
+    # In decoding.
+
+    def on_target(self, head: Head, target: CausalLM) -> Any:
+        """The head with what it shares with its target: what its drafters hold, which its type says."""
+        raise NotImplementedError
+
     # On disk: a kind that servers read says their layout; see `files` beside this file.
 
     def hf_config(self) -> dict[str, Any]:

@@ -108,6 +108,9 @@ class LookAhead(Kind):
         del head, term
         return target.unembed(hidden)
 
+    def on_target(self, head: Head, target: CausalLM) -> OnSlots:
+        return OnSlots(head, target)
+
 
 def entering(target: CausalLM, embedded: Array, positions_BN: Array) -> Array:
     """[B, N, D]: what the target's first layer reads, of embeddings [N, D] or [B, N, D]."""

@@ -68,6 +68,9 @@ class Recurrent(Kind):
             hidden_BTD = self.handed_on(params, made[-1])
         return tuple(made)
 
+    def on_target(self, head: Head, target: CausalLM) -> OnTarget:
+        return OnTarget(head, target.ends())
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
 @dataclass(frozen=True)

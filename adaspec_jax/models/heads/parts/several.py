@@ -126,6 +126,9 @@ class Several(Kind):
         logits = jnp.einsum("...d,dv->...v", hidden, kernel_DV, preferred_element_type=jnp.float32)
         return rule_out(logits, self.sizes)
 
+    def on_target(self, head: Head, target: CausalLM) -> Beside:
+        return Beside(head, target.ends())
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
 @dataclass(frozen=True)
@@ -149,6 +152,11 @@ class Beside:
 
     def pieces(self, i: int) -> int:
         return self.head.config.pieces(i)
+
+    @property
+    def reads_guesses(self) -> bool:
+        """Whether some head reads more than the target's last hidden state."""
+        return self.prefixed or any(self.pieces(i) for i in range(self.guesses))
 
     def embedded(self, tokens: Array) -> Array:
         return self.target.embedded(tokens)
