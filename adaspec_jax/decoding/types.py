@@ -124,7 +124,7 @@ class Generation:
 
     tokens_BS: Array  # zero past lengths_B
     lengths_B: Array  # prompt + new tokens
-    rounds_B: Array  # target calls while the row was unfinished, prefill not counted
+    rounds_B: Array  # target calls while the row was unfinished, those of drafting too, prefill not counted
     accepted_BN: Array  # rounds in which node n was accepted
     judged_BN: Array  # rounds in which node n was judged
     drafted_B: Array  # guesses that could have been committed (within max_new_tokens, not past an EOS)
@@ -191,7 +191,7 @@ class WholeDrafter(Drafter, Protocol):
 
     @property
     def given(self) -> int:
-        """How many of its first nodes are draws of the target's own, and so no guesses: not counted; default: none."""
+        """How many of its first nodes the target itself drew, in one more call of it: no guesses; default: none."""
 
     @property
     def memory(self) -> Any:

@@ -151,7 +151,7 @@ class _Tally:
 
     def __init__(self, width: int) -> None:
         classes = len(data.TOKEN_CLASSES)
-        self._width, self._calls, self._seconds = width, 0, 0.0
+        self._width, self._rounds, self._seconds = width, 0, 0.0
         self._position = {name: np.zeros(POSITIONS, np.int64) for name in ("judged", "accepted")}
         self._class = {name: np.zeros(classes, np.int64) for name in ("tokens", "judged", "accepted", "read")}
         self._class |= {name: np.zeros(classes) for name in ("kl", "overlap", "target_entropy", "draft_entropy")}
@@ -174,7 +174,7 @@ class _Tally:
             self._class[name] += np.bincount(class_BS[:valid][chosen_BS], minlength=len(self._class[name]))
         self._depth["judged"] = self._depth["judged"] + host.judged_BN[:valid].sum(0)
         self._depth["accepted"] = self._depth["accepted"] + host.accepted_BN[:valid].sum(0)
-        self._calls += int(host.rounds_B[:valid].max(initial=0))
+        self._rounds += int(host.histogram_BM[:valid].sum(axis=1).max(initial=0))
         self._seconds += each.seconds
 
     def read(self, read: Tokenwise, gap_BS, host: Generation, class_BS, rows: int, greedy: bool) -> None:
@@ -200,7 +200,7 @@ class _Tally:
         if self._gaps and fraction:
             threshold = float(np.quantile(np.concatenate(self._gaps), 1 - fraction))
         return {
-            "calls": self._calls,
+            "calls": self._rounds,
             "seconds": self._seconds,
             "by_position": _lists(self._position),
             "by_depth": _lists(self._depth),

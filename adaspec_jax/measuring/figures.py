@@ -140,7 +140,7 @@ def in_vllms_words(tally: Tally) -> dict[str, Any]:
 
     Guesses that could not have been committed, past the end of a text, are not counted as drafted.
     """
-    rounds, drafted = int(tally.rounds.sum()), int(tally.drafted.sum())
+    rounds, drafted = int(tally.histogram.sum()), int(tally.drafted.sum())
     reached = np.cumsum(tally.histogram[::-1])[::-1][1:]
     return {
         "mean_acceptance_length": 1 + float(tally.accepted.sum()) / rounds,

@@ -103,10 +103,13 @@ def _why(report: Mapping[str, Any], name: str, evidence: Mapping[str, Any]) -> l
     first = costs.get("first_draft_step_cost", costs["draft_step_cost"])
     drafting = first + (used - 1) * costs["draft_step_cost"]
     whole = drafting + costs["verification_cost"]
+    gives = draft["block_efficiency"]  # of a call, of which there may be several in a round
+    if histogram := draft.get("accepted_histogram"):
+        gives *= draft["rounds"] / sum(histogram)
     said = [
-        f"Why: a round gives {draft['block_efficiency']:.2f} tokens and costs {whole:.2f} target steps "
+        f"Why: a round gives {gives:.2f} tokens and costs {whole:.2f} target steps "
         f"({drafting:.2f} for {used} draft {'step' if used == 1 else 'steps'}, {costs['verification_cost']:.2f} to "
-        f"verify), which would be {draft['block_efficiency'] / whole:.2f} times plain decoding."
+        f"verify), which would be {gives / whole:.2f} times plain decoding."
     ]
     if waits := _waiting(evidence, name):
         said.append(waits)

@@ -18,7 +18,7 @@ def _draft(alpha, low, high, histogram):
         "block_efficiency": 2.751234,
         "expected_alpha": 0.64,
         "teacher_forced_agreement": 0.66,
-        "rounds": 300,
+        "rounds": sum(histogram),
         "prompts": 200,
         "accepted_histogram": histogram,
     }

@@ -36,6 +36,14 @@ def test_where_the_baseline_is_accepted_more_it_is_the_one_that_is_named(run):
     assert "2.8 points more than of the AdaSPEC draft (interval +2.0 to +4.0, p < 0.001)" in said
 
 
+def test_a_round_of_two_target_calls_gives_what_both_of_them_commit(run):
+    """As of a draft that is the target itself, at look-ahead slots."""
+    run.report["speed"]["draft"] = COSTS | {"speedup": 0.5, "best_draft_length": 0, "verification_cost": 1.9}
+    run.report["drafts"]["draft"]["rounds"] *= 2
+    run.report["drafts"]["draft"]["block_efficiency"] = 1.25
+    assert "Why: a round gives 2.50 tokens and costs 2.50 target steps" in verdict(run.report, run.evidence)[2]
+
+
 @pytest.mark.parametrize(
     ("speedup", "words"),
     [(0.5, "slower than plain decoding (0.50 times)"), (1.01, "no faster than plain decoding (1.01 times)")],
