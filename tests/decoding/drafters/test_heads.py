@@ -148,7 +148,7 @@ def test_a_tree_wider_than_the_vocabulary_guesses_its_last_token_again():
         ("eagle tree", {"counts": ((1, 1),)}, "a tree begins with the children of its root"),
         ("eagle grown", {"branch": 0}, "branch is 0; it must be at least 1"),
         ("eagle grown", {"least": 1.0}, "least is 1.0; it must be at least 0 and below 1"),
-        ("medusa chain", {"length": 0}, "0 guesses in a row are asked of heads that guess 3"),
+        ("medusa chain", {"length": 0}, "length is 0; it must be at least 1"),
         ("medusa tree", {"counts": one_by_one(4)}, "4 guesses in a row are asked of heads that guess 3"),
         ("hydra tree", {"counts": one_by_one(4)}, "4 guesses in a row are asked of heads that guess 3"),
         ("hydra chain", {"length": 0}, "0 guesses in a row"),

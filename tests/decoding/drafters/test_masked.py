@@ -165,5 +165,5 @@ def test_a_turn_goes_on_from_its_cache_and_inside_another_round_it_reads_what_it
 
 
 def test_no_guess_at_all_is_refused():
-    with pytest.raises(ValueError, match="0 guesses in a row are asked of a draft that guesses at masks"):
+    with pytest.raises(ValueError, match="length is 0; it must be at least 1"):
         MaskDrafter(pair()[1], MASK, 0)

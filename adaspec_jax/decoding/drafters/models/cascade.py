@@ -10,6 +10,7 @@ from jax import Array
 
 from adaspec_jax.decoding.acceptance import rejection_sample
 from adaspec_jax.decoding.drafters.models.reread import caught_up, read_on, read_prompt
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.prefill import tokens_from, untaught
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.rounds import Rounds
@@ -27,7 +28,7 @@ class _Between(NamedTuple):
 
 
 @pytree("length", "accept")
-class Cascade:
+class Cascade(InARow):
     """`length` guesses that `drafter` and the middle `model` decide between them, in rounds under `accept`.
 
     The vertical cascade of CS Drafting (arXiv 2312.11462), PyramidSD's first stage (2510.12966). Rounds go on in each
@@ -54,17 +55,12 @@ class Cascade:
     asks = Asks(likeliest=0)
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"length is {self.length}; it must be at least 1")
+        super().__post_init__()
         if layers := asks_of(self.drafter).layers:
             raise ValueError(
                 f"{type(self.drafter).__name__} asks for the states after layers {layers} of the model that verifies "
                 "its guesses, and a cascade keeps none from one proposal to the next"
             )
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
 
     def init(self, prompt: Context, slots: int) -> _Between:
         slots += self.drafter.num_nodes  # the last round inside may guess so far beyond its last token

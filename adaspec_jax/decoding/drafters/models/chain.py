@@ -12,6 +12,7 @@ from jax import Array
 
 from adaspec_jax.decoding.conditional import changed_if
 from adaspec_jax.decoding.drafters.models.reread import Read, catch_up, read_on, read_prompt, reread
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.present import with_token
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.stopping import Stop, WholeStop
@@ -19,7 +20,7 @@ from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
 
 
 @pytree("length", "widths")
-class ChainDrafter:
+class ChainDrafter(InARow):
     """`length` guesses in a row, drawn from the draft model under the target's sampling settings.
 
     Leviathan et al. 2023 (arXiv 2211.17192), Chen et al. 2023 (2302.01318). With a `stop`, at most so many: the round
@@ -33,14 +34,6 @@ class ChainDrafter:
     widths: tuple[int, ...] = ()
 
     asks = Asks(likeliest=0)
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
-
-    @property
-    def depth(self) -> int:
-        return self.length
 
     @property
     def _rule(self) -> WholeStop:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.drafters.models.reread import Read
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.types import Asks, Context, Model
 
@@ -136,17 +137,13 @@ class Foreign:
         return min(self._room(slots), self.context)
 
 
-class Translating:
+class Translating(InARow):
     """Of drafters with fields `foreign` and `length`, whose state is the foreign model's cache."""
 
     foreign: Foreign
     length: int
 
     asks = Asks(likeliest=0)
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
 
     def init(self, prompt: Context, slots: int):
         return self.foreign.read_prompt(prompt, slots)

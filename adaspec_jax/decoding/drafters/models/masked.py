@@ -9,13 +9,14 @@ from jax import Array
 
 from adaspec_jax.decoding.drafters.apart import drawn_apart
 from adaspec_jax.decoding.drafters.models.reread import read_on, read_prompt
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.prefill import tokens_from
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
 
 
 @pytree("mask", "length", "block")
-class MaskDrafter:
+class MaskDrafter(InARow):
     """`length` guesses in a row of one pass: after the last committed token, and at `length` - 1 mask tokens after it.
 
     PARD (arXiv 2504.18583). A guess knows nothing of the guesses before it, so that each one's law is stated as it is.
@@ -36,18 +37,9 @@ class MaskDrafter:
     asks = Asks(likeliest=0)
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"{self.length} guesses in a row are asked of a draft that guesses at masks")
+        super().__post_init__()
         if self.block and self.length > self.block:
             raise ValueError(f"{self.length} guesses are asked of a draft that makes {self.block} at once")
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
-
-    @property
-    def depth(self) -> int:
-        return self.length
 
     def init(self, prompt: Context, slots: int) -> Any:
         return read_prompt(self.model, prompt, slots + self._masks - (self.length - 1))

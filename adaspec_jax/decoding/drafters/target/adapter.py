@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.drafters.models.chain import ChainDrafter
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.stopping import Stop
 from adaspec_jax.decoding.types import Asks, Context, Entry, Proposal
@@ -71,7 +72,7 @@ class _Draft:
 
 
 @pytree("length", "widths")
-class AdapterDrafter:
+class AdapterDrafter(InARow):
     """At most `length` guesses in a row by a head on the target's first layers, as far as `stop` lets it go.
 
     Liu et al. 2024, Kangaroo (arXiv 2404.18911). The first layers run on every guess, in the target's own cache; the
@@ -87,21 +88,9 @@ class AdapterDrafter:
 
     enters = True
 
-    def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"length is {self.length}; it must be at least 1")
-
     @property
     def asks(self) -> Asks:
         return Asks(layers=(self.head.exit_layer - 1,), likeliest=0)
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
-
-    @property
-    def depth(self) -> int:
-        return self.length
 
     def init(self, prompt: Context, slots: int) -> Any:
         (hidden_BTD,) = prompt.hidden

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.drafters.apart import drawn_apart
+from adaspec_jax.decoding.drafters.shapes import UpToItsGuesses
 from adaspec_jax.decoding.drafters.target.decided import decided, last_decided, with_features
 from adaspec_jax.decoding.prefill import tokens_from
 from adaspec_jax.decoding.pytree import pytree
@@ -33,7 +34,7 @@ class BlockHead(Protocol):
 
 
 @pytree("length")
-class BlockDrafter:
+class BlockDrafter(UpToItsGuesses):
     """`length` guesses in a row of one pass, or as many as the head makes.
 
     A guess knows nothing of those before it, so that each one's law is stated as it is. DFlash (arXiv 2602.06036) and
@@ -47,22 +48,9 @@ class BlockDrafter:
     head: BlockHead
     length: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "length", min(self.length, self.head.guesses))
-        if self.length < 1:
-            raise ValueError(f"{self.length} guesses in a row are asked of a head that guesses {self.head.guesses}")
-
     @property
     def asks(self) -> Asks:
         return Asks(layers=self.head.layers, likeliest=0)
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
-
-    @property
-    def depth(self) -> int:
-        return self.length
 
     def init(self, prompt: Context, slots: int) -> Any:
         features_BTF = jnp.concatenate(prompt.hidden, axis=-1)

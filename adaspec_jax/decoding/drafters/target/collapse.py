@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from adaspec_jax.decoding.drafters.levels import Counts, checked, nodes_of, parents_of, ranks_of
+from adaspec_jax.decoding.drafters.levels import Counts, parents_of, ranks_of
+from adaspec_jax.decoding.drafters.shapes import InLevels
 from adaspec_jax.decoding.drafters.target.decided import with_features
 from adaspec_jax.decoding.drafters.target.features import FeatureHead, OnFeatures
 from adaspec_jax.decoding.drafters.target.parallel_heads import MEDUSA_TREE, processed_apart
@@ -37,7 +38,7 @@ class FrameHead(FeatureHead, Protocol):
 
 
 @pytree("counts")
-class FrameTree(OnFeatures):
+class FrameTree(InLevels, OnFeatures):
     """A tree of fixed shape before it is collapsed: child r of a node at depth d is the r-th likeliest of frame d.
 
     Frames are the head's guesses in a row, each after the likeliest token of the one before, as in their code; where
@@ -50,17 +51,6 @@ class FrameTree(OnFeatures):
 
     head: FrameHead
     counts: Counts = MEDUSA_TREE
-
-    def __post_init__(self) -> None:
-        checked(self.counts)
-
-    @property
-    def num_nodes(self) -> int:
-        return nodes_of(self.counts)
-
-    @property
-    def depth(self) -> int:
-        return len(self.counts)
 
     def propose(self, key: Array, cache: Any, context: Context) -> tuple[Proposal, Any]:
         del key

@@ -17,6 +17,7 @@ from jax import Array
 from adaspec_jax.decoding.conditional import changed_if
 from adaspec_jax.decoding.drafters.apart import drawn_apart
 from adaspec_jax.decoding.drafters.models.growth import Beams, grown_after
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.drafters.target.decided import decided, with_features
 from adaspec_jax.decoding.prefill import tokens_from
 from adaspec_jax.decoding.present import with_token
@@ -92,7 +93,7 @@ class _OnBlocks:
 
 
 @pytree("length")
-class CoupledChain(_OnBlocks):
+class CoupledChain(InARow, _OnBlocks):
     """`length` guesses in a row, block by block, drawn from the head under the target's sampling settings.
 
     A guess knows nothing of those before it in its own block, so that each one's law is stated as it is.
@@ -100,18 +101,6 @@ class CoupledChain(_OnBlocks):
 
     head: CoupledHead
     length: int = 5
-
-    def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"length is {self.length}; it must be at least 1")
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
-
-    @property
-    def depth(self) -> int:
-        return self.length
 
     def propose(self, key, cache, context: Context):
         cache, parts = self._standing(cache, context), []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.present import with_token
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.types import Asks, Context, Entry, Model, Proposal
 
 
 @pytree("exit_layer", "length")
-class EarlyExitDrafter:
+class EarlyExitDrafter(InARow):
     """`length` guesses in a row by the target's first `exit_layer` layers, its final norm and its head.
 
     Elhoushi et al. 2024, LayerSkip's self-speculative decoding (arXiv 2404.16710). The cache is the target's own, and
@@ -26,14 +27,6 @@ class EarlyExitDrafter:
 
     asks = Asks(likeliest=0)
     enters = True
-
-    def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"length is {self.length}; it must be at least 1")
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
 
     def init(self, prompt: Context, slots: int) -> tuple:
         return ()

@@ -16,15 +16,14 @@ from jax import Array
 from adaspec_jax.decoding.drafters.levels import (
     Counts,
     Level,
-    checked,
     distinct,
     guessed_tree,
-    nodes_of,
     read_nodes,
 )
 from adaspec_jax.decoding.drafters.models.chain import guessed_chain
 from adaspec_jax.decoding.drafters.models.growth import Beams, grown_after
 from adaspec_jax.decoding.drafters.models.reread import Read
+from adaspec_jax.decoding.drafters.shapes import InARow, InLevels
 from adaspec_jax.decoding.drafters.target.decided import decided, last_decided, with_features
 from adaspec_jax.decoding.prefill import tokens_from
 from adaspec_jax.decoding.pytree import pytree
@@ -116,7 +115,7 @@ class _Further:
 
 
 @pytree("length")
-class FeatureDrafter(OnFeatures):
+class FeatureDrafter(InARow, OnFeatures):
     """`length` guesses in a row, drawn from the head under the target's sampling settings, each from the one before.
 
     How servers decode EAGLE's heads (Li et al. 2024 and 2025, arXiv 2401.15077 and 2503.01840).
@@ -124,18 +123,6 @@ class FeatureDrafter(OnFeatures):
 
     head: FeatureHead
     length: int = 5
-
-    def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"length is {self.length}; it must be at least 1")
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
-
-    @property
-    def depth(self) -> int:
-        return self.length
 
     def propose(self, key, cache, context: Context):
         at = self._standing(cache, context)
@@ -149,7 +136,7 @@ class FeatureDrafter(OnFeatures):
 
 
 @pytree("counts")
-class FeatureTree(OnFeatures):
+class FeatureTree(InLevels, OnFeatures):
     """A tree of fixed shape: EAGLE-1's, as its code has it (Li et al. 2024, arXiv 2401.15077).
 
     Siblings are drawn without replacement and state the law of what their earlier siblings have left; greedily they are
@@ -161,17 +148,6 @@ class FeatureTree(OnFeatures):
 
     head: FeatureHead
     counts: Counts = EAGLE_TREE
-
-    def __post_init__(self) -> None:
-        checked(self.counts)
-
-    @property
-    def num_nodes(self) -> int:
-        return nodes_of(self.counts)
-
-    @property
-    def depth(self) -> int:
-        return len(self.counts)
 
     def propose(self, key, cache, context: Context):
         at = self._standing(cache, context)

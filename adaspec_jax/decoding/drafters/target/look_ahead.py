@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.drafters.apart import drawn_apart
+from adaspec_jax.decoding.drafters.shapes import UpToItsGuesses
 from adaspec_jax.decoding.drafters.stateless import Stateless
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.types import Context, Proposal
@@ -24,7 +25,7 @@ class Ahead(Protocol):
 
 
 @pytree("length")
-class LookAheadDrafter(Stateless):
+class LookAheadDrafter(UpToItsGuesses, Stateless):
     """The target's own next token, and `length` guesses after it, or as many as there are slots, from one pass.
 
     Monea et al. 2023, PaSS (arXiv 2311.13581). The next token is drawn from the target's law, and so it stays whatever
@@ -40,11 +41,6 @@ class LookAheadDrafter(Stateless):
 
     given = 1
     writes_target_cache = True
-
-    def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"length is {self.length}; it must be at least 1")
-        object.__setattr__(self, "length", min(self.length, self.head.guesses))
 
     @property
     def num_nodes(self) -> int:

@@ -10,7 +10,8 @@ import numpy as np
 from jax import Array
 
 from adaspec_jax.decoding.drafters.apart import drawn_apart
-from adaspec_jax.decoding.drafters.levels import Counts, checked, nodes_of, parents_of, ranks_of
+from adaspec_jax.decoding.drafters.levels import Counts, parents_of, ranks_of
+from adaspec_jax.decoding.drafters.shapes import AsDeepAsItsGuesses, UpToItsGuesses
 from adaspec_jax.decoding.drafters.stateless import Stateless
 from adaspec_jax.decoding.drafters.target.decided import decided, last_decided, with_features
 from adaspec_jax.decoding.pytree import pytree
@@ -40,10 +41,6 @@ class _Beside(Stateless):
 
     head: ParallelHead
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.depth <= self.head.guesses:
-            raise ValueError(f"{self.depth} guesses in a row are asked of heads that guess {self.head.guesses}")
-
     @property
     def asks(self) -> Asks:
         return Asks(layers=self.head.layers, likeliest=0)
@@ -55,7 +52,7 @@ class _Beside(Stateless):
 
 
 @pytree("length")
-class ParallelChain(_Beside):
+class ParallelChain(UpToItsGuesses, _Beside):
     """`length` guesses in a row, or as many as there are heads, the i-th drawn from head i's law under the target's
     sampling settings.
 
@@ -69,24 +66,12 @@ class ParallelChain(_Beside):
     head: ParallelHead
     length: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "length", min(self.length, self.head.guesses))
-        super().__post_init__()
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
-
-    @property
-    def depth(self) -> int:
-        return self.length
-
     def propose(self, key, state: tuple, context: Context) -> tuple[Proposal, tuple]:
         return with_features(context, drawn_apart(key, context, self._logits(context))), state
 
 
 @pytree("counts")
-class ParallelTree(_Beside):
+class ParallelTree(AsDeepAsItsGuesses, _Beside):
     """A tree of fixed shape, in which child r of a node at depth d is the r-th likeliest token of head d.
 
     Cai et al. 2024 (arXiv 2401.10774), the tree of their code. Point masses at every temperature.
@@ -97,18 +82,6 @@ class ParallelTree(_Beside):
 
     head: ParallelHead
     counts: Counts = MEDUSA_TREE
-
-    def __post_init__(self) -> None:
-        checked(self.counts)
-        super().__post_init__()
-
-    @property
-    def num_nodes(self) -> int:
-        return nodes_of(self.counts)
-
-    @property
-    def depth(self) -> int:
-        return len(self.counts)
 
     def propose(self, key, state: tuple, context: Context) -> tuple[Proposal, tuple]:
         return with_features(context, ranked(self.counts, self._logits(context), context)), state

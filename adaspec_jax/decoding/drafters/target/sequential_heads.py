@@ -12,13 +12,12 @@ from adaspec_jax.decoding.drafters.levels import (
     Children,
     Counts,
     Level,
-    checked,
     distinct,
     guessed_tree,
     likeliest,
-    nodes_of,
     one_by_one,
 )
+from adaspec_jax.decoding.drafters.shapes import AsDeepAsItsGuesses, UpToItsGuesses
 from adaspec_jax.decoding.drafters.target.decided import decided, last_decided, with_features
 from adaspec_jax.decoding.drafters.target.parallel_heads import MEDUSA_TREE
 from adaspec_jax.decoding.pytree import pytree
@@ -58,11 +57,6 @@ class _Sequential:
     head: SequentialHead
     _children: Children
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.depth <= self.head.guesses:
-            raise ValueError(f"{self.depth} guesses in a row are asked of heads that guess {self.head.guesses}")
-        checked(self._shape)
-
     @property
     def _shape(self) -> Counts:
         raise NotImplementedError
@@ -70,14 +64,6 @@ class _Sequential:
     @property
     def asks(self) -> Asks:
         return Asks(layers=self.head.layers, likeliest=0)
-
-    @property
-    def num_nodes(self) -> int:
-        return nodes_of(self._shape)
-
-    @property
-    def depth(self) -> int:
-        return len(self._shape)
 
     def init(self, prompt: Context, slots: int) -> Any:
         if not self.head.prefixed:
@@ -114,7 +100,7 @@ class _Sequential:
 
 
 @pytree("length")
-class SequentialChain(_Sequential):
+class SequentialChain(UpToItsGuesses, _Sequential):
     """`length` guesses in a row, or as many as there are heads, each drawn under the target's sampling settings from
     what its head makes of those before: how a server would decode Hydra's (Ankner et al. 2024, arXiv 2402.05109).
 
@@ -124,10 +110,6 @@ class SequentialChain(_Sequential):
 
     head: SequentialHead
     length: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "length", min(self.length, self.head.guesses))
-        super().__post_init__()
 
     _children = staticmethod(distinct)
 
@@ -141,7 +123,7 @@ class SequentialChain(_Sequential):
 
 
 @pytree("counts")
-class SequentialTree(_Sequential):
+class SequentialTree(AsDeepAsItsGuesses, _Sequential):
     """A tree of fixed shape, level by level: head d reads the path to a node at depth d, and guesses its children.
 
     Ankner et al. 2024 (arXiv 2402.05109), with Medusa's tree, as their code has it. Children are the likeliest tokens,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.drafters.target.skipping import Thinned, guess_by
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.stopping import ConfidentEnough
@@ -25,7 +26,7 @@ class _Measured(NamedTuple):
 
 
 @pytree("first", "last", "length", "widths", "most", "every")
-class SimilarityDrafter:
+class SimilarityDrafter(InARow):
     """At most `length` guesses in a row by the target without attentions that leave its hidden states as they are.
 
     Metel et al. 2024, "Draft on the Fly" (arXiv 2410.01028): no search and nothing trained; how much an attention
@@ -66,10 +67,6 @@ class SimilarityDrafter:
     @property
     def asks(self) -> Asks:
         return Asks(tuple(tap for layer in self.candidates for tap in (layer - 1, layer + 0.5)), likeliest=0)
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
 
     def init(self, prompt: Context, slots: int) -> _Measured:
         columns_1S = jnp.arange(prompt.tokens_BS.shape[1])[None]

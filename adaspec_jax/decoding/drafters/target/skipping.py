@@ -8,6 +8,7 @@ from typing import Any
 from jax import Array
 
 from adaspec_jax.decoding.drafters.models.chain import ChainDrafter
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.stopping import Stop
 from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
@@ -56,7 +57,7 @@ def guess_by(
 
 
 @pytree("skipped", "length", "widths")
-class SkippingDrafter:
+class SkippingDrafter(InARow):
     """At most `length` guesses in a row by the target without its sublayers `skipped`, as far as `stop` lets it go.
 
     Zhang et al. 2024, "Draft & Verify" (arXiv 2309.08168). What is sampled has the thinned model's own law, by which it
@@ -72,10 +73,6 @@ class SkippingDrafter:
     keep: Array | None = None
 
     asks = Asks(likeliest=0)
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
 
     def init(self, prompt: Context, slots: int):
         return self.stop.init(prompt) if hasattr(self.stop, "init") else ()

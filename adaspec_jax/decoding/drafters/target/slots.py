@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from jax import Array
 
 from adaspec_jax.decoding.drafters.apart import drawn_apart
-from adaspec_jax.decoding.drafters.levels import Counts, checked, nodes_of
+from adaspec_jax.decoding.drafters.levels import Counts
+from adaspec_jax.decoding.drafters.shapes import AsDeepAsItsGuesses, UpToItsGuesses
 from adaspec_jax.decoding.drafters.target.decided import with_features
 from adaspec_jax.decoding.drafters.target.features import FeatureHead, OnFeatures
 from adaspec_jax.decoding.drafters.target.parallel_heads import MEDUSA_TREE, processed_apart, ranked
@@ -30,10 +31,6 @@ class _InSlots(OnFeatures):
 
     head: SlotHead
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.depth <= self.head.guesses:
-            raise ValueError(f"{self.depth} guesses in a row are asked of heads that guess {self.head.guesses}")
-
     def _logits(self, cache: Any, context: Context) -> tuple[Array, Any]:
         """([B, depth, V] of the places after the last committed token, the cache)."""
         made_BD, _, cache = self._read_on(cache, context)
@@ -41,7 +38,7 @@ class _InSlots(OnFeatures):
 
 
 @pytree("length")
-class SlotChain(_InSlots):
+class SlotChain(UpToItsGuesses, _InSlots):
     """`length` guesses in a row, or as many as there are slots, each drawn from its slot's law under the target's
     sampling settings, and stated as it is.
 
@@ -52,25 +49,13 @@ class SlotChain(_InSlots):
     head: SlotHead
     length: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "length", min(self.length, self.head.guesses))
-        super().__post_init__()
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
-
-    @property
-    def depth(self) -> int:
-        return self.length
-
     def propose(self, key: Array, cache: Any, context: Context) -> tuple[Proposal, Any]:
         logits_BDV, cache = self._logits(cache, context)
         return with_features(context, drawn_apart(key, context, logits_BDV)), cache
 
 
 @pytree("counts")
-class SlotTree(_InSlots):
+class SlotTree(AsDeepAsItsGuesses, _InSlots):
     """A tree of fixed shape, in which child r of a node at depth d is the r-th likeliest token of slot d: Medusa's.
 
     Point masses at every temperature.
@@ -81,18 +66,6 @@ class SlotTree(_InSlots):
 
     head: SlotHead
     counts: Counts = MEDUSA_TREE
-
-    def __post_init__(self) -> None:
-        checked(self.counts)
-        super().__post_init__()
-
-    @property
-    def num_nodes(self) -> int:
-        return nodes_of(self.counts)
-
-    @property
-    def depth(self) -> int:
-        return len(self.counts)
 
     def propose(self, key: Array, cache: Any, context: Context) -> tuple[Proposal, Any]:
         logits_BDV, cache = self._logits(cache, context)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from adaspec_jax.decoding.drafters.models.chain import ChainDrafter
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.types import Asks, Context, Model, Proposal
 
@@ -50,7 +51,7 @@ class _Seeing:
 
 
 @pytree("length", "budget", "sink")
-class SparseDrafter:
+class SparseDrafter(InARow):
     """`length` guesses in a row by the whole target, over `budget` of the cached tokens: the first `sink` and the last.
 
     Sadhukhan et al. 2025, MagicDec (arXiv 2408.11049) with the cache of StreamingLLM. The cost of a guess does not grow
@@ -70,10 +71,6 @@ class SparseDrafter:
         if not 0 <= self.sink < self.budget or self.length < 1:
             numbers = f"{self.sink} of {self.budget} with length {self.length}"
             raise ValueError(f"the sink must be smaller than the budget, and length at least 1: not {numbers}")
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
 
     def init(self, prompt: Context, slots: int) -> tuple:
         return ()
@@ -115,7 +112,7 @@ class _Attended(NamedTuple):
 
 
 @pytree("length", "budget", "recent", "looking", "pool")
-class AttendedDrafter:
+class AttendedDrafter(InARow):
     """`length` guesses in a row by the whole target, over `budget` of the cached tokens: the most attended, the last.
 
     MagicDec (arXiv 2408.11049) with SnapKV's selection: once, after the prompt, every head of keys chooses those of the
@@ -138,10 +135,6 @@ class AttendedDrafter:
     @property
     def asks(self) -> Asks:
         return Asks(tuple(range(self.model.config.num_layers - 1)), likeliest=0)
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
 
     def init(self, prompt: Context, slots: int) -> _Attended:
         position_BT = prompt.lengths_B[:, None] - self.looking + jnp.arange(self.looking)[None]

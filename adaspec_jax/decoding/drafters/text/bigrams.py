@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.drafters.stateless import Stateless
 from adaspec_jax.decoding.drafters.text.copying import LongestMatch
 from adaspec_jax.decoding.drafters.text.matching import chain, check_counts
@@ -16,7 +17,7 @@ from adaspec_jax.decoding.types import Context, Proposal
 
 
 @pytree("length", "longest", "widths")
-class MaxGram(Stateless):
+class MaxGram(InARow, Stateless):
     """`length` guesses: what followed the longest suffix where it first stood before, then what the table says follows.
 
     "MaG", the statistical model below all others in CS Drafting (arXiv 2312.11462; 10 guesses and their order from its
@@ -32,10 +33,6 @@ class MaxGram(Stateless):
 
     def __post_init__(self) -> None:
         check_counts(length=self.length, longest=self.longest)
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
 
     def propose(self, key: Array, state: tuple, context: Context) -> tuple[Proposal, tuple]:
         copied, _ = LongestMatch(self.length, self.length, self.longest).propose(key, state, context)

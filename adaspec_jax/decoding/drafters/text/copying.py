@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.drafters.stateless import Stateless
 from adaspec_jax.decoding.drafters.text.matching import chain, check_counts, copied, first_place, match_lengths
 from adaspec_jax.decoding.pytree import pytree
@@ -12,7 +13,7 @@ from adaspec_jax.decoding.types import Asks, Context
 
 
 @pytree("ngram", "length", "widths")
-class PromptLookup(Stateless):
+class PromptLookup(InARow, Stateless):
     """The `length` tokens after the first stand of the last `ngram` tokens, of fewer where those stand nowhere else.
 
     A stand counts where all `length` tokens after it are there, and it ends `ngram` + 1 tokens before the text does.
@@ -27,10 +28,6 @@ class PromptLookup(Stateless):
     def __post_init__(self) -> None:
         check_counts(ngram=self.ngram, length=self.length)
 
-    @property
-    def num_nodes(self) -> int:
-        return self.length
-
     def propose(self, key, state, context: Context):
         tokens_BS, end_B1 = context.tokens_BS, context.lengths_B[:, None]
         place_1S = jnp.arange(tokens_BS.shape[1])[None]
@@ -43,7 +40,7 @@ class PromptLookup(Stateless):
 
 
 @pytree("longest", "shortest", "length", "widths")
-class ReferenceCopy:
+class ReferenceCopy(InARow):
     """What follows the last `longest` to `shortest` tokens of the answer where they first stand in the prompt.
 
     LLMA (Yang et al. 2023, arXiv 2304.04487; sizes from its code: an n-gram of 5 down to 1, blocks of 20 tokens of
@@ -62,10 +59,6 @@ class ReferenceCopy:
         check_counts(longest=self.longest, shortest=self.shortest, length=self.length)
         if self.shortest > self.longest:
             raise ValueError(f"shortest is {self.shortest} and longest {self.longest}")
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
 
     def init(self, prompt: Context, slots: int) -> Array:
         return prompt.lengths_B
@@ -86,7 +79,7 @@ class ReferenceCopy:
 
 
 @pytree("length", "per_match", "longest", "widths")
-class LongestMatch(Stateless):
+class LongestMatch(InARow, Stateless):
     """What followed the first stand of the longest suffix that stood before: `per_match` guesses for each token of it.
 
     SAM-Decoding (Hu et al. 2024, arXiv 2411.10666) without a fixed text and without another drafter for short matches;
@@ -101,10 +94,6 @@ class LongestMatch(Stateless):
 
     def __post_init__(self) -> None:
         check_counts(length=self.length, per_match=self.per_match, longest=self.longest)
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
 
     def propose(self, key, state, context: Context):
         match_BS = match_lengths(context.tokens_BS, context.lengths_B, self.longest)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.pytree import pytree
 from adaspec_jax.decoding.types import Asks, Context, Proposal
 
@@ -17,7 +18,7 @@ class _Block(NamedTuple):
 
 
 @pytree("length", "fill", "slides")
-class Jacobi:
+class Jacobi(InARow):
     """`length` guesses in a row: what the last pass said at their places, and `fill` where it said nothing.
 
     Santilli et al. 2023 (arXiv 2305.10427): all positions of a block are set at once to the target's likeliest token
@@ -40,10 +41,6 @@ class Jacobi:
     def __post_init__(self) -> None:
         if self.length < 1:
             raise ValueError(f"a block has at least one position, not {self.length}")
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
 
     def init(self, prompt: Context, slots: int) -> _Block:
         nothing_B = jnp.zeros_like(prompt.lengths_B)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.drafters.stateless import Stateless
 from adaspec_jax.decoding.drafters.text.matching import after_guess, chain, check_counts, match_lengths, merged
 from adaspec_jax.decoding.prefill import tokens_from
@@ -16,7 +17,7 @@ from adaspec_jax.decoding.types import Context, Model
 
 
 @pytree("levels", "length", "widths")
-class CountedNgrams(Stateless):
+class CountedNgrams(InARow, Stateless):
     """`length` guesses in a row, each the token that most often followed the last `levels` - 1 tokens in the text.
 
     Where those never stood there, the last `levels` - 2 decide, down to one; where that never did, the guesses end. Of
@@ -33,10 +34,6 @@ class CountedNgrams(Stateless):
         check_counts(length=self.length)
         if self.levels < 2:
             raise ValueError(f"levels must be at least 2, not {self.levels}")
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
 
     def propose(self, key, state, context: Context):
         tokens_BS, longest = context.tokens_BS, self.levels - 1

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from adaspec_jax.decoding.drafters.shapes import InARow
 from adaspec_jax.decoding.drafters.stateless import Stateless
 from adaspec_jax.decoding.drafters.text.datastore import Datastore
 from adaspec_jax.decoding.drafters.text.matching import chain, check_counts, match_lengths, match_lengths_in
@@ -28,7 +29,7 @@ class _Stands(NamedTuple):
 
 
 @pytree("length", "depth", "factor", "offset", "threshold", "places", "corpus_longest", "widths", "remembered")
-class SuffixPath(Stateless):
+class SuffixPath(InARow, Stateless):
     """The most frequent path after that suffix of the row which promises most.
 
     A suffix of m tokens is followed by at most `factor` m + `offset` guesses, `length`, and `depth` - m, each the token
@@ -64,10 +65,6 @@ class SuffixPath(Stateless):
             raise ValueError(f"depth must be at least 2, not {self.depth}")
         if self.corpus_longest >= self.depth:
             raise ValueError(f"corpus_longest is {self.corpus_longest}; it must be below depth, which is {self.depth}")
-
-    @property
-    def num_nodes(self) -> int:
-        return self.length
 
     def blank(self) -> Array:
         return jnp.full((self.remembered,), -1, jnp.int32)
