@@ -14,7 +14,8 @@ def mask_token(asked: int, text: Text, kind: str, *, vocab_size: int, owned: int
     """The mask token: the one that is asked for, or, below 0, the first that the text has no use for.
 
     UserError where the text has it, or every row of the vocabulary is a token that text may have. `owned`: how many
-    rows tokens own. `specials_first`: rows that no token owns come last, because an exported target has others there.
+    rows tokens own. `specials_first`: rows that no token owns come last: for masks whose embedding is the target's own
+    and stays as it is, and such a row may be empty.
     """
     if asked >= vocab_size:
         raise UserError(f"config.draft.head: mask is {asked}, and the draft has {vocab_size} vocabulary rows")

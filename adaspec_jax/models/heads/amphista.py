@@ -10,7 +10,6 @@ all, the target's law weighted 0.8 to the power of the slot.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -125,14 +124,8 @@ def _as_last_of(target: CausalLM, params: dict[str, Any]) -> dict[str, Any]:
     return jax.tree.map(lambda x: x.astype(jnp.float32), last)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
-@dataclass(frozen=True)
 class InSlots(OnTarget):
     """The slots beside the target whose embeddings they read, for decoding; the cache has a layer per stage."""
-
-    @property
-    def guesses(self) -> int:
-        return self.head.config.guesses
 
     def entered(self, features_BTF: Array) -> Array:
         return features_BTF

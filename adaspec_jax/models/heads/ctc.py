@@ -13,7 +13,6 @@ never holds differs from target to target, and some have none: here the blank is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -107,8 +106,6 @@ class Ctc(Recurrent):
         return InFrames(head, target.ends())
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
-@dataclass(frozen=True)
 class InFrames(OnTarget):
     """The head beside its target, for decoding that has blanks."""
 

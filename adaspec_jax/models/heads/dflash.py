@@ -135,12 +135,6 @@ class Dflash(InBlocks):
         reached_BIN = jnp.cumprod(stays_BIN, axis=1) * labels_BIN
         return jnp.flip(jnp.cumsum(jnp.flip(reached_BIN, 1), axis=1), 1)
 
-    def guessed(
-        self, head: Head, target: CausalLM, tokens_BT: Array, features_BTF: Array, segments_BT: Array | None
-    ) -> tuple[Array, ...]:
-        places = Places.everywhere(tokens_BT)
-        return self.guessed_at(head, target, tokens_BT, features_BTF, segments_BT, places)
-
     def guessed_at(
         self, head: Head, target: CausalLM, tokens_BT: Array, features_BTF: Array, segments_BT, places: Places
     ) -> tuple[Array, ...]:

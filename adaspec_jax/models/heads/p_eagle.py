@@ -90,12 +90,6 @@ class PEagle(InBlocks, Eagle3):
         """Of chains that have a guess so deep."""
         return max(self.keep**depth, self.least) if depth else 1.0
 
-    def guessed(
-        self, head: Head, target: CausalLM, tokens_BT: Array, features_BTF: Array, segments_BT: Array | None
-    ) -> tuple[Array, ...]:
-        places = Places.everywhere(tokens_BT)
-        return self.guessed_at(head, target, tokens_BT, features_BTF, segments_BT, places)
-
     def guessed_at(
         self, head: Head, target: CausalLM, tokens_BT: Array, features_BTF: Array, segments_BT, places: Places
     ) -> tuple[Array, ...]:

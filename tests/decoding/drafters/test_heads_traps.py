@@ -38,8 +38,6 @@ class OffByOne(FeatureDrafter):
         return super()._standing(cache, dataclasses.replace(context, tokens_BS=jnp.roll(context.tokens_BS, 1, axis=1)))
 
 
-for view in (BeforeTheNorm, Forgetting):
-    jax.tree_util.register_dataclass(view, data_fields=["head", "target"], meta_fields=[])
 TRAPS = {
     "features before the norm": lambda right: FeatureDrafter(BeforeTheNorm(right.head, right.target), 2),
     "tokens off by one": lambda right: OffByOne(right, 2),

@@ -7,7 +7,6 @@ decoding there is one chain, after the last committed token, and the text's keys
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.heads.parts import layer
 from adaspec_jax.models.heads.parts.head import Head, Kind
 from adaspec_jax.models.heads.parts.texts import Places
+from adaspec_jax.models.heads.parts.with_target import WithTarget
 from adaspec_jax.models.kv_cache import KVCache, write_at
 from adaspec_jax.models.layer import Attention
 from adaspec_jax.models.rotary import rotary_angles, rotate
@@ -92,7 +92,13 @@ def positions_of(tokens_BT: Array, segments_BT: Array | None) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class InBlocks(Kind):
-    """What decoding asks of a kind that guesses at slots."""
+    """A kind that guesses at slots, and what decoding asks of it."""
+
+    def guessed(
+        self, head: Head, target: CausalLM, tokens_BT: Array, features_BTF: Array, segments_BT: Array | None
+    ) -> tuple[Array, ...]:
+        places = Places.everywhere(tokens_BT)
+        return self.guessed_at(head, target, tokens_BT, features_BTF, segments_BT, places)
 
     def cached(self, params: Any, target: CausalLM, features_BTF: Array, tokens_BT: Array, cache: KVCache):
         """(what `at_slots` reads of each position [B, T, ...], the cache T entries longer).
@@ -109,21 +115,8 @@ class InBlocks(Kind):
         return BlocksOnTarget(head, target.ends())
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
-@dataclass(frozen=True)
-class BlocksOnTarget:
+class BlocksOnTarget(WithTarget):
     """A head that guesses at slots beside the target whose ends it shares, for decoding."""
-
-    head: Head
-    target: CausalLM
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return self.head.config.layers
-
-    @property
-    def guesses(self) -> int:
-        return self.head.config.guesses
 
     def read(self, features_BTF: Array, tokens_BT: Array, cache: KVCache) -> tuple[Array, KVCache]:
         return self.head.config.cached(self.head.params, self.target, features_BTF, tokens_BT, cache)
@@ -131,11 +124,6 @@ class BlocksOnTarget:
     def guess(self, read_BF: Array, tokens_B: Array, cache: KVCache) -> Array:
         """Float32 logits [B, guesses, V] of what follows the tokens."""
         return self.head.config.at_slots(self.head, self.target, read_BF, tokens_B, cache)
-
-    def init_cache(self, batch_size: int, slots: int) -> KVCache:
-        kind = self.head.config
-        sizes = {"layers": kind.num_layers, "kv_heads": kind.num_kv_heads, "head_dim": kind.head_dim}
-        return KVCache.zeros(batch_size, slots, **sizes, dtype=self.head.dtype)
 
 
 def lengthened(cache: KVCache, pairs: list[Pair]) -> KVCache:

@@ -23,6 +23,7 @@ from adaspec_jax.models.heads.parts import layer, lstm
 from adaspec_jax.models.heads.parts.checked import check_knobs
 from adaspec_jax.models.heads.parts.head import Head, Kind, Term
 from adaspec_jax.models.heads.parts.texts import following
+from adaspec_jax.models.heads.parts.with_target import WithTarget
 from adaspec_jax.models.kv_cache import KVCache, write_at
 
 
@@ -136,17 +137,8 @@ class Remembering:
         return jnp.where(slots_BN[..., None] < 0, 0, states_BNX)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
-@dataclass(frozen=True)
-class CoupledOnTarget:
+class CoupledOnTarget(WithTarget):
     """A head that guesses in blocks, beside the target whose embeddings and output matrix it shares, for decoding."""
-
-    head: Head
-    target: CausalLM
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return self.head.config.layers
 
     @property
     def block(self) -> int:
@@ -177,10 +169,6 @@ class CoupledOnTarget:
         config, params = self.head.config, self.head.params
         told_BND = config.told(cache.states_at(slots_BN))
         return layer.ask(config.layer, params["layer"], told_BND, told_BND, cache.entries, positions_BN, mask_BNS)
-
-    def unembed(self, made: Array) -> Array:
-        """Float32 logits [..., V]."""
-        return self.head.logits(self.target, made)
 
     def init_cache(self, batch_size: int, slots: int) -> Remembering:
         config, dtype = self.head.config, self.head.dtype

@@ -6,10 +6,8 @@ So it needs the target's own first layers at each of its guesses: they are run o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import jax
 from jax import Array
 
 from adaspec_jax.models.causal_lm import CausalLM
@@ -17,6 +15,7 @@ from adaspec_jax.models.decoder_config import DecoderConfig
 from adaspec_jax.models.heads.parts import layer
 from adaspec_jax.models.heads.parts.checked import check_knobs
 from adaspec_jax.models.heads.parts.head import Head, Kind, Term
+from adaspec_jax.models.heads.parts.with_target import WithTarget
 from adaspec_jax.models.kv_cache import KVCache
 
 
@@ -64,13 +63,8 @@ class Early(Kind):
         return OnFirstLayers(head, target)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
-@dataclass(frozen=True)
-class OnFirstLayers:
+class OnFirstLayers(WithTarget):
     """A head beside the whole target, whose first layers are run with it, for decoding."""
-
-    head: Head
-    target: CausalLM
 
     @property
     def exit_layer(self) -> int:
@@ -85,10 +79,3 @@ class OnFirstLayers:
     def read(self, hidden_BTD: Array, cache: KVCache) -> tuple[Array, KVCache]:
         """(made_BTD for `unembed`, the head's own cache T entries longer) of hidden states at the exit."""
         return self.head.config.read(self.head.params, hidden_BTD, cache)
-
-    def unembed(self, made: Array) -> Array:
-        """Float32 logits [..., V] of the next token."""
-        return self.head.logits(self.target, made)
-
-    def init_cache(self, batch_size: int, slots: int) -> KVCache:
-        return layer.empty_cache(self.head.config.layer, batch_size, slots, self.head.dtype)

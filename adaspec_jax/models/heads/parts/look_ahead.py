@@ -7,7 +7,6 @@ before them, and no token sees a slot.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from adaspec_jax.models.attention import positions_within
 from adaspec_jax.models.causal_lm import CausalLM
 from adaspec_jax.models.heads.parts.checked import check_knobs
 from adaspec_jax.models.heads.parts.head import Head, Kind, Term
+from adaspec_jax.models.heads.parts.with_target import WithTarget
 from adaspec_jax.models.kv_cache import KVCache
 
 
@@ -138,17 +138,8 @@ def _text_seen(place_BT: Array, segments_BT: Array | None, more: int, ends_BN: A
     return jnp.pad(seen_BNT, ((0, 0), (0, 0), (0, more)))
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
-@dataclass(frozen=True)
-class OnSlots:
+class OnSlots(WithTarget):
     """Look-ahead slots beside the whole target that guesses at them, for decoding."""
-
-    head: Head
-    target: CausalLM
-
-    @property
-    def guesses(self) -> int:
-        return self.head.config.guesses
 
     def ahead(self, last_B1: Array, cache: KVCache, count: int) -> tuple[Array, KVCache]:
         """([B, 1 + count, V], the target's cache) at the last token and at the slots after it."""

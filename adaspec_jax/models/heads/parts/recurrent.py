@@ -7,7 +7,6 @@ its own output then stands for the hidden state that the target has not computed
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from adaspec_jax.models.heads.parts import layer
 from adaspec_jax.models.heads.parts.checked import check_knobs
 from adaspec_jax.models.heads.parts.head import Head, Kind, Term
 from adaspec_jax.models.heads.parts.texts import following
+from adaspec_jax.models.heads.parts.with_target import WithTarget
 from adaspec_jax.models.kv_cache import KVCache
 
 
@@ -72,17 +72,8 @@ class Recurrent(Kind):
         return OnTarget(head, target.ends())
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
-@dataclass(frozen=True)
-class OnTarget:
+class OnTarget(WithTarget):
     """A head beside the target whose embeddings, and perhaps output matrix, it shares: a feature head for decoding."""
-
-    head: Head
-    target: CausalLM
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return self.head.config.layers
 
     def entered(self, features_BTF: Array) -> Array:
         """[B, T, D] of the target's hidden states at `layers`, side by side."""
@@ -105,9 +96,6 @@ class OnTarget:
     def unembed(self, made: Array) -> Array:
         """Float32 logits [..., V] of the token after the next."""
         return self.head.config.spread(self.head, self.head.logits(self.target, made))
-
-    def init_cache(self, batch_size: int, slots: int) -> KVCache:
-        return layer.empty_cache(self.head.config.layer, batch_size, slots, self.head.dtype)
 
 
 def linear(key: Array, wide: int, out: int, spread: float) -> dict[str, Array]:

@@ -7,7 +7,6 @@ target's hidden state is its kind's own affair.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from adaspec_jax.models.heads.parts import layer
 from adaspec_jax.models.heads.parts.checked import check_knobs
 from adaspec_jax.models.heads.parts.head import Head, Kind, Term
 from adaspec_jax.models.heads.parts.texts import following
+from adaspec_jax.models.heads.parts.with_target import WithTarget
 from adaspec_jax.models.kv_cache import KVCache
 from adaspec_jax.models.unowned_rows import rule_out
 
@@ -130,21 +130,8 @@ class Several(Kind):
         return Beside(head, target.ends())
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["head", "target"], meta_fields=[])
-@dataclass(frozen=True)
-class Beside:
+class Beside(WithTarget):
     """Several heads beside the target whose embeddings they may read, for decoding."""
-
-    head: Head
-    target: CausalLM
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return self.head.config.layers
-
-    @property
-    def guesses(self) -> int:
-        return self.head.config.guesses
 
     @property
     def prefixed(self) -> bool:
@@ -171,6 +158,3 @@ class Beside:
         """Head i's float32 logits [..., V] of its inputs [..., (1 + pieces) D]."""
         config, params = self.head.config, self.head.params
         return config.logits(self.head, self.target, config.mixed(params, i, inputs), i)
-
-    def init_cache(self, batch_size: int, slots: int) -> KVCache:
-        return layer.empty_cache(layer.layer_config(self.head.config), batch_size, slots, self.head.dtype)
