@@ -8,7 +8,7 @@ from typing import Any
 
 from adaspec_jax import models
 from adaspec_jax.devices.ahead_of_time import Needed
-from adaspec_jax.models.heads import Head, Term
+from adaspec_jax.models.heads import Head
 from adaspec_jax.pipeline.memory import SPARE, Memory, descend
 from adaspec_jax.pipeline.program import program, step_arguments
 from adaspec_jax.pipeline.stage_spec import StageSpec
@@ -86,24 +86,24 @@ def plan_training(
     return figures
 
 
-def _terms(model: models.CausalLM | Head) -> tuple[Term, ...]:
-    """What a step goes over a text for: a head's guesses, or the next token."""
-    return model.config.terms if isinstance(model, Head) else (Term(0),)
-
-
 def _passes(stage: StageSpec, model: models.CausalLM | Head) -> float:
-    """How often a step goes over a text: for each of a head's guesses, or as often as masks lengthen it."""
+    """How often a step goes over a text: for its labels of all of a head's guesses, or as masks lengthen it."""
     length = stage.buckets[-1]
-    return len(_terms(model)) if stage.masks is None else stage.masks.lengthened(length) / length
+    if isinstance(model, Head):
+        return model.config.labels_of(length) / length
+    return 1 if stage.masks is None else stage.masks.lengthened(length) / length
 
 
 def _rounds(stage: StageSpec, model: models.CausalLM | Head, positions: int) -> int:
     """Of the loop over chunks of labels among so many positions; a head's guesses by one matrix are walked at once."""
-    if isinstance(model, Head) and model.config.one_output:
-        positions *= len(_terms(model))
-    if stage.masks is not None:
-        positions = int(positions * _passes(stage, model))
-    return math.ceil(SUPERVISED * positions / stage.chunking.size(positions, model.config.vocab_size))
+    labels, slots = SUPERVISED * positions, positions * _passes(stage, model)
+    if isinstance(model, Head):
+        kind, rows = model.config, positions / stage.buckets[-1]
+        walks = 1 if kind.one_output else len(kind.terms)
+        labels, slots = rows * kind.labels_of(int(SUPERVISED * stage.buckets[-1])) / walks, slots / walks
+    elif stage.masks is not None:
+        labels = SUPERVISED * slots
+    return math.ceil(labels / stage.chunking.size(int(slots), model.config.vocab_size))
 
 
 def _chosen(on: Slice, stage: StageSpec, programs: StepPrograms) -> Memory:

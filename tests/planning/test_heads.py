@@ -98,3 +98,13 @@ def test_a_plan_counts_the_rows_that_a_config_takes(config, variant, examples):
 def test_every_task_that_is_not_generated_has_its_rows_in_plans():
     known = {name for name, task in TASKS.items() if task.splits and not task.generated_rows}
     assert known == set(planning.examples.EXAMPLES)
+
+
+def test_blocks_at_some_places_are_planned_as_so_many():
+    """Twice the anchors, twice what is computed beside the target."""
+
+    def flops(anchors):
+        return planned("dflash", f"anchors={anchors},block=3,depth=1", "reference", vocab_size=8192)[1]["flops"]
+
+    assert flops(16) - flops(8) == pytest.approx(2 * (flops(8) - flops(4)), rel=0.1)
+    assert flops(16) < flops(512)

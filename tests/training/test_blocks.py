@@ -68,6 +68,15 @@ def placed(head, batch, key=None):  # noqa: F811
     return head.config.places(labels_BT, batch.segments_BT, key)
 
 
+@pytest.mark.parametrize(("name", "knobs"), [("dflash", {"anchors": 5}), ("dflash", {}), ("p_eagle", {})])
+def test_the_labels_that_a_plan_counts_are_those_that_a_step_draws(target, name, knobs):  # noqa: F811
+    head, whole = a_head(target, name, **knobs), Batch(jnp.ones((2, 24), jnp.int32), jnp.ones((2, 24), bool))
+    real_BIN = placed(head, whole).real_BIN
+    drawn_B = jnp.broadcast_to(real_BIN, (2, len(head.config.terms), real_BIN.shape[2])).sum((1, 2))
+    # A block begins before a token whose successor is a label.
+    np.testing.assert_array_equal(drawn_B, head.config.labels_of(22))
+
+
 @pytest.mark.parametrize("weights_by", ["decay", "dpace"])
 def test_dflashs_step_is_that_of_a_plain_reading_in_pytorch(target, batch, weights_by, tmp_path):  # noqa: F811
     torch = pytest.importorskip("torch")

@@ -128,6 +128,9 @@ class Dflash(InBlocks):
         """Where decoding may begin a block: before tokens whose successor is a label."""
         return Places.drawn(key, begins(labels_BT, segments_BT, 1), self.anchors)
 
+    def labels_of(self, count: int) -> float:
+        return super().labels_of(min(count, self.anchors))
+
     def weights(self, labels_BIN: Array, given_BIN: Array | None) -> Array:
         if given_BIN is None:
             return super().weights(labels_BIN, given_BIN)

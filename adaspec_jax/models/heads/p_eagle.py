@@ -9,6 +9,7 @@ go on to depth d, drawn anew at every step; the loss is one mean over the guesse
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -85,6 +86,9 @@ class PEagle(InBlocks, Eagle3):
         drawn, number_B1 = Places.drawn(key, fit_BT, length), jnp.sum(fit_BT, axis=1, keepdims=True)
         goes = [jnp.arange(length)[None] < jnp.ceil(self._share(d) * number_B1) for d in range(self.steps)]
         return drawn._replace(real_BIN=drawn.real_BIN & jnp.stack(goes, axis=1))
+
+    def labels_of(self, count: int) -> float:
+        return sum(math.ceil(self._share(d) * count) for d in range(self.steps))
 
     def _share(self, depth: int) -> float:
         """Of chains that have a guess so deep."""

@@ -153,6 +153,10 @@ class Kind:
         """As `guessed`, [B, N, D] each, of a kind whose guesses begin at `places`."""
         raise NotImplementedError
 
+    def labels_of(self, count: int) -> float:
+        """Labels of all terms that a step of training has of a row where guesses may begin at so many positions."""
+        return float(count * len(self.terms))
+
     def weights(self, labels_BIN: Array, given_BIN: Array | None) -> Array:
         """[B, I, N] of the labels of all terms, `together`; `given_BIN`: what the head itself gives their tokens."""
         return jnp.broadcast_to(jnp.asarray([each.weight for each in self.terms])[None, :, None], labels_BIN.shape)

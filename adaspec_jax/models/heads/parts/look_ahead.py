@@ -47,6 +47,9 @@ class LookAhead(Kind):
         """All slots weigh the same, and one in all."""
         return tuple(Term(1 + i, 1 / self.slots) for i in range(self.slots))
 
+    def labels_of(self, count: int) -> float:
+        return super().labels_of(min(count, self.cuts))
+
     def init(self, key: Array, target: CausalLM, counts_V: np.ndarray):
         """The mean of the tokens' embeddings [ours]."""
         del key, counts_V
