@@ -299,10 +299,10 @@ def largest_error(target, drafter, accept, *, sampling=Sampling(), horizon=3, eo
 
 def last_test_first(guesses: int):
     """The order for a rule that lets the longest passing prefix stay: what a test decides, a later one may hide."""
-    return tests_in_order(*reversed(range(guesses)))
+    return judging_in_order(*reversed(range(guesses)))
 
 
-def tests_in_order(*nodes: int):
+def judging_in_order(*nodes: int):
     """The order for a rule that tests the nodes in this one: what a test decides, those before it may hide."""
 
     def order(columns: int):

@@ -25,7 +25,7 @@ from adaspec_jax.decoding.acceptance import traversal
 from adaspec_jax.decoding.acceptance.walk import walk
 from adaspec_jax.decoding.sampling import GREEDY
 from tests.decoding.bag_model import BagModel
-from tests.decoding.enumeration import PROMPT, enumerated, largest_error, last_test_first, plain_law, tests_in_order
+from tests.decoding.enumeration import PROMPT, enumerated, judging_in_order, largest_error, last_test_first, plain_law
 from tests.running import slow
 
 TARGET, DRAFT = BagModel.random(0, vocab=3), BagModel.random(1, vocab=3)
@@ -67,7 +67,7 @@ def grown(**search):
     return GrowthDrafter(DRAFT, **{"budget": 4, "beams": 1, "branch": 2, "depth": 3} | search)
 
 
-LEAVES_FIRST = {"order": tests_in_order(2, 0, 3, 1)}  # of a tree of two beginnings, each with one guess after it
+LEAVES_FIRST = {"order": judging_in_order(2, 0, 3, 1)}  # of a tree of two beginnings, each with one guess after it
 FOUR = laws(4, seed=5)
 FILTERED = Sampling(0.7, top_k=2)
 NUCLEUS = Sampling(1.3, top_p=0.8)
@@ -104,11 +104,11 @@ CASES = {
     "traversal, tree of siblings that differ": (traversal_verification, distinct(2, 1), {"eos": 1} | LEAVES_FIRST),
     "traversal, less room than guesses": (traversal_verification, distinct(2, 1), {"horizon": 1} | LEAVES_FIRST),
     "traversal, nucleus": (traversal_verification, distinct(2, 1), {"sampling": NUCLEUS} | LEAVES_FIRST),
-    "traversal, branches at the end": (traversal_verification, distinct(1, 2), {"order": tests_in_order(1, 2, 0)}),
+    "traversal, branches at the end": (traversal_verification, distinct(1, 2), {"order": judging_in_order(1, 2, 0)}),
     "traversal, point masses": (
         traversal_verification,
         Likeliest(tree(2, 2)),
-        {"order": tests_in_order(2, 3, 0, 4, 5, 1)},
+        {"order": judging_in_order(2, 3, 0, 4, 5, 1)},
     ),
     "grown tree": (rejection_sample, grown(), {}),
     "match, grown tree": (match_sample, grown(), {}),
@@ -179,7 +179,7 @@ def test_siblings_that_differ_keep_more_than_k_seq_and_that_more_than_independen
 @pytest.mark.parametrize("shape", [(2, 1), (1, 2)], ids=str)
 def test_a_tree_keeps_more_when_it_is_judged_from_its_leaves(seed, shape):
     target, draft = laws(3, seed)
-    order = {(2, 1): LEAVES_FIRST, (1, 2): {"order": tests_in_order(1, 2, 0)}}[shape]
+    order = {(2, 1): LEAVES_FIRST, (1, 2): {"order": judging_in_order(1, 2, 0)}}[shape]
     from_root = enumerated(target, distinct(*shape, draft=draft), rejection_sample).accepted
     from_leaves = enumerated(target, distinct(*shape, draft=draft), traversal_verification, **order).accepted
     assert from_leaves > from_root + 1e-3
