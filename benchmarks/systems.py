@@ -9,6 +9,7 @@ Nothing is measured by it: figures are taken from the committed results, what ot
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +44,7 @@ class System(NamedTuple):
     methods: tuple[str, ...] = ()  # the first one's figures are shown
     door: str = ""  # in place of methods
     text: str = ""  # in place of what its methods say
-    head: str = ""  # its run in heads_stories.json
+    head: str = ""  # its run in heads_stories.json, or its row in docs/heads.md
     note: str = ""
 
 
@@ -82,7 +83,7 @@ SECTIONS: dict[str, list[System]] = {
             note="no gain over plain distillation on equal data: [results](results.md)",
         ),
         System("SpecDec", "2203.16487", ("specdec", "top_beta"), note="its drafter over a decoder alone"),
-        System("SpecDec++", "2405.19715", ("specdec_pp",), note="T 1.41, [its draft](heads.md)"),
+        System("SpecDec++", "2405.19715", ("specdec_pp",), head="specdec_pp", note="its draft alone"),
         System("BiLD", "2302.07863", ("bild",)),
         System(
             "On-the-fly adaptation",
@@ -125,7 +126,7 @@ SECTIONS: dict[str, list[System]] = {
         System("Medusa", "2401.10774", ("medusa", "medusa_chain", "medusa_typical", "typical"), head="medusa"),
         System("Falcon", "2412.12639", ("falcon", "falcon_chain"), head="falcon"),
         System("Amphista", "2406.13170", ("amphista", "amphista_chain", "amphista_typical"), head="amphista"),
-        System("PaSS", "2311.13581", ("pass",), head="pass", note="two passes a round"),
+        System("PaSS", "2311.13581", ("pass",), head="pass", note="both passes of a round counted"),
         System("CTC drafting", "2412.00061", ("ctc", "ctc_chain"), head="ctc"),
         System(
             "VADUSA",
@@ -167,7 +168,7 @@ SECTIONS: dict[str, list[System]] = {
 
 
 def page() -> str:
-    kept, stories = read("methods_smollm2_short.json")["methods"], read("heads_stories.json")["runs"]
+    kept, stories = read("methods_smollm2_short.json")["methods"], on_stories()
     lines = [HEAD]
     for title, systems in SECTIONS.items():
         lines += [f"## {title}\n", "| system | here | text | kept here | others say |", "|---|---|---|---|---|"]
@@ -179,7 +180,16 @@ def read(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / name).read_text())
 
 
-def cells(system: System, kept: dict[str, Any], stories: dict[str, Any]) -> list[str]:
+def on_stories() -> dict[str, float]:
+    """Tokens per target call by kind of draft: of the committed runs, and of those that docs/heads.md lists."""
+    rows = re.findall(r"^\| `(\w+)`[^|]*\|(?:[^|]*\|){4} ([\d.]+) \|$", (ROOT / "docs" / "heads.md").read_text(), re.M)
+    found = {kind: float(calls) for kind, calls in reversed(rows)}  # of several, the first row
+    runs = read("heads_stories.json")["runs"]
+    committed = {name: run["drafts"]["draft"]["block_efficiency"] for name, run in runs.items()}
+    return found | {name.removesuffix("_seed0"): calls for name, calls in committed.items()}
+
+
+def cells(system: System, kept: dict[str, Any], stories: dict[str, float]) -> list[str]:
     return [
         f"{system.name} ({system.paper if not system.paper[:1].isdigit() else f'arXiv {system.paper}'})",
         system.door or ", ".join(f"`{name}`" for name in system.methods),
@@ -196,10 +206,9 @@ def texts(methods: tuple[str, ...]) -> str:
     return "its own" if len(lossy) == len(methods) else f"the target's; its own with `{'`, `'.join(lossy)}`"
 
 
-def figures(system: System, kept: dict[str, Any], stories: dict[str, Any]) -> list[str]:
+def figures(system: System, kept: dict[str, Any], stories: dict[str, float]) -> list[str]:
     found = [f"S {kept[name]['tokens_per_target_call']:.2f}" for name in system.methods[:1] if name in kept]
-    run = stories.get(f"{system.head}_seed0")
-    return found + ([f"T {run['drafts']['draft']['block_efficiency']:.2f}"] if run else [])
+    return found + ([f"T {stories[system.head]:.2f}"] if system.head in stories else [])
 
 
 def claim(published: Any) -> str:
