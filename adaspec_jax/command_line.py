@@ -16,7 +16,7 @@ from adaspec_jax import voice
 from adaspec_jax.config import CUT, RANDOM, Experiment, architecture_of, validate, with_cut
 from adaspec_jax.config.remarks import keys_in_words
 from adaspec_jax.config_files import LIST, listed, with_files
-from adaspec_jax.errors import UserError, did_you_mean, nearest
+from adaspec_jax.errors import UserError, did_you_mean, nearest_of
 from adaspec_jax.files import read_json
 from adaspec_jax.options import number_of, one_of, spelt
 from adaspec_jax.places import ADAPTER, file_of, find_local, only_an_adapter
@@ -125,8 +125,16 @@ def _in_one_spelling(argv: list[str], known: Sequence[str]) -> list[str]:
         found.append(spelt(argument))
         name = found[-1].removeprefix("--").partition("=")[0]
         if not name.startswith(("config.", "noconfig.")) and not {name, name.removeprefix("no")} & set(known):
-            raise UserError(f"there is no option --{name}{nearest(name, known) or '; see --help'}")
+            raise UserError(f"there is no option --{name}{_near_option(name, known) or '; see --help'}")
     return found
+
+
+def _near_option(name: str, known: Sequence[str]) -> str:
+    """That the nearest of these names was perhaps meant, or `config` where a key of it follows."""
+    first, dot, key = name.partition(".")
+    known = ("config",) if dot else known
+    near = nearest_of(first, known)
+    return f'; did you mean "--{near}{dot}{key}"?' if near else ""
 
 
 def _speak(argv: list[str]) -> None:

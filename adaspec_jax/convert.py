@@ -1,6 +1,6 @@
 """CLI: pytorch_model*.bin -> safetensors, once: `python -m adaspec_jax.convert --in DIR --out DIR`.
 
-Needs PyTorch (`pip install "adaspec-jax[parity]"`), and reads tensors only: a pickle that holds code is refused.
+Needs PyTorch (`pip install torch`), and reads tensors only: a pickle that holds code is refused.
 """
 
 from __future__ import annotations

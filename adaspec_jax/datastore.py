@@ -15,6 +15,7 @@ from pathlib import Path
 from adaspec_jax.command_line import say_notes
 from adaspec_jax.errors import UserError, exit_with_one_line
 from adaspec_jax.options import COUNT, add_task_option, one_of, parse_arguments, parser_of
+from adaspec_jax.places import near_place
 
 
 def main() -> None:
@@ -58,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
 def _check(arguments: argparse.Namespace) -> None:
     if not (arguments.data or arguments.task):
         raise UserError("give --data FILE or --task NAME")
+    if arguments.data and not arguments.task and not Path(arguments.data).is_file():
+        raise UserError(f"--data {arguments.data}: there is no such file{near_place(arguments.data)}")
     if arguments.columns and arguments.task:
         raise UserError("--columns goes with --data alone; a task knows its own")
     if os.path.exists(arguments.out):
@@ -79,8 +82,6 @@ def _texts_of_file(arguments: argparse.Namespace) -> tuple[list[str], dict]:
     from adaspec_jax.files import open_unpacked, sha256
 
     path = Path(arguments.data)
-    if not path.is_file():
-        raise UserError(f"--data {path}: there is no such file")
     columns = tuple(filter(None, (arguments.columns or "").split(",")))
     described = {
         "kind": "file",

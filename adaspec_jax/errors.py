@@ -34,8 +34,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean "x"?` when a known name is close to `name`, else nothing."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f'; did you mean "{close[0]}"?' if close else ""
+    near = nearest_of(name, known)
+    return f'; did you mean "{near}"?' if near else ""
+
+
+def nearest_of(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """The known name closest to `name`, whose likeness is at least `cutoff` (of 1)."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=cutoff)), None)
 
 
 def first_line(error: BaseException) -> str:

@@ -29,6 +29,7 @@ from adaspec_jax.options import (
     real,
     whole,
 )
+from adaspec_jax.program import called_as
 from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of
 
 
@@ -103,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     add_sources(parser)
     parser.add_argument(
         "--method",
-        help="default: vanilla, or KIND_chain with a head; see python -m adaspec_jax.benchmark --methods list; "
+        help=f"default: vanilla, or KIND_chain with a head; see {called_as('benchmark')} --methods list; "
         "--method.KNOB=VALUE sets a knob",
     )
     add_task_option(parser, "", "columns")

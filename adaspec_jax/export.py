@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 from adaspec_jax.drafter_file import kind_in
 from adaspec_jax.errors import UserError, exit_with_one_line
 from adaspec_jax.options import GUESSES, add_dtype_option, one_of, parse_arguments, parser_of
+from adaspec_jax.places import near_place
+from adaspec_jax.program import called_as
 
 if TYPE_CHECKING:
     from adaspec_jax import serving
@@ -42,7 +44,7 @@ def main() -> None:
 
     workdir, out = Workdir(arguments.workdir), Path(arguments.out)
     if not workdir.path.is_dir():
-        raise UserError(f"--workdir {workdir.path} does not exist")
+        raise UserError(f"--workdir {workdir.path} does not exist{near_place(workdir.path)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} is there already and not an empty directory; choose another")
     finished = workdir.finished(arguments.stage) is not None
@@ -198,7 +200,7 @@ def _print_verdicts(verdicts: dict[str, serving.Verdict], target: str, out: Path
     print(*(f"{verdict.in_one_line(engine)}\n" for engine, verdict in verdicts.items()), sep="", end="")
     if any(verdict.can_serve for verdict in verdicts.values()):
         pair = f"--target {shlex.quote(target)} --draft {shlex.quote(str(out))}"
-        print(f"with which commands: python -m adaspec_jax.doctor {pair}")
+        print(f"with which commands: {called_as('doctor')} {pair}")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from adaspec_jax.options import (
     parse_arguments,
     parser_of,
 )
+from adaspec_jax.program import called_as
 from adaspec_jax.sampling_options import add_sampling, check_fits, sampling_of
 
 
@@ -231,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--method",
         help="default: vanilla with a draft, KIND_chain with a head, else plain; see "
-        "python -m adaspec_jax.benchmark --methods list. "
+        f"{called_as('benchmark')} --methods list. "
         "--method.KNOB=VALUE sets one of its knobs",
     )
     parser.add_argument(

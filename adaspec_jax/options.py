@@ -15,6 +15,7 @@ from adaspec_jax import voice
 from adaspec_jax.config import MATMUL, MOST, MOST_ROWS, MOST_TOKENS
 from adaspec_jax.errors import UserError, did_you_mean, nearest
 from adaspec_jax.knobs import MOST_GUESSES
+from adaspec_jax.places import near_place
 from adaspec_jax.program import ShowVersions, called_as
 
 
@@ -160,7 +161,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         "smallest drafts, and in a benchmark each other one, or other head of a kind, is METHOD@DRAFT",
     )
     parser.add_argument("--qualifier", help="the draft between the smallest and the target (default: the next larger)")
-    parser.add_argument("--datastore", help="made by python -m adaspec_jax.datastore, for the methods that need one")
+    parser.add_argument("--datastore", help=f"made by {called_as('datastore')}, for the methods that need one")
 
 
 def add_conversation_options(parser: argparse.ArgumentParser) -> None:
@@ -229,6 +230,6 @@ def check_output(path: str, option: str) -> None:
     if file.is_dir():
         raise UserError(f"--{option} {path} is a directory; name a file in it")
     if not file.parent.is_dir():
-        raise UserError(f"--{option} {path}: there is no such directory")
+        raise UserError(f"--{option} {path}: there is no such directory{near_place(file.parent)}")
     if not os.access(file.parent, os.W_OK):
         raise UserError(f"--{option} {path}: its directory cannot be written to")

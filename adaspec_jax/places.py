@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adaspec_jax.errors import UserError, first_line
+from adaspec_jax.errors import UserError, first_line, nearest_of
 
 ADAPTER = "adapter_config.json"  # lies where PEFT saved what it adds to a model
 OLD_HUB_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")  # of before names had owners
 _IN_A_SENTENCE = re.compile(r"(?<![\w:/\\.~-])(?:~|[A-Za-z]:)?[/\\][^\s'\",;()]+")
+_NO_PLACES = ("random", "cut")  # what a config may say where a model's place is expected
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # a path may begin with a dot, a name may not
 
 
@@ -27,7 +28,7 @@ def find_local(path_or_name: str | Path) -> Path | None:
     if Path(path_or_name).exists():
         raise UserError(f"{path_or_name} is a file; give the directory that holds config.json and model.safetensors")
     if not HUB_NAME.fullmatch(path_or_name):
-        raise UserError(f"{path_or_name}: no such directory")
+        raise UserError(f"{path_or_name}: no such directory{near_place(path_or_name)}")
     return None
 
 
@@ -111,5 +112,16 @@ def not_given_by_the_hub(name: str, error: Exception) -> UserError:
     """What to say of the many errors that the hub's client raises: not found, gated, offline, broken proxy."""
     return UserError(
         f'"{name}" is not a local directory, and the hub did not give it ({first_line(error)}); '
-        "without network, pass the path of a downloaded directory"
+        f"without network, pass the path of a downloaded directory{near_place(name, *_NO_PLACES)}"
     )
+
+
+def near_place(path: str | os.PathLike, *words: str) -> str:
+    """`; did you mean "x"?` when something of nearly this name lies beside it, or it is nearly one of these words."""
+    path = Path(path).expanduser()
+    try:
+        beside = [*(other.name for other in path.parent.iterdir()), *(words if path.parent == Path() else ())]
+    except OSError:
+        return ""
+    near = nearest_of(path.name, beside, cutoff=0.75)
+    return f'; did you mean "{path.with_name(near)}"?' if near else ""

@@ -26,6 +26,7 @@ from adaspec_jax.options import (
     parser_of,
     whole,
 )
+from adaspec_jax.places import near_place
 
 _FACTORS = ("draft", "consistency", "reflection")
 _MEND = "delete it, or choose another --json"
@@ -148,14 +149,14 @@ def _check(arguments: argparse.Namespace) -> None:
     """Mistakes that can be told before jax is imported."""
     for option in ("questions", "corpus"):
         if (file := getattr(arguments, option)) and not Path(file).is_file():
-            raise UserError(f"--{option} {file}: there is no such file")
+            raise UserError(f"--{option} {file}: there is no such file{near_place(file)}")
     for option in ("chat_template", "template_options"):
         if getattr(arguments, option) is not None and not arguments.chat:
             raise UserError(f"--{option} goes with --chat")
     check_outputs(arguments, "json")
     needed = [("sklearn", "scikit-learn")] * (arguments.per_draft > 1) + [("bm25s", "bm25s")] * bool(arguments.corpus)
     if missing := [name for module, name in needed if importlib.util.find_spec(module) is None]:
-        raise UserError(f'passages are found and sorted by {" and ".join(missing)}: pip install "adaspec-jax[rag]"')
+        raise UserError(f"passages are found and sorted by {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def _factors(text: str) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("give either --prompts FILE or --task NAME")
     check_outputs(arguments, "out")
     if importlib.util.find_spec("optuna") is None:
-        raise UserError('the search needs optuna: pip install "adaspec-jax[search]"')
+        raise UserError("the search needs optuna: pip install optuna")
 
 
 def _journal(out: str) -> Path:

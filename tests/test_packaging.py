@@ -114,6 +114,14 @@ def test_every_command_is_listed_and_says_how_it_was_called(monkeypatch, capsys)
         assert callable(package.main), name
 
 
+def test_packages_to_install_go_by_names_that_an_index_has():
+    """An extra of this package resolves where a wheel of it is installed, and not in the environment of a checkout."""
+    pages = [CHECKOUT / "README.md", *(CHECKOUT / "docs").glob("*.md"), *(CHECKOUT / "adaspec_jax").rglob("*.py")]
+    for path in pages:
+        said = re.findall(r"pip install\s+([^`);:]*)", path.read_text())
+        assert not any("adaspec-jax[" in names or "requirements" in names for names in said), (path, said)
+
+
 def test_a_misspelt_command_gets_a_near_name(monkeypatch, capsys):
     status, out, errors = command_line(capsys, monkeypatch, "__main__", "evalute", "--target", "x")
     assert status == 2 and not out and 'did you mean "evaluate"?' in errors and len(errors.splitlines()) == 1

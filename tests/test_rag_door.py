@@ -110,4 +110,4 @@ def test_what_it_cannot_do_without_is_named(root, capsys, monkeypatch, tmp_path)
     arguments = ["--corpus", root / "corpus.jsonl", "--per_draft", 2]
     status, _, errors = run(capsys, monkeypatch, root, tmp_path / "r.json", *arguments)
     words = "passages are found and sorted by scikit-learn and bm25s"
-    assert (status, errors) == (2, f'error: {words}: pip install "adaspec-jax[rag]"\n')
+    assert (status, errors) == (2, f"error: {words}: pip install scikit-learn bm25s\n")

@@ -82,7 +82,7 @@ def test_what_it_cannot_do_without_is_named(root, capsys, monkeypatch, tmp_path)
     without = [None]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: without[0] if name == "optuna" else found(name))
     status, _, errors = run(capsys, monkeypatch, root, "--out", tmp_path / "set.json")
-    assert (status, errors) == (2, 'error: the search needs optuna: pip install "adaspec-jax[search]"\n')
+    assert (status, errors) == (2, "error: the search needs optuna: pip install optuna\n")
     without[0] = "there"
     status, _, errors = run(capsys, monkeypatch, root, "--out", tmp_path / "set.json", target="shallow")
     assert status == 2 and "draft_and_verify needs a target of at least three layers" in errors

@@ -54,9 +54,11 @@ def test_the_options_of_a_config_have_both_spellings_too():
         ("generate", ["--target", "x", "--prompt", "a", "--dtype", "bfloat61"], '--dtype is "bfloat61"; did you mean'),
         ("evaluate", ["--target", "x", "--task", "gsm9k", "--json", "y"], '--task is "gsm9k"; did you mean "gsm8k"'),
         ("datastore", ["bild", "--tokenizer", "x", "--out", "y"], 'action is "bild"; did you mean "build"'),
-        ("train", ["--config", "quickstart", "--workdri", "x"], '--workdri; did you mean "workdir"'),
-        ("plan", ["--config", "quickstart", "--stagess", "x"], '--stagess; did you mean "stages"'),
-        ("ablate", ["--config", "quickstart", "--marcdown", "x"], '--marcdown; did you mean "markdown"'),
+        ("train", ["--config", "quickstart", "--workdri", "x"], '--workdri; did you mean "--workdir"?'),
+        ("plan", ["--config", "quickstart", "--stagess", "x"], '--stagess; did you mean "--stages"?'),
+        ("ablate", ["--config", "quickstart", "--marcdown", "x"], '--marcdown; did you mean "--markdown"?'),
+        ("train", ["--config", "quickstart", "--conifg.draft.lr=1"], '; did you mean "--config.draft.lr"?'),
+        ("train", ["--config", "own", "--config.target.init=randm"], 'did you mean "random"?'),
         ("train", ["--config", "quickstart", "--log-format", "jsn"], '--log_format is "jsn"; did you mean "json"'),
     ],
 )
@@ -73,6 +75,33 @@ def test_a_misspelt_stage_is_answered_with_the_nearest_that_is_finished(tmp_path
     for given, says in (("drafft", 'did you mean "draft"?'), ("top_04", '"top_0.4"?'), ("qualifier", "train with")):
         status, _, errors = command_line(capsys, monkeypatch, "export", "--stage", given, *where)
         assert status == 2 and says in errors and "(finished: draft, target, top_0.4)" in errors
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("report", ["{}"]),
+        ("compare", ["--workdir", "{}"]),
+        ("diagnose", ["--workdir", "{}"]),
+        ("parity.__main__", ["--workdir", "{}"]),
+        ("export", ["--workdir", "{}", "--stage", "draft", "--out", "out"]),
+        ("generate", ["--target", "./{}", "--prompt", "a"]),
+        ("generate", ["--target", "{}", "--prompt", "a"]),
+        ("convert", ["--in", "{}", "--out", "out"]),
+        ("datastore", ["build", "--tokenizer", "quickstart", "--data", "{}.jsonl", "--out", "out"]),
+        ("train", ["--config", "quickstart", "--config.data.train={}.jsonl", "--workdir", "out"]),
+    ],
+)
+def test_a_misspelt_place_is_answered_with_what_lies_beside_it(module, arguments, tmp_path, capsys, monkeypatch):
+    for there in ("quickstart", "other"):
+        (tmp_path / there).mkdir()
+        (tmp_path / f"{there}.jsonl").touch()
+    monkeypatch.chdir(tmp_path)
+    filled = [argument.format("quikstart") for argument in arguments]
+    status, _, errors = command_line(capsys, monkeypatch, module, *filled)
+    near = next(argument for argument in arguments if "{}" in argument).partition("=")
+    near = (near[2] or near[0]).format("quickstart").removeprefix("./")
+    assert status == 2 and f'did you mean "{near}"?' in errors
 
 
 def test_help_names_every_task():

@@ -1,4 +1,4 @@
-"""Rows of data sets on the Hugging Face hub, by the library `datasets` (extra `hf`)."""
+"""Rows of data sets on the Hugging Face hub, by the library `datasets`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rows_from_hub(wanted: HubName) -> list[Mapping]:
     try:
         import datasets
     except ImportError as error:
-        raise Unavailable("Hugging Face datasets is not installed (pip install datasets; our extra [hf])") from error
+        raise Unavailable("Hugging Face datasets is not installed (pip install datasets)") from error
     try:
         with offline_unless_reachable():
             found = datasets.load_dataset(wanted.name, wanted.config, split=wanted.split)

@@ -18,6 +18,7 @@ from adaspec_jax.data.network import reachable
 from adaspec_jax.data.rows import SUFFIXES, Row, checked_row, parse_rows, read_rows
 from adaspec_jax.data.tasks import CHAT, AnyExample, Task, chat_task, check_one_form, columns_task, find_task, text_task
 from adaspec_jax.errors import UserError, did_you_mean
+from adaspec_jax.places import near_place
 
 VIAS = ("file", "generated", "tfds", "hf")
 
@@ -64,7 +65,7 @@ def load_examples(
     2. The task's generator, with `seed`.
     3. `ADASPEC_DATA/<task>/<split>.jsonl` (or `.jsonl.gz`, `.json`).
     4. tensorflow-datasets, where the task has a builder (rows come in the builder's order, not the file's).
-    5. Hugging Face `datasets` (extra `hf`).
+    5. Hugging Face `datasets`.
 
     `rows="0:800"` keeps a slice, `num` at most so many (and tells a generator how many). `via` allows one way only:
     "file", "generated", "tfds" or "hf"; "tfds" with a `path` packs that file into array_record first and reads it back.
@@ -136,7 +137,7 @@ def _from_path(task: Task, split: str, path: str | os.PathLike, via: str | None)
         raise UserError(f'via="{via}" does not read a path; leave one of them out')
     file = _split_file(task, split, path) if path.is_dir() else path
     if not file.exists():
-        raise UserError(f"there is no data file {file}")
+        raise UserError(f"there is no data file {file}{near_place(file)}")
     return _read(task, split, file, packed=via == "tfds")
 
 

@@ -69,9 +69,11 @@ def import_tfds() -> Any:
         importlib.import_module("importlib_resources")  # its download code needs it without saying so
         tfds = importlib.import_module("tensorflow_datasets")
     except ImportError as error:
-        raise UserError(f"tensorflow-datasets cannot be used: {error}; pip install -r requirements.txt") from error
+        raise UserError(
+            f"tensorflow-datasets cannot be used: {error}; pip install tensorflow-datasets grain importlib_resources"
+        ) from error
     if not hasattr(tfds, "core"):
-        raise UserError("tensorflow-datasets is only half installed (no `core`); pip install -r requirements.txt")
+        raise UserError("tensorflow-datasets is only half installed (no `core`); pip install -U tensorflow-datasets")
     tfds.disable_progress_bar()
     return tfds
 

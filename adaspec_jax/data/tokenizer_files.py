@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from adaspec_jax.data.network import hub_reachable
 from adaspec_jax.errors import UserError, first_line, is_a_failure
 from adaspec_jax.files import ordinary, read_json
-from adaspec_jax.places import ADAPTER, find_below, only_an_adapter
+from adaspec_jax.places import ADAPTER, find_below, near_place, only_an_adapter
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -63,6 +63,7 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> PreTrainedTokenizerBase:
         if directory.exists() or name.count("/") != 1 or name.startswith((".", "~", "/")):
             raise NoTokenizer(
                 f"there is no tokenizer at {name}: give a directory with tokenizer.json, or a hub name a/b"
+                f"{near_place(name)}"
             )
         directory = _from_hub(name)
     if not any((directory / file).exists() for file in _FILES):

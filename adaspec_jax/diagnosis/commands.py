@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 
 from adaspec_jax.diagnosis.evidence import Evidence
+from adaspec_jax.program import called_as
 
 AGAIN = "again.py"  # in a run's directory: its config, to be changed on the command line
 
@@ -16,7 +17,7 @@ def retrain(evidence: Evidence, *overrides: str) -> str | None:
         return None
     mine = [f"--config={run}/{AGAIN}", f"--workdir={run.rstrip('/')}-again", f"--config.target.init={run}/target"]
     mine += ["--config.target.epochs=0", "--config.tokenizer.init=target", *overrides]
-    return f"python -m adaspec_jax.train {_joined(mine)}"
+    return f"{called_as('train')} {_joined(mine)}"
 
 
 def evaluate(evidence: Evidence, *options: str) -> str:
@@ -26,7 +27,7 @@ def evaluate(evidence: Evidence, *options: str) -> str:
     given |= {"--dtype": served.dtype, "--max_new_tokens": str(served.max_new_tokens)}
     given |= dict(option.split("=", 1) for option in options)
     mine = [f"--target={names.target}", f"--draft={names.draft}", *(f"{name}={value}" for name, value in given.items())]
-    return f"python -m adaspec_jax.evaluate {_joined(mine)} {names.prompts} --json=again.json"
+    return f"{called_as('evaluate')} {_joined(mine)} {names.prompts} --json=again.json"
 
 
 def evaluate_on_own(evidence: Evidence) -> str:
@@ -37,7 +38,7 @@ def evaluate_on_own(evidence: Evidence) -> str:
 
 def doctor(evidence: Evidence) -> str:
     mine = [f"--target={evidence.names.target}", f"--draft={evidence.names.draft}"]
-    return f"python -m adaspec_jax.doctor {_joined(mine)}"
+    return f"{called_as('doctor')} {_joined(mine)}"
 
 
 def _joined(parts: list[str]) -> str:

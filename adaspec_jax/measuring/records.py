@@ -21,8 +21,8 @@ from adaspec_jax.measuring.evaluation import prompt_batches
 from adaspec_jax.measuring.placing import rows_on
 from adaspec_jax.measuring.tallies import encoded_prompts, room_for_prompts
 from adaspec_jax.methods import Given
+from adaspec_jax.program import called_as
 
-_MEND = "record it: python -m adaspec_jax.benchmark --record FILE"
 _WORDS = {
     "target": "by another target than --target is",
     "tokenizer": "with another tokenizer than the target's",
@@ -102,11 +102,11 @@ def write_record(path: str | os.PathLike, record: Record) -> None:
 
 def read_record(path: str | os.PathLike, terms: Mapping[str, Any]) -> Record:
     """The record; UserError where it is none, is torn, or was made on other `terms`."""
-    said = files.read_json(path, mend=_MEND)
+    said = files.read_json(path, mend=_mend())
     if "requests" not in said or "sha256" not in said:
-        raise UserError(f"{path} is no record of a target; {_MEND}")
+        raise UserError(f"{path} is no record of a target; {_mend()}")
     if said.pop("sha256") != _sum(said):
-        raise UserError(f"the record {path} is torn: its content is not what it was written with; {_MEND}")
+        raise UserError(f"the record {path} is torn: its content is not what it was written with; {_mend()}")
     for name, ours in json.loads(json.dumps(terms)).items():
         if (theirs := said["terms"].get(name)) != ours:
             words = _WORDS.get(name, f"with --{name} {theirs}, and here it is {ours}")
@@ -122,15 +122,19 @@ def of_prompts(
     """The record's first requests, under the names that these prompts have; UserError where they are others."""
     if len(prompts) > len(record.prompts):
         raise UserError(
-            f"the record {path} has {len(record.prompts)} prompts, and {len(prompts)} are asked for; {_MEND}"
+            f"the record {path} has {len(record.prompts)} prompts, and {len(prompts)} are asked for; {_mend()}"
         )
     named = []
     for theirs, ours, row in zip(record.prompts, prompts, encoded, strict=False):
         if theirs.tokens != tuple(row.prompt.tolist()):
-            raise UserError(f"the record {path} is of other prompts: {ours.id} is not what {theirs.id} was; {_MEND}")
+            raise UserError(f"the record {path} is of other prompts: {ours.id} is not what {theirs.id} was; {_mend()}")
         named.append(ours._replace(tokens=theirs.tokens))
     return record._replace(prompts=tuple(named), answers=record.answers[: len(named)])
 
 
 def _sum(said: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _mend() -> str:
+    return f"record it: {called_as('benchmark')} --record FILE"

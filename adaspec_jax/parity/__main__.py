@@ -4,7 +4,7 @@ A certificate that a finished run's pair does in PyTorch what it does here. tran
 are Hugging Face directories; both sides continue the same held-out prompts greedily in float32, there with assisted
 generation (constant schedule, threshold 0), and logits, tokens and acceptance counts must agree. The certificate is
 stored in DIR/report.json under "parity" (of the reference: "parity_reference"). Exit status 1: they do not agree.
-Needs `pip install "adaspec-jax[parity]"`.
+Needs `pip install torch`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from adaspec_jax.errors import UserError, exit_with_one_line, keeping
 from adaspec_jax.options import COUNT, check_outputs, one_of, parse_arguments, parser_of
+from adaspec_jax.places import near_place
 
 
 @keeping("nothing is kept, for the certificate is stored at the end: the same command begins anew")
@@ -24,7 +25,8 @@ def main() -> None:
     parser.add_argument("--json", help="where the certificate goes as well")
     arguments = parse_arguments(parser)
     if not Path(arguments.workdir).is_dir():
-        raise UserError(f"--workdir {arguments.workdir} is not a directory; give that of a finished run")
+        near = near_place(arguments.workdir)
+        raise UserError(f"--workdir {arguments.workdir} is not a directory; give that of a finished run{near}")
     check_outputs(arguments, "json")
 
     from adaspec_jax import reporting

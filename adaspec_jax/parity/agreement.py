@@ -158,9 +158,8 @@ def _check_installed() -> None:
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            f'parity needs {error.name}, which is not installed: pip install "adaspec-jax[parity]"'
-        ) from None
+        needed = error.name
+        raise UserError(f"parity needs {needed}, which is not installed: pip install {needed}") from None
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from adaspec_jax.errors import UserError
 from adaspec_jax.pipeline.examples import held_out_of, training_and_held_out
 from adaspec_jax.pipeline.text import chat_of
 from adaspec_jax.pipeline.workdir import Workdir
+from adaspec_jax.program import called_as
 
 _AGAIN = '''"""This run's own config, to be run once more with keys changed on the command line."""
 
@@ -74,7 +75,7 @@ def evidence_of_run(
     report, workdir = reporting.read_report(directory), Workdir(directory)
     for stage in ("target", "draft"):
         if workdir.finished(stage) is None:
-            raise UserError(f"{directory} has no finished {stage}; run python -m adaspec_jax.train with it first")
+            raise UserError(f"{directory} has no finished {stage}; run {called_as('train')} with it first")
     settings = report["settings"]
     try:
         spec = held_out_of(settings)[0]

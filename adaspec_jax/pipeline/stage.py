@@ -31,10 +31,9 @@ from adaspec_jax.pipeline.stage_log import Silent, StageLog
 from adaspec_jax.pipeline.stage_spec import StageSpec
 from adaspec_jax.pipeline.text import Text
 from adaspec_jax.pipeline.workdir import Workdir
+from adaspec_jax.program import called_as
 from adaspec_jax.reporting.report import plain
 from adaspec_jax.training import Checkpoints, Frozen, NotFinite, State, fit
-
-_ADVICE = "--config.memory=auto gives up what it must, and python -m adaspec_jax.plan says beforehand what would fit"
 
 
 def fit_stage(
@@ -68,7 +67,8 @@ def fit_stage(
     settings = dataclasses.asdict(stage.fit)
     log = StageLog(stage.label, directory / "metrics.jsonl", stage.steps, stage.metrics, settings, forecast)
     fit_until = partial(_fit, stage, made, beside, mesh=mesh, checkpoints=checkpoints, into=directory / "profile")
-    with log, short_of_memory(f"the {stage.name} stage", _ADVICE), sharding.over(mesh), processes.listening():
+    advice = f"--config.memory=auto gives up what it must, and {called_as('plan')} says beforehand what would fit"
+    with log, short_of_memory(f"the {stage.name} stage", advice), sharding.over(mesh), processes.listening():
         batches = _batches(stage, text, mesh, store)
         how = {"checkpoint_every": stage.checkpoint_every, "stopping": processes.stopping, "note": log.note}
         try:

@@ -15,12 +15,15 @@ import numpy as np
 from adaspec_jax import data, files, models
 from adaspec_jax.config import Data, Draft, Target, Tokenizer
 from adaspec_jax.devices import processes
-from adaspec_jax.errors import UserError
+from adaspec_jax.errors import UserError, nearest
 from adaspec_jax.generation_config import NOTHING
 from adaspec_jax.measuring.pair import check_own_tokenizer, has_another_tokenizer
 from adaspec_jax.pipeline import seeds
 from adaspec_jax.pipeline.examples import training_and_held_out
 from adaspec_jax.pipeline.workdir import Workdir
+
+_TRAINED = ("train", "characters")  # values of `tokenizer.init` that name no place
+_OF_THE_RUN = (*_TRAINED, "target")
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ def _make_tokenizer(
     """Trained on the text, and where that is conversations with their template; or taken from where `init` says."""
     if workdir.tokenizer.is_dir():
         return workdir.check_tokenizer()
-    if spec.init in ("train", "characters"):
+    if spec.init in _TRAINED:
         texts = (text for example in train for text in example.texts)
         chat = any(isinstance(example, data.chat.Conversation) for example in train)
         template = data.chat.read_template(chat_template) if chat_template else data.chat.CHATML
@@ -220,7 +223,11 @@ def _make_tokenizer(
             raise UserError('tokenizer.init is "target", and target.init is random: a model from scratch has none')
         tokenizer = data.load_tokenizer(origins["target"].init)
     else:
-        tokenizer = data.load_tokenizer(spec.init)
+        try:
+            tokenizer = data.load_tokenizer(spec.init)
+        except data.NoTokenizer as error:
+            near = "" if "did you mean" in str(error) else nearest(spec.init, _OF_THE_RUN)
+            raise UserError(f"{error}{near}") from error
     if chat_template:  # goes with every stage and export: what was trained by it is to be served by it
         tokenizer.chat_template = data.chat.read_template(chat_template)
     with files.making_folder(workdir.tokenizer) as unfinished:

@@ -14,6 +14,7 @@ from adaspec_jax import files, models
 from adaspec_jax.config import FREE_TO_CHANGE, QUALIFIER, Data, Draft, Evaluation, Experiment, Reference, flatten
 from adaspec_jax.errors import UserError, nearest
 from adaspec_jax.pipeline.examples import weighted
+from adaspec_jax.program import called_as
 from adaspec_jax.reporting import evidence, working
 from adaspec_jax.reporting.report import plain
 
@@ -187,7 +188,7 @@ class Workdir:
         if self.finished(name) is None:
             made = sorted(file.parent.name for file in self.path.glob("*/stage.json"))
             said = f"{self.path} has no finished {name} stage (finished: {', '.join(made) or 'none'})"
-            first = f"; run python -m adaspec_jax.train with --workdir {self.path} first"
+            first = f"; run {called_as('train')} with --workdir {self.path} first"
             raise UserError(f"{said}{nearest(name, made) or first}")
         with working(f"loading {self.stage(name)}", said_in_a_log=False):
             return models.load(self.stage(name), dtype=dtype)

@@ -14,6 +14,8 @@ from typing import IO, Any
 
 from adaspec_jax import files
 from adaspec_jax.errors import UserError
+from adaspec_jax.places import near_place
+from adaspec_jax.program import called_as
 from adaspec_jax.reporting import wording
 from adaspec_jax.reporting.tables import aligned, in_blocks
 from adaspec_jax.reporting.verdict import verdict
@@ -135,7 +137,8 @@ def read_report(path: str | os.PathLike) -> dict[str, Any]:
     file = path / "report.json" if path.is_dir() else path
     if not file.is_file():
         made = f"{path} has no report.json" if path.is_dir() else f"there is no {path}"
-        raise UserError(f"{made}; give the directory of a run that python -m adaspec_jax.train has finished")
+        near = "" if path.is_dir() else near_place(path)
+        raise UserError(f"{made}; give the directory of a run that {called_as('train')} has finished{near}")
     report = files.read_json(file, mend="call the run's own command again, which measures anew")
     for keys in _OF_A_RUN:
         at = report

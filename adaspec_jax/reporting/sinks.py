@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from adaspec_jax.errors import UserError, first_line
 from adaspec_jax.files import read_json, write_json
 
-_PACKAGES = {"tensorboard": ("tensorboardX", "tb"), "wandb": ("wandb", "wandb"), "trackio": ("trackio", "trackio")}
+_PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}
 _PROJECT = "adaspec-jax"
 
 
@@ -54,13 +54,12 @@ class Beginning:
 def check_metrics(names: str) -> None:
     """UserError where a package that is named (with commas between them) is missing, or knows no account."""
     for name in _split(names):
-        package, extra = _PACKAGES[name]
+        package = _PACKAGES[name]
         try:
             module = importlib.import_module(package)
         except ImportError:
-            raise UserError(
-                f'config.metrics has "{name}", and {package} is not installed: pip install "adaspec-jax[{extra}]"'
-            ) from None
+            said = f'config.metrics has "{name}", and {package} is not installed'
+            raise UserError(f"{said}: pip install {package}") from None
         if name == "wandb":
             _check_login(module)
 

@@ -17,7 +17,7 @@ class BM25:
 
     def __init__(self, passages: Sequence[str]) -> None:
         if find_spec("bm25s") is None:
-            raise UserError('searching a corpus needs bm25s: pip install "adaspec-jax[rag]"')
+            raise UserError("searching a corpus needs bm25s: pip install bm25s")
         import bm25s
 
         self._passages, self._index = list(passages), bm25s.BM25(backend="numpy")

@@ -23,7 +23,7 @@ def clusters(passages: Sequence[str], count: int, *, seed: int = 0) -> list[list
     if count == 1:
         return [list(range(len(passages)))]
     if find_spec("sklearn") is None:
-        raise UserError('clusters of passages need scikit-learn: pip install "adaspec-jax[rag]"')
+        raise UserError("clusters of passages need scikit-learn: pip install scikit-learn")
     import warnings
 
     from sklearn.cluster import KMeans

@@ -11,12 +11,12 @@ import numpy as np
 
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import making_folder, read_json, sha256, write_json
+from adaspec_jax.program import called_as
 from adaspec_jax.retrieval.suffix_array import suffix_array
 
 BETWEEN = -1  # stands between two texts
 DEPTH = 64  # tokens by which suffixes are ordered
 _TOKENS, _ORDER, _ABOUT = "tokens.npy", "suffixes.npy", "datastore.json"
-_MEND = "build it again: python -m adaspec_jax.datastore build"
 
 
 class Store(NamedTuple):
@@ -50,15 +50,19 @@ def read_store(directory: str | os.PathLike, *, tokenizer: str) -> Store:
     """The store; UserError where it is none, is torn, or was made with another tokenizer than this fingerprint's."""
     folder = Path(directory)
     if not (folder / _ABOUT).is_file():
-        raise UserError(f"{folder} is not a datastore: it has no {_ABOUT}; {_MEND}")
-    about = read_json(folder / _ABOUT, mend=_MEND)
+        raise UserError(f"{folder} is not a datastore: it has no {_ABOUT}; {_mend()}")
+    about = read_json(folder / _ABOUT, mend=_mend())
     if about.get("tokenizer") != tokenizer:
-        raise UserError(f"the datastore {folder} was made with another tokenizer than the target's; {_MEND}")
+        raise UserError(f"the datastore {folder} was made with another tokenizer than the target's; {_mend()}")
     sums = about.get("sha256")
     arrays = []
     for name in (_TOKENS, _ORDER):
         if not (folder / name).is_file() or sha256(folder / name) != (sums if isinstance(sums, dict) else {}).get(name):
-            raise UserError(f"the datastore {folder} is torn: {name} is not what {_ABOUT} says; {_MEND}")
+            raise UserError(f"the datastore {folder} is torn: {name} is not what {_ABOUT} says; {_mend()}")
         arrays.append(np.load(folder / name))
     tokens_T, order_T = arrays
     return Store(tokens_T, order_T, about)
+
+
+def _mend() -> str:
+    return f"build it again: {called_as('datastore')} build"

@@ -143,16 +143,16 @@ def test_a_sink_that_does_not_open_ends_no_training(services, tmp_path, capsys, 
     assert "trackio gets no more metrics" in capsys.readouterr().err and len(services["wandb"].steps) == 2
 
 
-@pytest.mark.parametrize(("name", "package", "extra"), [("tensorboard", "tensorboardX", "tb")] + [
-    (name, name, name) for name in ("wandb", "trackio")
-])  # fmt: skip
-def test_a_missing_package_is_said_before_anything_is_made(name, package, extra, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("name", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb"), ("trackio", "trackio")]
+)
+def test_a_missing_package_is_said_before_anything_is_made(name, package, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.chdir(CHECKOUT)
     arguments = ["--config=quickstart", f"--config.metrics={name}", "--workdir", tmp_path / "run"]
     monkeypatch.setattr("adaspec_jax.pipeline.__getattr__", lambda name: pytest.fail("the pipeline was imported"))
     status, _, errors = command_line(capsys, monkeypatch, "train", *arguments)
-    assert status == 2 and f'pip install "adaspec-jax[{extra}]"' in errors and not (tmp_path / "run").exists()
+    assert status == 2 and f": pip install {package}\n" in errors and not (tmp_path / "run").exists()
 
 
 def test_wandb_without_an_account_is_said_at_the_start(services, capsys):

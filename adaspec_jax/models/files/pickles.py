@@ -8,6 +8,7 @@ from pathlib import Path
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import replacing, write_json
 from adaspec_jax.models.files.safetensors import INDEX, SINGLE, listed_shards
+from adaspec_jax.places import near_place
 
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 BESIDE = ("*.json", "*.model", "*.txt", "*.jinja", "*.md", "LICENSE*")  # config, tokenizer, and what explains them
@@ -20,7 +21,7 @@ def convert(source: Path, target: Path) -> list[Path]:
     anything but tensors.
     """
     if not source.is_dir():
-        raise UserError(f"{source}: no such directory")
+        raise UserError(f"{source}: no such directory{near_place(source)}")
     shards, total_size = _bin_files(source), 0
     weight_map: dict[str, str] = {}
     written: list[Path] = []
@@ -51,9 +52,7 @@ def _read_tensors(file: Path) -> dict:
     try:
         import torch
     except ImportError:
-        raise UserError(
-            'reading a .bin needs PyTorch, which is not installed: pip install "adaspec-jax[parity]"'
-        ) from None
+        raise UserError("reading a .bin needs PyTorch, which is not installed: pip install torch") from None
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds: a pickle with code, a truncated zip, a text file

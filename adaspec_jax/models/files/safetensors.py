@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from adaspec_jax.errors import UserError
 from adaspec_jax.files import parsed, read_json, replacing
 from adaspec_jax.models.files.weights import StoredTensor
+from adaspec_jax.program import called_as
 
 _SUMS = "adaspec_jax_crc32"  # in a file's metadata: of each tensor's bytes
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -35,7 +36,7 @@ def open_tensors(directory: Path) -> dict[str, StoredTensor]:
     elif any(directory.glob("pytorch_model*.bin*")):
         raise UserError(
             f"{directory} has only pytorch_model*.bin, which is a pickle and is not loaded; convert it with "
-            f"`python -m adaspec_jax.convert --in {directory} --out {directory}`"
+            f"`{called_as('convert')} --in {directory} --out {directory}`"
         )
     else:
         raise UserError(f"{directory} has no {SINGLE} and no {INDEX}")
