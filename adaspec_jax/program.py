@@ -16,9 +16,9 @@ _PACKAGES = ("jax", "jaxlib", "flax")
 
 
 def called_as(command: str) -> str:
-    """What was typed to run a command: the one name with it, or the module of its own."""
-    by_name = [f"{program} {command}" for program in (COMMAND, MODULE)]
-    return sys.argv[0] if sys.argv[0] in by_name else f"{MODULE}.{command}"
+    """What is to be typed to run a command as the running one was: the one name with it, or the module of its own."""
+    program = sys.argv[0].rpartition(" ")[0]
+    return f"{program} {command}" if program in (COMMAND, MODULE) else f"{MODULE}.{command}"
 
 
 def usage(doc: str | None) -> str:

@@ -6,6 +6,7 @@ DIR/report.json and DIR/report.html. The same command again resumes; --print_con
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 
@@ -37,7 +38,10 @@ def main() -> None:
         report = processes.run(lambda: pipeline.run(config, workdir, command=flags.command))
     if not processes.first():
         return
-    reporting.print_table(report)
+    evidence = None
+    with contextlib.suppress(UserError):  # of a run that another version finished: the verdict is a sentence shorter
+        evidence = reporting.read_evidence(workdir)
+    reporting.print_table(report, evidence=evidence)
     print(f"\n{flags.workdir}/report.json and report.html are written.", flush=True)
     for line in what_next(flags.workdir, config.data):
         voice.say(line)
@@ -64,8 +68,7 @@ def what_next(workdir: str, spec: Data) -> list[str]:
         "which method is the fastest here?": ("benchmark", f"{pair} {prompts} {methods}"),
         "where can it be served?": ("export", f"{run} --stage draft --out my-draft"),
     }
-    program = called_as("train").removesuffix("train")  # as this one was called
-    lines = ([f"  {why}", f"    {program}{name} {given}"] for why, (name, given) in asked.items())
+    lines = ([f"  {why}", f"    {called_as(name)} {given}"] for why, (name, given) in asked.items())
     return ["What next:", *(line for pair in lines for line in pair)]
 
 

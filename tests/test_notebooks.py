@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 import venv
 from pathlib import Path
 
@@ -74,6 +75,17 @@ def test_colab_shows_every_parameter_in_its_form():
 def test_the_notebooks_differ_in_words_and_places_alone():
     for ours, theirs in zip(*[map(strip, cells(path)[1:]) for path in NOTEBOOKS], strict=True):
         assert ours == theirs
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_run_without_a_reference_is_shown_too(path, tmp_path, monkeypatch, capsys):
+    page, draft = [], {"alpha": 0.5, "ci95": [0.4, 0.6], "block_efficiency": 2.0}
+    (tmp_path / "report.json").write_text(json.dumps({"drafts": {"draft": draft}, "paired": {}}))
+    (tmp_path / "report.html").write_text("<p>all of it</p>")
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(HTML=str, display=page.append))
+    exec(cells(path)[-1], {"json": json, "Path": Path, "WORKDIR": tmp_path})  # noqa: S102
+    assert "alpha 50.0% [40.0%, 60.0%]" in capsys.readouterr().out and "all of it" in page[0]
 
 
 def strip(source):

@@ -87,9 +87,9 @@ def _version(package: str) -> str | None:
         return getattr(sys.modules.get(package), "__version__", None)  # a checkout that was never installed
 
 
-def table(report: Mapping[str, Any]) -> str:
+def table(report: Mapping[str, Any], evidence: Mapping[str, Any] | None = None) -> str:
     """The report as plain text: the verdict, a row per draft, the tests in words, what makes it comparable."""
-    first = [*verdict(report), ""] if verdict(report) else []
+    first = [*verdict(report, evidence), ""] if verdict(report) else []
     return "\n".join([*first, *aligned(_shown(report)), "", *wording.sentences(report)])
 
 
@@ -100,11 +100,13 @@ def _shown(report: Mapping[str, Any]) -> list[list[str]]:
     return [[row[i] for i in shown] for row in [wording.COLUMNS, *rows]]
 
 
-def print_table(report: Mapping[str, Any], file: IO[str] | None = None) -> None:
+def print_table(
+    report: Mapping[str, Any], file: IO[str] | None = None, evidence: Mapping[str, Any] | None = None
+) -> None:
     """Prints `table`, drawn by rich when `file` (standard output by default) is a terminal."""
     file = sys.stdout if file is None else file
     if not (hasattr(file, "isatty") and file.isatty()):
-        print(table(report), file=file)
+        print(table(report, evidence), file=file)
         return
     from rich.console import Console
     from rich.table import Table
@@ -117,7 +119,7 @@ def print_table(report: Mapping[str, Any], file: IO[str] | None = None) -> None:
     for row in rows:
         drawn.add_row(*row)
     needed = 1 + sum(3 + max(map(len, column)) for column in zip(names, *rows, strict=True))
-    for sentence in verdict(report):
+    for sentence in verdict(report, evidence):
         console.print(sentence, markup=False, style="bold")
     if needed <= console.width:
         console.print(drawn, markup=False)

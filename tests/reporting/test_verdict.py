@@ -1,8 +1,10 @@
 """The verdict says which draft, how sure, whether to serve it, and why not; it never says more than was measured."""
 
+import io
+
 import pytest
 
-from adaspec_jax.reporting import verdict
+from adaspec_jax.reporting import print_table, table, verdict
 from adaspec_jax.reporting.verdict import best_draft
 from tests.reporting.conftest import COSTS
 
@@ -61,6 +63,16 @@ def test_where_it_does_not_pay_the_costs_say_why(run, speedup, words):
     )
     assert "a round took as long as 1.25 plain steps" in waits and "40 rounds against 100 plain steps" in waits
     assert "850,000 parameters" in small and "150,000" in small
+
+
+def test_a_finished_run_prints_the_verdict_of_its_page(run):
+    run.report["speed"]["draft"] |= {"speedup": 0.9} | COSTS
+    sentences = verdict(run.report, run.evidence)
+    assert any("While decoding" in sentence for sentence in sentences)
+    assert table(run.report, run.evidence).splitlines()[: len(sentences)] == sentences
+    shown = io.StringIO()
+    print_table(run.report, shown, run.evidence)
+    assert shown.getvalue().startswith("\n".join(sentences))
 
 
 def test_a_qualifier_and_an_untrained_draft_are_never_the_best(run):
