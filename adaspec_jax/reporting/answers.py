@@ -47,6 +47,13 @@ def visible(text: str) -> str:
     return "".join(map(_visible, text)) or "∅"
 
 
+def alone(text: str) -> str:
+    """`visible` where no text stands around it: its outer spaces are signs too."""
+    inner = text.strip(" ")
+    before = len(text) - len(text.lstrip(" "))
+    return "␣" * before + visible(inner) + "␣" * (len(text) - before - len(inner)) if inner else "␣" * before or "∅"
+
+
 def _visible(character: str) -> str:
     if character == "\n":
         return "↵\n"
@@ -89,7 +96,7 @@ def _answer(title: str, kept: Mapping[str, Any], evidence: Mapping[str, Any], th
         figures = (f"{kept['p'][i]:.3f}", f"{kept['q'][i]:.3f}", f"{kept['kl'][i]:.3f}")
         gap = "-" if gaps[i] is None else f"{gaps[i]:+.3f}"
         said = {"a": "accepted", "r": "refused", "b": "not guessed"}[role]
-        numbers.append([visible(text), said, *figures, gap, *map(visible, choices)])
+        numbers.append([alone(text), said, *figures, gap, *map(alone, choices)])
     count, judged = sum(kept["accepted"]), sum(kept["accepted"]) + sum(piece >= 0 for piece in kept["refused"])
     cut = f", of {kept['tokens']:,} in all" if kept["tokens"] > len(named) else ""
     says = f"{count} of {judged} judged guesses accepted; {len(named)} tokens{cut}."

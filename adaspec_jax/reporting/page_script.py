@@ -12,7 +12,9 @@ SCRIPT = """
     parent.append(made);
     return made;
   };
-  const shown = text => text === "" ? "∅" : text.replaceAll("\\n", "↵").replaceAll("\\t", "→");
+  const spaces = run => "␣".repeat(run.length);  // a token stands alone here: its outer spaces would be nothing
+  const shown = text => text === "" ? "∅"
+    : text.replace(/^ +| +$/g, spaces).replaceAll("\\n", "↵").replaceAll("\\t", "→");
   const share = x => (100 * x).toFixed(x < 0.001 && x > 0 ? 3 : 1) + " %";
   const nats = x => x.toFixed(3) + " nats";
   const choices = (box, title, texts, law, pieces) => {

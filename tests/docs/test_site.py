@@ -1,6 +1,7 @@
 """The site builds without a warning, every page stands in it, and the tutorial's commands do what it says."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -23,6 +24,14 @@ def test_the_site_builds_without_a_warning(tmp_path):
             assert (tmp_path / f"{page.stem}.html").is_file()
     reference, commands = ((tmp_path / name).read_text() for name in ("reference.html", "commands.html"))
     assert "select_top_fraction" in reference and "draft_length" in commands
+
+
+def test_the_readme_is_short_has_one_picture_and_leads_to_files_that_are_there():
+    text = (CHECKOUT / "README.md").read_text()
+    pictures = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", text)
+    assert len(text.splitlines()) < 150 and len(pictures) == 1
+    for place in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (CHECKOUT / place).is_file(), place
 
 
 def test_every_command_has_its_help_on_the_page_of_commands():

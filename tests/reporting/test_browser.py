@@ -116,7 +116,7 @@ def test_a_token_is_tapped_and_its_numbers_are_read(written, size, dark):
     )
     assert found[0] is dark and found[1] is True  # no sideways scrolling
     assert found[2] == ",".join(["true"] + ["false"] * 6)
-    for part in ("in place of the refused guess “ has”", "p 81.3 %", "q 37.5 %", "KL 0.625 nats", "gap -0.100 nats"):
+    for part in ("in place of the refused guess “␣has”", "p 81.3 %", "q 37.5 %", "KL 0.625 nats", "gap -0.100 nats"):
         assert part in found[4]
     assert "The target (p)" in found[4] and "The draft (q)" in found[4] and "12.5 %" in found[4]
     assert "accepted guess" in found[6] and "gap 0.050 nats" in found[6] and found[7] == 1

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from adaspec_jax.reporting import page as page_module
+from adaspec_jax.reporting.answers import answers_of
 from adaspec_jax.reporting.page import MOST_BYTES, differing, page
 from adaspec_jax.reporting.page_script import SCRIPT
 from adaspec_jax.reporting.page_style import STYLE
@@ -117,6 +118,13 @@ def test_whitespace_control_and_broken_characters_are_visible(run, evidence):
         assert sign in text
     assert "\x00" not in text and "\x1b" not in text
     text.encode("utf-8")
+
+
+def test_a_token_that_stands_alone_shows_its_spaces(run):
+    """In the running text they are coloured; in a list of tokens a space would be nothing."""
+    run.evidence["pieces"] = [" ", " has", "two  ", *run.evidence["pieces"][3:]]
+    numbers = answers_of([run], 1000)[0].numbers
+    assert {row[0] for row in numbers} >= {"␣", "␣has", "two␣␣"} and {"␣", "␣has"} <= {row[6] for row in numbers}
 
 
 def test_tokens_have_a_look_for_each_colouring_and_all_their_numbers(run):
