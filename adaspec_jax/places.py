@@ -119,6 +119,8 @@ def not_given_by_the_hub(name: str, error: Exception) -> UserError:
 def near_place(path: str | os.PathLike, *words: str) -> str:
     """`; did you mean "x"?` when something of nearly this name lies beside it, or it is nearly one of these words."""
     path = Path(path).expanduser()
+    if path.exists():
+        return ""
     try:
         beside = [*(other.name for other in path.parent.iterdir()), *(words if path.parent == Path() else ())]
     except OSError:

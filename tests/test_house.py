@@ -132,6 +132,12 @@ def test_every_pinned_package_has_its_licence_in_the_docs():
     assert list(rows) == list(dict.fromkeys(pinned)) and "not installed here" not in rows.values()
 
 
+def test_a_commit_is_looked_at_by_the_ruff_of_the_lock():
+    hooks = (CHECKOUT / ".pre-commit-config.yaml").read_text()
+    locked = re.search(r"^ruff==(\S+)", (CHECKOUT / "requirements.lock").read_text(), re.MULTILINE)
+    assert re.findall(r"ruff-pre-commit\n +rev: v(\S+)", hooks) == [locked[1]]
+
+
 def test_the_lock_leaves_torch_and_cuda_out():
     names = re.findall(r"^([a-z0-9-]+)==", (CHECKOUT / "requirements.lock").read_text(), re.MULTILINE)
     assert {"jax", "flax", "pytest", "ruff"} <= set(names)

@@ -90,6 +90,7 @@ def test_a_misspelt_stage_is_answered_with_the_nearest_that_is_finished(tmp_path
         ("convert", ["--in", "{}", "--out", "out"]),
         ("datastore", ["build", "--tokenizer", "quickstart", "--data", "{}.jsonl", "--out", "out"]),
         ("train", ["--config", "quickstart", "--config.data.train={}.jsonl", "--workdir", "out"]),
+        ("benchmark", ["--target", "quickstart", "--prompts", "{}.jsonl", "--methods", "plain", "--json", "out"]),
     ],
 )
 def test_a_misspelt_place_is_answered_with_what_lies_beside_it(module, arguments, tmp_path, capsys, monkeypatch):
@@ -102,6 +103,15 @@ def test_a_misspelt_place_is_answered_with_what_lies_beside_it(module, arguments
     near = next(argument for argument in arguments if "{}" in argument).partition("=")
     near = (near[2] or near[0]).format("quickstart").removeprefix("./")
     assert status == 2 and f'did you mean "{near}"?' in errors
+
+
+def test_a_stage_in_the_place_of_its_run_is_answered_with_the_run(tmp_path, capsys, monkeypatch):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "report.json").write_text("{}")
+    for command in ("report", "diagnose", "compare"):
+        arguments = [*["--workdir"] * (command != "report"), tmp_path / "target"]
+        status, _, errors = command_line(capsys, monkeypatch, command, *arguments)
+        assert status == 2 and errors.endswith(f'; did you mean "{tmp_path}"?\n')
 
 
 def test_help_names_every_task():

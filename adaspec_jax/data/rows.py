@@ -15,6 +15,7 @@ from typing import Any
 from adaspec_jax.data.faults import read_each
 from adaspec_jax.errors import UserError, did_you_mean, first_line
 from adaspec_jax.files import open_unpacked, ordinary, parsed
+from adaspec_jax.places import near_place
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
@@ -141,7 +142,7 @@ def _parquet_rows(path: Path, digest: Any) -> Iterator[tuple[str, object]]:
         content = ordinary(path).read_bytes()
         rows = parquet.read_table(pyarrow.BufferReader(content)).to_pylist()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}){near_place(path)}") from error
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path}: no Parquet file, or a damaged one ({str(error).splitlines()[0]})") from error
     digest.update(content)
@@ -160,7 +161,7 @@ def _lines(path: Path) -> Iterator[bytes]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} line {number + 1}: the gzip file is cut short or damaged; copy it again") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}){near_place(path)}") from error
 
 
 def _text(line: bytes, where: str) -> str:

@@ -139,7 +139,8 @@ def read_report(path: str | os.PathLike) -> dict[str, Any]:
     file = path / "report.json" if path.is_dir() else path
     if not file.is_file():
         made = f"{path} has no report.json" if path.is_dir() else f"there is no {path}"
-        near = "" if path.is_dir() else near_place(path)
+        run = path.parent if (path.parent / "report.json").is_file() and path.is_dir() else None
+        near = f'; did you mean "{run}"?' if run else near_place(path)
         raise UserError(f"{made}; give the directory of a run that {called_as('train')} has finished{near}")
     report = files.read_json(file, mend="call the run's own command again, which measures anew")
     for keys in _OF_A_RUN:

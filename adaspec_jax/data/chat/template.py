@@ -17,6 +17,7 @@ from adaspec_jax import files
 from adaspec_jax.data.chat.conversation import Message
 from adaspec_jax.data.tokenizer_files import quiet_transformers
 from adaspec_jax.errors import UserError, first_line
+from adaspec_jax.places import near_place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -152,7 +153,7 @@ def read_template(file: str | os.PathLike) -> str:
     try:
         return files.ordinary(Path(file).expanduser()).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the chat template {file} cannot be read ({first_line(error)})") from None
+        raise UserError(f"the chat template {file} cannot be read ({first_line(error)}){near_place(file)}") from None
 
 
 def _options(options: str | Mapping | None) -> Mapping[str, Any]:
