@@ -169,7 +169,7 @@ def test_where_nothing_has_the_data_one_line_says_what_was_tried_and_how_to_mend
         "ADASPEC_DATA is not set",
         "tensorflow-datasets gsm8k failed",
         "cannot be reached",
-        "[hf]",
+        "pip install datasets",
         "Mend it",
     ):
         assert tried in message
