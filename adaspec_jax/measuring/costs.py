@@ -174,16 +174,21 @@ def round_costs(
 
     {"target_step", "verification": {guesses: ...}, "first_draft_step": {name: ...}, "draft_step": {name: ...}}: the
     first step reads what was committed and guesses once, each further one adds a guess. "longest" has the most guesses
-    of those that cannot make as many as were measured. Of drafters that are not `priced` there is nothing.
+    of those that cannot make as many as were measured. Of drafters that are not `priced` there is nothing; those that
+    differ in their weights alone are timed once.
     """
     slots = shape_BT[1] + max_new_tokens
     verification = verification_seconds(target, batch=shape_BT[0], slots=slots, longest=longest, place=place)
     shape = {"batch": shape_BT[0], "slots": slots, "sampling": sampling, "place": place}
     first, further, most = {}, {}, {}
+    timed: dict[Any, list[float]] = {}
     for name, drafter in drafters.items():
         if not priced(drafter):
             continue
-        first[name], whole = (drafting_seconds(lengthened(drafter, n), target, **shape) for n in (1, longest))
+        program = _shapes_of(drafter)
+        if program not in timed:
+            timed[program] = [drafting_seconds(lengthened(drafter, n), target, **shape) for n in (1, longest)]
+        first[name], whole = timed[program]
         if (can := length_of(lengthened(drafter, longest))) < longest:
             most[name] = can
         further[name] = max(whole - first[name], 0.0) / max(can - 1, 1)
@@ -194,6 +199,12 @@ def round_costs(
         "draft_step": further,
         **({"longest": most} if most else {}),
     }
+
+
+def _shapes_of(drafter: Drafter) -> tuple[Any, ...]:
+    """What its compiled programs depend on: equal of two that differ in their weights alone."""
+    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda drafter: drafter, drafter))
+    return structure, *((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def parts_of(costs: Mapping[str, Any], name: str) -> RoundCosts:

@@ -169,6 +169,19 @@ def test_only_chains_of_a_model_or_a_head_are_priced():
     assert jnp.isfinite(found["target_step"])
 
 
+def test_drafts_of_one_shape_cost_the_same(monkeypatch):
+    """What a clock says of two runs of one program is no difference between two drafts."""
+    ticks = iter(range(1, 1000))
+    monkeypatch.setattr(costs, "_median_seconds", lambda loop: float(next(ticks)))
+    model = BagModel.random(0)
+    drafters = {f"seed {seed}": ChainDrafter(BagModel.random(seed), length=3) for seed in (1, 2)}
+    drafters["wider"] = ChainDrafter(BagModel(jnp.zeros((9, 9))), length=3)
+    found = round_costs(model, drafters, (2, 8), max_new_tokens=24, longest=5)
+    for part in ("first_draft_step", "draft_step"):
+        assert found[part]["seed 1"] == found[part]["seed 2"]
+    assert found["first_draft_step"]["seed 1"] != found["first_draft_step"]["wider"]
+
+
 def test_methods_are_told_what_rounds_cost_at_the_shapes_that_are_decoded(monkeypatch):
     asked = []
 
