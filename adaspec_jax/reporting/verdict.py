@@ -11,6 +11,7 @@ from adaspec_jax.reporting import wording
 _BASELINES = "reference", wording.EQUAL_DATA, "base"
 _NO_METHOD = ("model", None)  # draft.kind of a draft that is a model of its own
 _EVEN = 0.03  # a speed-up within so much of 1 is none
+_SETTLE = "benchmark it, --until 0.1"
 
 
 def verdict(report: Mapping[str, Any], evidence: Mapping[str, Any] | None = None) -> list[str]:
@@ -86,7 +87,7 @@ def _worth(report: Mapping[str, Any], name: str) -> list[str]:
     elif best == 0:
         promised = "; by the costs of its parts no draft length is faster than plain decoding"
     if measured > 1 + _EVEN and best == 0:
-        unsure = "one of the two is noise: benchmark it, --until 0.1"
+        unsure = f"one of the two is noise: {_SETTLE}"
         return [f"Not settled: {how} measured {measured:.2f} times plain decoding{promised}; {unsure}."]
     if measured > 1 + _EVEN:
         return [f"Worth serving on this device: {how} measured {measured:.2f} times plain decoding{promised}."]
@@ -106,15 +107,18 @@ def _why(report: Mapping[str, Any], name: str, evidence: Mapping[str, Any]) -> l
     gives = draft["block_efficiency"]  # of a call, of which there may be several in a round
     if histogram := draft.get("accepted_histogram"):
         gives *= draft["rounds"] / sum(histogram)
+    explained = gives / whole <= 1 + _EVEN
+    why = "Why" if explained else "The costs of its parts, each timed alone, do not say why"
+    unsure = "" if explained else f" Where other work keeps the machine busy, either may be off: {_SETTLE}."
     said = [
-        f"Why: a round gives {gives:.2f} tokens and costs {whole:.2f} target steps "
+        f"{why}: a round gives {gives:.2f} tokens and costs {whole:.2f} target steps "
         f"({drafting:.2f} for {used} draft {'step' if used == 1 else 'steps'}, {costs['verification_cost']:.2f} to "
-        f"verify), which would be {gives / whole:.2f} times plain decoding."
+        f"verify), which would be {gives / whole:.2f} times plain decoding.{unsure}"
     ]
     if waits := _waiting(evidence, name):
         said.append(waits)
     target, small = (report.get("models") or {}).get("target"), (report.get("models") or {}).get(name)
-    if target and small and whole >= 1.5:
+    if target and small and whole >= 1.5 and explained:
         said.append(
             f"With {target:,} parameters a target step is too cheap to save (the draft has {small:,}): speculation "
             "pays where a step waits for the weights of a large target, so that verifying costs about 1 and drafting "

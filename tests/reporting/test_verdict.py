@@ -51,18 +51,31 @@ def test_a_round_of_two_target_calls_gives_what_both_of_them_commit(run):
     [(0.5, "slower than plain decoding (0.50 times)"), (1.01, "no faster than plain decoding (1.01 times)")],
 )
 def test_where_it_does_not_pay_the_costs_say_why(run, speedup, words):
-    costs = COSTS | {"speedup": speedup, "best_draft_length": 0, "verification_cost": 1.9}
+    costs = COSTS | {"speedup": speedup, "best_draft_length": 0, "verification_cost": 2.9}
     run.report["speed"]["draft"] = costs
     run.report["models"] = {"target": 850_000, "draft": 150_000}
     worth, why, waits, small = verdict(run.report, run.evidence)[1:]
     assert worth.startswith("Not worth serving as measured here") and words in worth
     assert "no draft length is faster than plain decoding" in worth
     assert why == (
-        "Why: a round gives 2.75 tokens and costs 2.50 target steps (0.60 for 5 draft steps, 1.90 to verify), which "
-        "would be 1.10 times plain decoding."
+        "Why: a round gives 2.75 tokens and costs 3.50 target steps (0.60 for 5 draft steps, 2.90 to verify), which "
+        "would be 0.79 times plain decoding."
     )
     assert "a round took as long as 1.25 plain steps" in waits and "40 rounds against 100 plain steps" in waits
     assert "850,000 parameters" in small and "150,000" in small
+
+
+def test_costs_that_promise_a_gain_are_no_reason_for_a_loss(run):
+    run.report["speed"]["draft"] = COSTS | {"speedup": 0.74, "best_draft_length": 5, "verification_cost": 1.9}
+    run.report["models"] = {"target": 850_000, "draft": 150_000}
+    worth, why, waits = verdict(run.report, run.evidence)[1:]
+    assert worth.startswith("Not worth serving as measured here") and "promise 1.85 times there" in worth
+    assert why == (
+        "The costs of its parts, each timed alone, do not say why: a round gives 2.75 tokens and costs 2.50 target "
+        "steps (0.60 for 5 draft steps, 1.90 to verify), which would be 1.10 times plain decoding. Where other work "
+        "keeps the machine busy, either may be off: benchmark it, --until 0.1."
+    )
+    assert waits.startswith("While decoding, a round took as long as 1.25 plain steps")
 
 
 def test_a_finished_run_prints_the_verdict_of_its_page(run):
