@@ -32,8 +32,7 @@ def _at_masks(given: Given, *, draft_length: int | None) -> MaskDrafter:
 
 def at_masks(draft: Any, length: int) -> MaskDrafter:
     """So many guesses in a row of a draft that names its mask, or as many as its block has."""
-    block = draft.config.mask_block
-    return MaskDrafter(draft, draft.config.mask_token, min(length, block) if block else length, block)
+    return MaskDrafter(draft, draft.config.mask_token, length, draft.config.mask_block)
 
 
 def _tree(given: Given, *, draft_length: int | None) -> TreeDrafter:

@@ -17,7 +17,9 @@ from adaspec_jax.measuring.costs import (
     between,
     drafting_seconds,
     length_of,
+    lengthened,
     parts_of,
+    priced,
     round_costs,
     rounds_priced,
     seconds_per_call,
@@ -27,7 +29,7 @@ from adaspec_jax.methods import Given
 from adaspec_jax.methods.heads import chain_of
 from adaspec_jax.planning.step_costs import flops
 from tests.decoding.bag_model import BagModel
-from tests.decoding.drafters.heads import VOCAB, target, untrained
+from tests.decoding.drafters.heads import KNOBS, VOCAB, target, untrained
 
 SIZES = {"vocab_size": 64, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
 
@@ -157,6 +159,16 @@ def test_a_length_that_a_head_cannot_make_is_never_the_best():
     free |= {"first_draft_step": {"d": 0.01}, "draft_step": {"d": 0.01}}
     assert best_length(free, "d", 0.9)["best_draft_length"] == 16
     assert best_length(free | {"longest": {"d": 4}}, "d", 0.9)["best_draft_length"] == 4
+
+
+@pytest.mark.parametrize("kind", [*KNOBS, "pard", "specdec"])
+def test_whatever_drafts_may_be_asked_for_the_most_guesses_that_are_priced(kind):
+    """As a report asks when all is trained: a draft that makes fewer at once makes those."""
+    draft = untrained(kind, target()) if kind in KNOBS else models.with_mask_token(target(), 5, 4 * (kind == "specdec"))
+    chain = lengthened(chain_of(draft, target(), 2), LONGEST)
+    assert priced(chain)
+    most = draft.config.mask_block if kind == "specdec" else getattr(draft.config, "guesses", 0)
+    assert length_of(chain) == (min(LONGEST, most) if most else LONGEST)
 
 
 def test_only_chains_of_a_model_or_a_head_are_priced():

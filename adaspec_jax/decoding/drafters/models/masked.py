@@ -23,10 +23,10 @@ class MaskDrafter(InARow):
     The masks' places in the cache are written again by the tokens that come to stand there.
 
     `block`: of a draft whose masks see each other (SpecDec, 2203.16487), how many guesses it was trained to make at
-    once. It then reads `block` - 1 masks whatever the length.
+    once. It then reads `block` - 1 masks whatever the length, and makes no more guesses.
 
     Raises:
-      ValueError: a length below 1, or above a block's.
+      ValueError: a length below 1.
     """
 
     model: Model
@@ -38,8 +38,7 @@ class MaskDrafter(InARow):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.block and self.length > self.block:
-            raise ValueError(f"{self.length} guesses are asked of a draft that makes {self.block} at once")
+        object.__setattr__(self, "length", min(self.length, self.block or self.length))
 
     def init(self, prompt: Context, slots: int) -> Any:
         return read_prompt(self.model, prompt, slots + self._masks - (self.length - 1))
