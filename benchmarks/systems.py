@@ -82,7 +82,9 @@ SECTIONS: dict[str, list[System]] = {
             text="the target's",
             note="no gain over plain distillation on equal data: [results](results.md)",
         ),
-        System("SpecDec", "2203.16487", ("specdec", "top_beta"), note="its drafter over a decoder alone"),
+        System(
+            "SpecDec", "2203.16487", ("specdec", "top_beta"), head="specdec", note="its drafter over a decoder alone"
+        ),
         System("SpecDec++", "2405.19715", ("specdec_pp",), head="specdec_pp", note="its draft alone"),
         System("BiLD", "2302.07863", ("bild",)),
         System(
