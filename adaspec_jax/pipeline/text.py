@@ -132,7 +132,8 @@ def read_text(
         },
     }
     if train.description.get("part"):
-        processes.say(f"data: {len(held_out)} of {len(train) + len(held_out)} rows are held out, by seed")
+        fewer = f"; {spec.held_out} were asked for, and a tenth is the most" if len(held_out) < spec.held_out else ""
+        processes.say(f"data: {len(held_out)} of {len(train) + len(held_out)} rows are held out, by seed{fewer}")
     for reason, number in train_counts.get("left_out", {}).items():
         processes.say(f"data: {number} of {len(train)} training rows are left out: {reason}")
     if train_counts["truncated"]:
