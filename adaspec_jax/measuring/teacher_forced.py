@@ -26,10 +26,11 @@ class AlongText:
 
         The first columns, of tokens that a head does not guess, are flat.
         """
-        kind = self.head.config
+        head = self.head.config.nearest(self.head)
+        kind = head.config
         features_BTF = features_of(self.target, tokens_BT, kind.layers)
-        made_BTD = self.head.guessed(self.target, tokens_BT, features_BTF)[0]
-        logits_BTV = kind.spread(self.head, self.head.logits(self.target, made_BTD))
+        made_BTD = head.guessed(self.target, tokens_BT, features_BTF)[0]
+        logits_BTV = kind.spread(head, head.logits(self.target, made_BTD))
         ahead = kind.terms[0].shift
         logits_BTV = logits_BTV[:, : logits_BTV.shape[1] - ahead]
         return jnp.pad(logits_BTV, ((0, 0), (ahead, 0), (0, 0))), None

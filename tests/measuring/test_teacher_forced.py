@@ -11,7 +11,7 @@ from adaspec_jax.measuring.teacher_forced import AlongText, given_logprobs, teac
 from adaspec_jax.methods.heads import chain_of
 from adaspec_jax.training import Batch
 from tests import tiny_pair
-from tests.decoding.drafters.heads import VOCAB, target, trained_on
+from tests.decoding.drafters.heads import VOCAB, target, trained_on, untrained
 from tests.running import slow
 
 ROWS = [[5, 9, 200, 3, 7, 11, 42], [17, 30, 30], [8]]
@@ -56,3 +56,14 @@ def test_what_a_head_says_along_a_text_is_what_it_guesses_there(kind):
         1
     ]
     np.testing.assert_array_equal(agreed_B, right_BS[:, 1:].sum(1))
+
+
+def test_the_nearest_guess_alone_is_that_of_all():
+    """Slots after every place of a text are read in one pass, and the nearest of each place do not see the others."""
+    head, tokens_BT = untrained("pass", target(), spread=0.1), jnp.asarray([[3, 8, 1, 4, 19], [7, 7, 2, 0, 5]])
+    every = head.guessed(target(), tokens_BT, jnp.zeros((2, 5, 16)))
+    (one,) = head.config.nearest(head).guessed(target(), tokens_BT, jnp.zeros((2, 5, 16)))
+    assert len(every) == 3
+    np.testing.assert_allclose(one, every[0], atol=1e-5)
+    said_BTV = AlongText(head, target())(tokens_BT)[0]
+    np.testing.assert_allclose(said_BTV[:, 1:], target().unembed(every[0])[:, :-1], atol=1e-4)

@@ -140,6 +140,10 @@ class Kind:
         """A hidden state [B, T, D] for each of `terms`, of which `logits` makes laws, along texts."""
         raise NotImplementedError
 
+    def nearest(self, head: Head) -> Head:
+        """A head that makes the nearest guess alone, as this one does, where that takes less; else the same."""
+        return head
+
     def places(self, labels_BT: Array, segments_BT: Array | None, key: Array) -> Places | None:
         """Where its guesses begin in a step of training, drawn by `key`; None: at every position.
 

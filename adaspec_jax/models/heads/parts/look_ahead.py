@@ -6,7 +6,7 @@ before them, and no token sees a slot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,10 @@ class LookAhead(Kind):
         embedded_VD = target.embedded(jnp.arange(self.sizes.num_tokens, dtype=jnp.int32))
         mean_D = jnp.mean(embedded_VD, axis=0, dtype=jnp.float32)
         return {"ahead": {"embedding": jnp.broadcast_to(mean_D[None], (self.slots, self.hidden_size)).copy()}}, None
+
+    def nearest(self, head: Head) -> Head:
+        """Slots do not see those after them."""
+        return Head({"ahead": {"embedding": self.embeddings(head)[:1]}}, replace(self, slots=1), head.tables)
 
     def guessed(
         self, head: Head, target: CausalLM, tokens_BT: Array, features_BTF: Array, segments_BT: Array | None
