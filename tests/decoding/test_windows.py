@@ -24,6 +24,7 @@ from adaspec_jax.decoding.drafters.text.copying import PromptLookup
 from adaspec_jax.decoding.drafters.text.fill import Jacobi
 from adaspec_jax.decoding.drafters.text.lookahead import Lookahead
 from adaspec_jax.decoding.drafters.text.recycling import TokenRecycling
+from adaspec_jax.devices import sharding
 from adaspec_jax.errors import UserError
 from adaspec_jax.models.ring import ring_size
 from tests.decoding.test_engine import KEY
@@ -124,6 +125,18 @@ def test_any_window_draft_length_and_prompt_give_plain_decodings_text(seed):
     same_text(decode(target, drafter, prompts(lengths, seed)), plain)
     widths = tuple(int(x) for x in rng.integers(1, 3, rng.integers(1, 5)))
     same_text(decode(target, TreeDrafter(draft, branching=widths), prompts(lengths, seed)), plain)
+
+
+@pytest.mark.parametrize("shape", [slow((8, 1, 1)), (2, 2, 2)])
+@pytest.mark.parametrize("family", [slow("gemma3_text"), "mistral"])
+def test_eight_devices_decode_the_tokens_of_one(pair_of, family, shape):
+    (target, draft), prompt, mesh = pair_of(family), prompts(RAGGED), sharding.make_mesh(*shape)
+    one = decode(target, ChainDrafter(draft, 5), prompt)
+    assert 0 < one.accepted_BN.sum() < one.judged_BN.sum()
+    rows = Context(*(sharding.shard_rows(x, mesh) for x in (prompt.tokens_BS, prompt.lengths_B)))
+    many = decode(sharding.shard(target, mesh), ChainDrafter(sharding.shard(draft, mesh), 5), rows)
+    same_text(many, one)
+    np.testing.assert_array_equal(many.accepted_BN, one.accepted_BN)
 
 
 @pytest.mark.parametrize("family", ["mistral", slow("gemma3_text")])

@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
 from adaspec_jax import models, parity, pipeline
-from adaspec_jax.config import architecture_of
+from adaspec_jax.config import Tokenizer, architecture_of
 from adaspec_jax.reporting import read_metrics
 from tests.models.conftest import TINY_OF
 from tests.pipeline.test_pipeline import FEW, experiment
@@ -43,3 +44,22 @@ def test_a_run_of_a_family_learns_exports_and_has_its_certificate(family, tmp_pa
     assert fitted.model_type == family and (WINDOW in fitted.windows) == ("sliding_window" in TINY_OF[family])
     found = parity.certificate(tmp_path / "run", num_prompts=6)
     assert found["passed"], found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(TINY_OF))
+def test_a_target_fitted_by_low_rank_updates_has_a_head_on_its_features(family, tmp_path):
+    config = run_of(family)
+    config.reference.epochs = config.draft.epochs = 1
+    pipeline.run(config, tmp_path / "before")
+    config = run_of(family)
+    config.target = dataclasses.replace(config.target, init=str(tmp_path / "before" / "target"), epochs=1, lora_rank=2)
+    config.tokenizer = Tokenizer(init=str(tmp_path / "before" / "tokenizer"))
+    config.draft = dataclasses.replace(config.draft, architecture=None, kind="eagle3", head="steps=2", epochs=1)
+    report = pipeline.run(config, tmp_path / "run")
+    before, after = (models.load(tmp_path / name / "target") for name in ("before", "run"))
+    assert before.config == after.config
+    moved = jax.tree.map(lambda x, y: not np.array_equal(x, y), before.params, after.params)
+    assert any(jax.tree.leaves(moved["layers_0"]["attention"])) and not all(jax.tree.leaves(moved))
+    assert report["drafts"]["reference"]["expected_alpha"] > report["drafts"]["base"]["expected_alpha"]
+    assert all(report["speed"][name]["identical_to_plain"] == 6 for name in report["drafts"])
