@@ -8,9 +8,11 @@ The targets' checkpoints are of text and images; their text part is read, and sa
 of the draft are its embeddings. The target is taken as it is, and its own answers to Alpaca's prompts, sampled once,
 are what the draft learns to guess.
 
-Hardware, by sizes alone (docs/plan.md): 4B takes about 14.8 of the 15.75 GiB of one v5e chip, so rather one v6e; 12B
-eight v5e chips, or just one v6e; 27B eight v5e chips. Distilling reference and draft then takes about 0.8, 1.2 and 2.6
-hours, and the target's answers before that at most 2, 11 and 26; nothing of it was run. Sizes give the published
+Hardware, as compiled (docs/plan.md): 4B takes 14.2 of the 15.75 GiB of one v5e chip, where distilling reference and
+draft takes 3.7 hours, so rather one v6e, 0.8 hours; 12B just one v6e, 2.1 hours. On eight v5e chips 12B and 27B can be
+trained against, in 1.2 and 2.6 hours, and not decoded with: a target that is cut over chips is made whole on each of
+them, 16.1 and 20.2 GiB, so that answers and acceptance need chips with more memory. The target's answers before
+training take at most 2, 11 and 26 hours, by sizes alone. Nothing of it was run. Sizes give the published
 numbers of parameters (3.88, 11.77 and 27.01 billion in the text part) and were written from memory of the published
 config.json files: `--config.target.architecture=None` reads these.
 """

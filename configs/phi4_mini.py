@@ -7,9 +7,9 @@ The draft is cut from the target, with its embeddings, which are a sixth of it a
 distilled on the target's own answers to Alpaca's prompts. Texts stay within the first 4,096 tokens, for which the
 factors of the long context are not used; the key `adaspec_context` of config.json takes longer ones.
 
-Hardware, by sizes alone (docs/plan.md): one v6e chip, on which distilling reference and draft takes about 1.5 hours,
-and the target's answers before that at most 2; one v5e chip only with moments and master weights made smaller, so
-rather eight, 0.8 hours and 3.7. Nothing of it was run. The factors were written from memory of the published
+Hardware, as compiled (docs/plan.md): one v6e chip, on which distilling reference and draft takes about 1.6 hours, or
+eight of v5e, 0.8 hours; one of v5e is too small. The target's answers before that take at most 2 and 3.7 hours, by
+sizes alone. Nothing of it was run. The factors were written from memory of the published
 config.json: `--config.target.architecture=None` reads that.
 """
 

@@ -5,7 +5,8 @@
 Not a pair of the paper, so that no acceptance is published; nothing of it was run. The target computes about a tenth of
 its parameters for a token and has all of them in memory: it is cut over the chips, while draft and reference stay
 whole. `python -m adaspec_jax.plan --config configs/qwen3_06b_30b_a3b.py --topology v5e:4x4` says what a slice holds,
-and how long a step takes at least. A batch of guesses chooses more experts than one token does, so that verifying costs
+and how long a step takes at least; by sizes alone, which for decoding say too little where a target is cut over chips
+(see configs/gemma3.py). A batch of guesses chooses more experts than one token does, so that verifying costs
 more than plain decoding sooner than it does with a dense target: the plan's break-even counts it.
 """
 
