@@ -262,7 +262,7 @@ class Rounds:
         of_tokens = (decided.path_BN, decided.tokens_BM, slot_BM)
         return dataclasses.replace(
             counts,
-            rounds_B=counts.rounds_B + active_B * (2 if given else 1),
+            rounds_B=counts.rounds_B + (2 * active_B if given else active_B),
             accepted_BN=counts.accepted_BN + _beyond(given, verdict.accepted_BN),
             judged_BN=counts.judged_BN + _beyond(given, verdict.judged_BN),
             drafted_B=counts.drafted_B
