@@ -10,9 +10,9 @@ are what the draft learns to guess.
 
 Hardware, as compiled (docs/plan.md): 4B takes 14.2 of the 15.75 GiB of one v5e chip, where distilling reference and
 draft takes 3.7 hours, so rather one v6e, 0.8 hours; 12B just one v6e, 2.1 hours. On eight v5e chips 12B and 27B can be
-trained against, in 1.2 and 2.6 hours, and not decoded with: a target that is cut over chips is made whole on each of
-them, 16.1 and 20.2 GiB, so that answers and acceptance need chips with more memory. The target's answers before
-training take at most 2, 11 and 26 hours, by sizes alone. Nothing of it was run. Sizes give the published
+trained against, in 1.2 and 2.6 hours, and not decoded with: of a target that is cut over chips each then holds far
+more than its part at once, 16.1 and 20.2 GiB, so that answers and acceptance need chips with more memory. The target's
+answers before training take at most 2, 11 and 26 hours, by sizes alone. Nothing of it was run. Sizes give the published
 numbers of parameters (3.88, 11.77 and 27.01 billion in the text part) and were written from memory of the published
 config.json files: `--config.target.architecture=None` reads these.
 """

@@ -8,8 +8,8 @@ target's own answers to Alpaca's prompts. Its windows, of 32,768 tokens, are as 
 nothing.
 
 Hardware (docs/plan.md): one chip of v5e or v6e is too small, as compiled; on eight of v5e distilling reference and
-draft takes about 1.4 hours, and the target's answers before that at most 7.6, by sizes alone. Compiled, decoding holds
-a target that is cut over chips whole on each (see configs/gemma3.py): expect 16 GiB. Nothing of it was run. Its
+draft takes about 1.4 hours, and the target's answers before that at most 7.6, by sizes alone. Decoding
+needs far more than sizes say where a target is cut over chips (see configs/gemma3.py). Nothing of it was run. Its
 published config.json calls it "mistral", which computes the same; `--config.target.architecture=None` reads that.
 """
 
