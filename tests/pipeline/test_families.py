@@ -18,7 +18,9 @@ SIZES = {"vocab_size": 320, "max_position_embeddings": 256, "initializer_range":
 
 
 def architecture(family, **keys):
-    hf = TINY_OF[family] | SIZES | ({"sliding_window": WINDOW} if "sliding_window" in TINY_OF[family] else {}) | keys
+    longer = {"n_positions": SIZES["max_position_embeddings"]} if "n_positions" in TINY_OF[family] else {}
+    windows = {"sliding_window": WINDOW} if "sliding_window" in TINY_OF[family] else {}
+    hf = TINY_OF[family] | SIZES | longer | windows | keys
     return architecture_of({key: value for key, value in hf.items() if key != "eos_token_id"})
 
 
