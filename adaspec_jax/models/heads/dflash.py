@@ -109,8 +109,8 @@ class Dflash(InBlocks):
         del target, counts_V
         keys, size = jax.random.split(key, self.depth + 1), self.sizes.hidden_size
         params = {f"layer_{i}": layer.init_layer(self.layer, keys[i], size) for i in range(self.depth)}
-        # Normed queries and keys give a score of sqrt(K) at most, by which a mask of narrow heads cannot tell one slot
-        # from a text: it learns nothing for hundreds of steps. So scores begin as wide as at heads of 128 [ours].
+        # Normed queries and keys give a score of sqrt(K) at most, by which a mask of narrow heads hardly tells one slot
+        # from a text. Scores begin as wide as at heads of 128 [ours].
         wide_K = jnp.full(self.head_dim, (_RELEASED / self.head_dim) ** 0.25)
         for part in params.values():
             part["attention_norm"] = layer.unit_norm(size)
